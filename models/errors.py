@@ -1,0 +1,21 @@
+"""The one error family for what a user can put right."""
+
+
+class UserError(Exception):
+    """A mistake in the user's input; the message names the value, the limit and the way out.
+
+    The command line prints the message alone. Servers map the subclasses they expect and treat
+    every other exception as internal.
+    """
+
+
+class ImageError(UserError):
+    """The bytes or the file can't be turned into an image."""
+
+
+class BundleError(UserError):
+    """A bundle on disk is missing, incomplete or not what its manifest says."""
+
+
+class StoreError(UserError):
+    """The model store doesn't hold what was asked for."""

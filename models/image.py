@@ -1,0 +1,150 @@
+"""Bytes or a file -> uint8[S,S,3] RGB: the only image decode in the project.
+
+Training, evaluation and serving all call `load_image`, with the geometry stored in the bundle,
+so that they can't drift apart.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from models.errors import ImageError
+from models.spec import Preprocessing
+
+# Raster formats only: Pillow also opens EPS (which starts Ghostscript) and other formats that
+# have no place in an upload.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+# Pillow's own threshold for a decompression bomb: 1 GiB at 3 bytes a pixel, divided by 4.
+MAX_PIXELS = 89_478_485
+
+_WHITE = (255, 255, 255, 255)
+
+
+def load_image(
+    source: bytes | Path, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode an image and bring it to the network's geometry.
+
+    EXIF orientation is applied; palette, grey, CMYK and 16-bit images become 8-bit RGB; alpha is
+    laid over white; of an animation the first frame is taken.
+
+    Args:
+        source: encoded image, or the path of one.
+        preprocessing: the size rule, see `Preprocessing`.
+        max_pixels: limit on width x height, checked before anything is decoded.
+
+    Returns:
+        uint8[S, S, 3], RGB, with S = `preprocessing.image_size`.
+
+    Raises:
+        ImageError: not an image of a supported format, truncated or corrupt, too many pixels, or
+            a file that can't be read.
+    """
+    try:
+        with Image.open(_open(source), formats=FORMATS) as image:
+            _check_pixels(image, max_pixels)
+            rgb = to_rgb(image)
+            return resize_and_crop(rgb, preprocessing)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"not an image in a supported format ({', '.join(FORMATS)}); convert it to one of them"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"the image has more than {max_pixels:,} pixels; scale it down") from None
+    except Exception as error:
+        # On hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
+        # zlib.error, EOFError, ... All of them mean the same: these bytes are no whole image.
+        raise ImageError("the image is truncated or corrupt; save it again") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn any supported mode into 8-bit RGB, upright.
+
+    Raises:
+        ImageError: 32-bit integer or floating point pixels, whose white point is undefined.
+    """
+    image = _upright(image)
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"the image has 32-bit pixels (mode {image.mode}), which have no defined white; "
+            "save it with 8 or 16 bits a channel"
+        )
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255 instead of scaling 65535 to 255.
+        grey = np.asarray(image, dtype=np.float32) * (255 / 65535)
+        return Image.fromarray(np.round(grey).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize the shorter side and crop the centre, as torchvision's ImageClassification preset does.
+
+    Only the part that survives the crop is resampled, so a 10000 x 10 strip costs no more than
+    its crop. Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
+    `_center_crop_compute_crop_anchor`).
+
+    Returns:
+        uint8[S, S, 3].
+    """
+    size = preprocessing.image_size
+    box = _crop_box(image.width, image.height, preprocessing.resize_size, size)
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _crop_box(
+    width: int, height: int, resize_size: int, image_size: int
+) -> tuple[float, float, float, float]:
+    """The source rectangle (left, top, right, bottom) that ends up in the crop, in source pixels."""
+    short, long = sorted((width, height))
+    new_long = int(resize_size * long / short)
+    new_width, new_height = (
+        (resize_size, new_long) if width <= height else (new_long, resize_size)
+    )
+    left = round((new_width - image_size) / 2.0)
+    top = round((new_height - image_size) / 2.0)
+    scale_x, scale_y = width / new_width, height / new_height
+    return (
+        left * scale_x,
+        top * scale_y,
+        min((left + image_size) * scale_x, width),
+        min((top + image_size) * scale_y, height),
+    )
+
+
+def _open(source: bytes | Path) -> io.BytesIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    try:
+        return io.BytesIO(source.read_bytes())
+    except OSError as error:
+        raise ImageError(f"{source} can't be read: {error.strerror}") from None
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"the image has {image.width} x {image.height} = {pixels:,} pixels, "
+            f"the limit is {max_pixels:,}; scale it down"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # A damaged EXIF block says nothing about the pixels; viewers ignore it as well.
+        return image

@@ -1,0 +1,221 @@
+"""The BentoML model store: register a bundle, choose what production serves.
+
+A bundle is registered as `vgg19:<version>`, so `bentoml models list|get|export` work on it.
+Which version is production is one small file beside the versions, replaced by rename: a reader
+sees the old version or the new one, never neither.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import bentoml
+from attrs import frozen
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+from bentoml.exceptions import BentoMLException
+from bentoml.models import ModelContext
+
+from models.bundle import MANIFEST_FILE, Bundle, open_bundle, sha256
+from models.errors import StoreError
+
+MODEL_NAME = "vgg19"
+PRODUCTION = "production"
+# A file, and hidden: BentoML takes every directory for a version and 'name:word' for a path.
+_PRODUCTION_FILE = ".production"
+
+
+@frozen
+class StoredModel:
+    """One line of the store. `size_bytes` counts all files of the version."""
+
+    version: str
+    created_at: datetime
+    labels: dict[str, str]
+    metadata: dict[str, object]
+    size_bytes: int
+
+    @property
+    def tag(self) -> str:
+        return f"{MODEL_NAME}:{self.version}"
+
+
+def store_path() -> Path:
+    """Directory of the store: `$BENTOML_HOME/models`, by default `~/bentoml/models`."""
+    return Path(BentoMLContainer.model_store_dir.get())
+
+
+def register(bundle_path: Path) -> str:
+    """Copy a bundle into the store, after checking it, and return its tag `vgg19:<version>`.
+
+    The version is put together aside and renamed into place: a crash leaves no half of it.
+
+    Raises:
+        BundleError: the bundle's files don't match its manifest.
+        StoreError: the version is in the store already.
+    """
+    bundle = open_bundle(bundle_path)
+    version = _version_of(bundle)
+    target = store_path() / MODEL_NAME / version
+    if target.exists():
+        raise StoreError(
+            f"{MODEL_NAME}:{version} is registered already; promote it with "
+            f"'vgg19 promote {MODEL_NAME}:{version}'"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # On the store's file system, but outside of it: BentoML reads every directory in there.
+    with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store_path().parent) as staging:
+        _write_store_entry(bundle, version, Path(staging))
+        entry = Path(staging) / MODEL_NAME / version
+        shutil.copytree(bundle.path, entry, dirs_exist_ok=True)
+        entry.rename(target)
+    _write_atomically(target.parent / "latest", version)
+    return f"{MODEL_NAME}:{version}"
+
+
+def resolve(reference: str = PRODUCTION) -> str:
+    """Turn `production`, `latest`, a version or a tag into a version that is in the store.
+
+    Raises:
+        StoreError: nothing of that name.
+    """
+    name, _, version = reference.rpartition(":")
+    if name not in ("", MODEL_NAME):
+        raise StoreError(f"'{reference}' names the model '{name}', this project's is '{MODEL_NAME}'")
+    if version == PRODUCTION:
+        return _resolve_production()
+    if version == "latest":
+        newest = max(list_models(), key=lambda model: model.created_at, default=None)
+        if newest is None:
+            raise StoreError(f"no model in {store_path()}; register one with 'vgg19 register RUN'")
+        return newest.version
+    if not _is_registered(version):
+        raise StoreError(
+            f"no model {MODEL_NAME}:{version} in {store_path()}; 'vgg19 models' lists what is there"
+        )
+    return version
+
+
+def promote(reference: str) -> str:
+    """Make a registered model the one that production serves, and return its tag.
+
+    Raises:
+        StoreError: nothing of that name.
+        BundleError: its files don't match its manifest; production is untouched then.
+    """
+    version = resolve(reference)
+    open_stored(version)
+    _write_atomically(_production_file(), version)
+    return f"{MODEL_NAME}:{version}"
+
+
+def production_version() -> str | None:
+    """The version promoted last, whether or not it is still in the store; None before the first."""
+    try:
+        return _production_file().read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def open_stored(version: str) -> Bundle:
+    """Open a registered version, its files checked against its manifest."""
+    return open_bundle(store_path() / MODEL_NAME / version)
+
+
+def list_models() -> list[StoredModel]:
+    """All registered versions, newest first."""
+    try:
+        models = bentoml.models.list(MODEL_NAME)
+    except BentoMLException:  # BentoML raises where no version of that name exists
+        return []
+    entries = [
+        StoredModel(
+            version=str(model.tag.version),
+            created_at=model.info.creation_time,
+            labels=dict(model.info.labels),
+            metadata=dict(model.info.metadata),
+            size_bytes=model.file_size,
+        )
+        for model in models
+    ]
+    return sorted(entries, key=lambda entry: entry.created_at, reverse=True)
+
+
+def _resolve_production() -> str:
+    version = production_version()
+    if version is None:
+        raise StoreError(
+            f"no production model in {store_path()}; choose one with 'vgg19 promote TAG' "
+            "('vgg19 models' lists the tags)"
+        )
+    if not _is_registered(version):
+        raise StoreError(
+            f"the production model {MODEL_NAME}:{version} is no longer in {store_path()}; "
+            "promote another one with 'vgg19 promote TAG'"
+        )
+    return version
+
+
+def _is_registered(version: str) -> bool:
+    plain = version not in ("", ".", "..") and "/" not in version
+    return plain and (store_path() / MODEL_NAME / version / MANIFEST_FILE).is_file()
+
+
+def _version_of(bundle: Bundle) -> str:
+    """When and what: creation time, and six digits of the manifest's SHA-256."""
+    created = datetime.fromisoformat(bundle.manifest.provenance.created_at).astimezone(UTC)
+    return f"{created:%Y%m%d-%H%M%S}-{sha256(bundle.path / MANIFEST_FILE)[:6]}"
+
+
+def _write_store_entry(bundle: Bundle, version: str, store: Path) -> None:
+    """Let BentoML write its model.yaml, with the labels and metadata its own commands show."""
+    provenance = bundle.manifest.provenance
+    metrics = bundle.metrics()
+    with bentoml.models.create(
+        f"{MODEL_NAME}:{version}",
+        module=__name__,
+        api_version="v1",
+        signatures={},
+        labels={
+            "architecture": bundle.spec.architecture,
+            "strategy": str(provenance.training_config.get("strategy", "unknown")),
+            "data": provenance.data_fingerprint[:12],
+        },
+        metadata={
+            "num_classes": len(bundle.spec.labels),
+            "image_size": bundle.spec.preprocessing.image_size,
+            "held_out_split": metrics["held_out"]["split"],
+            "held_out_images": metrics["held_out"]["images"],
+            "held_out_accuracy": metrics["held_out"]["accuracy"],
+            "git_commit": provenance.git_commit or "unknown",
+            "seed": provenance.seed,
+        },
+        context=ModelContext(
+            framework_name="onnxruntime", framework_versions=dict(provenance.packages)
+        ),
+        _model_store=ModelStore(store),
+    ):
+        pass
+
+
+def _production_file() -> Path:
+    return store_path() / MODEL_NAME / _PRODUCTION_FILE
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Replace `path` in one step, and have it on the disk before returning."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

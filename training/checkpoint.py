@@ -1,0 +1,62 @@
+"""Checkpoints: safetensors with the model's spec in the header, written in one step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torchvision.models import VGG
+
+from models.errors import UserError
+from models.spec import ModelSpec
+from models.vgg19 import empty
+
+_SPEC_KEY = "spec"
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing or damaged."""
+
+
+def save_checkpoint(model: VGG, spec: ModelSpec, path: Path) -> None:
+    """Replace `path` by the model's weights; a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        save_file(state, temporary, metadata={_SPEC_KEY: spec.model_dump_json()})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors makes it private
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:
+    """Read a checkpoint back: the model on the CPU, in eval mode, and its spec.
+
+    Raises:
+        CheckpointError: no such file, damaged, or not written by `save_checkpoint`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}; train first, with 'vgg19 train'")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        spec = ModelSpec.model_validate_json(metadata[_SPEC_KEY])
+        model = empty(num_classes=len(spec.labels))
+        model.load_state_dict(load_file(path), assign=True)
+    except (SafetensorError, OSError, KeyError, ValidationError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"checkpoint {path} is damaged or was not written by 'vgg19 train' ({reason}); use "
+            "the other checkpoint in that directory or train again"
+        ) from error
+    model.requires_grad_(True)
+    return model.to(torch.float32).eval(), spec

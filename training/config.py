@@ -1,0 +1,154 @@
+"""The typed configuration of a training run; YAML keys and flags are its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import UserError
+from models.spec import (
+    IMAGENET_IMAGE_SIZE,
+    MIN_IMAGE_SIZE,
+    Preprocessing,
+    default_resize_size,
+)
+
+
+class ConfigError(UserError):
+    """A configuration key is unknown or its value is out of range."""
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a training run computes.
+
+    Written, resolved, to `config.yaml` in the run directory. Unknown keys are errors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: Path = Field(description="image folder: class/file or {train,val,test}/class/file")
+    output: Path = Field(description="run directory, must not exist yet")
+
+    weights: str = Field(default="imagenet", description="imagenet, none, or a state dict's path")
+    strategy: Literal["fc", "full"] = Field(
+        default="fc", description="fc: FC1, FC2 and the head train; full: everything trains"
+    )
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
+    resize_size: int | None = Field(
+        default=None, description="shorter side before the crop, in pixels; default 256/224 of image_size"
+    )
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-4, gt=0, description="of the new head")
+    pretrained_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the thawed layers; default: learning_rate / 10, or learning_rate itself "
+        "with weights none",
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="cosine: down to zero over the run, step by step"
+    )
+    weight_decay: float = Field(default=0.01, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+
+    val_fraction: float = Field(
+        default=0.15, gt=0, lt=1, description="of each class, where the data has no val/"
+    )
+    test_fraction: float = Field(
+        default=0.15, ge=0, lt=1, description="of each class, where the data has no split folders"
+    )
+    max_bad_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="of a class that may be unreadable and is skipped"
+    )
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    num_workers: int | None = Field(
+        default=None, ge=0, description="loader processes; default 0 on the CPU, up to 8 on a GPU"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave "
+                "nothing to train on; their sum must be below 1"
+            )
+        if self.resize_size is not None and self.resize_size < self.image_size:
+            raise ValueError(
+                f"resize_size is {self.resize_size}, it must be at least image_size {self.image_size}"
+            )
+        return self
+
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(
+            image_size=self.image_size,
+            resize_size=self.resize_size or default_resize_size(self.image_size),
+        )
+
+    def resolved(self) -> TrainConfig:
+        """The same run with every default that depends on another field filled in."""
+        factor = 1.0 if self.weights == "none" else 0.1
+        return self.model_copy(
+            update={
+                "resize_size": self.preprocessing().resize_size,
+                "pretrained_learning_rate": self.pretrained_learning_rate
+                or self.learning_rate * factor,
+            }
+        )
+
+
+def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
+    """Merge a YAML file with command-line values (which win; None means not given).
+
+    Raises:
+        ConfigError: the file can't be read, or a key or value isn't allowed.
+    """
+    values = _read_yaml(file) if file else {}
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {file} can't be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {file} must hold 'key: value' lines")
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    """All problems in one line, each with the key, the value and what is allowed."""
+    return "; ".join(_explain_one(dict(problem)) for problem in error.errors())
+
+
+def _explain_one(problem: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{key} is missing; give --{key.replace('_', '-')} or set it in the config file"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown config key '{key}'; the keys are {', '.join(TrainConfig.model_fields)}"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    rule = problem["msg"].removeprefix("Input ")
+    return f"{key} is {problem['input']!r}, it {rule[0].lower()}{rule[1:]}"

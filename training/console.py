@@ -1,0 +1,86 @@
+"""What a person sees in the terminal while a job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Advance = Callable[[int, str], None]
+"""Called with the number of items done since the last call, and a note to show beside the bar."""
+
+
+class Reporter(Protocol):
+    """Where a job tells what it does."""
+
+    def say(self, message: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+    def progress(self, description: str, total: int) -> AbstractContextManager[Advance]: ...
+
+
+class ConsoleReporter:
+    """Tells it in the terminal. Bars are drawn there only, not in a log file."""
+
+    def __init__(self) -> None:
+        self._out = Console(highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+
+    def say(self, message: str) -> None:
+        self._out.print(escape(message), soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        self._err.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TextColumn("{task.fields[note]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        hidden = not self._out.is_terminal
+        with Progress(*columns, console=self._out, transient=True, disable=hidden) as bar:
+            task = bar.add_task(description, total=total, note="")
+            yield lambda done, note: bar.update(task, advance=done, note=note)
+
+
+class SilentReporter:
+    """Keeps what it is told; for tests and for callers with a console of their own."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.messages.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Advance]:
+        yield lambda done, note: None
+
+
+class _RateColumn(ProgressColumn):
+    """Images per second, from rich's smoothed speed."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="cyan")
