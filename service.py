@@ -1,0 +1,57 @@
+"""The BentoML service: wiring only. `bentoml serve service:VGG19`, or `vgg19 serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+
+import bentoml
+from bentoml.exceptions import BentoMLException
+
+from models.errors import UserError
+from serving.http import create_app
+from serving.runtime import Runtime, check_start
+from serving.settings import load_settings
+
+logger = logging.getLogger("serving")
+app = create_app()
+
+
+@bentoml.service(name="vgg19")
+@bentoml.asgi_app(app, path="/")
+class VGG19:
+    """Serves the production model over HTTP (`serving.http`) and gRPC (`serving.grpc_server`)."""
+
+    def __init__(self) -> None:
+        self._runtime: Runtime | None = None
+
+    @bentoml.on_deployment  # makes it a static method
+    def check() -> None:  # type: ignore[misc]
+        """Once, before any worker: what can't be served is one line in the terminal."""
+        try:
+            check_start(load_settings())
+        except UserError as error:
+            raise BentoMLException(str(error)) from None
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """In each worker, before it accepts requests."""
+        logger.parent = logging.getLogger("bentoml")  # for its handlers and level
+        try:
+            self._runtime = await Runtime.start(load_settings())
+        except UserError as error:
+            # Left to itself, BentoML starts the worker five times more and then keeps an open
+            # port that nobody answers on. Ending the parent gives the orchestrator its signal.
+            logger.critical("%s", error)
+            os.kill(os.getppid(), signal.SIGTERM)
+            os._exit(1)
+        app.state.classifier = self._runtime.classifier
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        if self._runtime is not None:
+            await self._runtime.stop()
+
+    async def __is_ready__(self) -> bool:
+        return self._runtime is not None

@@ -1,0 +1,40 @@
+"""What can go wrong with a request, mapped once at each edge: to HTTP in `http`, to gRPC in
+`grpc_server`. Any other exception is internal: the client sees no word of it."""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """The client's request can't be answered; the message is written for the client."""
+
+
+class BadImage(RequestError):
+    """The bytes sent are no image, or one that is too large."""
+
+
+class BadRequest(RequestError):
+    """A parameter or a tensor isn't as the interface says."""
+
+
+class UnsupportedMedia(RequestError):
+    """The content type of the body is none that is accepted."""
+
+
+class TooLarge(RequestError):
+    """The body or the image is above the size limit."""
+
+
+class UnknownModel(RequestError):
+    """The model or version asked for isn't served here."""
+
+
+class Overloaded(RequestError):
+    """The queue is full; try again later."""
+
+
+class ShuttingDown(RequestError):
+    """The service accepts no more work."""
+
+
+class DeadlineExceeded(RequestError):
+    """The answer was not there within the time limit."""

@@ -1,0 +1,148 @@
+"""gRPC: `inference.GRPCInferenceService` on grpc.aio, converting and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from models.errors import UserError
+from serving import open_inference
+from serving.classifier import Classifier
+from serving.errors import (
+    BadImage,
+    BadRequest,
+    DeadlineExceeded,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    TooLarge,
+    UnknownModel,
+)
+from serving.proto import open_inference_pb2 as pb
+from serving.proto.open_inference_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+logger = logging.getLogger(__name__)
+
+_CODES: dict[type[RequestError], grpc.StatusCode] = {
+    BadImage: grpc.StatusCode.INVALID_ARGUMENT,
+    BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownModel: grpc.StatusCode.NOT_FOUND,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class GrpcServerError(UserError):
+    """The gRPC server can't start."""
+
+
+class InferenceServicer(GRPCInferenceServiceServicer):
+    """Answers for one classifier, which is ready when this object exists."""
+
+    def __init__(self, classifier: Classifier, server_version: str) -> None:
+        self._classifier = classifier
+        self._server_version = server_version
+
+    async def ServerLive(self, request, context):  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request, context):  # noqa: N802
+        return pb.ServerReadyResponse(ready=True)
+
+    async def ModelReady(self, request, context):  # noqa: N802
+        return pb.ModelReadyResponse(ready=self._serves(request.name, request.version))
+
+    async def ServerMetadata(self, request, context):  # noqa: N802
+        return pb.ServerMetadataResponse(name="vgg19-finetune", version=self._server_version)
+
+    async def ModelMetadata(self, request, context):  # noqa: N802
+        async with _errors_as_status(context):
+            self._check(request.name, request.version)
+            classifier = self._classifier
+            return open_inference.model_metadata(
+                classifier.name, classifier.version, len(classifier.spec.labels)
+            )
+
+    async def ModelInfer(self, request, context):  # noqa: N802
+        async with _errors_as_status(context):
+            self._check(request.model_name, request.model_version)
+            outputs = open_inference.requested_outputs(request)
+            images = open_inference.read_images(request)
+            classifier = self._classifier
+            rows = await classifier.probabilities(images, context.time_remaining())
+            labels = [classifier.spec.labels[i] for i in rows.argmax(axis=1)]
+            return open_inference.infer_response(
+                request, classifier.version, outputs, rows, labels
+            )
+
+    def _serves(self, name: str, version: str) -> bool:
+        return name == self._classifier.name and version in ("", self._classifier.version)
+
+    def _check(self, name: str, version: str) -> None:
+        if not self._serves(name, version):
+            raise UnknownModel(
+                f"model '{name[:50]}' version '{version[:50]}' is not served here; "
+                f"'{self._classifier.name}' version '{self._classifier.version}' is"
+            )
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise GrpcServerError if the address can't be bound now."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise _cannot_listen(host, port, str(error)) from None
+
+
+async def start_server(
+    servicer: InferenceServicer, host: str, port: int, max_message_bytes: int
+) -> grpc.aio.Server:
+    """Start serving; port 0 takes a free one.
+
+    Raises:
+        GrpcServerError: the address can't be bound.
+    """
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # On by default: a second service on the same port would silently take half the calls.
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.aio.server(options=options)
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise _cannot_listen(host, port, "see the log") from error
+    await server.start()
+    logger.info("gRPC listens on %s:%d", host, bound)
+    return server
+
+
+def _cannot_listen(host: str, port: int, reason: str) -> GrpcServerError:
+    return GrpcServerError(
+        f"gRPC can't listen on {host}:{port} ({reason}); choose another VGG19_GRPC_PORT"
+    )
+
+
+@asynccontextmanager
+async def _errors_as_status(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+        await context.abort(code, str(error))
+    except Exception:
+        logger.exception("an RPC failed")
+        await context.abort(
+            grpc.StatusCode.INTERNAL, "the server could not answer; see its log"
+        )

@@ -1,0 +1,186 @@
+"""HTTP: converts requests for the classifier and its answers back. Nothing else happens here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive
+
+from serving.classifier import Classifier
+from serving.errors import (
+    BadImage,
+    BadRequest,
+    DeadlineExceeded,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    TooLarge,
+    UnknownModel,
+    UnsupportedMedia,
+)
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TOP_K = 5
+_IMAGE_FIELD = "image"
+
+_STATUS: dict[type[RequestError], HTTPStatus] = {
+    BadImage: HTTPStatus.BAD_REQUEST,
+    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnknownModel: HTTPStatus.NOT_FOUND,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
+    ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+
+def create_app() -> Starlette:
+    """The HTTP application; `app.state.classifier` is set when the model is loaded."""
+    return Starlette(
+        routes=[Route("/classify", classify, methods=["POST"])],
+        exception_handlers={
+            RequestError: _on_request_error,
+            HTTPException: _on_http_exception,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_internal_error,
+        },
+    )
+
+
+async def classify(request: Request) -> Response:
+    """`POST /classify?top_k=5`: one raw `image/*` body, or multipart with `image` parts."""
+    classifier: Classifier = request.app.state.classifier
+    top_k = _top_k(request)
+    names, images = await _read_images(request, classifier)
+    rows = await classifier.probabilities(images)
+    return JSONResponse(
+        {
+            "model_name": classifier.name,
+            "model_version": classifier.version,
+            "images": [
+                {
+                    "filename": name,
+                    "predictions": [
+                        {"label": p.label, "index": p.index, "probability": p.probability}
+                        for p in classifier.top(row, top_k)
+                    ],
+                }
+                for name, row in zip(names, rows, strict=True)
+            ],
+        }
+    )
+
+
+def _top_k(request: Request) -> int:
+    value = request.query_params.get("top_k", str(DEFAULT_TOP_K))
+    if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) < 1:
+        raise BadRequest(f"top_k is '{value[:20]}', it must be a whole number from 1")
+    return int(value)
+
+
+async def _read_images(
+    request: Request, classifier: Classifier
+) -> tuple[Sequence[str | None], Sequence[bytes]]:
+    """The request's file names (None for a raw body) and encoded images."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    limits = classifier.limits
+    if content_type == "multipart/form-data":
+        return await _read_multipart(request, limits.max_request_images, limits.max_request_bytes)
+    if content_type.startswith("image/") or content_type == "application/octet-stream":
+        return [None], [await _read_raw(request, limits.max_image_bytes)]
+    raise UnsupportedMedia(
+        f"the content type is '{content_type[:50]}'; send the image itself as image/jpeg (or "
+        f"another image type), or multipart/form-data with '{_IMAGE_FIELD}' parts"
+    )
+
+
+async def _read_raw(request: Request, max_bytes: int) -> bytes:
+    limited = Request(request.scope, _limit(request, max_bytes))
+    body = await limited.body()
+    if not body:
+        raise BadImage("the body is empty; send the bytes of an image")
+    return body
+
+
+async def _read_multipart(
+    request: Request, max_images: int, max_bytes: int
+) -> tuple[list[str | None], list[bytes]]:
+    limited = Request(request.scope, _limit(request, max_bytes))
+    async with limited.form(max_files=max_images, max_fields=max_images) as form:
+        parts = form.getlist(_IMAGE_FIELD)
+        uploads = [part for part in parts if isinstance(part, UploadFile)]
+        if not uploads or len(uploads) != len(parts):
+            raise BadRequest(
+                f"the form needs one or more file parts named '{_IMAGE_FIELD}'; "
+                f"with curl: -F {_IMAGE_FIELD}=@photo.jpg"
+            )
+        return [u.filename for u in uploads], [await u.read() for u in uploads]
+
+
+def _limit(request: Request, max_bytes: int) -> Receive:
+    """Stop reading a body at `max_bytes`, and before it if its declared length is above."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(int(declared), max_bytes)
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > max_bytes:
+            raise _too_large(received, max_bytes)
+        return message
+
+    return receive
+
+
+def _too_large(size: int, max_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (VGG19_MAX_IMAGE_BYTES "
+        "for one image)"
+    )
+
+
+async def _on_request_error(_: Request, error: Exception) -> Response:
+    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    headers = {"Retry-After": "1"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem(status, str(error), headers)
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(HTTPStatus(error.status_code), error.detail, dict(error.headers or {}))
+
+
+async def _on_disconnect(_: Request, __: Exception) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
+
+
+async def _on_internal_error(_: Request, __: Exception) -> Response:
+    # Starlette raises the exception again after this answer, which puts it into the log.
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server could not answer; see its log")
+
+
+def problem(
+    status: HTTPStatus, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An `application/problem+json` answer (RFC 9457)."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+    }
+    return JSONResponse(content, status, headers, media_type="application/problem+json")

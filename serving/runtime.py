@@ -1,0 +1,106 @@
+"""Everything that one worker process runs, put together and taken apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from models import store
+from models.bundle import Bundle
+from serving import __version__
+from serving.batcher import Batcher
+from serving.classifier import Classifier, Limits
+from serving.grpc_server import InferenceServicer, check_port, start_server
+from serving.session import Session, check_device
+from serving.settings import Settings, cpu_count
+
+logger = logging.getLogger(__name__)
+
+
+def check_start(settings: Settings) -> None:
+    """Find out, without loading the model, what would keep the service from starting.
+
+    Raises:
+        UserError: no such model, damaged files, no such device, or the gRPC port is taken.
+    """
+    store.open_stored(store.resolve(settings.model))
+    check_device(settings.device)
+    check_port(settings.grpc_host, settings.grpc_port)
+
+
+class Runtime:
+    """A loaded model with its batcher, its decoders and its gRPC server. Made by `start`."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        batcher: Batcher,  # type: ignore[type-arg]
+        decoders: ThreadPoolExecutor,
+        grpc_server: grpc.aio.Server,
+        grace_s: float,
+    ) -> None:
+        self.classifier = classifier
+        self._batcher = batcher
+        self._decoders = decoders
+        self._grpc_server = grpc_server
+        self._grace_s = grace_s
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Runtime:
+        """Load the model, replay its golden samples, warm it up, then listen on gRPC.
+
+        Raises:
+            UserError: what was asked for can't be served; the message says why.
+        """
+        version = store.resolve(settings.model)
+        bundle = store.open_stored(version)
+        session = await asyncio.to_thread(_load, bundle, settings)
+        batcher = Batcher(
+            session.run,
+            max_batch_size=settings.max_batch_size,
+            max_queue=settings.max_queue_images,
+        )
+        decoders = ThreadPoolExecutor(settings.decode_threads or cpu_count(), "decode")
+        classifier = Classifier(
+            name=store.MODEL_NAME,
+            version=version,
+            spec=bundle.spec,
+            batcher=batcher,
+            decoders=decoders,
+            limits=_limits(settings),
+        )
+        servicer = InferenceServicer(classifier, __version__)
+        grpc_server = await start_server(
+            servicer, settings.grpc_host, settings.grpc_port, settings.max_request_bytes
+        )
+        logger.info("serving %s:%s on %s", store.MODEL_NAME, version, session.provider)
+        return cls(classifier, batcher, decoders, grpc_server, settings.shutdown_grace_s)
+
+    async def stop(self) -> None:
+        """Finish what was accepted, within the grace period, and end."""
+        await asyncio.gather(
+            self._grpc_server.stop(self._grace_s), self._batcher.close(self._grace_s)
+        )
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _load(bundle: Bundle, settings: Settings) -> Session:
+    return Session(
+        bundle,
+        device=settings.device,
+        intra_op_threads=settings.intra_op_threads or cpu_count(),
+        max_batch_size=settings.max_batch_size,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        max_request_images=settings.max_request_images,
+        max_request_bytes=settings.max_request_bytes,
+        request_timeout_s=settings.request_timeout_ms / 1000,
+    )

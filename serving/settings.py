@@ -1,0 +1,85 @@
+"""The service's settings: environment variables `VGG19_<FIELD>`, each described here."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import UserError
+from models.image import MAX_PIXELS
+
+_PREFIX = "VGG19_"
+
+
+class SettingsError(UserError):
+    """An environment variable has a value that isn't allowed."""
+
+
+class Settings(BaseSettings):
+    """Read once at start; a wrong value stops the start."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
+
+    model: str = Field(default="production", description="production, latest, a version or a tag")
+
+    grpc_host: str = Field(default="127.0.0.1", description="address of the gRPC server")
+    grpc_port: int = Field(default=3001, ge=0, le=65535, description="port of the gRPC server")
+
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        default="auto",
+        description="cuda fails where CUDA doesn't work; auto takes the CPU then, and logs it",
+    )
+    intra_op_threads: int = Field(
+        default=0, ge=0, description="threads of one batch on the CPU; 0: the cores of this process"
+    )
+    decode_threads: int = Field(
+        default=0, ge=0, description="threads that decode images; 0: the cores of this process"
+    )
+
+    max_batch_size: int = Field(default=32, ge=1, description="images in one run of the model")
+    max_queue_images: int = Field(
+        default=256, ge=1, description="images that wait; more are refused at once"
+    )
+    request_timeout_ms: float = Field(
+        default=30_000, gt=0, description="time limit of a request, waiting included"
+    )
+    shutdown_grace_s: float = Field(
+        default=20.0, ge=0, description="time to finish accepted requests at shutdown"
+    )
+
+    max_image_bytes: int = Field(default=10_000_000, ge=1, description="size of one encoded image")
+    max_image_pixels: int = Field(
+        default=MAX_PIXELS, ge=1, description="width x height of one image, before it is decoded"
+    )
+    max_request_images: int = Field(default=64, ge=1, description="images in one request")
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Largest body: every image at its limit, and a little for the envelope."""
+        return self.max_request_images * self.max_image_bytes + 1_000_000
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a value isn't allowed, or a variable's name isn't one of a setting.
+    """
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith(_PREFIX) and name not in known:
+            raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = _PREFIX + str(problem["loc"][0]).upper()
+        raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg']}") from None
+
+
+def cpu_count() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
