@@ -27,7 +27,7 @@ class VGG19:
         self._runtime: Runtime | None = None
 
     @bentoml.on_deployment  # makes it a static method
-    def check() -> None:  # type: ignore[misc]
+    def check() -> None:
         """Once, before any worker: what can't be served is one line in the terminal."""
         try:
             check_start(load_settings())

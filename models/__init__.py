@@ -1,1 +1,1 @@
-"""What a model is: its spec, its image rule, its files and its store. No training loop, no server."""
+"""What a model is: its spec, image rule, files and store. No training loop, no server."""

@@ -1,11 +1,11 @@
 """The model as a directory: graph, spec, metrics, golden samples, card, and a manifest over all.
 
-    model.onnx      the network with normalisation and softmax inside
-    spec.json       `models.spec.ModelSpec`
-    metrics.json    what training measured
-    golden.npz      inputs with the probabilities that PyTorch gave for them
-    README.md       the model card
-    manifest.json   SHA-256 of every file above, and where the model came from
+model.onnx      the network with normalisation and softmax inside
+spec.json       `models.spec.ModelSpec`
+metrics.json    what training measured
+golden.npz      inputs with the probabilities that PyTorch gave for them
+README.md       the model card
+manifest.json   SHA-256 of every file above, and where the model came from
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} is no bundle: it has no {MANIFEST_FILE}; make one with 'vgg19 export RUN'"
         ) from None
     except ValidationError as error:
-        raise BundleError(f"{path / MANIFEST_FILE} is damaged: {error.errors()[0]['msg']}") from None
+        raise BundleError(
+            f"{path / MANIFEST_FILE} is damaged: {error.errors()[0]['msg']}"
+        ) from None
 
 
 def seal(path: Path, provenance: Provenance) -> Bundle:

@@ -88,7 +88,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize the shorter side and crop the centre, as torchvision's ImageClassification preset does.
+    """Resize the shorter side and crop the centre, as torchvision's ImageClassification does.
 
     Only the part that survives the crop is resampled, so a 10000 x 10 strip costs no more than
     its crop. Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
@@ -106,12 +106,10 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray
 def _crop_box(
     width: int, height: int, resize_size: int, image_size: int
 ) -> tuple[float, float, float, float]:
-    """The source rectangle (left, top, right, bottom) that ends up in the crop, in source pixels."""
+    """The rectangle (left, top, right, bottom) that ends up in the crop, in source pixels."""
     short, long = sorted((width, height))
     new_long = int(resize_size * long / short)
-    new_width, new_height = (
-        (resize_size, new_long) if width <= height else (new_long, resize_size)
-    )
+    new_width, new_height = (resize_size, new_long) if width <= height else (new_long, resize_size)
     left = round((new_width - image_size) / 2.0)
     top = round((new_height - image_size) / 2.0)
     scale_x, scale_y = width / new_width, height / new_height

@@ -102,18 +102,20 @@ def prove_parity(
     return Parity(PARITY_BATCH_SIZES, len(images), largest, PARITY_TOLERANCE)
 
 
-def reference_probabilities(module: ServingModule, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def reference_probabilities(
+    module: ServingModule, images: NDArray[np.uint8]
+) -> NDArray[np.float32]:
     """What PyTorch answers: uint8[N,S,S,3] -> float32[N,C]."""
     with torch.inference_mode():
         probabilities: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
     return probabilities
 
 
-def _check(
-    expected: NDArray[np.float32], actual: NDArray[np.float32], batch_size: int
-) -> float:
+def _check(expected: NDArray[np.float32], actual: NDArray[np.float32], batch_size: int) -> float:
     if actual.shape != expected.shape:
-        raise ExportError(f"the graph answers {actual.shape} where PyTorch answers {expected.shape}")
+        raise ExportError(
+            f"the graph answers {actual.shape} where PyTorch answers {expected.shape}"
+        )
     # Not `max() > tolerance`: that comparison is False for NaN and would let it pass.
     difference = float(np.abs(actual - expected).max())
     if not difference <= PARITY_TOLERANCE:

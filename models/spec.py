@@ -21,7 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def default_resize_size(image_size: int) -> int:
-    """Length in pixels of the shorter side before the centre crop, in the pretrained ratio 256:224."""
+    """Pixels of the shorter side before the centre crop, in the pretrained ratio 256:224."""
     return round(image_size * IMAGENET_RESIZE_SIZE / IMAGENET_IMAGE_SIZE)
 
 

@@ -85,7 +85,9 @@ def resolve(reference: str = PRODUCTION) -> str:
     """
     name, _, version = reference.rpartition(":")
     if name not in ("", MODEL_NAME):
-        raise StoreError(f"'{reference}' names the model '{name}', this project's is '{MODEL_NAME}'")
+        raise StoreError(
+            f"'{reference}' names the model '{name}', this project's is '{MODEL_NAME}'"
+        )
     if version == PRODUCTION:
         return _resolve_production()
     if version == "latest":

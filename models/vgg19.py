@@ -6,11 +6,11 @@ convolutions), `avgpool` (to 7x7) and `classifier`: FC1 `[0]`, FC2 `[3]` and the
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import VGG, VGG19_Weights, vgg19
@@ -68,8 +68,7 @@ def build(weights: str, num_classes: int) -> VGG:
 def empty(num_classes: int) -> VGG:
     """A VGG-19 of the right shapes on the meta device, to receive a checkpoint (`assign=True`)."""
     with torch.device("meta"):
-        model = vgg19(weights=None, num_classes=num_classes, init_weights=False)
-    return model
+        return vgg19(weights=None, num_classes=num_classes, init_weights=False)
 
 
 def replace_head(model: VGG, num_classes: int) -> None:
@@ -145,7 +144,13 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, Exception) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own text advises weights_only=False, which would run code from the file.
+        raise WeightsError(
+            f"--weights {path}: not a state dict, or it holds more than tensors, which is never "
+            "unpickled; save model.state_dict() alone"
+        ) from error
+    except Exception as error:  # safetensors, zipfile and torch raise many types on damaged files
         raise WeightsError(
             f"--weights {path}: no state dict can be read from it: {_line(error)}"
         ) from error

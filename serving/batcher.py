@@ -80,9 +80,9 @@ class Batcher(Generic[T, R]):
             return [await future for future in futures]
         finally:
             for future in futures:
-                future.cancel()  # those not awaited to their end, if one failed or we were cancelled
+                future.cancel()  # those not awaited to their end: one failed, or we were cancelled
                 if future.done() and not future.cancelled():
-                    future.exception()  # seen: asyncio is not to log it as never retrieved
+                    future.exception()  # retrieved, so that asyncio doesn't log it
 
     async def close(self, grace_s: float) -> None:
         """Accept no more items, and wait up to `grace_s` seconds for those accepted.
@@ -99,7 +99,7 @@ class Batcher(Generic[T, R]):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
-        """Run batches until nothing waits; the next `submit` starts anew, so idling costs nothing."""
+        """Run batches until nothing waits; the next `submit` starts anew: idling costs nothing."""
         try:
             while batch := self._next_batch():
                 await self._run_batch(batch)

@@ -97,9 +97,7 @@ class Classifier:
     def top(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
         """The most probable labels of one row, best first; all of them if `top_k` exceeds C."""
         order = np.argsort(-probabilities, kind="stable")[:top_k]
-        return [
-            Prediction(self.spec.labels[i], int(i), float(probabilities[i])) for i in order
-        ]
+        return [Prediction(self.spec.labels[i], int(i), float(probabilities[i])) for i in order]
 
     def _check_sizes(self, images: Sequence[bytes]) -> None:
         if len(images) > self.limits.max_request_images:
@@ -128,6 +126,4 @@ class Classifier:
         return decoded
 
     def _decode(self, image: bytes) -> NDArray[np.uint8]:
-        return load_image(
-            image, self.spec.preprocessing, max_pixels=self.limits.max_image_pixels
-        )
+        return load_image(image, self.spec.preprocessing, max_pixels=self.limits.max_image_pixels)

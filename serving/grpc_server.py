@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -41,6 +42,9 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
 }
 
 
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
+
+
 class GrpcServerError(UserError):
     """The gRPC server can't start."""
 
@@ -52,19 +56,29 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self._classifier = classifier
         self._server_version = server_version
 
-    async def ServerLive(self, request, context):  # noqa: N802
+    async def ServerLive(  # noqa: N802
+        self, request: pb.ServerLiveRequest, context: Context
+    ) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request, context):  # noqa: N802
+    async def ServerReady(  # noqa: N802
+        self, request: pb.ServerReadyRequest, context: Context
+    ) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=True)
 
-    async def ModelReady(self, request, context):  # noqa: N802
+    async def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: Context
+    ) -> pb.ModelReadyResponse:
         return pb.ModelReadyResponse(ready=self._serves(request.name, request.version))
 
-    async def ServerMetadata(self, request, context):  # noqa: N802
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="vgg19-finetune", version=self._server_version)
 
-    async def ModelMetadata(self, request, context):  # noqa: N802
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
         async with _errors_as_status(context):
             self._check(request.name, request.version)
             classifier = self._classifier
@@ -72,7 +86,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
                 classifier.name, classifier.version, len(classifier.spec.labels)
             )
 
-    async def ModelInfer(self, request, context):  # noqa: N802
+    async def ModelInfer(  # noqa: N802
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelInferResponse:
         async with _errors_as_status(context):
             self._check(request.model_name, request.model_version)
             outputs = open_inference.requested_outputs(request)
@@ -80,9 +96,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             classifier = self._classifier
             rows = await classifier.probabilities(images, context.time_remaining())
             labels = [classifier.spec.labels[i] for i in rows.argmax(axis=1)]
-            return open_inference.infer_response(
-                request, classifier.version, outputs, rows, labels
-            )
+            return open_inference.infer_response(request, classifier.version, outputs, rows, labels)
 
     def _serves(self, name: str, version: str) -> bool:
         return name == self._classifier.name and version in ("", self._classifier.version)
@@ -97,8 +111,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
 
 def check_port(host: str, port: int) -> None:
     """Raise GrpcServerError if the address can't be bound now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host, port)):
+        with socket.create_server((host, port), family=family):
             pass
     except (OSError, OverflowError) as error:
         raise _cannot_listen(host, port, str(error)) from None
@@ -120,7 +135,8 @@ async def start_server(
     server = grpc.aio.server(options=options)
     add_GRPCInferenceServiceServicer_to_server(servicer, server)
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        address = f"[{host}]" if ":" in host else host
+        bound = server.add_insecure_port(f"{address}:{port}")
     except RuntimeError as error:
         raise _cannot_listen(host, port, "see the log") from error
     await server.start()
@@ -135,7 +151,7 @@ def _cannot_listen(host: str, port: int, reason: str) -> GrpcServerError:
 
 
 @asynccontextmanager
-async def _errors_as_status(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+async def _errors_as_status(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except RequestError as error:
@@ -143,6 +159,4 @@ async def _errors_as_status(context: grpc.aio.ServicerContext) -> AsyncIterator[
         await context.abort(code, str(error))
     except Exception:
         logger.exception("an RPC failed")
-        await context.abort(
-            grpc.StatusCode.INTERNAL, "the server could not answer; see its log"
-        )
+        await context.abort(grpc.StatusCode.INTERNAL, "the server could not answer; see its log")

@@ -173,9 +173,7 @@ async def _on_internal_error(_: Request, __: Exception) -> Response:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server could not answer; see its log")
 
 
-def problem(
-    status: HTTPStatus, detail: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
+def problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An `application/problem+json` answer (RFC 9457)."""
     content: dict[str, Any] = {
         "type": "about:blank",

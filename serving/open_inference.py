@@ -101,7 +101,9 @@ def infer_response(
         probabilities: float32[N,C].
         labels: the N most probable labels.
     """
-    response = ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    response = ModelInferResponse(
+        model_name=request.model_name, model_version=version, id=request.id
+    )
     raw = bool(request.raw_input_contents)
     for name in outputs:
         if name == PROBABILITIES:

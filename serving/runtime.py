@@ -12,7 +12,7 @@ from models import store
 from models.bundle import Bundle
 from serving import __version__
 from serving.batcher import Batcher
-from serving.classifier import Classifier, Limits
+from serving.classifier import Classifier, ImageBatcher, Limits
 from serving.grpc_server import InferenceServicer, check_port, start_server
 from serving.session import Session, check_device
 from serving.settings import Settings, cpu_count
@@ -37,7 +37,7 @@ class Runtime:
     def __init__(
         self,
         classifier: Classifier,
-        batcher: Batcher,  # type: ignore[type-arg]
+        batcher: ImageBatcher,
         decoders: ThreadPoolExecutor,
         grpc_server: grpc.aio.Server,
         grace_s: float,
@@ -58,7 +58,7 @@ class Runtime:
         version = store.resolve(settings.model)
         bundle = store.open_stored(version)
         session = await asyncio.to_thread(_load, bundle, settings)
-        batcher = Batcher(
+        batcher: ImageBatcher = Batcher(
             session.run,
             max_batch_size=settings.max_batch_size,
             max_queue=settings.max_queue_images,

@@ -114,21 +114,20 @@ class Session:
         self._replay(bundle.golden())
         self._warm_up(max_batch_size)
 
-    def run(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def run(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Run one batch.
 
         Args:
             images: 1..`max_batch_size` of uint8[S,S,3], RGB.
 
         Returns:
-            float32[N,C], rows sum to 1, in the order of `images`.
+            N of float32[C], each summing to 1, in the order of `images`.
         """
         batch = np.stack(images)
         padded = self._pad(batch)
         feed = {self._spec.input_name: padded}
         (probabilities,) = self._session.run([self._spec.output_name], feed)
-        result: NDArray[np.float32] = probabilities[: len(batch)]
-        return result
+        return list(probabilities[: len(batch)])
 
     def _pad(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
         bucket = next((size for size in self._buckets if size >= len(batch)), len(batch))

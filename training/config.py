@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -41,7 +42,8 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
     resize_size: int | None = Field(
-        default=None, description="shorter side before the crop, in pixels; default 256/224 of image_size"
+        default=None,
+        description="shorter side before the crop, in pixels; default 256/224 of image_size",
     )
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -83,7 +85,7 @@ class TrainConfig(BaseModel):
             )
         if self.resize_size is not None and self.resize_size < self.image_size:
             raise ValueError(
-                f"resize_size is {self.resize_size}, it must be at least image_size {self.image_size}"
+                f"resize_size is {self.resize_size}, it must be {self.image_size} (image_size) or more"
             )
         return self
 
@@ -108,19 +110,30 @@ class TrainConfig(BaseModel):
 def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     """Merge a YAML file with command-line values (which win; None means not given).
 
+    Without an `output`, the run goes to `runs/<name of the data>-<UTC time>`.
+
     Raises:
         ConfigError: the file can't be read, or a key or value isn't allowed.
     """
     values = _read_yaml(file) if file else {}
     values.update({key: value for key, value in overrides.items() if value is not None})
+    name = Path(str(values.get("data", "data"))).resolve().name
+    values.setdefault("output", f"runs/{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
 
+def read_config(file: Path) -> TrainConfig:
+    """Read back what `write_config` wrote."""
+    return load_config(file, {})
+
+
 def write_config(config: TrainConfig, path: Path) -> None:
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -129,7 +142,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"config file {file} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"config file {file} is not YAML: {' '.join(str(error).split())}"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):

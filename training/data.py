@@ -31,6 +31,7 @@ _SPLIT_ALIASES: dict[str, Split] = {
     "test": "test",
 }
 
+
 class DataError(UserError):
     """The data directory doesn't hold what training needs."""
 
@@ -76,7 +77,7 @@ class ImageData:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and label."""
-        counts = {split: dict.fromkeys(self.labels, 0) for split in SPLITS}
+        counts: dict[str, dict[str, int]] = {s: dict.fromkeys(self.labels, 0) for s in SPLITS}
         for sample in self.samples:
             counts[sample.split][sample.label] += 1
         return counts
@@ -139,6 +140,27 @@ def load_image_folder(
     return data
 
 
+def load_labelled_images(
+    root: Path, labels: Sequence[str], preprocessing: Preprocessing, reporter: Reporter
+) -> ImageData:
+    """All images of a folder `class/file` as one test split, for a model with these labels.
+
+    Raises:
+        DataError: no directory, no images, or a class that the model doesn't know.
+    """
+    files = [_File(file.path, file.label, "test") for file in _find_files(root)]
+    unknown = sorted({file.label for file in files} - set(labels))
+    if unknown:
+        raise DataError(
+            f"class '{unknown[0]}' in {root} is none of the model's: {', '.join(labels)}"
+        )
+    samples, skipped = _check_files(files, preprocessing, reporter)
+    _warn_of(skipped, len(files), reporter)
+    if not samples:
+        raise DataError(f"{root} holds no readable image")
+    return ImageData(root, tuple(labels), tuple(samples), tuple(skipped))
+
+
 @dataclass(frozen=True)
 class _File:
     path: Path
@@ -160,7 +182,9 @@ def _find_files(root: Path) -> list[_File]:
     for directory, split in _class_directories(root):
         found = sorted(path for path in directory.rglob("*") if path.is_file() and _visible(path))
         if not found:
-            raise DataError(f"class '{directory.name}' in {directory.parent} is empty; add images or remove it")
+            raise DataError(
+                f"class '{directory.name}' in {directory.parent} is empty; add images or remove it"
+            )
         files.extend(_File(path, directory.name, split) for path in found)
     return files
 
@@ -255,9 +279,7 @@ def _check_bad_fraction(
             )
 
 
-def _split_off(
-    samples: Sequence[Sample], split: Split, fraction: float, seed: int
-) -> list[Sample]:
+def _split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: int) -> list[Sample]:
     """Move a fraction of each class from train to `split`, chosen by content, not by name.
 
     Ranked by SHA-256 of seed and content: the same images split the same way wherever they lie,
@@ -290,7 +312,7 @@ def _check_splits(data: ImageData) -> None:
     for label, count in data.counts()["train"].items():
         if count == 0:
             raise DataError(
-                f"class '{label}' in {data.root} has no readable training image; add some or remove it"
+                f"class '{label}' in {data.root} has no readable image to train on; add some"
             )
     if not data.split("val"):
         raise DataError(
@@ -299,8 +321,8 @@ def _check_splits(data: ImageData) -> None:
         )
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Yields (uint8[S,S,3] RGB, class index)."""
+class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Yields (uint8[S,S,3] RGB, int64[] class index)."""
 
     def __init__(
         self, samples: Sequence[Sample], labels: Sequence[str], preprocessing: Preprocessing
@@ -312,11 +334,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         sample = self.samples[index]
         # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
         pixels = torch.from_numpy(load_image(sample.path, self._preprocessing).copy())
-        return pixels, self._index[sample.label]
+        return pixels, torch.tensor(self._index[sample.label])
 
 
 def make_loader(
@@ -327,7 +349,7 @@ def make_loader(
     device: torch.device,
     num_workers: int | None,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of (uint8[N,S,S,3], int64[N]); shuffled, in an order of its own, if a seed is given."""
+    """A loader of (uint8[N,S,S,3], int64[N]), in shuffled order if a seed is given."""
     if num_workers is None:
         # Decoding is 1-2% of a VGG-19 step on the CPU: processes would only take its cores.
         num_workers = min(8, _cpu_count()) if device.type == "cuda" else 0

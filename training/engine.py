@@ -1,4 +1,4 @@
-"""The loop: one epoch of training, and prediction over a data set. Knows no files and no console."""
+"""The loop: one epoch of training, and prediction. Knows no files and no console."""
 
 from __future__ import annotations
 
@@ -122,9 +122,10 @@ def train_epoch(
     model.train()
     stats = RunningStats()
     started = time.perf_counter()
-    for images, targets in batches:
-        targets = targets.to(device, non_blocking=True)
-        logits = model(normalize(images.to(device, non_blocking=True)))
+    for cpu_images, cpu_targets in batches:
+        images = cpu_images.to(device, non_blocking=True)
+        targets = cpu_targets.to(device, non_blocking=True)
+        logits = model(normalize(images))
         loss = nn.functional.cross_entropy(logits, targets)
         value = loss.item()  # waits for the device; a VGG-19 step dwarfs it
         if not math.isfinite(value):

@@ -50,7 +50,7 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         raise RunError(f"{run.path} was interrupted before its end; train it again to export it")
     if run.bundle.exists():
         raise RunError(
-            f"{run.bundle} exists already; register it with 'vgg19 register {run.path}' or remove it"
+            f"{run.bundle} exists; register it with 'vgg19 register {run.path}' or remove it"
         )
     provenance = Provenance.model_validate(run.read_json(run.provenance))
     images = read_held_out(run.held_out)

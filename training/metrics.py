@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor, nn
 
 
-def classification_metrics(logits: Tensor, targets: Tensor, labels: Sequence[str]) -> dict[str, Any]:
+def classification_metrics(
+    logits: Tensor, targets: Tensor, labels: Sequence[str]
+) -> dict[str, Any]:
     """Loss, accuracy and per-class precision, recall and F1.
 
     Args:

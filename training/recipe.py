@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -52,9 +51,7 @@ class Job:
         return Normalize(self.spec.preprocessing).to(self.device)
 
     def dataset(self, split: Split) -> ImageDataset:
-        return ImageDataset(
-            self.data.split(split), self.spec.labels, self.spec.preprocessing
-        )
+        return ImageDataset(self.data.split(split), self.spec.labels, self.spec.preprocessing)
 
     def loader(
         self, split: Split, shuffle_seed: int | None = None
@@ -261,4 +258,4 @@ def _keep_held_out_images(job: Job, run: Run) -> None:
     count = min(_KEPT_HELD_OUT_IMAGES, len(dataset))
     indices = [math.floor(i * len(dataset) / count) for i in range(count)]
     images, targets = zip(*(dataset[i] for i in indices), strict=True)
-    write_held_out(run.held_out, torch.stack(images).numpy(), np.array(targets))
+    write_held_out(run.held_out, torch.stack(images).numpy(), torch.stack(targets).numpy())

@@ -1,12 +1,12 @@
 """The run directory: where everything that a training run produces lies.
 
-    config.yaml     the resolved configuration
-    data.json       which image has which label in which split, with the fingerprint
-    metrics.json    per epoch, and on the held-out images
-    held_out.npz    up to 32 held-out images, for the parity proof and the golden samples
-    provenance.json seed, versions, git commit
-    checkpoints/    best.safetensors, last.safetensors
-    bundle/         made by 'vgg19 export'
+config.yaml     the resolved configuration
+data.json       which image has which label in which split, with the fingerprint
+metrics.json    per epoch, and on the held-out images
+held_out.npz    up to 32 held-out images, for the parity proof and the golden samples
+provenance.json seed, versions, git commit
+checkpoints/    best.safetensors, last.safetensors
+bundle/         made by 'vgg19 export'
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from models.bundle import Provenance
 from models.errors import UserError
 from training.config import TrainConfig
 
-_PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+)
 
 
 class RunError(UserError):
@@ -82,7 +91,7 @@ class Run:
             content: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RunError(
-                f"{self.path} is no finished run: it has no {path.name}; train it with 'vgg19 train'"
+                f"{self.path} is no finished run: it has no {path.name}; make one with 'vgg19 train'"
             ) from None
         except ValueError:
             raise RunError(f"{path} is damaged; train again") from None
@@ -147,10 +156,20 @@ def _package_versions() -> dict[str, str]:
 
 def _git_commit() -> str | None:
     """The commit of this code, with `-dirty` if it was changed; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty",
+    ]
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+        result = subprocess.run(
+            command, capture_output=True, check=False, text=True, timeout=30, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None

@@ -1,0 +1,55 @@
+# Every command a person types. `make demo` and `make test` do all their set-up themselves.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) -c 'import sys; print(1 if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PROTO := serving/proto/open_inference
+
+export BENTOML_DO_NOT_TRACK := True
+
+.PHONY: help setup demo test check format proto proto-check lock clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+setup: $(INSTALLED)  ## create .venv and install what requirements.lock pins
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing into $(VENV): about 2 GB to download and 6 GB on disk, once."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## the whole main job on handwritten digits, about 6 minutes on two cores
+	@exec $(BIN)/python examples/demo.py
+
+test: setup  ## all tests, under 10 minutes on two cores
+	@exec $(BIN)/python -m pytest
+
+check: setup proto-check  ## formatting, lint, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup  ## format the code and repair what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: setup  ## generate the gRPC code from the .proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO).proto
+
+proto-check: setup
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$out" --pyi_out="$$out" --grpc_python_out="$$out" $(PROTO).proto && \
+	for file in $(PROTO)_pb2.py $(PROTO)_pb2.pyi $(PROTO)_pb2_grpc.py; do \
+	  cmp "$$out/$$file" $$file || { echo "$$file is not what the .proto gives; run make proto"; exit 1; }; done
+
+lock:  ## pin every dependency again, needs uv
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra dev --extra bench --generate-hashes -o requirements.lock
+
+clean:  ## remove .venv, caches and the demo's output
+	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

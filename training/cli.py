@@ -1,0 +1,312 @@
+"""The `vgg19` command. Each command imports what it needs, so that --help is quick and the
+serving commands work where PyTorch isn't installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from models.errors import UserError
+
+app = typer.Typer(
+    name="vgg19",
+    help="Fine-tune VGG-19 on your own images, export it to ONNX and serve it.",
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+# Typer exports this one and hides the class below it (its own copy of click's).
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 1 (usage: 2)."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        code = app(arguments or ["--help"], prog_name="vgg19", standalone_mode=False)
+    except (UserError, _UsageError, KeyboardInterrupt, typer.Abort) as error:
+        if debug:
+            raise
+        sys.exit(_report(error))
+    sys.exit(code or 0)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _say(version("vgg19-finetune"))
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Declared here for --help; `main` takes --debug wherever it stands."""
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images: class/file or {train,val,test}/class/file."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run directory to create.  [default: runs/NAME-TIME]")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, none, or a .safetensors/.pth state dict.  [default: imagenet]"
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="fc: FC1, FC2 and the head train; full: everything.  [default: fc]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images.  [default: 10]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.  [default: 32]")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side, from 32.  [default: 224]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the new head.  [default: 1e-4]")
+    ] = None,
+    max_bad_fraction: Annotated[
+        float | None, typer.Option(help="Of a class that may be unreadable.  [default: 0.1]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any field of the configuration; flags win.")
+    ] = None,
+) -> None:
+    """Fine-tune VGG-19 on a folder of images.
+
+    Example: `vgg19 train --data flowers --output runs/flowers`
+
+    Start with strategy `fc`; when it isn't good enough, thaw everything with `full`.
+    """
+    from training.config import load_config
+    from training.recipe import fine_tune
+
+    values = {
+        "data": data,
+        "output": output,
+        "weights": weights,
+        "strategy": strategy,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "learning_rate": learning_rate,
+        "max_bad_fraction": max_bad_fraction,
+        "seed": seed,
+    }
+    run = fine_tune(load_config(config, values), _reporter())
+    _say(f"run written to {run.path}; next: vgg19 export {run.path}")
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Other images, as class/file.  [default: the run's held-out split]"),
+    ] = None,
+) -> None:
+    """Judge a run's best checkpoint on held-out images.
+
+    Example: `vgg19 evaluate runs/flowers --data new-photos`
+    """
+    from training.evaluation import evaluate_run
+
+    metrics, source = evaluate_run(run, data, _reporter())
+    _print_metrics(metrics, source)
+
+
+@app.command()
+def export(run: RunArgument) -> None:
+    """Export a run's best checkpoint to ONNX, proved equal to PyTorch, as RUN/bundle.
+
+    Example: `vgg19 export runs/flowers`
+    """
+    from training.exporting import export_run
+    from training.run import Run
+
+    bundle, parity = export_run(Run(run))
+    _say(
+        f"ONNX equals PyTorch: largest probability difference "
+        f"{parity.max_probability_difference:.1e} (limit {parity.tolerance:.0e}) at batch sizes "
+        f"{', '.join(map(str, parity.batch_sizes))}, same top-1 everywhere"
+    )
+    size = bundle.model_path.stat().st_size / 1e6
+    _say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")
+
+
+@app.command()
+def register(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="run directory or bundle")],
+) -> None:
+    """Put a bundle into the BentoML model store.
+
+    Example: `vgg19 register runs/flowers`
+    """
+    from models import store
+
+    bundle = path / "bundle"
+    tag = store.register(bundle if bundle.is_dir() else path)
+    _say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
+
+
+@app.command()
+def promote(
+    tag: Annotated[str, typer.Argument(help="tag, version, or latest")],
+) -> None:
+    """Make a registered model the one that production serves.
+
+    Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
+    """
+    from models import store
+
+    before = store.production_version()
+    promoted = store.promote(tag)
+    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
+    _say(f"production is {promoted}{replaced}; next: vgg19 serve")
+
+
+@app.command()
+def models() -> None:
+    """List the models in the store, newest first.
+
+    Example: `vgg19 models`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from models import store
+
+    entries = store.list_models()
+    if not entries:
+        _say(f"no model in {store.store_path()}; register one with: vgg19 register RUN")
+        return
+    production = store.production_version()
+    table = Table(box=None)
+    table.add_column("tag", no_wrap=True, min_width=max(len(entry.tag) for entry in entries))
+    for name in ("production", "accuracy", "classes", "strategy", "size"):
+        table.add_column(name)
+    for entry in entries:
+        accuracy = entry.metadata.get("held_out_accuracy")
+        table.add_row(
+            entry.tag,
+            "yes" if entry.version == production else "",
+            f"{accuracy:.1%}" if isinstance(accuracy, float) else "",
+            str(entry.metadata.get("num_classes", "")),
+            entry.labels.get("strategy", ""),
+            f"{entry.size_bytes / 1e6:.0f} MB",
+        )
+    Console().print(table)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="IP address to listen on, HTTP and gRPC.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="HTTP port.")] = 3000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port.")] = 3001,
+    model: Annotated[
+        str, typer.Option(help="production, latest, a version or a tag.")
+    ] = "production",
+) -> None:
+    """Serve a registered model over HTTP and gRPC, with BentoML.
+
+    Example: `vgg19 serve --port 8080`
+
+    Other settings are environment variables `VGG19_...`, see docs/operations.md.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec("service")
+    assert spec is not None
+    assert spec.origin is not None
+    environment = os.environ | {
+        "VGG19_MODEL": model,
+        "VGG19_GRPC_HOST": host,
+        "VGG19_GRPC_PORT": str(grpc_port),
+        # BentoML reports usage to its makers unless told not to.
+        "BENTOML_DO_NOT_TRACK": os.environ.get("BENTOML_DO_NOT_TRACK", "True"),
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "service:VGG19"]
+    options = ["--host", host, "--port", str(port), "--working-dir", str(Path(spec.origin).parent)]
+    # Replaces this process, so that signals reach BentoML itself.
+    os.execve(command[0], command + options, environment)
+
+
+@app.command()
+def classify(
+    url: Annotated[str, typer.Argument(help="of the service, e.g. http://127.0.0.1:3000")],
+    files: Annotated[list[Path], typer.Argument(help="images")],
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each image.")] = 3,
+) -> None:
+    """Classify image files with a running service.
+
+    Example: `vgg19 classify http://127.0.0.1:3000 rose.jpg tulip.jpg`
+    """
+    from training.client import classify_files
+
+    reply = classify_files(url, files, top_k)
+    for file, image in zip(files, reply["images"], strict=True):
+        labels = "  ".join(f"{p['label']} {p['probability']:.1%}" for p in image["predictions"])
+        _say(f"{file}: {labels}")
+    _say(f"answered by {reply['model_name']}:{reply['model_version']}")
+
+
+def _reporter() -> Any:
+    from training.console import ConsoleReporter
+
+    return ConsoleReporter()
+
+
+def _say(message: str) -> None:
+    typer.echo(message)
+
+
+def _report(error: BaseException) -> int:
+    """Print one line about what went wrong; return the exit code."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        typer.echo("interrupted", err=True)
+        return 130
+    if isinstance(error, _UsageError):
+        message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        typer.echo(f"error: {message} (vgg19 COMMAND --help shows what there is)", err=True)
+        return 2
+    typer.echo(f"error: {error}", err=True)
+    return 1
+
+
+def _print_metrics(metrics: dict[str, Any], source: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", "precision", "recall", "F1", "images", box=None)
+    for label, scores in metrics["per_class"].items():
+        values = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
+        table.add_row(label, *values, str(scores["support"]))
+    Console().print(table)
+    _say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

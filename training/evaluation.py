@@ -1,0 +1,53 @@
+"""Judge a finished run again, on its held-out images or on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import load_checkpoint
+from training.config import read_config
+from training.console import Reporter
+from training.data import load_labelled_images
+from training.engine import choose_device
+from training.recipe import Job, load_data
+from training.run import Run, RunError
+
+
+def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dict[str, Any], str]:
+    """Metrics of the run's best checkpoint, and what they were measured on.
+
+    Args:
+        path: run directory.
+        data: folder `class/file` of other images; None: the run's own held-out split.
+
+    Raises:
+        RunError: no run there, or its data has changed since.
+        DataError, CheckpointError: the images or the checkpoint can't be used.
+    """
+    run = Run(path)
+    if not run.config.is_file():
+        raise RunError(
+            f"{path} is no run: it has no {run.config.name}; train one with 'vgg19 train'"
+        )
+    config = read_config(run.config)
+    model, spec = load_checkpoint(run.best)
+    device = choose_device(config.device)
+    if data is not None:
+        images = load_labelled_images(data, spec.labels, spec.preprocessing, reporter)
+    else:
+        images = load_data(config, reporter)
+        _check_unchanged(run, images.fingerprint())
+    job = Job(config, images, spec, device, reporter)
+    source = str(data) if data is not None else images.held_out
+    return job.evaluate(model.to(device), images.held_out), source
+
+
+def _check_unchanged(run: Run, fingerprint: str) -> None:
+    recorded = run.read_json(run.data)["fingerprint"]
+    if recorded != fingerprint:
+        raise RunError(
+            f"the images of this run have changed since it was trained (fingerprint "
+            f"{fingerprint[:12]}, was {recorded[:12]}), so some may have been trained on; name "
+            "images that were not, with --data"
+        )
