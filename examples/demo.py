@@ -30,14 +30,11 @@ OUTPUT = Path("demo-output")
 DATA, RUN, STORE = OUTPUT / "digits", OUTPUT / "run", OUTPUT / "bentoml"
 SERVER_LOG = OUTPUT / "server.log"
 
-TRAIN_OPTIONS = (
-    f"--data {DATA} --output {RUN} --weights none --strategy full --image-size 32 "
-    "--epochs 5 --batch-size 32 --learning-rate 1e-4"
-)
+CONFIG = Path(__file__).with_name("digits.yaml")
 TEST_FRACTION = 0.2
 START_TIMEOUT_S = 120
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -51,7 +48,7 @@ def main() -> None:
     STORE.mkdir(parents=True)
     write_digits(DATA)
 
-    vgg19(f"train {TRAIN_OPTIONS}")
+    vgg19(f"train --config {os.path.relpath(CONFIG)} --data {DATA} --output {RUN}")
     vgg19(f"export {RUN}")
     vgg19(f"register {RUN}")
     vgg19("promote latest")

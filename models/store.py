@@ -131,7 +131,7 @@ def open_stored(version: str) -> Bundle:
 def list_models() -> list[StoredModel]:
     """All registered versions, newest first."""
     try:
-        models = bentoml.models.list(MODEL_NAME)
+        models = ModelStore(store_path()).list(MODEL_NAME)
     except BentoMLException:  # BentoML raises where no version of that name exists
         return []
     entries = [

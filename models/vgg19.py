@@ -29,21 +29,21 @@ class WeightsError(UserError):
 class Normalize(nn.Module):
     """uint8[N,S,S,3] RGB -> float32[N,3,S,S], `(pixel / 255 - mean) / std` per channel.
 
-    Part of training and of the exported graph alike, written as one multiply and one add.
+    Part of training and of the exported graph alike. The three operations are those of
+    torchvision's preset, in its order, so that not even a rounding differs.
     """
 
-    scale: Tensor
-    offset: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
-        mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
-        std = torch.tensor(preprocessing.std, dtype=torch.float64)
-        self.register_buffer("scale", (1 / (255 * std)).float().view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("offset", (-mean / std).float().view(1, 3, 1, 1), persistent=False)
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.permute(0, 3, 1, 2).float() * self.scale + self.offset
+        return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
 def build(weights: str, num_classes: int) -> VGG:

@@ -284,7 +284,7 @@ def _split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: i
 
     Ranked by SHA-256 of seed and content: the same images split the same way wherever they lie,
     and copies of one image stay on one side. Each class keeps at least one training image and,
-    if it has three or more, gives at least one.
+    if it has more, gives at least one.
     """
     by_label: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
@@ -294,7 +294,7 @@ def _split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: i
     for label, contents in by_label.items():
         distinct = sorted(set(contents), key=lambda content: _rank(content, split, seed))
         wanted = round(len(distinct) * fraction)
-        count = max(wanted, 1 if len(distinct) >= 3 and fraction > 0 else 0)
+        count = max(wanted, 1 if fraction > 0 else 0)
         moved.update((label, content) for content in distinct[: min(count, len(distinct) - 1)])
     return [
         Sample(s.path, s.label, split, s.sha256)

@@ -1,0 +1,45 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from serving.session import has_cuda_driver
+from tests.helpers import write_tiny_bundle
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if has_cuda_driver():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA driver on this machine"))
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Image.Image]:
+    """Two real photographs of 640 x 427, from scikit-learn."""
+    return [Image.fromarray(pixels) for pixels in load_sample_images().images]
+
+
+@pytest.fixture
+def store_home(tmp_path: Path) -> Iterator[Path]:
+    """An empty BentoML home for this process."""
+    home = tmp_path / "bentoml"
+    (home / "models").mkdir(parents=True)
+    BentoMLContainer.model_store_dir.set(str(home / "models"))
+    yield home
+    BentoMLContainer.model_store_dir.reset()
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    return write_tiny_bundle(tmp_path / "tiny-bundle")
+
+

@@ -1,0 +1,127 @@
+"""Data and models that tests make, and commands that they run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from PIL import Image
+
+from models.bundle import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SPEC_FILE,
+    GoldenSamples,
+    Provenance,
+    seal,
+)
+from models.spec import ModelSpec, Preprocessing
+
+SIZE = 32
+COLOURS = ("blue", "green", "red")  # sorted, as the labels of an image folder are
+
+
+def encode(pixels: NDArray[np.uint8], image_format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def coloured_pixels(seed: int, colour: str | None = None, size: int = SIZE) -> NDArray[np.uint8]:
+    """Noise of which one channel is brighter; no two seeds give the same image."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
+    channel = ("red", "green", "blue").index(colour or COLOURS[seed % 3])
+    pixels[:, :, channel] += 100
+    return pixels
+
+
+def write_image_folder(root: Path, counts: dict[str, int], first_seed: int = 0) -> Path:
+    """`root/COLOUR/N.png`, `counts` images of each colour."""
+    seed = first_seed
+    for colour, count in counts.items():
+        (root / colour).mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            path = root / colour / f"{seed:04}.png"
+            path.write_bytes(encode(coloured_pixels(seed, colour)))
+            seed += 1
+    return root
+
+
+def tiny_spec() -> ModelSpec:
+    return ModelSpec(
+        labels=COLOURS, preprocessing=Preprocessing(image_size=SIZE, resize_size=SIZE)
+    )
+
+
+def tiny_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What `write_tiny_bundle`'s model answers, in numpy: softmax of the mean of each channel."""
+    means = images.astype(np.float32).mean(axis=(1, 2))[:, ::-1] / 8  # blue, green, red
+    exponents = np.exp(means - means.max(axis=1, keepdims=True))
+    return (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_tiny_bundle(path: Path, created_at: str = "2026-01-31T12:00:00+00:00") -> Path:
+    """A bundle whose model is a few nodes instead of VGG-19: which channel is brightest?"""
+    path.mkdir(parents=True)
+    spec = tiny_spec()
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gather", ["means", "order"], ["ordered"], axis=1),
+        helper.make_node("Div", ["ordered", "eight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+            helper.make_tensor("order", TensorProto.INT64, [3], [2, 1, 0]),
+            helper.make_tensor("eight", TensorProto.FLOAT, [], [8.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save_model(model, path / MODEL_FILE)
+    spec.write(path / SPEC_FILE)
+    images = np.stack([coloured_pixels(seed) for seed in range(3)])
+    golden = GoldenSamples(images=images, probabilities=tiny_probabilities(images))
+    golden.write(path / GOLDEN_FILE)
+    held_out = {"split": "test", "images": 3, "accuracy": 1.0, "loss": 0.1}
+    (path / METRICS_FILE).write_text(json.dumps({"held_out": held_out}))
+    (path / CARD_FILE).write_text("# tiny\n")
+    provenance = Provenance(
+        created_at=created_at,
+        training_config={"strategy": "fc"},
+        data_fingerprint="0" * 64,
+        seed=0,
+        git_commit=None,
+        packages={"numpy": np.__version__},
+    )
+    seal(path, provenance)
+    return path
+
+
+def run_command(*arguments: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run one of the environment's commands (`vgg19`, `bentoml`) as a user would."""
+    command = [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]]
+    environment = os.environ | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "COLUMNS": "160",
+    }
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280
+    )

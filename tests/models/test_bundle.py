@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import (
+    CONTENT_FILES,
+    MANIFEST_FILE,
+    GoldenSamples,
+    open_bundle,
+    staged_directory,
+)
+from models.errors import BundleError
+
+
+def test_a_sealed_bundle_opens(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    assert bundle.spec.labels == ("blue", "green", "red")
+    assert set(bundle.manifest.files) == set(CONTENT_FILES)
+    assert bundle.golden().images.shape == (3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", CONTENT_FILES)
+def test_one_flipped_bit_in_any_file_is_found(tiny_bundle: Path, name: str) -> None:
+    content = bytearray((tiny_bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tiny_bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} does not match its manifest"):
+        open_bundle(tiny_bundle)
+
+
+@pytest.mark.parametrize("name", CONTENT_FILES)
+def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
+    (tiny_bundle / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} .*missing file"):
+        open_bundle(tiny_bundle)
+
+
+def test_a_manifest_that_leaves_a_file_out_is_refused(tiny_bundle: Path) -> None:
+    manifest = tiny_bundle / MANIFEST_FILE
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"golden.npz"', '"other.npz"'))
+    with pytest.raises(BundleError, match=r"doesn't list golden\.npz"):
+        open_bundle(tiny_bundle)
+
+
+def test_damaged_manifest(tiny_bundle: Path) -> None:
+    (tiny_bundle / MANIFEST_FILE).write_text("{")
+    with pytest.raises(BundleError, match="damaged"):
+        open_bundle(tiny_bundle)
+
+
+def test_a_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        open_bundle(tmp_path)
+
+
+def test_golden_samples_never_unpickle(tmp_path: Path) -> None:
+    np.savez(tmp_path / "golden.npz", images=np.array([{}], dtype=object))
+    with pytest.raises(BundleError, match="no golden samples"):
+        GoldenSamples.read(tmp_path / "golden.npz")
+
+
+class TestStagedDirectory:
+    def test_takes_the_place_of_its_target(self, tmp_path: Path) -> None:
+        with staged_directory(tmp_path / "made") as staging:
+            (staging / "a").write_text("1")
+            assert not (tmp_path / "made").exists()
+        assert (tmp_path / "made" / "a").read_text() == "1"
+        assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_leaves_nothing_after_an_error(
+        self, tmp_path: Path, error: type[BaseException]
+    ) -> None:
+        with pytest.raises(error), staged_directory(tmp_path / "made") as staging:
+            (staging / "a").write_text("1")
+            raise error
+        assert list(tmp_path.iterdir()) == []

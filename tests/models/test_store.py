@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models import store
+from models.errors import BundleError, StoreError
+from tests.helpers import run_command, write_tiny_bundle
+
+
+@pytest.fixture
+def registered(store_home: Path, tiny_bundle: Path) -> str:
+    return store.register(tiny_bundle)
+
+
+def test_version_tells_when_and_what(registered: str) -> None:
+    assert registered.startswith("vgg19:20260131-120000-")
+
+
+def test_the_stored_copy_is_a_whole_bundle(registered: str, tiny_bundle: Path) -> None:
+    shutil.rmtree(tiny_bundle)
+    assert store.open_stored(store.resolve(registered)).spec.labels == ("blue", "green", "red")
+
+
+def test_registering_twice_is_refused(registered: str, tiny_bundle: Path) -> None:
+    with pytest.raises(StoreError, match="is registered already"):
+        store.register(tiny_bundle)
+
+
+def test_a_tampered_bundle_is_not_registered(store_home: Path, tiny_bundle: Path) -> None:
+    (tiny_bundle / "README.md").write_text("other")
+    with pytest.raises(BundleError):
+        store.register(tiny_bundle)
+    assert store.list_models() == []
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_registration_that_fails(
+    store_home: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(shutil, "copytree", fail)
+    with pytest.raises(type(error)):
+        store.register(tiny_bundle)
+    assert [path for path in store_home.rglob("*") if path.is_file()] == []
+    assert store.list_models() == []
+
+
+def test_references(registered: str, tmp_path: Path) -> None:
+    newer = store.register(write_tiny_bundle(tmp_path / "b", "2026-02-01T00:00:00+00:00"))
+    version = registered.partition(":")[2]
+    assert store.resolve(registered) == version
+    assert store.resolve(version) == version
+    assert f"vgg19:{store.resolve('latest')}" == newer
+    assert [model.tag for model in store.list_models()] == [newer, registered]
+
+
+def test_production_is_what_was_promoted(registered: str, tmp_path: Path) -> None:
+    newer = store.register(write_tiny_bundle(tmp_path / "b", "2026-02-01T00:00:00+00:00"))
+    with pytest.raises(StoreError, match="no production model"):
+        store.resolve("production")
+    assert store.promote(registered) == registered
+    assert f"vgg19:{store.resolve()}" == registered
+    assert store.promote("latest") == newer
+    assert f"vgg19:{store.resolve('vgg19:production')}" == newer
+
+
+def test_a_damaged_model_is_not_promoted(registered: str, store_home: Path, tmp_path: Path) -> None:
+    store.promote(registered)
+    newer = store.register(write_tiny_bundle(tmp_path / "b", "2026-02-01T00:00:00+00:00"))
+    model = store_home / "models" / newer.replace(":", "/") / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="does not match its manifest"):
+        store.promote(newer)
+    assert f"vgg19:{store.resolve()}" == registered
+
+
+def test_a_deleted_production_model_is_reported(registered: str, store_home: Path) -> None:
+    store.promote(registered)
+    shutil.rmtree(store_home / "models" / registered.replace(":", "/"))
+    with pytest.raises(StoreError, match="no longer in"):
+        store.resolve()
+
+
+@pytest.mark.parametrize("reference", ["", "..", "../..", "vgg19:..", "nope", "a/b", "vgg19:"])
+def test_references_to_nothing(registered: str, reference: str) -> None:
+    with pytest.raises(StoreError):
+        store.resolve(reference)
+
+
+def test_references_to_another_model(store_home: Path) -> None:
+    with pytest.raises(StoreError, match="names the model 'resnet'"):
+        store.resolve("resnet:1")
+
+
+def test_an_empty_store(store_home: Path) -> None:
+    assert store.list_models() == []
+    with pytest.raises(StoreError, match="no model in"):
+        store.resolve("latest")
+
+
+def test_bentomls_own_commands_show_it(
+    registered: str, store_home: Path, tmp_path: Path
+) -> None:
+    listing = run_command("bentoml", "models", "list", "-o", "json", cwd=tmp_path, home=store_home)
+    assert registered in listing.stdout
+    details = run_command("bentoml", "models", "get", registered, cwd=tmp_path, home=store_home)
+    assert details.returncode == 0, details.stderr
+    for shown in ("held_out_accuracy: 1.0", "num_classes: 3", "strategy: fc", "architecture: vgg19"):
+        assert shown in details.stdout
+    production = run_command("bentoml", "models", "get", "vgg19", cwd=tmp_path, home=store_home)
+    assert registered.partition(":")[2] in production.stdout

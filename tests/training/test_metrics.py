@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from training.metrics import classification_metrics
+
+
+def test_by_hand() -> None:
+    # Predicted a, a, b, b for the true labels a, b, b, b; class c doesn't occur.
+    logits = torch.tensor([[2.0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 2, 0]])
+    metrics = classification_metrics(logits, torch.tensor([0, 1, 1, 1]), ("a", "b", "c"))
+
+    right = math.log(math.exp(2) + 2) - 2
+    wrong = math.log(math.exp(2) + 2)
+    assert metrics["images"] == 4
+    assert metrics["accuracy"] == 0.75
+    assert metrics["loss"] == pytest.approx((3 * right + wrong) / 4)
+    assert metrics["per_class"]["a"] == pytest.approx(
+        {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1}
+    )
+    assert metrics["per_class"]["b"] == pytest.approx(
+        {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
+    )
+    assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
