@@ -41,5 +41,3 @@ def store_home(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "tiny-bundle")
-
-

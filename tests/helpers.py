@@ -59,16 +59,15 @@ def write_image_folder(root: Path, counts: dict[str, int], first_seed: int = 0) 
 
 
 def tiny_spec() -> ModelSpec:
-    return ModelSpec(
-        labels=COLOURS, preprocessing=Preprocessing(image_size=SIZE, resize_size=SIZE)
-    )
+    return ModelSpec(labels=COLOURS, preprocessing=Preprocessing(image_size=SIZE, resize_size=SIZE))
 
 
 def tiny_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What `write_tiny_bundle`'s model answers, in numpy: softmax of the mean of each channel."""
     means = images.astype(np.float32).mean(axis=(1, 2))[:, ::-1] / 8  # blue, green, red
     exponents = np.exp(means - means.max(axis=1, keepdims=True))
-    return (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: NDArray[np.float32] = exponents / exponents.sum(axis=1, keepdims=True)
+    return result
 
 
 def write_tiny_bundle(path: Path, created_at: str = "2026-01-31T12:00:00+00:00") -> Path:

@@ -85,7 +85,8 @@ class TrainConfig(BaseModel):
             )
         if self.resize_size is not None and self.resize_size < self.image_size:
             raise ValueError(
-                f"resize_size is {self.resize_size}, it must be {self.image_size} (image_size) or more"
+                f"resize_size is {self.resize_size}, it must be {self.image_size} (image_size) or "
+                "more"
             )
         return self
 

@@ -91,7 +91,8 @@ class Run:
             content: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RunError(
-                f"{self.path} is no finished run: it has no {path.name}; make one with 'vgg19 train'"
+                f"{self.path} is no finished run: it has no {path.name}; make one with "
+                "'vgg19 train'"
             ) from None
         except ValueError:
             raise RunError(f"{path} is damaged; train again") from None

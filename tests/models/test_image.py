@@ -43,7 +43,16 @@ class TestEqualsTorchvision:
     @pytest.mark.parametrize("photo", [0, 1])
     @pytest.mark.parametrize(
         "size",
-        [(640, 427), (427, 640), (256, 256), (223, 301), (97, 61), (2000, 41), (33, 1999), (256, 900)],
+        [
+            (640, 427),
+            (427, 640),
+            (256, 256),
+            (223, 301),
+            (97, 61),
+            (2000, 41),
+            (33, 1999),
+            (256, 900),
+        ],
     )
     def test_pixels_after_normalisation(
         self, photos: list[Image.Image], photo: int, size: tuple[int, int]
@@ -84,7 +93,8 @@ def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 class TestModes:
     def test_result_is_uint8_rgb_of_the_wanted_size(self) -> None:
         pixels = load_image(png(solid("RGB", (1, 2, 3), (100, 50))), SMALL)
-        assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
+        assert pixels.shape == (32, 32, 3)
+        assert pixels.dtype == np.uint8
         assert (pixels == [1, 2, 3]).all()
 
     def test_grey(self) -> None:
@@ -229,7 +239,8 @@ def test_damaged_files_give_pixels_or_image_error(
         pixels = load_image(bytes(data[: max(length, len(data) // 2)]), SMALL, max_pixels=10**6)
     except ImageError:
         return
-    assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
 
 
 def test_a_tensor_can_be_made_of_it(photos: list[Image.Image]) -> None:

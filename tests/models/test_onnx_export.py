@@ -80,9 +80,7 @@ def test_other_weights_are_refused_with_the_difference(
             bias[0] -= 0.5
 
 
-def test_nan_is_no_parity(
-    module: ServingModule, exported: Path, images: NDArray[np.uint8]
-) -> None:
+def test_nan_is_no_parity(module: ServingModule, exported: Path, images: NDArray[np.uint8]) -> None:
     bias = module.model.classifier[6].bias
     before = bias.detach().clone()
     with torch.no_grad():

@@ -10,7 +10,9 @@ from models.spec import ModelSpec, Preprocessing, default_resize_size
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:
-    spec = ModelSpec(labels=("a", "ß", "c d"), preprocessing=Preprocessing(image_size=64, resize_size=73))
+    spec = ModelSpec(
+        labels=("a", "ß", "c d"), preprocessing=Preprocessing(image_size=64, resize_size=73)
+    )
     spec.write(tmp_path / "spec.json")
     assert ModelSpec.read(tmp_path / "spec.json") == spec
 

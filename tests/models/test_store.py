@@ -103,14 +103,17 @@ def test_an_empty_store(store_home: Path) -> None:
         store.resolve("latest")
 
 
-def test_bentomls_own_commands_show_it(
-    registered: str, store_home: Path, tmp_path: Path
-) -> None:
+def test_bentomls_own_commands_show_it(registered: str, store_home: Path, tmp_path: Path) -> None:
     listing = run_command("bentoml", "models", "list", "-o", "json", cwd=tmp_path, home=store_home)
     assert registered in listing.stdout
     details = run_command("bentoml", "models", "get", registered, cwd=tmp_path, home=store_home)
     assert details.returncode == 0, details.stderr
-    for shown in ("held_out_accuracy: 1.0", "num_classes: 3", "strategy: fc", "architecture: vgg19"):
+    for shown in (
+        "held_out_accuracy: 1.0",
+        "num_classes: 3",
+        "strategy: fc",
+        "architecture: vgg19",
+    ):
         assert shown in details.stdout
     production = run_command("bentoml", "models", "get", "vgg19", cwd=tmp_path, home=store_home)
     assert registered.partition(":")[2] in production.stdout

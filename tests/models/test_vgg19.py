@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import VGG19_Weights, vgg19
+from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.spec import Preprocessing
 from models.vgg19 import Normalize, WeightsError, build, initialise_from_data, replace_head
@@ -19,10 +19,11 @@ CACHED_NAME = "vgg19-dcbb9e9d.pth"  # torchvision's, in TORCH_HOME/hub/checkpoin
 
 
 @pytest.fixture(scope="module")
-def donor() -> nn.Module:
+def donor() -> VGG:
     """A VGG-19 of 1000 classes with weights of its own."""
     torch.manual_seed(7)
-    return vgg19(weights=None, init_weights=False)
+    model: VGG = vgg19(weights=None, init_weights=False)
+    return model
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 class TestImagenet:
-    def test_from_torch_home_without_network(self, torch_home: Path, donor: nn.Module) -> None:
+    def test_from_torch_home_without_network(self, torch_home: Path, donor: VGG) -> None:
         assert VGG19_Weights.IMAGENET1K_V1.url.endswith(CACHED_NAME)
         torch.save(donor.state_dict(), torch_home / "hub" / "checkpoints" / CACHED_NAME)
 
@@ -67,7 +68,7 @@ class TestImagenet:
 
 class TestPath:
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-    def test_state_dicts(self, tmp_path: Path, donor: nn.Module, suffix: str) -> None:
+    def test_state_dicts(self, tmp_path: Path, donor: VGG, suffix: str) -> None:
         path = tmp_path / f"weights{suffix}"
         if suffix == ".pth":
             torch.save(donor.state_dict(), path)
@@ -77,8 +78,8 @@ class TestPath:
         model = build(str(path), num_classes=3)
 
         path.unlink()
-        assert torch.equal(model.features[0].weight, donor.features[0].weight)  # type: ignore[union-attr, index]
-        assert torch.equal(model.classifier[3].bias, donor.classifier[3].bias)  # type: ignore[index, union-attr]
+        assert torch.equal(model.features[0].weight, donor.features[0].weight)
+        assert torch.equal(model.classifier[3].bias, donor.classifier[3].bias)
         assert model.classifier[6].out_features == 3
         assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
 
@@ -108,7 +109,9 @@ class TestPath:
 
     def test_another_vgg(self, tmp_path: Path) -> None:
         save_file({"classifier.6.weight": torch.zeros(2, 4096)}, tmp_path / "v.safetensors")
-        with pytest.raises(WeightsError, match="not the weights of a torchvision VGG-19: .*Missing"):
+        with pytest.raises(
+            WeightsError, match="not the weights of a torchvision VGG-19: .*Missing"
+        ):
             build(str(tmp_path / "v.safetensors"), num_classes=2)
 
     def test_not_a_state_dict(self, tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ class TestPath:
             build("imagenet21k", num_classes=2)
 
 
-def test_head_takes_its_input_size_from_the_old_one(donor: nn.Module) -> None:
+def test_head_takes_its_input_size_from_the_old_one(donor: VGG) -> None:
     model = vgg19(weights=None, init_weights=False)
     model.classifier[6] = nn.Linear(17, 5)
     replace_head(model, 4)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from typing import Literal
 
 import pytest
@@ -61,9 +62,7 @@ def plain_loop(
                 parameter.requires_grad = True
     model.classifier[6] = nn.Linear(4096, CLASSES)
     head = list(model.classifier[6].parameters())
-    rest = [
-        p for n, p in model.named_parameters() if p.requires_grad and "classifier.6" not in n
-    ]
+    rest = [p for n, p in model.named_parameters() if p.requires_grad and "classifier.6" not in n]
     rates = [{"params": head, "lr": HEAD_RATE}, {"params": rest, "lr": REST_RATE}]
     optimizer = (
         AdamW(rates, weight_decay=0.01)
@@ -94,9 +93,7 @@ def our_loop(
     groups = parameter_groups(
         model, head_learning_rate=HEAD_RATE, pretrained_learning_rate=REST_RATE
     )
-    optimizer = make_optimizer(
-        groups, optimizer_name, weight_decay=0.01, momentum=0.9, device=CPU
-    )
+    optimizer = make_optimizer(groups, optimizer_name, weight_decay=0.01, momentum=0.9, device=CPU)
     schedule = make_schedule(optimizer, "constant", len(batches))
     normalize = Normalize(Preprocessing(image_size=32, resize_size=32))
     sums: list[float] = [0.0]
@@ -109,7 +106,7 @@ def our_loop(
         CPU,
         on_batch=lambda size, stats: sums.append(stats.loss_sum),
     )
-    return [(after - before) / 4 for before, after in zip(sums, sums[1:], strict=False)]
+    return [(after - before) / 4 for before, after in pairwise(sums)]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +143,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen_training.append(self.training)
-        return self.layer(x)
+        result: Tensor = self.layer(x)
+        return result
 
 
 def run_epoch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:

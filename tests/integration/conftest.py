@@ -1,0 +1,101 @@
+"""A real `bentoml serve` process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.helpers import run_command, write_tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def children(self) -> list[psutil.Process]:
+        children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return children
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serve(home: Path, log: Path, **settings: str) -> Iterator[Server]:
+    """`bentoml serve service:VGG19` on free ports of 127.0.0.1, from ready to stopped."""
+    http_port, grpc_port = free_port(), free_port()
+    environment = os.environ | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "VGG19_GRPC_PORT": str(grpc_port),
+        **settings,
+    }
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service:VGG19"]
+    options = ["--host", "127.0.0.1", "--port", str(http_port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command + options, cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+    server = Server(process, http_port, grpc_port, log)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"ended: {server.log.read_text()}"
+        try:
+            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError(f"not ready: {server.log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BentoML home whose production model is the tiny one."""
+    directory = tmp_path_factory.mktemp("tiny")
+    home = directory / "bentoml"
+    bundle = write_tiny_bundle(directory / "bundle")
+    for arguments in (["register", str(bundle)], ["promote", "latest"]):
+        result = run_command("vgg19", *arguments, cwd=directory, home=home)
+        assert result.returncode == 0, result.stderr
+    return home
+
+
+@pytest.fixture(scope="session")
+def server(tiny_home: Path) -> Iterator[Server]:
+    with serve(tiny_home, tiny_home / "server.log") as server:
+        yield server

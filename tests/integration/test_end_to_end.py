@@ -1,0 +1,200 @@
+"""From images to a served prediction with the real VGG-19, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from models.bundle import open_bundle
+from tests.helpers import COLOURS, SIZE, run_command, write_image_folder
+from tests.integration.conftest import ROOT, serve
+
+CLASS_SIZES = dict.fromkeys(COLOURS, 40)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that the story happens in; the tests below are its steps, in order."""
+    directory = tmp_path_factory.mktemp("story")
+    write_image_folder(directory / "colours", CLASS_SIZES)
+    (directory / "colours" / "red" / "notes.txt").write_text("not an image")
+    return directory
+
+
+def vgg19(place: Path, *arguments: str) -> str:
+    result = run_command("vgg19", *arguments, cwd=place, home=place / "bentoml")
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+def test_1_train(place: Path) -> None:
+    output = vgg19(
+        place, "train", "--data", "colours", "--output", "run", "--weights", "none",
+        "--strategy", "full", "--image-size", str(SIZE), "--epochs", "3", "--batch-size", "8",
+        "--learning-rate", "1e-4", "--seed", "1",
+    )  # fmt: skip
+    run = place / "run"
+    assert "warning: 1 of 121 files are no images" in output
+    assert "colours/red/notes.txt: not an image" in output
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 1e-4)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3]
+    assert metrics["held_out"]["split"] == "test"
+    assert metrics["held_out"]["images"] == 18  # 15% of 40, three times
+    assert metrics["held_out"]["accuracy"] >= 0.8  # three colours: chance is 0.33
+    data = json.loads((run / "data.json").read_text())
+    assert data["counts"]["train"] == dict.fromkeys(COLOURS, 28)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "best.safetensors",
+        "last.safetensors",
+    }
+
+
+def test_2_a_run_is_never_overwritten(place: Path) -> None:
+    result = run_command(
+        "vgg19", "train", "--data", "colours", "--output", "run", cwd=place, home=place
+    )
+    assert result.returncode == 1
+    assert (
+        result.stderr == "error: output run exists already; choose another --output or remove it\n"
+    )
+
+
+def test_3_evaluate(place: Path) -> None:
+    recorded = json.loads((place / "run" / "metrics.json").read_text())["held_out"]["accuracy"]
+    output = vgg19(place, "evaluate", "run")
+    assert f"accuracy on test (18 images): {recorded:.1%}" in output
+    write_image_folder(place / "more", {"red": 5}, first_seed=1000)
+    assert "accuracy on more (5 images): " in vgg19(place, "evaluate", "run", "--data", "more")
+
+
+def test_4_export(place: Path) -> None:
+    output = vgg19(place, "export", "run")
+    assert "ONNX equals PyTorch" in output
+    bundle = open_bundle(place / "run" / "bundle")
+    assert bundle.spec.labels == COLOURS
+    assert bundle.metrics()["onnx_parity"]["max_probability_difference"] <= 1e-4
+    provenance = bundle.manifest.provenance
+    assert provenance.seed == 1
+    assert (
+        provenance.data_fingerprint
+        == json.loads((place / "run" / "data.json").read_text())["fingerprint"]
+    )
+    assert provenance.training_config["strategy"] == "full"
+    assert provenance.packages["torch"]
+    card = (bundle.path / "README.md").read_text()
+    assert "blue, green, red" in card
+    again = run_command("vgg19", "export", "run", cwd=place, home=place)
+    assert again.returncode == 1
+    assert "run/bundle exists" in again.stderr
+
+
+def test_5_register_promote_and_list(place: Path) -> None:
+    registered = vgg19(place, "register", "run")
+    tag = registered.split()[1]
+    assert vgg19(place, "promote", tag).startswith(f"production is {tag};")
+    listing = vgg19(place, "models")
+    assert f" {tag}  yes " in listing
+
+
+def test_6_serve_and_classify(place: Path) -> None:
+    """What is served answers as PyTorch did: the golden samples, sent as PNG over the network."""
+    golden = open_bundle(place / "run" / "bundle").golden()
+    assert golden.images.shape == (8, SIZE, SIZE, 3)
+    files = [str(path) for path in sorted((place / "colours" / "green").glob("*.png"))[:2]]
+    with serve(place / "bentoml", place / "server.log") as server:
+        output = vgg19(place, "classify", server.url, *files, "--top-k", "3")
+    assert output.count("%") == 6
+    assert f"{files[0]}: " in output
+
+
+def test_7_the_same_images_seed_and_flags_give_the_same_weights(place: Path) -> None:
+    arguments = (
+        "train", "--data", "colours", "--weights", "none", "--strategy", "full", "--image-size",
+        str(SIZE), "--epochs", "1", "--batch-size", "32",
+    )  # fmt: skip
+    contents = []
+    for name in ("first", "second"):
+        vgg19(place, *arguments, "--output", name)
+        checkpoint = place / name / "checkpoints" / "last.safetensors"
+        contents.append(checkpoint.read_bytes())
+        for file in (place / name / "checkpoints").iterdir():
+            file.unlink()
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 500e6
+
+
+@pytest.mark.parametrize("seconds", [0.5, 4.0, 12.0])
+def test_ctrl_c_in_the_demo_leaves_no_process(tmp_path: Path, seconds: float) -> None:
+    """During the start, the import of torch, and training, on whatever machine this is."""
+    with started([sys.executable, str(ROOT / "examples" / "demo.py")], tmp_path) as demo:
+        time.sleep(seconds)
+        check_that_nothing_is_left(demo, tmp_path)
+
+
+def test_ctrl_c_while_the_demo_serves_leaves_no_process(tiny_home: Path, tmp_path: Path) -> None:
+    program = f"""
+import os, time
+os.environ["BENTOML_HOME"] = {str(tiny_home)!r}
+from pathlib import Path
+from examples import demo
+Path("demo-output").mkdir()
+try:
+    with demo.server(demo.free_port(), demo.free_port()):
+        Path("ready").touch()
+        time.sleep(600)
+except KeyboardInterrupt:
+    raise SystemExit(1)
+"""
+    with started([sys.executable, "-c", program], tmp_path) as demo:
+        while not (tmp_path / "ready").exists():
+            assert demo.poll() is None
+            time.sleep(0.1)
+        family = check_that_nothing_is_left(demo, tmp_path)
+    assert len(family) >= 3  # the script, BentoML and its worker
+
+
+class started:  # noqa: N801
+    """A process in a session of its own, killed with all its descendants at the end."""
+
+    def __init__(self, command: list[str], cwd: Path) -> None:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def check_that_nothing_is_left(demo: subprocess.Popen[bytes], cwd: Path) -> list[psutil.Process]:
+    family = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(timeout=60) != 0
+    _, alive = psutil.wait_procs(family[1:], timeout=20)
+    assert not alive
+    left = [p.info for p in psutil.process_iter(["pid", "cwd"]) if p.info["cwd"] == str(cwd)]
+    assert left == []
+    return family
+
+
+def test_golden_images_are_spread_over_the_classes(place: Path) -> None:
+    golden = open_bundle(place / "run" / "bundle").golden()
+    assert len(np.unique(golden.images.mean(axis=(1, 2)).argmax(axis=1))) == 3

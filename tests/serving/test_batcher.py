@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from serving.batcher import Batcher, BatchFailed
+from serving.errors import Overloaded, ShuttingDown
+
+
+class Recorder:
+    """A `run` that squares numbers, remembers its batches and can be held at a gate."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.started = threading.Event()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.started.set()
+        assert self.gate.wait(timeout=30)
+        if -1 in items:
+            raise ValueError("a secret of the model")
+        return [item * item for item in items]
+
+    async def hold(self, batcher: Batcher[int, int], item: int = 0) -> asyncio.Task[list[int]]:
+        """Start a batch of one item and keep it running until the gate is set."""
+        self.gate.clear()
+        self.started.clear()
+        task = asyncio.create_task(batcher.submit([item]))
+        await asyncio.to_thread(self.started.wait, 30)
+        return task
+
+
+@pytest.fixture
+def run() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def batcher(run: Recorder) -> AsyncIterator[Batcher[int, int]]:
+    batcher = Batcher(run, max_batch_size=4, max_queue=10)
+    yield batcher
+    run.gate.set()
+    await batcher.close(grace_s=5)
+
+
+async def test_an_item_alone_runs_at_once(run: Recorder, batcher: Batcher[int, int]) -> None:
+    assert await batcher.submit([3]) == [9]
+    assert run.batches == [[3]]
+
+
+async def test_items_of_one_turn_share_a_batch(run: Recorder, batcher: Batcher[int, int]) -> None:
+    results = await asyncio.gather(*(batcher.submit([i]) for i in range(4)))
+    assert results == [[0], [1], [4], [9]]
+    assert run.batches == [[0, 1, 2, 3]]
+
+
+async def test_items_gather_while_a_batch_runs(run: Recorder, batcher: Batcher[int, int]) -> None:
+    first = await run.hold(batcher)
+    others = [asyncio.create_task(batcher.submit([i])) for i in (1, 2, 3)]
+    await asyncio.sleep(0)
+    run.gate.set()
+    assert [await task for task in [first, *others]] == [[0], [1], [4], [9]]
+    assert run.batches == [[0], [1, 2, 3]]
+
+
+async def test_many_items_are_split_and_put_together_in_order(
+    run: Recorder, batcher: Batcher[int, int]
+) -> None:
+    assert await batcher.submit(range(10)) == [i * i for i in range(10)]
+    assert run.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_hundreds_of_submitters_get_their_own_results(run: Recorder) -> None:
+    batcher = Batcher(run, max_batch_size=7, max_queue=10_000)
+    requests = [[i * 3 + j for j in range(i % 5 + 1)] for i in range(500)]
+    results = await asyncio.gather(*(batcher.submit(items) for items in requests))
+    assert results == [[item * item for item in items] for items in requests]
+    assert max(map(len, run.batches)) == 7
+    await batcher.close(grace_s=5)
+
+
+async def test_a_full_queue_refuses_at_once_and_keeps_what_it_accepted(
+    run: Recorder, batcher: Batcher[int, int]
+) -> None:
+    running = await run.hold(batcher)
+    accepted = asyncio.create_task(batcher.submit(range(8)))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=r"8 images are waiting, the limit is 10"):
+        await batcher.submit([1, 2, 3])  # all or nothing: two would have had room
+    assert len(run.batches) == 1  # refused without waiting for the running batch
+    fits = asyncio.create_task(batcher.submit([5, 6]))
+    await asyncio.sleep(0)
+    run.gate.set()
+    assert await running == [0]
+    assert await accepted == [i * i for i in range(8)]
+    assert await fits == [25, 36]
+
+
+async def test_given_up_items_are_dropped_before_they_run(
+    run: Recorder, batcher: Batcher[int, int]
+) -> None:
+    running = await run.hold(batcher)
+    gone = [asyncio.create_task(batcher.submit([i, i])) for i in (1, 2, 3, 4, 5)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    stays = asyncio.create_task(batcher.submit([7] * 10))  # and their room is free again
+    await asyncio.sleep(0)
+    run.gate.set()
+    assert await running == [0]
+    assert await stays == [49] * 10
+    assert all(item in (0, 7) for batch in run.batches for item in batch)
+
+
+async def test_an_exception_fails_its_batch_only(
+    run: Recorder, batcher: Batcher[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    results = await asyncio.gather(
+        batcher.submit([1, 2, 3, -1]), batcher.submit([5]), return_exceptions=True
+    )
+    assert isinstance(results[0], BatchFailed)
+    assert "secret" not in str(results[0])
+    assert "a secret of the model" in caplog.text  # the log tells
+    assert results[1] == [25]
+    assert await batcher.submit([6]) == [36]
+
+
+async def test_a_run_that_loses_a_result_fails_rather_than_shifts_answers() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda items: [1], max_batch_size=4, max_queue=10)
+    with pytest.raises(BatchFailed):
+        await batcher.submit([1, 2])
+    await batcher.close(grace_s=5)
+
+
+class TestClose:
+    async def test_finishes_what_was_accepted_and_refuses_the_rest(
+        self, run: Recorder, batcher: Batcher[int, int]
+    ) -> None:
+        running = await run.hold(batcher)
+        waiting = asyncio.create_task(batcher.submit(range(6)))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.close(grace_s=30))
+        await asyncio.sleep(0)
+        with pytest.raises(ShuttingDown):
+            await batcher.submit([1])
+        run.gate.set()
+        await closing
+        assert await running == [0]
+        assert await waiting == [i * i for i in range(6)]
+
+    async def test_fails_what_is_not_done_in_time(
+        self, run: Recorder, batcher: Batcher[int, int]
+    ) -> None:
+        running = await run.hold(batcher)
+        waiting = asyncio.create_task(batcher.submit([1]))
+        await asyncio.sleep(0)
+        await batcher.close(grace_s=0.01)
+        for task in (running, waiting):
+            with pytest.raises(ShuttingDown):
+                await task
+
+
+async def test_idle_batcher_has_no_task(run: Recorder, batcher: Batcher[int, int]) -> None:
+    await batcher.submit([1])
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.classifier import Classifier
+from serving.grpc_server import GrpcServerError, InferenceServicer, check_port, start_server
+from serving.proto import open_inference_pb2 as pb
+from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.serving.conftest import StubModel
+
+PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
+IMAGES = [encode(pixels) for pixels in PIXELS]
+MAX_MESSAGE_BYTES = 50_000
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def stub(classifier: Classifier) -> AsyncIterator[GRPCInferenceServiceStub]:
+    port = free_port()
+    servicer = InferenceServicer(classifier, server_version="1.2.3")
+    server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield GRPCInferenceServiceStub(channel)
+    await server.stop(grace=0)
+
+
+def request(*images: bytes, model: str = "vgg19", version: str = "") -> pb.ModelInferRequest:
+    contents = pb.InferTensorContents(bytes_contents=images)
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="image", datatype="BYTES", shape=[len(images)], contents=contents
+    )
+    return pb.ModelInferRequest(model_name=model, model_version=version, inputs=[tensor])
+
+
+async def test_health_and_metadata(stub: GRPCInferenceServiceStub) -> None:
+    assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+    assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
+    server = await stub.ServerMetadata(pb.ServerMetadataRequest())
+    assert (server.name, server.version) == ("vgg19-finetune", "1.2.3")
+    model = await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))
+    assert list(model.versions) == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "ready"),
+    [("vgg19", "", True), ("vgg19", "v1", True), ("vgg19", "v2", False), ("resnet", "", False)],
+)
+async def test_which_models_are_ready(
+    stub: GRPCInferenceServiceStub, name: str, version: str, ready: bool
+) -> None:
+    reply = await stub.ModelReady(pb.ModelReadyRequest(name=name, version=version))
+    assert reply.ready is ready
+
+
+async def test_infer(stub: GRPCInferenceServiceStub) -> None:
+    reply = await stub.ModelInfer(request(*IMAGES, version="v1"))
+    probabilities, label = reply.outputs
+    np.testing.assert_allclose(
+        np.reshape(probabilities.contents.fp32_contents, (8, 3)),
+        tiny_probabilities(PIXELS),
+        atol=1e-6,
+    )
+    assert list(label.contents.bytes_contents)[:3] == [b"blue", b"green", b"red"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "words"),
+    [
+        (request(b"no image"), grpc.StatusCode.INVALID_ARGUMENT, "image 0: not an image"),
+        (request(), grpc.StatusCode.INVALID_ARGUMENT, "N >= 1"),
+        (request(*[b"x"] * 9), grpc.StatusCode.INVALID_ARGUMENT, "the limit is 8"),
+        (request(IMAGES[0], model="a"), grpc.StatusCode.NOT_FOUND, "'vgg19' version 'v1' is"),
+        (request(IMAGES[0], version="9"), grpc.StatusCode.NOT_FOUND, "version '9' is not served"),
+        (request(b"x" * MAX_MESSAGE_BYTES), grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
+    ],
+)
+async def test_errors_have_their_code(
+    stub: GRPCInferenceServiceStub, bad: pb.ModelInferRequest, code: grpc.StatusCode, words: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(bad)
+    assert caught.value.code() is code
+    assert words in (caught.value.details() or "")
+
+
+async def test_unknown_model_has_no_metadata(stub: GRPCInferenceServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelMetadata(pb.ModelMetadataRequest(name="resnet"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_internal_error_shows_nothing_of_the_inside(
+    stub: GRPCInferenceServiceStub, model: StubModel
+) -> None:
+    model.error = RuntimeError("secret")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(request(IMAGES[0]))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in (caught.value.details() or "")
+
+
+def test_a_taken_port_is_an_error() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(GrpcServerError, match=r"can't listen .* VGG19_GRPC_PORT"),
+    ):
+        check_port("127.0.0.1", taken.getsockname()[1])
+
+
+async def test_two_servers_do_not_share_a_port(classifier: Classifier) -> None:
+    port = free_port()
+    servicer = InferenceServicer(classifier, "1")
+    server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
+    with pytest.raises(GrpcServerError, match="can't listen"):
+        await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
+    await server.stop(grace=0)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.classifier import Classifier
+from serving.http import create_app
+from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.serving.conftest import LIMITS, StubModel
+
+PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
+IMAGES = [encode(pixels) for pixels in PIXELS]
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture
+async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app()
+    app.state.classifier = classifier
+    # The app raises internal errors again for the log, after it has answered.
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def check_problem(response: httpx.Response, status: int, detail: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == status
+    assert detail in problem["detail"]
+
+
+async def test_raw_body(client: httpx.AsyncClient) -> None:
+    response = await client.post("/classify?top_k=2", content=IMAGES[1], headers=PNG)
+    assert response.status_code == 200
+    reply = response.json()
+    assert (reply["model_name"], reply["model_version"]) == ("vgg19", "v1")
+    (image,) = reply["images"]
+    assert image["filename"] is None
+    expected = tiny_probabilities(PIXELS[1:2])[0]
+    assert image["predictions"][0]["label"] == "green"
+    assert len(image["predictions"]) == 2
+    for prediction in image["predictions"]:
+        assert prediction["probability"] == pytest.approx(float(expected[prediction["index"]]))
+
+
+async def test_multipart_with_several_images_in_order(client: httpx.AsyncClient) -> None:
+    files = [("image", (f"{i}.png", image)) for i, image in enumerate(IMAGES)]
+    reply = (await client.post("/classify?top_k=3", files=files)).json()
+    assert [image["filename"] for image in reply["images"]] == [f"{i}.png" for i in range(8)]
+    for image, expected in zip(reply["images"], tiny_probabilities(PIXELS), strict=True):
+        by_index = sorted(image["predictions"], key=lambda p: p["index"])
+        assert [p["probability"] for p in by_index] == pytest.approx(expected.tolist())
+
+
+async def test_top_k_is_five_by_default_and_at_most_all(client: httpx.AsyncClient) -> None:
+    reply = (await client.post("/classify", content=IMAGES[0], headers=PNG)).json()
+    assert len(reply["images"][0]["predictions"]) == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"no image", IMAGES[0][:60]])
+async def test_a_body_that_is_no_image(client: httpx.AsyncClient, body: bytes) -> None:
+    response = await client.post("/classify", content=body, headers=PNG)
+    check_problem(response, 400, "image" if body else "the body is empty")
+
+
+async def test_the_bad_one_of_several_is_named(client: httpx.AsyncClient) -> None:
+    files = [("image", ("a.png", IMAGES[0])), ("image", ("b.png", b"no"))]
+    check_problem(await client.post("/classify", files=files), 400, "image 1: not an image")
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "1.5", "x", "", "²", "9" * 5000])
+async def test_bad_top_k(client: httpx.AsyncClient, top_k: str) -> None:
+    response = await client.post(
+        "/classify", params={"top_k": top_k}, content=IMAGES[0], headers=PNG
+    )
+    check_problem(response, 422, "it must be a whole number from 1")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", ""])
+async def test_other_media_types(client: httpx.AsyncClient, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    response = await client.post("/classify", content=IMAGES[0], headers=headers)
+    check_problem(response, 415, "multipart/form-data with 'image' parts")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[("picture", ("a.png", IMAGES[0]))], [("image", (None, "http://127.0.0.1/a.png"))]],
+)
+async def test_forms_without_image_files(client: httpx.AsyncClient, files: object) -> None:
+    response = await client.post("/classify", files=files)  # type: ignore[arg-type]
+    check_problem(response, 422, "file parts named 'image'")
+
+
+async def test_a_broken_form(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "multipart/form-data"}
+    check_problem(await client.post("/classify", content=b"x", headers=headers), 400, "boundary")
+
+
+async def test_bodies_over_the_limit(client: httpx.AsyncClient) -> None:
+    big = b"x" * (LIMITS.max_image_bytes + 1)
+    check_problem(await client.post("/classify", content=big, headers=PNG), 413, "20,001 bytes")
+
+    async def chunks() -> AsyncIterator[bytes]:  # no Content-Length to look at
+        for _ in range(30):
+            yield b"x" * 1000
+
+    check_problem(
+        await client.post("/classify", content=chunks(), headers=PNG), 413, "limit is 20,000"
+    )
+    form = [("image", ("a", b"x" * 50_000))] * 3
+    check_problem(await client.post("/classify", files=form), 413, "the limit is 100,000")
+    check_problem(await client.post("/classify", files=form[:1]), 413, "image 0 is 0.1 MB")
+
+
+async def test_too_many_files(client: httpx.AsyncClient) -> None:
+    files = [("image", (f"{i}", IMAGES[0])) for i in range(9)]
+    check_problem(await client.post("/classify", files=files), 400, "Too many files")
+
+
+async def test_an_internal_error_shows_nothing_of_the_inside(
+    client: httpx.AsyncClient, model: StubModel
+) -> None:
+    model.error = RuntimeError("secret path /srv/model.onnx")
+    response = await client.post("/classify", content=IMAGES[0], headers=PNG)
+    check_problem(response, 500, "the server could not answer")
+    assert "secret" not in response.text
+    model.error = None
+    assert (await client.post("/classify", content=IMAGES[0], headers=PNG)).status_code == 200
+
+
+async def test_a_full_queue_says_when_to_retry(
+    client: httpx.AsyncClient, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier._batcher, "_max_queue", 0)
+    response = await client.post("/classify", content=IMAGES[0], headers=PNG)
+    check_problem(response, 503, "the limit is 0")
+    assert response.headers["retry-after"] == "1"
+
+
+async def test_a_passed_deadline(
+    client: httpx.AsyncClient, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(classifier, "_decode_all", late)
+    response = await client.post("/classify", content=IMAGES[0], headers=PNG)
+    check_problem(response, 504, "no answer within 10 s")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/classify", 405), ("POST", "/x", 404)]
+)
+async def test_routes_that_are_not(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == status
+    assert json.loads(response.text)["status"] == status

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from models.bundle import GOLDEN_FILE, GoldenSamples, open_bundle, read_manifest, seal
+from serving.session import (
+    CPU,
+    CUDA,
+    CUDA_OPTIONS,
+    Session,
+    SessionError,
+    batch_buckets,
+    choose_providers,
+)
+from tests.helpers import coloured_pixels, tiny_probabilities
+
+GPU_BUILD, CPU_BUILD = [CUDA, CPU], [CPU]
+
+
+def load(bundle: Path, **changes: Any) -> Session:
+    options: dict[str, Any] = {"device": "cpu", "intra_op_threads": 1, "max_batch_size": 8}
+    return Session(open_bundle(bundle), **(options | changes))
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_run_answers_in_order(tiny_bundle: Path, size: int) -> None:
+    pixels = np.stack([coloured_pixels(seed) for seed in range(size)])
+    rows = load(tiny_bundle).run(list(pixels))
+    assert len(rows) == size
+    np.testing.assert_allclose(rows, tiny_probabilities(pixels), atol=1e-6)
+
+
+class TestProviders:
+    """Decisions only: no CUDA was run here."""
+
+    @pytest.mark.parametrize("device", ["cuda", "auto"])
+    def test_cuda_first_where_it_is(self, device: Any) -> None:
+        providers = choose_providers(device, GPU_BUILD, has_driver=True)
+        assert providers == [(CUDA, CUDA_OPTIONS), (CPU, {})]
+        assert CUDA_OPTIONS["cudnn_conv_algo_search"] == "HEURISTIC"
+
+    @pytest.mark.parametrize(
+        ("available", "has_driver"), [(GPU_BUILD, False), (CPU_BUILD, True), (CPU_BUILD, False)]
+    )
+    def test_without_it_auto_takes_the_cpu_and_cuda_fails(
+        self, available: list[str], has_driver: bool
+    ) -> None:
+        assert choose_providers("auto", available, has_driver) == [(CPU, {})]
+        with pytest.raises(SessionError, match="VGG19_DEVICE is cuda"):
+            choose_providers("cuda", available, has_driver)
+
+    def test_cpu_is_cpu_even_with_a_gpu(self) -> None:
+        assert choose_providers("cpu", GPU_BUILD, has_driver=True) == [(CPU, {})]
+
+    def test_a_silent_fall_back_of_onnx_runtime_is_an_error_for_cuda(
+        self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """ONNX Runtime only logs when CUDA fails to start, and goes on with the CPU."""
+        real = ort.InferenceSession
+        monkeypatch.setattr("serving.session.has_cuda_driver", lambda: True)
+        monkeypatch.setattr(ort, "get_available_providers", lambda: GPU_BUILD)
+        monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+        monkeypatch.setattr(
+            ort, "InferenceSession", lambda path, options, providers: real(path, providers=[CPU])
+        )
+        with pytest.raises(SessionError, match="CUDAExecutionProvider did not start"):
+            load(tiny_bundle, device="cuda")
+        assert load(tiny_bundle, device="auto").provider == CPU
+
+
+class TestBuckets:
+    @pytest.mark.parametrize(
+        ("largest", "expected"),
+        [(1, [1]), (2, [1, 2]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12]), (3, [1, 2, 3])],
+    )
+    def test_powers_of_two_and_the_maximum(self, largest: int, expected: list[int]) -> None:
+        assert batch_buckets(largest) == expected
+
+    def test_padding_changes_no_answer_and_only_bucket_sizes_run(
+        self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = load(tiny_bundle)
+        monkeypatch.setattr(session, "_buckets", batch_buckets(8))  # as on a GPU
+        sizes: list[int] = []
+        real = session._session
+
+        class Spy:
+            def run(self, names: list[str], feed: dict[str, Any]) -> Any:
+                sizes.append(len(feed["images"]))
+                return real.run(names, feed)
+
+        monkeypatch.setattr(session, "_session", Spy())
+        for count in (1, 3, 5, 8):
+            pixels = np.stack([coloured_pixels(seed) for seed in range(count)])
+            np.testing.assert_allclose(
+                session.run(list(pixels)), tiny_probabilities(pixels), atol=1e-6
+            )
+        assert sizes == [1, 4, 8, 8]
+
+
+class TestGolden:
+    @pytest.mark.parametrize("offset", [2e-4, float("nan")])
+    def test_a_model_that_does_not_reproduce_its_samples_is_not_served(
+        self, tiny_bundle: Path, offset: float
+    ) -> None:
+        golden = GoldenSamples.read(tiny_bundle / GOLDEN_FILE)
+        wrong = golden.probabilities + np.float32(offset)
+        golden.model_copy(update={"probabilities": wrong}).write(tiny_bundle / GOLDEN_FILE)
+        seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+        with pytest.raises(SessionError, match="differs from its golden samples .* 1e-04"):
+            load(tiny_bundle)
+
+    def test_differences_within_the_tolerance_pass(self, tiny_bundle: Path) -> None:
+        golden = GoldenSamples.read(tiny_bundle / GOLDEN_FILE)
+        near = golden.probabilities + np.float32(5e-5)
+        golden.model_copy(update={"probabilities": near}).write(tiny_bundle / GOLDEN_FILE)
+        seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+        assert load(tiny_bundle).provider == CPU
+
+
+def test_a_graph_that_cannot_be_loaded(tiny_bundle: Path) -> None:
+    (tiny_bundle / "model.onnx").write_bytes(b"rubbish")
+    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    with pytest.raises(SessionError, match="ONNX Runtime can't load"):
+        load(tiny_bundle)
+
+
+@pytest.mark.gpu
+def test_cuda_reproduces_the_golden_samples(tiny_bundle: Path) -> None:
+    assert load(tiny_bundle, device="cuda").provider == CUDA

@@ -1,0 +1,28 @@
+"""Directions of imports that only a fresh interpreter shows; import-linter checks the rest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"import sys; {statement}; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_the_service_loads_neither_torch_nor_training() -> None:
+    loaded = modules_after("import service")
+    assert "serving.http" in loaded
+    assert not loaded & {"torch", "torchvision", "onnx", "sklearn", "training", "models.vgg19"}
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    loaded = modules_after("import training.cli")
+    assert not loaded & {"torch", "torchvision", "bentoml", "sklearn"}

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.onnx_export import ExportError, Parity
+from models.vgg19 import build
+from tests.helpers import coloured_pixels, tiny_spec
+from training.checkpoint import save_checkpoint
+from training.config import load_config
+from training.exporting import export_run
+from training.run import Run, RunError, record_provenance, write_held_out, write_json
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A finished run, made by hand."""
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    torch.manual_seed(0)
+    save_checkpoint(build("none", num_classes=3), tiny_spec(), run.best)
+    images = np.stack([coloured_pixels(seed) for seed in range(4)])
+    write_held_out(run.held_out, images, np.zeros(4, np.int64))
+    scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
+    held_out = {"split": "test", "images": 3, "accuracy": 0.5, "loss": 1.0}
+    held_out["per_class"] = dict.fromkeys(tiny_spec().labels, scores)
+    write_json(run.metrics, {"best_epoch": 1, "held_out": held_out, "history": []})
+    provenance = record_provenance(load_config(None, {"data": "d", "output": "o"}), "f" * 64)
+    write_json(run.provenance, provenance.model_dump(mode="json"))
+    return run
+
+
+def test_a_failed_proof_leaves_no_bundle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.exporting.export", lambda module, spec, path: path.touch())
+
+    def differ(*_: object) -> Parity:
+        raise ExportError("differs by 1")
+
+    monkeypatch.setattr("training.exporting.prove_parity", differ)
+    before = set(run.path.rglob("*"))
+    with pytest.raises(ExportError):
+        export_run(run)
+    assert set(run.path.rglob("*")) == before
+
+
+def test_a_run_that_was_interrupted_is_not_exported(run: Run) -> None:
+    write_json(run.metrics, {"history": []})
+    with pytest.raises(RunError, match="was interrupted before its end"):
+        export_run(run)
+
+
+def test_damaged_held_out_images(run: Run) -> None:
+    run.held_out.write_bytes(b"x")
+    with pytest.raises(RunError, match=r"held_out\.npz is missing or damaged"):
+        export_run(run)
