@@ -10,14 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
 import yaml
 
 from models.bundle import open_bundle
+from models.image import load_image
+from models.onnx_export import ServingModule, reference_probabilities
 from tests.helpers import COLOURS, SIZE, run_command, write_image_folder
 from tests.integration.conftest import ROOT, serve
+from training.checkpoint import load_checkpoint
 
 CLASS_SIZES = dict.fromkeys(COLOURS, 40)
 
@@ -108,15 +112,22 @@ def test_5_register_promote_and_list(place: Path) -> None:
     assert f" {tag}  yes " in listing
 
 
-def test_6_serve_and_classify(place: Path) -> None:
-    """What is served answers as PyTorch did: the golden samples, sent as PNG over the network."""
-    golden = open_bundle(place / "run" / "bundle").golden()
-    assert golden.images.shape == (8, SIZE, SIZE, 3)
-    files = [str(path) for path in sorted((place / "colours" / "green").glob("*.png"))[:2]]
+def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path) -> None:
+    files = sorted((place / "colours").rglob("*.png"))[::10]
+    model, spec = load_checkpoint(place / "run" / "checkpoints" / "best.safetensors")
+    pixels = np.stack([load_image(file, spec.preprocessing) for file in files])
+    expected = reference_probabilities(ServingModule(model, spec), pixels)
+
     with serve(place / "bentoml", place / "server.log") as server:
-        output = vgg19(place, "classify", server.url, *files, "--top-k", "3")
-    assert output.count("%") == 6
-    assert f"{files[0]}: " in output
+        parts = [("image", (file.name, file.read_bytes())) for file in files]
+        reply = httpx.post(f"{server.url}/classify?top_k=3", files=parts, timeout=60).json()
+        output = vgg19(place, "classify", server.url, *map(str, files), "--top-k", "1")
+
+    for image, row in zip(reply["images"], expected, strict=True):
+        by_index = sorted(image["predictions"], key=lambda prediction: prediction["index"])
+        assert [p["probability"] for p in by_index] == pytest.approx(row.tolist(), abs=1e-4)
+    for file, row in zip(files, expected, strict=True):
+        assert f"{file}: {spec.labels[row.argmax()]} {row.max():.1%}" in output
 
 
 def test_7_the_same_images_seed_and_flags_give_the_same_weights(place: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from serving.settings import Settings, SettingsError, load_settings
@@ -38,3 +40,12 @@ def test_a_variable_of_no_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_operations_page_lists_what_there_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `VGG19_")]
+    assert rows == [
+        f"| `VGG19_{name.upper()}` | `{field.default}` | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
