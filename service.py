@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from typing import NoReturn
 
 import bentoml
 from bentoml.exceptions import BentoMLException
@@ -12,13 +13,13 @@ from bentoml.exceptions import BentoMLException
 from models.errors import UserError
 from serving.http import create_app
 from serving.runtime import Runtime, check_start
-from serving.settings import load_settings
+from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings
 
 logger = logging.getLogger("serving")
 app = create_app()
 
 
-@bentoml.service(name="vgg19")
+@bentoml.service(name="vgg19", traffic={"timeout": MAX_REQUEST_TIMEOUT_MS // 1000 + 60})
 @bentoml.asgi_app(app, path="/")
 class VGG19:
     """Serves the production model over HTTP (`serving.http`) and gRPC (`serving.grpc_server`)."""
@@ -41,11 +42,11 @@ class VGG19:
         try:
             self._runtime = await Runtime.start(load_settings())
         except UserError as error:
-            # Left to itself, BentoML starts the worker five times more and then keeps an open
-            # port that nobody answers on. Ending the parent gives the orchestrator its signal.
             logger.critical("%s", error)
-            os.kill(os.getppid(), signal.SIGTERM)
-            os._exit(1)
+            end_service()
+        except Exception:
+            logger.critical("the service can't start", exc_info=True)
+            end_service()
         app.state.classifier = self._runtime.classifier
 
     @bentoml.on_shutdown
@@ -55,3 +56,13 @@ class VGG19:
 
     async def __is_ready__(self) -> bool:
         return self._runtime is not None
+
+
+def end_service() -> NoReturn:
+    """End this worker and its parent.
+
+    Left to itself, BentoML starts a failing worker five times more and then keeps an open port
+    that nobody answers on. An ended service is what an orchestrator notices.
+    """
+    os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(1)

@@ -120,14 +120,16 @@ def process(command: list[str], log: Any = None) -> Iterator[subprocess.Popen[by
     try:
         yield child
     finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
+        try:
+            if child.poll() is None:
+                child.terminate()
                 child.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                child.kill()
-        with suppress(ProcessLookupError):  # as it should be
-            os.killpg(child.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # a second Ctrl-C ends up here as well
+            with suppress(ProcessLookupError):  # as it should be
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def wait_until_ready(url: str, serving: subprocess.Popen[bytes]) -> None:
@@ -136,7 +138,7 @@ def wait_until_ready(url: str, serving: subprocess.Popen[bytes]) -> None:
         if serving.poll() is not None:
             sys.exit(f"the server ended with {serving.returncode}:\n{SERVER_LOG.read_text()}")
         try:
-            if httpx.get(url, timeout=5).status_code == httpx.codes.OK:
+            if httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK:
                 return
         except httpx.HTTPError:
             pass
@@ -150,9 +152,13 @@ def held_out_image() -> Path:
 
 def classify_over_http(image: Path, port: int) -> tuple[str, float]:
     url = f"http://127.0.0.1:{port}/classify?top_k=1"
-    curl = f"curl -H 'Content-Type: image/png' --data-binary @{image} '{url}'"
-    console.print(f"[bold green]$ {curl}[/bold green]")
-    reply = httpx.post(url, content=image.read_bytes(), headers={"Content-Type": "image/png"})
+    console.print(f"POST {url} with {image}, as Content-Type: image/png")
+    reply = httpx.post(
+        url,
+        content=image.read_bytes(),
+        headers={"Content-Type": "image/png"},
+        trust_env=False,  # a proxy has no business here
+    )
     console.print(reply.raise_for_status().text)
     best = reply.json()["images"][0]["predictions"][0]
     return best["label"], best["probability"]

@@ -23,6 +23,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # Pillow's own threshold for a decompression bomb: 1 GiB at 3 bytes a pixel, divided by 4.
 MAX_PIXELS = 89_478_485
 
+# Longer images than this, in units of their shorter side, are not resized whole.
+_MAX_ASPECT_RATIO = 8
+
 _WHITE = (255, 255, 255, 255)
 
 
@@ -90,34 +93,38 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize the shorter side and crop the centre, as torchvision's ImageClassification does.
 
-    Only the part that survives the crop is resampled, so a 10000 x 10 strip costs no more than
-    its crop. Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
+    Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
     `_center_crop_compute_crop_anchor`).
 
     Returns:
         uint8[S, S, 3].
     """
-    size = preprocessing.image_size
-    box = _crop_box(image.width, image.height, preprocessing.resize_size, size)
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized, dtype=np.uint8)
+    size, short = preprocessing.image_size, preprocessing.resize_size
+    long = int(short * max(image.size) / min(image.size))
+    resized = (short, long) if image.width <= image.height else (long, short)
+    left, top = (round((length - size) / 2.0) for length in resized)
+    box = (left, top, left + size, top + size)
+    if long <= _MAX_ASPECT_RATIO * short:
+        cropped = image.resize(resized, Image.Resampling.BILINEAR).crop(box)
+    else:
+        # Resized whole, a strip of 20000 x 2 would be 2,560,000 x 256 pixels. Only the crop is
+        # computed then; Pillow's two passes may round by one level differently.
+        source = _source_of(box, image.size, resized)
+        cropped = image.resize((size, size), Image.Resampling.BILINEAR, box=source)
+    return np.asarray(cropped, dtype=np.uint8)
 
 
-def _crop_box(
-    width: int, height: int, resize_size: int, image_size: int
+def _source_of(
+    box: tuple[int, int, int, int], original: tuple[int, int], resized: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """The rectangle (left, top, right, bottom) that ends up in the crop, in source pixels."""
-    short, long = sorted((width, height))
-    new_long = int(resize_size * long / short)
-    new_width, new_height = (resize_size, new_long) if width <= height else (new_long, resize_size)
-    left = round((new_width - image_size) / 2.0)
-    top = round((new_height - image_size) / 2.0)
-    scale_x, scale_y = width / new_width, height / new_height
+    """The rectangle (left, top, right, bottom) of the original that becomes `box` when resized."""
+    scale_x, scale_y = original[0] / resized[0], original[1] / resized[1]
+    left, top, right, bottom = box
     return (
         left * scale_x,
         top * scale_y,
-        min((left + image_size) * scale_x, width),
-        min((top + image_size) * scale_y, height),
+        min(right * scale_x, original[0]),
+        min(bottom * scale_y, original[1]),
     )
 
 

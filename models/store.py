@@ -71,7 +71,8 @@ def register(bundle_path: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store_path().parent) as staging:
         _write_store_entry(bundle, version, Path(staging))
         entry = Path(staging) / MODEL_NAME / version
-        shutil.copytree(bundle.path, entry, dirs_exist_ok=True)
+        for name in (MANIFEST_FILE, *bundle.manifest.files):
+            shutil.copy2(bundle.path / name, entry / name)
         entry.rename(target)
     _write_atomically(target.parent / "latest", version)
     return f"{MODEL_NAME}:{version}"

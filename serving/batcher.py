@@ -65,7 +65,9 @@ class Batcher(Generic[T, R]):
         """
         if self._closed:
             raise ShuttingDown("the service is shutting down")
-        self._drop_abandoned()
+        if len(self._queue) + len(items) > self._max_queue:
+            # Given-up items must not count against the limit.
+            self._queue = deque(w for w in self._queue if not w.result.done())
         if len(self._queue) + len(items) > self._max_queue:
             raise Overloaded(
                 f"{len(self._queue)} images are waiting, the limit is {self._max_queue}; "
@@ -135,11 +137,6 @@ class Batcher(Generic[T, R]):
             if not waiting.result.done():  # done: its submitter has given up
                 batch.append(waiting)
         return batch
-
-    def _drop_abandoned(self) -> None:
-        """Given-up items must not count against the limit."""
-        if len(self._queue) >= self._max_queue:
-            self._queue = deque(w for w in self._queue if not w.result.done())
 
 
 def _fail(batch: Iterable[_Waiting[T, R]], error: Exception) -> None:

@@ -86,7 +86,9 @@ class Classifier:
             Overloaded, ShuttingDown: see `Batcher.submit`.
         """
         self._check_sizes(images)
-        limit = min(self.limits.request_timeout_s, timeout_s or float("inf"))
+        limit = self.limits.request_timeout_s
+        if timeout_s is not None:
+            limit = min(limit, timeout_s)
         try:
             async with asyncio.timeout(limit):
                 decoded = await self._decode_all(images)

@@ -8,12 +8,12 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from serving.classifier import Classifier
 from serving.errors import (
@@ -96,7 +96,9 @@ async def _read_images(
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     limits = classifier.limits
     if content_type == "multipart/form-data":
-        return await _read_multipart(request, limits.max_request_images, limits.max_request_bytes)
+        return await _read_multipart(
+            request, limits.max_request_images, limits.max_request_bytes, limits.max_image_bytes
+        )
     if content_type.startswith("image/") or content_type == "application/octet-stream":
         return [None], [await _read_raw(request, limits.max_image_bytes)]
     raise UnsupportedMedia(
@@ -114,9 +116,9 @@ async def _read_raw(request: Request, max_bytes: int) -> bytes:
 
 
 async def _read_multipart(
-    request: Request, max_images: int, max_bytes: int
+    request: Request, max_images: int, max_bytes: int, max_image_bytes: int
 ) -> tuple[list[str | None], list[bytes]]:
-    limited = Request(request.scope, _limit(request, max_bytes))
+    limited = Request(_without_charset(request.scope), _limit(request, max_bytes))
     async with limited.form(max_files=max_images, max_fields=max_images) as form:
         parts = form.getlist(_IMAGE_FIELD)
         uploads = [part for part in parts if isinstance(part, UploadFile)]
@@ -125,7 +127,24 @@ async def _read_multipart(
                 f"the form needs one or more file parts named '{_IMAGE_FIELD}'; "
                 f"with curl: -F {_IMAGE_FIELD}=@photo.jpg"
             )
-        return [u.filename for u in uploads], [await u.read() for u in uploads]
+        return [u.filename for u in uploads], [await _read(u, max_image_bytes) for u in uploads]
+
+
+async def _read(upload: UploadFile, max_image_bytes: int) -> bytes:
+    if upload.size is not None and upload.size > max_image_bytes:
+        raise TooLarge(
+            f"an image has {upload.size:,} bytes, the limit is {max_image_bytes:,} "
+            "(VGG19_MAX_IMAGE_BYTES)"
+        )
+    return await upload.read()
+
+
+def _without_charset(scope: Scope) -> Scope:
+    """A form's charset is that of its field names; with any but UTF-8 the parser goes astray."""
+    content_type = Headers(scope=scope)["content-type"]
+    kept = [p for p in content_type.split(";") if not p.strip().lower().startswith("charset")]
+    headers = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", ";".join(kept).encode("latin-1"))]}
 
 
 def _limit(request: Request, max_bytes: int) -> Receive:

@@ -6,7 +6,6 @@ One input, `image`: BYTES[N], encoded images. Two outputs: `probabilities` FP32[
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -65,7 +64,8 @@ def read_images(request: ModelInferRequest) -> list[bytes]:
         images = list(_split_bytes(request.raw_input_contents[0]))
     else:
         images = list(tensor.contents.bytes_contents)
-    if not images or math.prod(tensor.shape) != len(images) or min(tensor.shape) < 1:
+    # Compared, not multiplied: a shape can be as long as the message, of numbers as large as int64.
+    if not images or list(tensor.shape[:3]) not in ([len(images)], [len(images), 1]):
         raise BadRequest(
             f"input '{INPUT}' has shape {list(tensor.shape)[:8]} and {len(images)} elements; the "
             "shape must be [N] with N >= 1 images"
@@ -79,6 +79,8 @@ def requested_outputs(request: ModelInferRequest) -> Sequence[str]:
     Raises:
         BadRequest: there is no such output.
     """
+    if len(request.outputs) > 2:
+        raise BadRequest(f"{len(request.outputs)} outputs are asked for, there are 2")
     names = [output.name for output in request.outputs] or [PROBABILITIES, LABEL]
     for name in names:
         if name not in (PROBABILITIES, LABEL):

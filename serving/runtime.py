@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -81,9 +82,9 @@ class Runtime:
 
     async def stop(self) -> None:
         """Finish what was accepted, within the grace period, and end."""
-        await asyncio.gather(
-            self._grpc_server.stop(self._grace_s), self._batcher.close(self._grace_s)
-        )
+        deadline = time.monotonic() + self._grace_s
+        await self._grpc_server.stop(self._grace_s)  # calls that still decode get their answer
+        await self._batcher.close(max(0.0, deadline - time.monotonic()))
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
 

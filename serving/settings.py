@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+import re
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import UserError
 from models.image import MAX_PIXELS
 
 _PREFIX = "VGG19_"
+# What Kubernetes puts into every container beside a Service named vgg19.
+_SERVICE_LINK = re.compile(r"VGG19_(SERVICE_(HOST|PORT)|PORT)(_|$)")
+
+
+# The service tells BentoML to wait longer than this, so that the answer in time is ours.
+MAX_REQUEST_TIMEOUT_MS = 600_000
 
 
 class SettingsError(UserError):
@@ -44,17 +51,35 @@ class Settings(BaseSettings):
         default=256, ge=1, description="images that wait; more are refused at once"
     )
     request_timeout_ms: float = Field(
-        default=30_000, gt=0, description="time limit of a request, waiting included"
+        default=30_000,
+        gt=0,
+        le=MAX_REQUEST_TIMEOUT_MS,
+        description="time limit of a request, waiting included",
     )
     shutdown_grace_s: float = Field(
-        default=20.0, ge=0, description="time to finish accepted requests at shutdown"
+        default=20.0,
+        ge=0,
+        le=25,
+        description="time to finish accepted requests at shutdown; BentoML ends after 30",
     )
 
     max_image_bytes: int = Field(default=10_000_000, ge=1, description="size of one encoded image")
     max_image_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, description="width x height of one image, before it is decoded"
+        default=MAX_PIXELS,
+        ge=1,
+        le=2 * MAX_PIXELS,  # above that, Pillow refuses by itself
+        description="width x height of one image, before it is decoded",
     )
     max_request_images: int = Field(default=64, ge=1, description="images in one request")
+
+    @model_validator(mode="after")
+    def _a_request_fits_the_queue(self) -> Self:
+        if self.max_queue_images < self.max_request_images:
+            raise ValueError(
+                f"VGG19_MAX_QUEUE_IMAGES is {self.max_queue_images}, it must be at least "
+                f"VGG19_MAX_REQUEST_IMAGES ({self.max_request_images}): a request waits as a whole"
+            )
+        return self
 
     @property
     def max_request_bytes(self) -> int:
@@ -70,12 +95,14 @@ def load_settings() -> Settings:
     """
     known = {_PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
-        if name.startswith(_PREFIX) and name not in known:
+        if name.startswith(_PREFIX) and name not in known and not _SERVICE_LINK.match(name):
             raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}")
     try:
         return Settings()
     except ValidationError as error:
         problem = error.errors()[0]
+        if not problem["loc"]:
+            raise SettingsError(str(problem["ctx"]["error"])) from None
         name = _PREFIX + str(problem["loc"][0]).upper()
         raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg']}") from None
 

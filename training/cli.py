@@ -3,7 +3,7 @@ serving commands work where PyTorch isn't installed."""
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -31,13 +31,27 @@ def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 1 (usage: 2)."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
         code = app(arguments or ["--help"], prog_name="vgg19", standalone_mode=False)
-    except (UserError, _UsageError, KeyboardInterrupt, typer.Abort) as error:
+    except (UserError, _UsageError, OSError, Ended) as error:
         if debug:
             raise
         sys.exit(_report(error))
     sys.exit(code or 0)
+
+
+class Ended(BaseException):
+    """A signal asked the command to end. Unwinds, so that nothing half-written stays."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.exit_code = 128 + number
+
+
+def _end(number: int, _: object) -> None:
+    raise Ended(number)
 
 
 def _show_version(wanted: bool) -> None:
@@ -222,12 +236,14 @@ def models() -> None:
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(help="IP address to listen on, HTTP and gRPC.")
+        str, typer.Option(help="IP address to listen on, for HTTP and gRPC.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP port.")] = 3000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC port.")] = 3001,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 3000,
+    grpc_port: Annotated[
+        int, typer.Option(min=1, max=65535, envvar="VGG19_GRPC_PORT", help="gRPC port.")
+    ] = 3001,
     model: Annotated[
-        str, typer.Option(help="production, latest, a version or a tag.")
+        str, typer.Option(envvar="VGG19_MODEL", help="production, latest, a version or a tag.")
     ] = "production",
 ) -> None:
     """Serve a registered model over HTTP and gRPC, with BentoML.
@@ -236,22 +252,9 @@ def serve(
 
     Other settings are environment variables `VGG19_...`, see docs/operations.md.
     """
-    from importlib.util import find_spec
+    from training.launch import serve_with_bentoml
 
-    spec = find_spec("service")
-    assert spec is not None
-    assert spec.origin is not None
-    environment = os.environ | {
-        "VGG19_MODEL": model,
-        "VGG19_GRPC_HOST": host,
-        "VGG19_GRPC_PORT": str(grpc_port),
-        # BentoML reports usage to its makers unless told not to.
-        "BENTOML_DO_NOT_TRACK": os.environ.get("BENTOML_DO_NOT_TRACK", "True"),
-    }
-    command = [sys.executable, "-m", "bentoml", "serve", "service:VGG19"]
-    options = ["--host", host, "--port", str(port), "--working-dir", str(Path(spec.origin).parent)]
-    # Replaces this process, so that signals reach BentoML itself.
-    os.execve(command[0], command + options, environment)
+    serve_with_bentoml(host, port, grpc_port, model)
 
 
 @app.command()
@@ -285,25 +288,30 @@ def _say(message: str) -> None:
 
 def _report(error: BaseException) -> int:
     """Print one line about what went wrong; return the exit code."""
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+    if isinstance(error, Ended):
         typer.echo("interrupted", err=True)
-        return 130
+        return error.exit_code
     if isinstance(error, _UsageError):
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         typer.echo(f"error: {message} (vgg19 COMMAND --help shows what there is)", err=True)
         return 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        return 1
     typer.echo(f"error: {error}", err=True)
     return 1
 
 
 def _print_metrics(metrics: dict[str, Any], source: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("class", "precision", "recall", "F1", "images", box=None)
     for label, scores in metrics["per_class"].items():
         values = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
-        table.add_row(label, *values, str(scores["support"]))
+        table.add_row(escape(label), *values, str(scores["support"]))
     Console().print(table)
     _say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from models.errors import UserError
 
 # Above the service's own limit (VGG19_REQUEST_TIMEOUT_MS), so that its answer is the one seen.
 _TIMEOUT_S = 60.0
+# The service takes 64 images (VGG19_MAX_REQUEST_IMAGES) unless it is told otherwise.
+_FILES_A_REQUEST = 32
 
 
 class ClientError(UserError):
@@ -20,37 +21,44 @@ class ClientError(UserError):
 
 
 def classify_files(url: str, files: Sequence[Path], top_k: int) -> dict[str, Any]:
-    """POST image files to a running service and return its reply.
+    """POST image files to a running service, in as many requests as it takes.
+
+    Returns:
+        the service's reply, with the images of all requests.
 
     Raises:
         ClientError: a file can't be read, nobody answers, or the service refuses; with its words.
     """
-    with ExitStack() as stack:
-        parts = [("image", (file.name, stack.enter_context(_open(file)))) for file in files]
-        try:
-            response = httpx.post(
-                f"{url.rstrip('/')}/classify",
-                params={"top_k": top_k},
-                files=parts,
-                timeout=_TIMEOUT_S,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ClientError(
-                f"no service answers at {url} ({error}); start one with 'vgg19 serve'"
-            ) from None
+    replies = [
+        _classify(url, files[first : first + _FILES_A_REQUEST], top_k)
+        for first in range(0, len(files), _FILES_A_REQUEST)
+    ]
+    return replies[-1] | {"images": [image for reply in replies for image in reply["images"]]}
+
+
+def _classify(url: str, files: Sequence[Path], top_k: int) -> dict[str, Any]:
+    parts = [("image", (file.name, _read(file))) for file in files]
     try:
-        content: dict[str, Any] = response.json()
-    except ValueError:
+        response = httpx.post(
+            f"{url.rstrip('/')}/classify", params={"top_k": top_k}, files=parts, timeout=_TIMEOUT_S
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ClientError(
-            f"{url} answers {response.status_code}, but it is not this service"
+            f"no service answers at {url} ({error}); start one with 'vgg19 serve'"
         ) from None
+    try:
+        content: Any = response.json()
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not content.keys() & {"images", "detail"}:
+        raise ClientError(f"{url} answers {response.status_code}, but is not this service")
     if response.status_code != httpx.codes.OK:
-        raise ClientError(f"the service refuses ({response.status_code}): {content.get('detail')}")
+        raise ClientError(f"the service refuses ({response.status_code}): {content['detail']}")
     return content
 
 
-def _open(file: Path) -> Any:
+def _read(file: Path) -> bytes:
     try:
-        return file.open("rb")
+        return file.read_bytes()
     except OSError as error:
         raise ClientError(f"{file} can't be read: {error.strerror}") from None

@@ -34,9 +34,9 @@ class Reporter(Protocol):
 class ConsoleReporter:
     """Tells it in the terminal. Bars are drawn there only, not in a log file."""
 
-    def __init__(self) -> None:
-        self._out = Console(highlight=False)
-        self._err = Console(stderr=True, highlight=False)
+    def __init__(self, out: Console | None = None, err: Console | None = None) -> None:
+        self._out = out or Console(highlight=False)
+        self._err = err or Console(stderr=True, highlight=False)
 
     def say(self, message: str) -> None:
         self._out.print(escape(message), soft_wrap=True)

@@ -180,7 +180,11 @@ def _find_files(root: Path) -> list[_File]:
         )
     files: list[_File] = []
     for directory, split in _class_directories(root):
-        found = sorted(path for path in directory.rglob("*") if path.is_file() and _visible(path))
+        found = sorted(
+            path
+            for path in directory.rglob("*")
+            if path.is_file() and all(map(_visible, path.relative_to(directory).parts))
+        )
         if not found:
             raise DataError(
                 f"class '{directory.name}' in {directory.parent} is empty; add images or remove it"
@@ -193,23 +197,40 @@ def _class_directories(root: Path) -> Iterable[tuple[Path, Split]]:
     if not _is_split(root):
         return [(directory, "train") for directory in _directories(root)]
     return [
-        (directory, _SPLIT_ALIASES[split.name])
+        (directory, _SPLIT_ALIASES[split.name.lower()])
         for split in _directories(root)
         for directory in _directories(split)
     ]
 
 
 def _is_split(root: Path) -> bool:
-    names = {directory.name for directory in _directories(root)}
-    return names <= set(_SPLIT_ALIASES) and any(_SPLIT_ALIASES[n] == "train" for n in names)
+    names = [directory.name for directory in _directories(root)]
+    splits = {_SPLIT_ALIASES.get(name.lower()) for name in names}
+    if "train" not in splits or splits == {"train"}:
+        return splits == {"train"} and len(names) == 1
+    if None in splits:
+        other = next(name for name in names if name.lower() not in _SPLIT_ALIASES)
+        raise DataError(
+            f"{root} holds split folders ({', '.join(names)}) and '{other}', which is none; "
+            "remove it, or rename the classes if they are classes"
+        )
+    return True
 
 
 def _directories(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and _visible(path))
+    directories = sorted(path for path in parent.iterdir() if path.is_dir() and _visible(path.name))
+    for directory in directories:
+        try:
+            directory.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the name of folder {directory.name!a} in {parent} is not UTF-8; rename it"
+            ) from None
+    return directories
 
 
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+def _visible(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))
 
 
 def _check_classes(files: Sequence[_File], root: Path) -> tuple[str, ...]:

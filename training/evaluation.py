@@ -32,7 +32,7 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
         )
     config = read_config(run.config)
     model, spec = load_checkpoint(run.best)
-    device = choose_device(config.device)
+    device = choose_device("auto")  # not the training machine's
     if data is not None:
         images = load_labelled_images(data, spec.labels, spec.preprocessing, reporter)
     else:

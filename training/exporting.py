@@ -36,6 +36,11 @@ from training.run import Run, RunError, read_held_out
 # Replayed at every start of the service: few enough to cost little, more than one class.
 _GOLDEN_SAMPLES = 8
 
+_HELD_OUT_NOTE = {
+    "test": "that training has not seen.",
+    "val": "that were not trained on; but the best epoch was chosen by them.",
+}
+
 
 def export_run(run: Run) -> tuple[Bundle, Parity]:
     """Export the run's best checkpoint to `run.bundle`, or fail and leave nothing there.
@@ -90,7 +95,7 @@ these labels as well: the probabilities say which label fits best, not whether o
 ## Held-out images
 
 Accuracy {held_out["accuracy"]:.1%} on {held_out["images"]} images (split `{held_out["split"]}`)
-that training has not seen.
+{_HELD_OUT_NOTE[held_out["split"]]}
 
 | class | precision | recall | F1 | images |
 |---|---|---|---|---|

@@ -235,10 +235,13 @@ def _train(model: VGG, job: Job, run: Run) -> list[Epoch]:
 def _run_directory(job: Job) -> Iterator[Run]:
     """Create the run directory; remove it again if not even one epoch comes to its end."""
     run = Run(job.config.output)
+    check_free(run.path)  # again: another run may have taken it since
     existed = run.path.exists()
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        write_config(job.config, run.config)
+        # Absolute: 'vgg19 evaluate' may run from another directory.
+        absolute = job.config.model_copy(update={"data": job.config.data.absolute()})
+        write_config(absolute, run.config)
         write_json(run.data, job.data.describe())
         provenance = record_provenance(job.config, job.data.fingerprint())
         write_json(run.provenance, provenance.model_dump(mode="json"))

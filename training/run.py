@@ -156,21 +156,22 @@ def _package_versions() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of this code, with `-dirty` if it was changed; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty",
-    ]
+    """The commit of this code, with `-dirty` if it was changed; None outside of its checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str | None:
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
         result = subprocess.run(
-            command, capture_output=True, check=False, text=True, timeout=30, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired):
+            ["git", "-C", str(root), *arguments],
+            capture_output=True, check=True, text=True, timeout=30, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip() or None

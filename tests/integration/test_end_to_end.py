@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -44,16 +45,16 @@ def vgg19(place: Path, *arguments: str) -> str:
 def test_1_train(place: Path) -> None:
     output = vgg19(
         place, "train", "--data", "colours", "--output", "run", "--weights", "none",
-        "--strategy", "full", "--image-size", str(SIZE), "--epochs", "3", "--batch-size", "8",
-        "--learning-rate", "1e-4", "--seed", "1",
+        "--strategy", "full", "--image-size", str(SIZE), "--epochs", "4", "--batch-size", "8",
+        "--learning-rate", "2e-4", "--seed", "1",
     )  # fmt: skip
     run = place / "run"
     assert "warning: 1 of 121 files are no images" in output
     assert "colours/red/notes.txt: not an image" in output
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 1e-4)
+    assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 2e-4)
     metrics = json.loads((run / "metrics.json").read_text())
-    assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3]
+    assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
     assert metrics["held_out"]["split"] == "test"
     assert metrics["held_out"]["images"] == 18  # 15% of 40, three times
     assert metrics["held_out"]["accuracy"] >= 0.8  # three colours: chance is 0.33
@@ -177,7 +178,7 @@ except KeyboardInterrupt:
 
 
 class started:  # noqa: N801
-    """A process in a session of its own, killed with all its descendants at the end."""
+    """A process in a session of its own, killed at the end."""
 
     def __init__(self, command: list[str], cwd: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -190,9 +191,9 @@ class started:  # noqa: N801
         return self.process
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def check_that_nothing_is_left(demo: subprocess.Popen[bytes], cwd: Path) -> list[psutil.Process]:

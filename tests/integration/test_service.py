@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -110,12 +111,12 @@ def test_bad_bodies_are_problems_not_crashes(server: Server, tmp_path: Path) -> 
 
 def test_a_form_field_with_a_url_is_not_fetched(server: Server) -> None:
     """BentoML's own parser downloads URL-valued fields; user routes must not go through it."""
-    with httpx.Client() as client:
-        probe = free_port()
-        response = client.post(
-            f"{server.url}/classify",
-            files={"image": (None, f"http://127.0.0.1:{probe}/secret.png")},
-        )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.5)
+        target = f"http://127.0.0.1:{listener.getsockname()[1]}/secret.png"
+        response = httpx.post(f"{server.url}/classify", files={"image": (None, target)})
+        with pytest.raises(TimeoutError):
+            listener.accept()
     assert response.status_code == 422
 
 
@@ -193,11 +194,17 @@ def test_sigterm_ends_it_cleanly_and_leaves_nothing(tiny_home: Path, tmp_path: P
     assert not alive
 
 
+def own_processes() -> list[psutil.Process]:
+    children: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return children
+
+
 class TestStartsThatFail:
     """One line on stderr, an exit code, and nothing left running."""
 
     def check(self, home: Path, words: str, **settings: str) -> None:
         environment_names = list(settings)
+        before = [p.environ().get("BENTOML_HOME") for p in own_processes()].count(str(home))
         with pytest.MonkeyPatch.context() as patch:
             for name in environment_names:
                 patch.setenv(name, settings[name])
@@ -207,8 +214,11 @@ class TestStartsThatFail:
                 "--port", str(free_port()), cwd=ROOT, home=home,
             )  # fmt: skip
         assert result.returncode != 0
+        assert len(result.stderr.splitlines()) == 1, result.stderr
         assert words in result.stderr
-        assert "Traceback" not in result.stderr + result.stdout
+        assert "Traceback" not in result.stdout
+        homes = [process.environ().get("BENTOML_HOME") for process in own_processes()]
+        assert homes.count(str(home)) == before
 
     def test_no_production_model(self, tmp_path: Path) -> None:
         self.check(tmp_path, "no production model in")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import store
+from models.bundle import CONTENT_FILES, MANIFEST_FILE
 from models.errors import BundleError, StoreError
 from tests.helpers import run_command, write_tiny_bundle
 
@@ -22,6 +23,13 @@ def test_version_tells_when_and_what(registered: str) -> None:
 def test_the_stored_copy_is_a_whole_bundle(registered: str, tiny_bundle: Path) -> None:
     shutil.rmtree(tiny_bundle)
     assert store.open_stored(store.resolve(registered)).spec.labels == ("blue", "green", "red")
+
+
+def test_only_what_the_manifest_lists_is_stored(store_home: Path, tiny_bundle: Path) -> None:
+    (tiny_bundle / "notes.txt").write_text("mine")
+    entry = store_home / "models" / store.register(tiny_bundle).replace(":", "/")
+    names = {path.name for path in entry.iterdir()}
+    assert names == {*CONTENT_FILES, MANIFEST_FILE, "model.yaml"}
 
 
 def test_registering_twice_is_refused(registered: str, tiny_bundle: Path) -> None:
@@ -43,7 +51,7 @@ def test_nothing_is_left_of_a_registration_that_fails(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(shutil, "copytree", fail)
+    monkeypatch.setattr(shutil, "copy2", fail)
     with pytest.raises(type(error)):
         store.register(tiny_bundle)
     assert [path for path in store_home.rglob("*") if path.is_file()] == []

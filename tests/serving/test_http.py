@@ -59,9 +59,22 @@ async def test_multipart_with_several_images_in_order(client: httpx.AsyncClient)
         assert [p["probability"] for p in by_index] == pytest.approx(expected.tolist())
 
 
-async def test_top_k_is_five_by_default_and_at_most_all(client: httpx.AsyncClient) -> None:
-    reply = (await client.post("/classify", content=IMAGES[0], headers=PNG)).json()
-    assert len(reply["images"][0]["predictions"]) == 3
+@pytest.mark.parametrize(("query", "count"), [("", 5), ("?top_k=6", 6), ("?top_k=99", 7)])
+async def test_top_k_is_five_by_default_and_at_most_all(
+    client: httpx.AsyncClient,
+    classifier: Classifier,
+    model: StubModel,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    count: int,
+) -> None:
+    labels = tuple("abcdefg")
+    monkeypatch.setattr(classifier, "spec", classifier.spec.model_copy(update={"labels": labels}))
+    monkeypatch.setattr(
+        classifier._batcher, "_run", lambda images: [np.full(7, 1 / 7, np.float32)] * len(images)
+    )
+    reply = (await client.post(f"/classify{query}", content=IMAGES[0], headers=PNG)).json()
+    assert len(reply["images"][0]["predictions"]) == count
 
 
 @pytest.mark.parametrize("body", [b"", b"no image", IMAGES[0][:60]])
@@ -104,6 +117,21 @@ async def test_a_broken_form(client: httpx.AsyncClient) -> None:
     check_problem(await client.post("/classify", content=b"x", headers=headers), 400, "boundary")
 
 
+@pytest.mark.parametrize(
+    ("charset", "filename"),
+    [("raw_unicode_escape", "\\ud800"), ("utf-7", "+2AA-"), ("idna", "xn--a-"), ("none", "a")],
+)
+async def test_the_charset_of_a_form_does_no_harm(
+    client: httpx.AsyncClient, charset: str, filename: str
+) -> None:
+    head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{filename}"\r\n\r\n'
+    body = head.encode() + IMAGES[0] + b"\r\n--x--\r\n"
+    headers = {"Content-Type": f"multipart/form-data; charset={charset}; boundary=x"}
+    response = await client.post("/classify", content=body, headers=headers)
+    assert response.status_code == 200
+    assert response.json()["images"][0]["filename"] == filename
+
+
 async def test_bodies_over_the_limit(client: httpx.AsyncClient) -> None:
     big = b"x" * (LIMITS.max_image_bytes + 1)
     check_problem(await client.post("/classify", content=big, headers=PNG), 413, "20,001 bytes")
@@ -117,7 +145,7 @@ async def test_bodies_over_the_limit(client: httpx.AsyncClient) -> None:
     )
     form = [("image", ("a", b"x" * 50_000))] * 3
     check_problem(await client.post("/classify", files=form), 413, "the limit is 100,000")
-    check_problem(await client.post("/classify", files=form[:1]), 413, "image 0 is 0.1 MB")
+    check_problem(await client.post("/classify", files=form[:1]), 413, "an image has 50,000 bytes")
 
 
 async def test_too_many_files(client: httpx.AsyncClient) -> None:

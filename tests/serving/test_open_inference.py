@@ -51,6 +51,14 @@ def test_a_trailing_dimension_of_one_is_fine() -> None:
         (request(b"a", shape=[-1]), "has shape [-1]"),
         (request(b"a", b"b", shape=[-1, -2]), "has shape [-1, -2]"),
         (request(shape=[0]), "0 elements"),
+        (request(b"a", shape=[1, 1, 1]), "has shape [1, 1, 1]"),
+        (request(b"a", shape=[2**62] * 50_000), "has shape [4611686018427387904"),
+        (
+            ModelInferRequest(
+                inputs=[Input(name="image", datatype="BYTES")], raw_input_contents=[raw(b"a")]
+            ),
+            "has shape []",
+        ),
         (
             ModelInferRequest(inputs=[Input(name="image", datatype="BYTES", shape=[1])]),
             "0 elements",
@@ -85,6 +93,8 @@ def test_outputs_are_all_or_those_named() -> None:
     named.outputs.append(Output(name="label"))
     assert requested_outputs(named) == ["label"]
     named.outputs.append(Output(name="logits"))
+    with pytest.raises(BadRequest, match="3 outputs are asked for, there are 2"):
+        requested_outputs(ModelInferRequest(outputs=[Output(name="label")] * 3))
     with pytest.raises(BadRequest, match="there is no output 'logits'"):
         requested_outputs(named)
 

@@ -22,7 +22,14 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("VGG19_DEVICE", "tpu"), ("VGG19_GRPC_PORT", "70000"), ("VGG19_MAX_BATCH_SIZE", "0")],
+    [
+        ("VGG19_DEVICE", "tpu"),
+        ("VGG19_GRPC_PORT", "70000"),
+        ("VGG19_MAX_BATCH_SIZE", "0"),
+        ("VGG19_SHUTDOWN_GRACE_S", "26"),
+        ("VGG19_MAX_IMAGE_PIXELS", "300000000"),
+        ("VGG19_REQUEST_TIMEOUT_MS", "700000"),
+    ],
 )
 def test_a_wrong_value_names_variable_and_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -36,6 +43,22 @@ def test_a_variable_of_no_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("VGG19_MAX_BACTH_SIZE", "7")
     with pytest.raises(SettingsError, match="VGG19_MAX_BACTH_SIZE is no setting; there are VGG19_"):
         load_settings()
+
+
+def test_a_request_must_fit_into_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VGG19_MAX_QUEUE_IMAGES", "16")
+    with pytest.raises(SettingsError, match=r"VGG19_MAX_QUEUE_IMAGES is 16, it must be at least"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "name", ["VGG19_PORT", "VGG19_SERVICE_HOST", "VGG19_SERVICE_PORT_HTTP", "VGG19_PORT_3000_TCP"]
+)
+def test_what_kubernetes_injects_for_a_service_named_vgg19_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "tcp://127.0.0.1:3000")
+    load_settings()
 
 
 def test_every_setting_is_described() -> None:

@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 from tests.helpers import run_command, write_image_folder
+from training.cli import main
+from training.client import ClientError, classify_files
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = ("train", "evaluate", "export", "register", "promote", "models", "serve", "classify")
 
 
-def vgg19(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+Vgg19 = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def vgg19(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Vgg19]:
+    """The command in this process: importing PyTorch anew would take seconds each time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    BentoMLContainer.model_store_dir.set(str(tmp_path / "bentoml" / "models"))
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["vgg19", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, out, err)
+
+    yield run
+    BentoMLContainer.model_store_dir.reset()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def vgg19_process(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_command("vgg19", *arguments, cwd=place, home=place / "bentoml")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(tmp_path: Path, command: str) -> None:
-    result = vgg19(tmp_path, command, "--help")
+def test_every_command_has_help_with_an_example(vgg19: Vgg19, command: str) -> None:
+    result = vgg19(command, "--help")
     assert result.returncode == 0
     assert f"Example: vgg19 {command}" in result.stdout
 
 
-def test_without_a_command_the_help_is_shown(tmp_path: Path) -> None:
-    result = vgg19(tmp_path)
+def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
+    result = vgg19()
     assert result.returncode == 0
     for command in COMMANDS:
         assert f" {command} " in result.stdout
@@ -53,8 +91,6 @@ def test_without_a_command_the_help_is_shown(tmp_path: Path) -> None:
         ("register none", "none is no bundle"),
         ("promote vgg19:1", "no model vgg19:1 in"),
         ("promote latest", "no model in"),
-        ("serve --model vgg19:1 --host 127.0.0.1", "no model vgg19:1 in"),
-        ("serve", "no production model in"),
         ("classify http://127.0.0.1:1 typo.yaml", "no service answers at http://127.0.0.1:1"),
         ("classify nowhere typo.yaml", "no service answers at nowhere"),
         ("classify http://127.0.0.1:1 none.jpg", "none.jpg can't be read"),
@@ -62,7 +98,7 @@ def test_without_a_command_the_help_is_shown(tmp_path: Path) -> None:
         ("dance", "No such command 'dance'"),
     ],
 )
-def test_mistakes(tmp_path: Path, arguments: str, words: str) -> None:
+def test_mistakes(vgg19: Vgg19, tmp_path: Path, arguments: str, words: str) -> None:
     write_image_folder(tmp_path / "one", {"blue": 4})
     write_image_folder(tmp_path / "holes", {"blue": 4, "red": 0})
     write_image_folder(tmp_path / "two", {"blue": 4, "red": 4})
@@ -76,12 +112,12 @@ def test_mistakes(tmp_path: Path, arguments: str, words: str) -> None:
     (tmp_path / "broken" / "metrics.json").write_text("{")
     before = {path for path in tmp_path.rglob("*") if "bentoml" not in path.parts}
 
-    result = vgg19(tmp_path, *arguments.split())
+    result = vgg19(*arguments.split())
 
     assert result.returncode in (1, 2)
     lines = [line for line in result.stderr.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1, result.stderr
-    assert lines[0].startswith(("error: ", "Error: [serve] "))
+    assert lines[0].startswith("error: ")
     assert words in lines[0]
     assert "Traceback" not in result.stdout
     after = {path for path in tmp_path.rglob("*") if "bentoml" not in path.parts}
@@ -94,7 +130,91 @@ def test_mistakes(tmp_path: Path, arguments: str, words: str) -> None:
 def test_debug_shows_the_traceback_wherever_it_stands(
     tmp_path: Path, place: tuple[str, ...]
 ) -> None:
-    result = vgg19(tmp_path, *place)
+    result = vgg19_process(tmp_path, *place)
     assert result.returncode == 1
     assert "Traceback (most recent call last)" in result.stderr
     assert "RunError: none is no run" in result.stderr
+
+
+def test_a_taken_http_port_is_one_line(vgg19: Vgg19) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = vgg19("serve", "--port", str(port))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: can't listen on 127.0.0.1:{port} (")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_serve_takes_the_model_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*arguments: str) -> str:
+        result = vgg19_process(tmp_path, "serve", *arguments)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        return result.stderr
+
+    assert "no production model in" in serve()
+    monkeypatch.setenv("VGG19_MODEL", "vgg19:environment")
+    assert "no model vgg19:environment in" in serve()
+    assert "no model vgg19:flag in" in serve("--model", "vgg19:flag")
+
+
+def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "two", {"blue": 4, "red": 4})
+    (tmp_path / "file").touch()
+    result = vgg19(
+        "train", "--data", "two", "--output", "file/run", "--weights", "none",
+        "--image-size", "32",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr == "error: file/run: Not a directory\n"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_leave_no_half_of_a_run(tmp_path: Path, number: signal.Signals) -> None:
+    write_image_folder(tmp_path / "two", {"blue": 60, "red": 60})
+    command = [
+        str(Path(sys.executable).with_name("vgg19")), "train", "--data", "two", "--output", "run",
+        "--weights", "none", "--strategy", "full", "--image-size", "32", "--epochs", "50",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "run" / "data.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert stderr == "interrupted\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_classify_sends_as_many_requests_as_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def post(url: str, *, files: list[Any], **_: object) -> httpx.Response:
+        sizes.append(len(files))
+        images = [{"filename": file[1][0], "predictions": []} for file in files]
+        return httpx.Response(200, json={"model_name": "vgg19", "images": images})
+
+    monkeypatch.setattr(httpx, "post", post)
+    files = [tmp_path / f"{number}.png" for number in range(70)]
+    for file in files:
+        file.touch()
+    reply = classify_files("http://127.0.0.1:1", files, 3)
+    assert sizes == [32, 32, 6]
+    assert [image["filename"] for image in reply["images"]] == [file.name for file in files]
+
+
+@pytest.mark.parametrize("answer", [b"[]", b'"x"', b"<html>", b"{}"])
+def test_classify_against_another_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(httpx, "post", lambda *_, **__: httpx.Response(200, content=answer))
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ClientError, match="is not this service"):
+        classify_files("http://127.0.0.1:1", [tmp_path / "a.png"], 3)

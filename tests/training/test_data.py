@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,32 @@ class TestErrors:
     def test_too_few_to_validate(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="too few images"):
             load(write_image_folder(tmp_path, {"blue": 1, "red": 1}))
+
+    def test_a_stranger_among_split_folders(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path / "train", {"blue": 4, "red": 4})
+        write_image_folder(tmp_path / "test", {"blue": 4, "red": 4})
+        write_image_folder(tmp_path / "unlabelled", {"green": 1})
+        with pytest.raises(DataError, match="and 'unlabelled', which is none"):
+            load(tmp_path)
+
+    def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 4})
+        (Path(str(tmp_path)) / os.fsdecode(b"caf\xe9")).mkdir()
+        with pytest.raises(DataError, match="is not UTF-8; rename it"):
+            load(tmp_path)
+
+
+def test_hidden_folders_and_capitals(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "Train", {"blue": 6, "red": 6})
+    write_image_folder(tmp_path / "TEST", {"blue": 2, "red": 2}, first_seed=100)
+    (tmp_path / "__MACOSX").mkdir()
+    hidden = tmp_path / "Train" / "blue" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / "x.png").write_bytes((tmp_path / "Train" / "blue" / "0000.png").read_bytes())
+    data = load(tmp_path)
+    assert data.labels == ("blue", "red")
+    assert sum(data.counts()["train"].values()) + len(data.split("val")) == 12
+    assert data.counts()["test"] == {"blue": 2, "red": 2}
 
 
 class TestLabelledImages:
