@@ -49,7 +49,7 @@ proto-check: setup
 	  cmp "$$out/$$file" $$file || { echo "$$file is not what the .proto gives; run make proto"; exit 1; }; done
 
 lock:  ## pin every dependency again, needs uv
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra dev --extra bench --generate-hashes -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra dev --extra bench --generate-hashes -o requirements.lock
 
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

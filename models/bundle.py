@@ -49,6 +49,8 @@ class Provenance(BaseModel):
     seed: int
     git_commit: str | None
     packages: dict[str, str]
+    hardware: dict[str, str] = {}
+    weights_sha256: str | None = None
 
 
 class Manifest(BaseModel):

@@ -1,54 +1,178 @@
-"""Strategies: which layers train, in which parameter group, at which learning rate."""
+"""Strategies: which layers train, when, and at which learning rate.
+
+A layer is a module with parameters, named as torchvision names it: `features.0` ... `features.34`
+(sixteen convolutions), `classifier.0` (FC1), `classifier.3` (FC2), `classifier.6` (the head).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision.models import VGG
 
-from models.vgg19 import FC1, FC2, HEAD
+from models.errors import UserError
 
-Strategy = Literal["fc", "full"]
+Strategy = Literal["fc", "full", "head", "gradual"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+HEAD_LAYER = "classifier.6"
+FC_LAYERS = ("classifier.0", "classifier.3", HEAD_LAYER)
+
+# The five blocks between the poolings, from the last to the first: the order of thawing.
+CONV_BLOCKS = (
+    ("features.28", "features.30", "features.32", "features.34"),
+    ("features.19", "features.21", "features.23", "features.25"),
+    ("features.10", "features.12", "features.14", "features.16"),
+    ("features.5", "features.7"),
+    ("features.0", "features.2"),
+)
+
+
+class StrategyError(UserError):
+    """A pattern names no layer, or the thawing epochs don't fit."""
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """What the optimizer gets: trainable parameters that share a learning rate."""
+    """What the optimizer gets: the parameters of one layer, at their learning rate."""
 
     name: str
     parameters: list[nn.Parameter]
     learning_rate: float
 
 
-def apply_strategy(model: VGG, strategy: Strategy) -> None:
-    """Freeze and thaw the model's parameters (in place).
+def layers(model: VGG) -> dict[str, nn.Module]:
+    """The layers with parameters, from the input to the head."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
 
-    `full`: everything trains. `fc`: everything is frozen, then FC1 (`classifier[0]`) and FC2
-    (`classifier[3]`) are thawed. The head (`classifier[6]`) is new and always trains.
+
+def match_layers(patterns: Collection[str], names: Collection[str]) -> set[str]:
+    """The layers that shell-style patterns name, such as `features.3?` or `classifier.*`.
+
+    Raises:
+        StrategyError: a pattern names none.
     """
-    model.requires_grad_(strategy == "full")
-    for index in (FC1, FC2, HEAD):
-        model.classifier[index].requires_grad_(True)
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            raise StrategyError(
+                f"--unfreeze '{pattern}' names no layer; the layers are {', '.join(names)}"
+            )
+        matched |= found
+    return matched
+
+
+def default_thaw_epochs(epochs: int) -> tuple[int, ...]:
+    """When `gradual` thaws its blocks if not told: spread evenly over the run."""
+    spread = [1 + round(epochs * (block + 1) / (len(CONV_BLOCKS) + 1)) for block in range(5)]
+    return tuple(sorted({epoch for epoch in spread if 1 < epoch <= epochs}))
+
+
+def trainable_layers(
+    strategy: Strategy,
+    names: Sequence[str],
+    *,
+    epoch: int = 1,
+    thaw_epochs: Sequence[int] = (),
+    unfreeze: Collection[str] = (),
+) -> set[str]:
+    """Which layers train in an epoch (counted from 1).
+
+    `head`: the new head. `fc`: FC1, FC2 and the head. `full`: everything. `gradual`: as `fc`, and
+    one more block of convolutions, from the last to the first, at each of `thaw_epochs`.
+    The layers that `unfreeze` names train in any case.
+    """
+    extra = match_layers(unfreeze, names)
+    if strategy == "full":
+        return set(names)
+    if strategy == "head":
+        return {HEAD_LAYER} | extra
+    thawed = sum(epoch >= thaw for thaw in thaw_epochs) if strategy == "gradual" else 0
+    return set(FC_LAYERS).union(extra, *CONV_BLOCKS[:thawed])
+
+
+def layer_learning_rates(
+    names: Sequence[str], *, head: float, pretrained: float, decay: float
+) -> dict[str, float]:
+    """A learning rate for each layer: `head` for the head, `pretrained` for the layer below it,
+    and `decay` times less for each layer further towards the input (1: the same for all).
+
+    Args:
+        names: from the input to the head.
+    """
+    below = list(names)[-2::-1]  # without the head, the nearest first
+    rates = {name: pretrained * decay**depth for depth, name in enumerate(below)}
+    return rates | {HEAD_LAYER: head}
 
 
 def parameter_groups(
-    model: VGG, *, head_learning_rate: float, pretrained_learning_rate: float
+    model: VGG, trainable: Collection[str], rates: dict[str, float]
 ) -> list[ParameterGroup]:
-    """The trainable parameters: the new head, and the thawed layers below it.
+    """The layers that train, each a group; frozen parameters are in none.
 
-    Frozen parameters are in no group, so the optimizer keeps no state for them.
+    So the optimizer keeps no state for what is frozen.
     """
-    head = list(model.classifier[HEAD].parameters())
-    in_head = {id(parameter) for parameter in head}
-    thawed = [
-        parameter
-        for parameter in model.parameters()
-        if parameter.requires_grad and id(parameter) not in in_head
-    ]
     return [
-        ParameterGroup("head", head, head_learning_rate),
-        ParameterGroup("pretrained", thawed, pretrained_learning_rate),
+        ParameterGroup(name, list(module.parameters()), rates[name])
+        for name, module in layers(model).items()
+        if name in trainable
     ]
+
+
+class FineTuner(nn.Module):
+    """VGG-19 in training: what is frozen below the first layer that trains costs no backward pass.
+
+    That prefix runs in eval mode and without autograd, so none of its activations are kept.
+    float32[N,3,S,S] -> logits float32[N,C].
+    """
+
+    def __init__(self, model: VGG) -> None:
+        super().__init__()
+        self.model = model
+        self._trainable: set[str] = set()
+        self.boundary = 0
+        """Index in the network's sequence of the first module that trains."""
+
+    def set_trainable(self, names: Collection[str]) -> None:
+        """Thaw the named layers and freeze all others."""
+        self._trainable = set(names)
+        for name, module in layers(self.model).items():
+            module.requires_grad_(name in self._trainable)
+        self.boundary = next(
+            index for index, (name, _) in enumerate(self.sequence()) if name in self._trainable
+        )
+
+    def sequence(self) -> list[tuple[str, nn.Module]]:
+        """The network as the list of modules that it runs, in order."""
+        model = self.model
+        return [
+            *((f"features.{name}", module) for name, module in model.features.named_children()),
+            ("avgpool", model.avgpool),
+            ("flatten", nn.Flatten()),
+            *((f"classifier.{name}", module) for name, module in model.classifier.named_children()),
+        ]
+
+    def train(self, mode: bool = True) -> FineTuner:
+        super().train(mode)
+        for _, module in self.sequence()[: self.boundary]:
+            module.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        modules = [module for _, module in self.sequence()]
+        with torch.no_grad():
+            for module in modules[: self.boundary]:
+                inputs = module(inputs)
+        for module in modules[self.boundary :]:
+            inputs = module(inputs)
+        return inputs

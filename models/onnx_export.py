@@ -44,16 +44,24 @@ class Parity:
 
 
 class ServingModule(nn.Module):
-    """What is exported: uint8[N,S,S,3] RGB -> float32[N,C] probabilities, rows sum to 1."""
+    """What is exported: uint8[N,S,S,3] RGB -> float32[N,C] probabilities, rows sum to 1.
 
-    def __init__(self, model: VGG, spec: ModelSpec) -> None:
+    Args:
+        temperature: what the logits are divided by, see `training.calibration`; no answer changes.
+    """
+
+    def __init__(self, model: VGG, spec: ModelSpec, temperature: float = 1.0) -> None:
         super().__init__()
         self.normalize = Normalize(spec.preprocessing)
         self.model = model
+        self.temperature = temperature
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.model(self.normalize(images)), dim=1)
+        logits = self.model(self.normalize(images))
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        return torch.softmax(logits, dim=1)
 
 
 def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:

@@ -18,7 +18,7 @@ from torchvision.models import VGG, VGG19_Weights, vgg19
 from models.errors import UserError
 from models.spec import Preprocessing
 
-FC1, FC2, HEAD = 0, 3, 6
+HEAD = 6
 _HEAD_WEIGHT = f"classifier.{HEAD}.weight"
 
 
@@ -46,12 +46,13 @@ class Normalize(nn.Module):
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
-def build(weights: str, num_classes: int) -> VGG:
+def build(weights: str, num_classes: int, dropout: float = 0.5) -> VGG:
     """A VGG-19 with the chosen weights and a new head for `num_classes`.
 
     Args:
         weights: `imagenet`, `none`, or the path of a `.safetensors` or `.pth` state dict. With
             `none` the caller goes on to `initialise_from_data`.
+        dropout: probability after FC1 and FC2; 0.5 is VGG's own.
 
     Raises:
         WeightsError: no such file, no network, or not the weights of a VGG-19.
@@ -61,6 +62,9 @@ def build(weights: str, num_classes: int) -> VGG:
     else:
         state = _imagenet_state() if weights == "imagenet" else _read_state(Path(weights))
         model = _from_state(state, weights)
+    for module in model.classifier:
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
     replace_head(model, num_classes)
     return model
 

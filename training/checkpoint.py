@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -60,3 +61,12 @@ def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:
         ) from error
     model.requires_grad_(True)
     return model.to(torch.float32).eval(), spec
+
+
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 of the weights alone, whatever the file says besides."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(checkpoint).items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

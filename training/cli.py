@@ -70,12 +70,15 @@ def _global_options(
     """Declared here for --help; `main` takes --debug wherever it stands."""
 
 
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder class/file or {train,val,test}/class/file, .csv file, or hf:NAME."),
+]
+
+
 @app.command()
 def train(
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of images: class/file or {train,val,test}/class/file."),
-    ] = None,
+    data: DataOption = None,
     output: Annotated[
         Path | None, typer.Option(help="Run directory to create.  [default: runs/NAME-TIME]")
     ] = None,
@@ -87,7 +90,7 @@ def train(
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(help="fc: FC1, FC2 and the head train; full: everything.  [default: fc]"),
+        typer.Option(help="head, fc (FC1, FC2 and head), gradual or full.  [default: fc]"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the images.  [default: 10]")
@@ -102,19 +105,27 @@ def train(
     max_bad_fraction: Annotated[
         float | None, typer.Option(help="Of a class that may be unreadable.  [default: 0.1]")
     ] = None,
+    unfreeze: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers that train as well, such as 'features.3?'; may be repeated."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with any field of the configuration; flags win.")
+        Path | None,
+        typer.Option(help="YAML file with any field of the configuration; flags win."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")
     ] = None,
 ) -> None:
-    """Fine-tune VGG-19 on a folder of images.
+    """Fine-tune VGG-19 on labelled images.
 
     Example: `vgg19 train --data flowers --output runs/flowers`
 
-    Start with strategy `fc`; when it isn't good enough, thaw everything with `full`.
+    Start with strategy `fc`; when it isn't good enough, thaw more: `gradual`, then `full`.
     """
     from training.config import load_config
-    from training.recipe import fine_tune
+    from training.recipe import fine_tune, resume_run
 
     values = {
         "data": data,
@@ -126,10 +137,90 @@ def train(
         "image_size": image_size,
         "learning_rate": learning_rate,
         "max_bad_fraction": max_bad_fraction,
+        "unfreeze": unfreeze or None,
         "seed": seed,
     }
-    run = fine_tune(load_config(config, values), _reporter())
-    _say(f"run written to {run.path}; next: vgg19 export {run.path}")
+    if resume is None:
+        fine_tune(load_config(config, values), _reporter())
+    elif config is None and all(value is None for value in values.values()):
+        resume_run(resume, _reporter())
+    else:
+        raise UserError("--resume takes the run's own configuration; give no other option")
+
+
+@app.command()
+def find_lr(
+    data: DataOption = None,
+    weights: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
+    config: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    lowest: Annotated[float, typer.Option(min=1e-12, help="Rate to begin with.")] = 1e-7,
+    highest: Annotated[float, typer.Option(help="Rate to end with.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=20, help="Batches to train on.")] = 100,
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("find-lr.png"),
+) -> None:
+    """Find a learning rate: raise it step by step and watch the loss.
+
+    Example: `vgg19 find-lr --data flowers`
+    """
+    from training.config import load_config
+    from training.find_lr import find_learning_rate, plot
+
+    values = {
+        "data": data,
+        "weights": weights,
+        "strategy": strategy,
+        "image_size": image_size,
+        "batch_size": batch_size,
+    }
+    settings = load_config(config, values)
+    test = find_learning_rate(settings, _reporter(), lowest=lowest, highest=highest, steps=steps)
+    plot(test, output)
+    _say(f"suggested: --learning-rate {test.suggestion:.1e}; the curve is in {output}")
+
+
+@app.command()
+def check_data(
+    data: Annotated[Path, typer.Argument(help="folder, .csv file, or hf:NAME")],
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Look for what is wrong with a data set; exit code 1 if images leak between its splits.
+
+    Example: `vgg19 check-data flowers --output check.json`
+    """
+    from training.check_data import check_data as check
+    from training.data_table import print_report
+
+    report = check(data, _reporter())
+    print_report(report)
+    if output is not None:
+        report.write(output)
+    if report.leaks:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    source: Annotated[str, typer.Argument(metavar="RUN|TAG", help="a run, or a registered model")],
+) -> None:
+    """Train again from what was recorded, and say whether the weights are the same.
+
+    Example: `vgg19 reproduce runs/flowers`
+
+    Exit code 1 if they are not.
+    """
+    from training.reproduce import reproduce as train_again
+
+    result = train_again(source, _reporter())
+    if result.identical:
+        _say("the weights are identical, bit for bit")
+        return
+    _say("the weights differ")
+    for difference in result.differences or ["no recorded input differs: an operation is random"]:
+        _say(f"  {difference}")
+    raise typer.Exit(1)
 
 
 @app.command()
@@ -300,7 +391,7 @@ def _report(error: BaseException) -> int:
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         return 1
     typer.echo(f"error: {error}", err=True)
-    return 1
+    return getattr(error, "exit_code", 1)
 
 
 def _print_metrics(metrics: dict[str, Any], source: str) -> None:

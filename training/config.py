@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import UserError
+from models.freezing import Strategy, default_thaw_epochs
 from models.spec import (
     IMAGENET_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
@@ -34,18 +35,38 @@ class TrainConfig(BaseModel):
     data: Path = Field(description="image folder: class/file or {train,val,test}/class/file")
     output: Path = Field(description="run directory, must not exist yet")
 
+    # Model
     weights: str = Field(default="imagenet", description="imagenet, none, or a state dict's path")
-    strategy: Literal["fc", "full"] = Field(
-        default="fc", description="fc: FC1, FC2 and the head train; full: everything trains"
-    )
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=32, ge=1)
     image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
     resize_size: int | None = Field(
         default=None,
         description="shorter side before the crop, in pixels; default 256/224 of image_size",
     )
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="after FC1 and FC2; VGG's own 0.5")
 
+    # What trains
+    strategy: Strategy = Field(
+        default="fc",
+        description="head; fc: FC1, FC2 and the head; gradual: fc, then the blocks; full",
+    )
+    unfreeze: tuple[str, ...] = Field(
+        default=(), description="patterns of layers that train as well, such as features.3?"
+    )
+    thaw_epochs: tuple[int, ...] | None = Field(
+        default=None,
+        max_length=5,
+        description="epochs at which gradual thaws one more block; default: spread over the run",
+    )
+
+    # Loop
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=32, ge=1, description="images an optimizer step, all processes")
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, description="images at once in a process; default: its whole share"
+    )
+    auto_batch: bool = Field(
+        default=False, description="on out-of-memory halve micro_batch_size, keep batch_size"
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-4, gt=0, description="of the new head")
     pretrained_learning_rate: float | None = Field(
@@ -54,27 +75,76 @@ class TrainConfig(BaseModel):
         description="of the thawed layers; default: learning_rate / 10, or learning_rate itself "
         "with weights none",
     )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="factor from each layer to the one below it"
+    )
     schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="cosine: down to zero over the run, step by step"
+        default="cosine", description="after the warm-up; cosine: down to zero"
+    )
+    warmup_fraction: float = Field(
+        default=0.05, ge=0, lt=1, description="of all steps, in which the rates rise from zero"
     )
     weight_decay: float = Field(default=0.01, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="of the gradient; null: none")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="average the weights (0.999, say) and keep those"
+    )
+    early_stopping: int | None = Field(
+        default=None, ge=1, description="epochs without a better one after which to stop"
+    )
 
+    # Loss
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: a rare class's error counts more"
+    )
+    balanced_sampling: bool = Field(
+        default=False, description="draw every class equally often instead of every image once"
+    )
+
+    # Augmentation
+    augment: Literal["none", "basic", "trivial", "rand"] = Field(
+        default="basic",
+        description="basic: random crop; trivial, rand: TrivialAugment, RandAugment after it",
+    )
+    crop_scale: float = Field(
+        default=0.6, gt=0, le=1, description="smallest area of the random crop"
+    )
+    horizontal_flip: bool = Field(default=True, description="false for text, digits, sides")
+    random_erasing: float = Field(default=0.0, ge=0, le=1, description="probability")
+    mixup: float = Field(default=0.0, ge=0, description="alpha; 0: off")
+    cutmix: float = Field(default=0.0, ge=0, description="alpha; 0: off")
+
+    # Data
+    label_column: str = Field(default="label", description="of a CSV file or a dataset")
+    image_column: str | None = Field(
+        default=None, description="default: path of a CSV file, image of a dataset"
+    )
     val_fraction: float = Field(
-        default=0.15, gt=0, lt=1, description="of each class, where the data has no val/"
+        default=0.15, gt=0, lt=1, description="of each class, where the data has no val"
     )
     test_fraction: float = Field(
-        default=0.15, ge=0, lt=1, description="of each class, where the data has no split folders"
+        default=0.15, ge=0, lt=1, description="of each class, where the data has no splits"
     )
     max_bad_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="of a class that may be unreadable and is skipped"
     )
 
+    # Machine
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 on GPUs that have it, else float32"
+    )
+    compile: bool = Field(default=False, description="torch.compile the network")
     num_workers: int | None = Field(
         default=None, ge=0, description="loader processes; default 0 on the CPU, up to 8 on a GPU"
     )
+    save_every_steps: int | None = Field(
+        default=None, ge=1, description="save the resume state also inside an epoch"
+    )
+    tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -88,6 +158,10 @@ class TrainConfig(BaseModel):
                 f"resize_size is {self.resize_size}, it must be {self.image_size} (image_size) or "
                 "more"
             )
+        if self.thaw_epochs is not None and list(self.thaw_epochs) != sorted(set(self.thaw_epochs)):
+            raise ValueError(
+                f"thaw_epochs is {list(self.thaw_epochs)}, it must rise from block to block"
+            )
         return self
 
     def preprocessing(self) -> Preprocessing:
@@ -95,6 +169,11 @@ class TrainConfig(BaseModel):
             image_size=self.image_size,
             resize_size=self.resize_size or default_resize_size(self.image_size),
         )
+
+    def _thaw_epochs(self) -> tuple[int, ...] | None:
+        if self.strategy != "gradual":
+            return self.thaw_epochs
+        return self.thaw_epochs or default_thaw_epochs(self.epochs)
 
     def resolved(self) -> TrainConfig:
         """The same run with every default that depends on another field filled in."""
@@ -104,6 +183,7 @@ class TrainConfig(BaseModel):
                 "resize_size": self.preprocessing().resize_size,
                 "pretrained_learning_rate": self.pretrained_learning_rate
                 or self.learning_rate * factor,
+                "thaw_epochs": self._thaw_epochs(),
             }
         )
 

@@ -1,39 +1,28 @@
-"""Image folders: find the files, check them, split them, feed them to the loop."""
+"""A data set for training: checked, split, fed to the loop."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.errors import ImageError, UserError
+from models.errors import ImageError
 from models.image import load_image
 from models.spec import Preprocessing
+from training.augment import ImageAugmentation
 from training.console import Reporter
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_SPLIT_ALIASES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-
-
-class DataError(UserError):
-    """The data directory doesn't hold what training needs."""
+from training.engine import Batch
+from training.sampling import Draw, EpochBatches
+from training.sources import SPLITS, DataError, ImageFile, Split, data_root, find_images
 
 
 @dataclass(frozen=True)
@@ -44,6 +33,7 @@ class Sample:
     label: str
     split: Split
     sha256: str
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ class ImageData:
             ],
             "files": [
                 {
-                    "path": str(s.path.relative_to(self.root)),
+                    "path": os.path.relpath(s.path, self.root),
                     "label": s.label,
                     "split": s.split,
                     "sha256": s.sha256,
@@ -105,155 +95,73 @@ class ImageData:
         }
 
 
-def load_image_folder(
-    root: Path,
+def load_images(
+    data: Path,
     preprocessing: Preprocessing,
     *,
+    label_column: str,
+    image_column: str | None,
     val_fraction: float,
     test_fraction: float,
     max_bad_fraction: float,
     seed: int,
     reporter: Reporter,
 ) -> ImageData:
-    """Find, decode once (to find bad files before training does) and split the images of a folder.
+    """Find, decode once (to find bad files before training does) and split labelled images.
 
-    The folder is `class/file`, split here by class, or `{train,val,test}/class/file`, where a
-    missing val is taken from train. Hidden files are ignored; directories inside a class are
-    searched. Files that are no images are named in warnings and left out.
+    Splits that the data names are kept; a missing val is taken from train. Files that are no
+    images are named in warnings and left out.
+
+    Args:
+        data: see `training.sources.find_images`.
 
     Raises:
-        DataError: no directory, no images, fewer than two classes, an empty class, or more than
+        DataError: no images, fewer than two classes, an empty class, or more than
             `max_bad_fraction` of a class unreadable.
     """
-    files = _find_files(root)
-    labels = _check_classes(files, root)
-    samples, skipped = _check_files(files, preprocessing, reporter)
+    files = find_images(data, label_column=label_column, image_column=image_column)
+    labels = _check_classes(files, data)
+    samples, skipped = check_files(files, preprocessing, reporter)
     _check_bad_fraction(files, skipped, max_bad_fraction)
-    _warn_of(skipped, len(files), reporter)
-    if not _is_split(root):
-        samples = _split_off(samples, "test", test_fraction, seed)
+    if all(file.split is None for file in files):
+        samples = split_off(samples, "test", test_fraction, seed)
         val_fraction /= 1 - test_fraction  # of what is left in train
     if not any(sample.split == "val" for sample in samples):
-        samples = _split_off(samples, "val", val_fraction, seed)
-    data = ImageData(root, labels, tuple(samples), tuple(skipped))
-    _check_splits(data)
-    return data
+        samples = split_off(samples, "val", val_fraction, seed)
+    images = ImageData(data_root(data), labels, tuple(samples), tuple(skipped))
+    _check_splits(images)
+    return images
 
 
 def load_labelled_images(
-    root: Path, labels: Sequence[str], preprocessing: Preprocessing, reporter: Reporter
+    data: Path, labels: Sequence[str], preprocessing: Preprocessing, reporter: Reporter
 ) -> ImageData:
-    """All images of a folder `class/file` as one test split, for a model with these labels.
+    """All images of `data` as one test split, for a model with these labels.
 
     Raises:
-        DataError: no directory, no images, or a class that the model doesn't know.
+        DataError: no images, or a class that the model doesn't know.
     """
-    files = [_File(file.path, file.label, "test") for file in _find_files(root)]
+    files = [replace(file, split="test") for file in find_images(data)]
     unknown = sorted({file.label for file in files} - set(labels))
     if unknown:
         raise DataError(
-            f"class '{unknown[0]}' in {root} is none of the model's: {', '.join(labels)}"
+            f"class '{unknown[0]}' in {data} is none of the model's: {', '.join(labels)}"
         )
-    samples, skipped = _check_files(files, preprocessing, reporter)
-    _warn_of(skipped, len(files), reporter)
+    samples, skipped = check_files(files, preprocessing, reporter)
     if not samples:
-        raise DataError(f"{root} holds no readable image")
-    return ImageData(root, tuple(labels), tuple(samples), tuple(skipped))
+        raise DataError(f"{data} holds no readable image")
+    return ImageData(data_root(data), tuple(labels), tuple(samples), tuple(skipped))
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    label: str
-    split: Split
-
-
-def _find_files(root: Path) -> list[_File]:
-    if not root.exists():
-        raise DataError(f"data directory {root} does not exist; it holds one folder per class")
-    if not root.is_dir():
-        raise DataError(f"{root} is a file; --data takes a directory with one folder per class")
-    if not _directories(root):
-        raise DataError(
-            f"data directory {root} holds no folders; put the images of each class in a folder "
-            "with the class's name"
-        )
-    files: list[_File] = []
-    for directory, split in _class_directories(root):
-        found = sorted(
-            path
-            for path in directory.rglob("*")
-            if path.is_file() and all(map(_visible, path.relative_to(directory).parts))
-        )
-        if not found:
-            raise DataError(
-                f"class '{directory.name}' in {directory.parent} is empty; add images or remove it"
-            )
-        files.extend(_File(path, directory.name, split) for path in found)
-    return files
-
-
-def _class_directories(root: Path) -> Iterable[tuple[Path, Split]]:
-    if not _is_split(root):
-        return [(directory, "train") for directory in _directories(root)]
-    return [
-        (directory, _SPLIT_ALIASES[split.name.lower()])
-        for split in _directories(root)
-        for directory in _directories(split)
-    ]
-
-
-def _is_split(root: Path) -> bool:
-    names = [directory.name for directory in _directories(root)]
-    splits = {_SPLIT_ALIASES.get(name.lower()) for name in names}
-    if "train" not in splits or splits == {"train"}:
-        return splits == {"train"} and len(names) == 1
-    if None in splits:
-        other = next(name for name in names if name.lower() not in _SPLIT_ALIASES)
-        raise DataError(
-            f"{root} holds split folders ({', '.join(names)}) and '{other}', which is none; "
-            "remove it, or rename the classes if they are classes"
-        )
-    return True
-
-
-def _directories(parent: Path) -> list[Path]:
-    directories = sorted(path for path in parent.iterdir() if path.is_dir() and _visible(path.name))
-    for directory in directories:
-        try:
-            directory.name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the name of folder {directory.name!a} in {parent} is not UTF-8; rename it"
-            ) from None
-    return directories
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith((".", "__MACOSX"))
-
-
-def _check_classes(files: Sequence[_File], root: Path) -> tuple[str, ...]:
-    labels = tuple(sorted({file.label for file in files if file.split == "train"}))
-    if len(labels) < 2:
-        found = f"one class ('{labels[0]}')" if labels else "no class"
-        raise DataError(f"{root} holds {found} to train on, at least 2 are needed; one folder each")
-    unknown = sorted({file.label for file in files} - set(labels))
-    if unknown:
-        raise DataError(
-            f"class '{unknown[0]}' in {root} has no training images; add some or remove it"
-        )
-    return labels
-
-
-def _check_files(
-    files: Sequence[_File], preprocessing: Preprocessing, reporter: Reporter
+def check_files(
+    files: Sequence[ImageFile], preprocessing: Preprocessing, reporter: Reporter
 ) -> tuple[list[Sample], list[SkippedFile]]:
+    """Hash and decode every file; those that can't be are named in warnings."""
     samples: list[Sample] = []
     skipped: list[SkippedFile] = []
     with (
         reporter.progress("checking images", len(files)) as advance,
-        ThreadPoolExecutor(_cpu_count()) as pool,
+        ThreadPoolExecutor(cpu_count()) as pool,
     ):
         for result in pool.map(lambda file: _check_file(file, preprocessing), files):
             if isinstance(result, Sample):
@@ -261,17 +169,14 @@ def _check_files(
             else:
                 skipped.append(result)
             advance(1, "")
+    if skipped:
+        reporter.warn(f"{len(skipped)} of {len(files)} files are no images and are skipped:")
+    for file in skipped:
+        reporter.warn(f"  {file.path}: {file.reason}")
     return samples, skipped
 
 
-def _warn_of(skipped: Sequence[SkippedFile], total: int, reporter: Reporter) -> None:
-    if skipped:
-        reporter.warn(f"{len(skipped)} of {total} files are no images and are skipped:")
-    for file in skipped:
-        reporter.warn(f"  {file.path}: {file.reason}")
-
-
-def _check_file(file: _File, preprocessing: Preprocessing) -> Sample | SkippedFile:
+def _check_file(file: ImageFile, preprocessing: Preprocessing) -> Sample | SkippedFile:
     try:
         content = file.path.read_bytes()
         load_image(content, preprocessing)
@@ -279,11 +184,25 @@ def _check_file(file: _File, preprocessing: Preprocessing) -> Sample | SkippedFi
         return SkippedFile(file.path, file.label, f"can't be read: {error.strerror}")
     except ImageError as error:
         return SkippedFile(file.path, file.label, str(error))
-    return Sample(file.path, file.label, file.split, hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    return Sample(file.path, file.label, file.split or "train", digest, file.group)
+
+
+def _check_classes(files: Sequence[ImageFile], data: Path) -> tuple[str, ...]:
+    labels = tuple(sorted({file.label for file in files if file.split in (None, "train")}))
+    if len(labels) < 2:
+        found = f"one class ('{labels[0]}')" if labels else "no class"
+        raise DataError(f"{data} holds {found} to train on, at least 2 are needed")
+    unknown = sorted({file.label for file in files} - set(labels))
+    if unknown:
+        raise DataError(
+            f"class '{unknown[0]}' in {data} has no training images; add some or remove it"
+        )
+    return labels
 
 
 def _check_bad_fraction(
-    files: Sequence[_File], skipped: Sequence[SkippedFile], max_bad_fraction: float
+    files: Sequence[ImageFile], skipped: Sequence[SkippedFile], max_bad_fraction: float
 ) -> None:
     totals = Counter(file.label for file in files)
     bad: dict[str, list[SkippedFile]] = defaultdict(list)
@@ -300,33 +219,49 @@ def _check_bad_fraction(
             )
 
 
-def _split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: int) -> list[Sample]:
+def split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: int) -> list[Sample]:
     """Move a fraction of each class from train to `split`, chosen by content, not by name.
 
-    Ranked by SHA-256 of seed and content: the same images split the same way wherever they lie,
-    and copies of one image stay on one side. Each class keeps at least one training image and,
-    if it has more, gives at least one.
+    What moves together is a group, or where there is none, the copies of one image. They are
+    ranked by SHA-256 of seed and content (or group), so the same images split the same way
+    wherever they lie. Each class keeps at least one training image and, if it can, gives one.
     """
-    by_label: dict[str, list[str]] = defaultdict(list)
+    units: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.split == "train":
-            by_label[sample.label].append(sample.sha256)
-    moved: set[tuple[str, str]] = set()
-    for label, contents in by_label.items():
-        distinct = sorted(set(contents), key=lambda content: _rank(content, split, seed))
-        wanted = round(len(distinct) * fraction)
-        count = max(wanted, 1 if fraction > 0 else 0)
-        moved.update((label, content) for content in distinct[: min(count, len(distinct) - 1)])
+            units[_unit(sample)].append(sample)
+    counts = Counter(sample.label for unit in units.values() for sample in unit)
+    wanted = {
+        label: min(max(round(count * fraction), 1), count - 1) if fraction > 0 else 0
+        for label, count in counts.items()
+    }
+    ranked = sorted(units, key=lambda unit: _rank(unit, split, seed))
+    moved: set[str] = set()
+    taken: Counter[str] = Counter()
+    for limit in (wanted, {label: counts[label] - 1 for label in counts}):
+        for unit in ranked:
+            sizes = Counter(sample.label for sample in units[unit])
+            needed = any(taken[label] < wanted[label] for label in sizes)
+            if limit is not wanted:  # second round: a class that got nothing takes a large group
+                needed = any(taken[label] == 0 < wanted[label] for label in sizes)
+            fits = all(taken[label] + size <= limit[label] for label, size in sizes.items())
+            if unit not in moved and needed and fits:
+                moved.add(unit)
+                taken.update(sizes)
     return [
-        Sample(s.path, s.label, split, s.sha256)
-        if s.split == "train" and (s.label, s.sha256) in moved
-        else s
-        for s in samples
+        replace(sample, split=split)
+        if sample.split == "train" and _unit(sample) in moved
+        else sample
+        for sample in samples
     ]
 
 
-def _rank(content: str, split: Split, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{split}:{content}".encode()).hexdigest()
+def _unit(sample: Sample) -> str:
+    return f"group {sample.group}" if sample.group is not None else sample.sha256
+
+
+def _rank(unit: str, split: Split, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{split}:{unit}".encode()).hexdigest()
 
 
 def _check_splits(data: ImageData) -> None:
@@ -342,52 +277,67 @@ def _check_splits(data: ImageData) -> None:
         )
 
 
-class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Yields (uint8[S,S,3] RGB, int64[] class index)."""
+class ImageDataset(Dataset[tuple[Tensor, int, int, float]]):
+    """Yields (uint8[S,S,3] RGB, class index, index, weight) for a `Draw`."""
 
     def __init__(
-        self, samples: Sequence[Sample], labels: Sequence[str], preprocessing: Preprocessing
+        self,
+        samples: Sequence[Sample],
+        labels: Sequence[str],
+        preprocessing: Preprocessing,
+        augmentation: ImageAugmentation | None = None,
     ) -> None:
         self.samples = list(samples)
-        self._index: Mapping[str, int] = {label: i for i, label in enumerate(labels)}
+        index: Mapping[str, int] = {label: i for i, label in enumerate(labels)}
+        self.targets = [index[sample.label] for sample in self.samples]
         self._preprocessing = preprocessing
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        sample = self.samples[index]
+    def pixels(self, index: int) -> Tensor:
+        """uint8[S,S,3], not augmented."""
         # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
-        pixels = torch.from_numpy(load_image(sample.path, self._preprocessing).copy())
-        return pixels, torch.tensor(self._index[sample.label])
+        return torch.from_numpy(load_image(self.samples[index].path, self._preprocessing).copy())
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int, float]:
+        pixels = self.pixels(draw.image)
+        if self._augmentation is not None:
+            pixels = self._augmentation(pixels, draw.number)
+        return pixels, self.targets[draw.image], draw.image, draw.weight
 
 
 def make_loader(
-    dataset: ImageDataset,
-    batch_size: int,
-    *,
-    shuffle_seed: int | None,
-    device: torch.device,
-    num_workers: int | None,
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of (uint8[N,S,S,3], int64[N]), in shuffled order if a seed is given."""
+    dataset: ImageDataset, batches: EpochBatches, device: torch.device, num_workers: int | None
+) -> Iterable[Batch]:
+    """The batches of an epoch (or of the rest of it), loaded."""
     if num_workers is None:
         # Decoding is 1-2% of a VGG-19 step on the CPU: processes would only take its cores.
-        num_workers = min(8, _cpu_count()) if device.type == "cuda" else 0
-    generator = None
-    if shuffle_seed is not None:
-        generator = torch.Generator().manual_seed(shuffle_seed)
+        num_workers = min(8, cpu_count()) if device.type == "cuda" else 0
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        shuffle=shuffle_seed is not None,
-        generator=generator,
+        batch_sampler=batches,
+        collate_fn=collate,
+        # Its own, or each loader would draw from the generator that dropout and mixing draw from,
+        # and a resumed run has one more loader than the run it continues.
+        generator=torch.Generator(),
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        persistent_workers=num_workers > 0,
     )
 
 
-def _cpu_count() -> int:
+def collate(items: Sequence[tuple[Tensor, int, int, float]]) -> Batch:
+    images, targets, indices, weights = zip(*items, strict=True)
+    return Batch(
+        torch.stack(images), torch.tensor(targets), torch.tensor(indices), torch.tensor(weights)
+    )
+
+
+def file_namer(samples: Sequence[Sample]) -> Callable[[int], str]:
+    return lambda index: str(samples[index].path)
+
+
+def cpu_count() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,23 +1,27 @@
-"""The loop: one epoch of training, and prediction. Knows no files and no console."""
+"""The loop: steps, epochs and predictions. Knows no files and no console.
+
+Accelerate does devices, mixed precision and distribution.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.errors import UserError
-from models.freezing import ParameterGroup
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""Of (uint8[N,S,S,3] RGB, int64[N] class indices)."""
+from models.freezing import FineTuner, ParameterGroup
 
 # AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
 _FUSED_DEVICES = ("cpu", "cuda", "mps")
@@ -27,9 +31,19 @@ class TrainingError(UserError):
     """Training can't go on."""
 
 
+class Batch(NamedTuple):
+    """images uint8[N,S,S,3] RGB; targets int64[N]; indices int64[N] into the data set; weights
+    float32[N], 0 for fillers."""
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+    weights: Tensor
+
+
 @dataclass
 class RunningStats:
-    """Sums over the batches of an epoch so far."""
+    """Sums over the images of an epoch so far, of all processes."""
 
     loss_sum: float = 0.0
     correct: int = 0
@@ -38,21 +52,57 @@ class RunningStats:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy an image, in nats."""
-        return self.loss_sum / self.images
+        """Mean loss an image, in nats, as trained on (smoothing and weights included)."""
+        return self.loss_sum / max(self.images, 1)
 
     @property
     def accuracy(self) -> float:
         """0..1, of the predictions made while training (dropout active)."""
-        return self.correct / self.images
+        return self.correct / max(self.images, 1)
 
     @property
     def images_per_second(self) -> float:
-        return self.images / self.seconds
+        return self.images / self.seconds if self.seconds else 0.0
 
 
-def choose_device(name: str) -> torch.device:
-    """The device to train on; `auto` takes CUDA, then Apple's GPU, then the CPU.
+@dataclass
+class Position:
+    """Where a run stands: `batch` batches of `epoch` (from 1) are done, `step` steps in all."""
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    stats: RunningStats = field(default_factory=RunningStats)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss. `class_weights`: float32[C] or None."""
+
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    def terms(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """float32[N]: each image's cross-entropy, times its class's weight."""
+        return nn.functional.cross_entropy(
+            logits,
+            targets,
+            weight=self.class_weights,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+
+    def share(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """float32[]: what the sum of `terms` is to be divided by for the mean, as PyTorch does."""
+        if self.class_weights is not None and targets.ndim == 1:
+            weights = weights * self.class_weights[targets]
+        return weights.sum()
+
+
+def make_accelerator(
+    device: str, mixed_precision: Literal["auto", "no", "bf16", "fp16"], **options: Any
+) -> Accelerator:
+    """Accelerate on the chosen device; `auto` takes CUDA, then Apple's GPU, then the CPU.
 
     Raises:
         TrainingError: the named device isn't there.
@@ -62,15 +112,28 @@ def choose_device(name: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
-        usable = ", ".join(device for device, there in available.items() if there)
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    if not available[device]:
+        usable = ", ".join(name for name, there in available.items() if there)
         raise TrainingError(
-            f"device is '{name}', which PyTorch doesn't find here (it finds {usable}); use "
+            f"device is '{device}', which PyTorch doesn't find here (it finds {usable}); use "
             "device auto"
         )
-    return torch.device(name)
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=choose_precision(mixed_precision, device),
+        **options,
+    )
+
+
+def choose_precision(
+    wanted: Literal["auto", "no", "bf16", "fp16"], device: str
+) -> Literal["no", "bf16", "fp16"]:
+    """`auto` is bf16 where the GPU computes in it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
 
 
 def make_optimizer(
@@ -81,88 +144,230 @@ def make_optimizer(
     momentum: float,
     device: torch.device,
 ) -> Optimizer:
-    """AdamW or SGD over the trainable parameters, each group at its own learning rate."""
+    """AdamW or SGD over the trainable layers, each at its own learning rate."""
     fused = device.type in _FUSED_DEVICES
-    parameters = [
-        {"params": group.parameters, "lr": group.learning_rate, "name": group.name}
-        for group in groups
-    ]
+    parameters = [optimizer_group(group) for group in groups]
     if kind == "sgd":
         return SGD(parameters, momentum=momentum, weight_decay=weight_decay, fused=fused)
     return AdamW(parameters, weight_decay=weight_decay, fused=fused)
 
 
-def make_schedule(
-    optimizer: Optimizer, kind: Literal["cosine", "constant"], total_steps: int
-) -> LRScheduler:
-    """Learning-rate factor per optimizer step, the same for every group."""
-
-    def factor(step: int) -> float:
-        if kind == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * step / total_steps))
-
-    return LambdaLR(optimizer, factor)
+def optimizer_group(group: ParameterGroup) -> dict[str, Any]:
+    """`base_lr` is the rate that the schedule's factor is applied to."""
+    return {
+        "params": group.parameters,
+        "lr": group.learning_rate,
+        "base_lr": group.learning_rate,
+        "name": group.name,
+    }
 
 
-def train_epoch(
-    model: nn.Module,
-    normalize: nn.Module,
-    batches: Batches,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    device: torch.device,
-    on_batch: Callable[[int, RunningStats], None] = lambda size, stats: None,
-) -> RunningStats:
-    """One pass over the training images: forward, backward, step.
+def schedule_factor(
+    step: int, *, total_steps: int, warmup_steps: int, kind: Literal["cosine", "constant"]
+) -> float:
+    """Learning-rate factor, 0..1, of a step counted from 0.
 
-    Raises:
-        TrainingError: the loss is no longer a number; the weights are those before that step.
+    Linear up over the warm-up, then constant or half a cosine down to zero.
     """
-    model.train()
-    stats = RunningStats()
-    started = time.perf_counter()
-    for cpu_images, cpu_targets in batches:
-        images = cpu_images.to(device, non_blocking=True)
-        targets = cpu_targets.to(device, non_blocking=True)
-        logits = model(normalize(images))
-        loss = nn.functional.cross_entropy(logits, targets)
-        value = loss.item()  # waits for the device; a VGG-19 step dwarfs it
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if kind == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
+
+
+class Trainer:
+    """A model with its optimizer, and what a step does with a batch.
+
+    Args:
+        factor: learning-rate factor of a step, see `schedule_factor`.
+        mix: batch augmentation, see `training.augment.BatchMixing`.
+        micro_batch_size: images at once; the gradient of a batch is summed over its pieces.
+        auto_batch: halve `micro_batch_size` when memory runs out, and try the batch again.
+        names: index in the data set -> file, for messages.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: FineTuner,
+        normalize: nn.Module,
+        optimizer: Optimizer,
+        *,
+        objective: Objective,
+        factor: Callable[[int], float],
+        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda x, y: (x, y),
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        micro_batch_size: int | None = None,
+        auto_batch: bool = False,
+        compile_model: bool = False,
+        names: Callable[[int], str] = str,
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.normalize = normalize
+        self.optimizer = optimizer
+        self.ema: AveragedModel | None = None
+        if ema_decay is not None:
+            self.ema = AveragedModel(model.model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.micro_batch_size = micro_batch_size
+        self.stop_agreed = False
+        self._auto_batch = auto_batch
+        self._objective = objective
+        self.factor = factor
+        self._mix = mix
+        self._clip_norm = clip_norm
+        self._compile = compile_model
+        self._names = names
+        self._prepared_optimizer = accelerator.prepare_optimizer(optimizer)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Wrap the model for this machine; again after other layers have been thawed."""
+        compiled: Any = torch.compile(self.model) if self._compile else self.model
+        self._prepared: nn.Module = self.accelerator.prepare_model(compiled)
+
+    @property
+    def inference_model(self) -> nn.Module:
+        """The network to evaluate and to keep: the averaged one, if there is one."""
+        if self.ema is not None:
+            averaged: nn.Module = self.ema.module
+            return averaged
+        network: nn.Module = self.model.model
+        return network
+
+    def step(self, batch: Batch, position: Position, *, stop_requested: bool = False) -> int:
+        """Train on one batch and move `position` along; returns the images of all processes.
+
+        Args:
+            stop_requested: this process wants to stop; `stop_agreed` then tells all of them.
+
+        Raises:
+            TrainingError: the loss is no longer a number; the weights are those before that step.
+        """
+        started = time.perf_counter()
+        self._prepared.train()
+        self._set_rates(self.factor(position.step))
+        device = self.accelerator.device
+        images, targets, _, weights = (tensor.to(device, non_blocking=True) for tensor in batch)
+        inputs, mixed_targets = self._mix(self.normalize(images), targets)
+        total = self._sum_over_processes(self._objective.share(mixed_targets, weights))
+        loss_sum, logits = self._backward_in_memory(inputs, mixed_targets, weights, total)
+        sums = torch.stack(
+            [
+                loss_sum,
+                ((logits.argmax(dim=1) == targets) * weights).sum(),
+                weights.sum(),
+                torch.tensor(float(stop_requested), device=device),
+            ]
+        )
+        loss_sum, correct, count, stops = self._sum_over_processes(sums)
+        self.stop_agreed = bool(stops > 0)
+        value = float(loss_sum / total)
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} after {stats.images} images of this epoch; lower the "
-                "learning rate (--learning-rate)"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        stats.loss_sum += value * len(targets)
-        stats.correct += int((logits.argmax(dim=1) == targets).sum())
-        stats.images += len(targets)
-        stats.seconds = time.perf_counter() - started
-        on_batch(len(targets), stats)
-    return stats
+            raise TrainingError(self._not_finite(value, batch, position))
+        if self._clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self._prepared.parameters(), self._clip_norm)
+        self._prepared_optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model.model)
+        position.stats.loss_sum += value * float(count)
+        position.stats.correct += int(correct)
+        position.stats.images += int(count)
+        position.stats.seconds += time.perf_counter() - started
+        position.batch += 1
+        position.step += 1
+        return int(count)
+
+    def _backward_in_memory(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor, total: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_backward`; with `auto_batch`, in ever smaller pieces until they fit."""
+        while True:
+            try:
+                return self._backward(inputs, targets, weights, total)
+            except Exception as error:
+                size = min(self.micro_batch_size or len(inputs), len(inputs))
+                if not (self._auto_batch and size > 1 and should_reduce_batch_size(error)):
+                    raise
+                self.micro_batch_size = -(-size // 2)
+            clear_device_cache(garbage_collection=True)
+
+    def _backward(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor, total: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean over the whole batch of all processes, piece by piece."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = range(0, len(inputs), self.micro_batch_size or len(inputs))
+        loss_sum, logits = torch.zeros((), device=inputs.device), []
+        for first in pieces:
+            piece = slice(first, first + pieces.step)
+            last = first == pieces[-1]
+            # Gradients are exchanged once, with the last piece.
+            with nullcontext() if last else self.accelerator.no_sync(self._prepared):
+                with self.accelerator.autocast():
+                    outputs = self._prepared(inputs[piece])
+                terms = self._objective.terms(outputs.float(), targets[piece]) * weights[piece]
+                # Processes' gradients are averaged, so that each counts as many times.
+                loss = terms.sum() * self.accelerator.num_processes / total
+                self.accelerator.backward(loss)
+            loss_sum = loss_sum + terms.detach().sum()
+            logits.append(outputs.detach())
+        return loss_sum, torch.cat(logits)
+
+    def _set_rates(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
+        if self.accelerator.num_processes == 1:
+            return tensor
+        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return summed
+
+    def _not_finite(self, value: float, batch: Batch, position: Position) -> str:
+        files = [self._names(int(index)) for index in batch.indices]
+        return (
+            f"the loss is {value} in epoch {position.epoch}, batch {position.batch + 1}; no step "
+            f"was taken. Lower the learning rate (--learning-rate; 'vgg19 find-lr' suggests one) "
+            f"or look at its files: {', '.join(files)}"
+        )
 
 
-@torch.inference_mode()
 def predict(
+    accelerator: Accelerator,
     model: nn.Module,
     normalize: nn.Module,
-    batches: Batches,
-    device: torch.device,
+    batches: Iterable[Batch],
+    *,
+    gather: bool = True,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the model in eval mode over all batches.
+    """Run the model in eval mode over batches.
+
+    Args:
+        gather: the batches are this process's share; put those of all together.
 
     Returns:
-        logits float32[N,C] and targets int64[N], on the CPU, in the order of the batches.
+        logits float32[N,C] and targets int64[N], on the CPU, in the order of the data set.
     """
     model.eval()
-    logits: list[Tensor] = []
-    targets: list[Tensor] = []
-    for images, batch_targets in batches:
-        logits.append(model(normalize(images.to(device, non_blocking=True))).float().cpu())
-        targets.append(batch_targets)
-        on_batch(len(batch_targets))
-    return torch.cat(logits), torch.cat(targets)
+    rows: list[tuple[int, Sequence[float], int]] = []
+    for batch in batches:
+        with torch.inference_mode(), accelerator.autocast():
+            logits = model(normalize(batch.images.to(accelerator.device, non_blocking=True)))
+        kept = batch.weights > 0
+        rows.extend(
+            zip(
+                batch.indices[kept].tolist(),
+                logits.float().cpu()[kept].tolist(),
+                batch.targets[kept].tolist(),
+                strict=True,
+            )
+        )
+        on_batch(int(kept.sum()))
+    if gather and accelerator.num_processes > 1:
+        rows = gather_object(rows)
+    rows.sort(key=lambda row: row[0])
+    return torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows])

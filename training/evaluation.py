@@ -9,8 +9,9 @@ from training.checkpoint import load_checkpoint
 from training.config import read_config
 from training.console import Reporter
 from training.data import load_labelled_images
-from training.engine import choose_device
-from training.recipe import Job, load_data
+from training.engine import make_accelerator
+from training.job import Job, load_data
+from training.metrics import classification_metrics
 from training.run import Run, RunError
 
 
@@ -32,15 +33,17 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
         )
     config = read_config(run.config)
     model, spec = load_checkpoint(run.best)
-    device = choose_device("auto")  # not the training machine's
+    accelerator = make_accelerator("auto", "no")  # this machine's, not the training machine's
     if data is not None:
         images = load_labelled_images(data, spec.labels, spec.preprocessing, reporter)
     else:
         images = load_data(config, reporter)
         _check_unchanged(run, images.fingerprint())
-    job = Job(config, images, spec, device, reporter)
+    job = Job(config, images, accelerator, reporter)
     source = str(data) if data is not None else images.held_out
-    return job.evaluate(model.to(device), images.held_out), source
+    logits, targets = job.predict(model.to(accelerator.device), images.held_out)
+    temperature = run.read_json(run.metrics)["calibration"]["temperature"]
+    return classification_metrics(logits / temperature, targets, images.labels), source
 
 
 def _check_unchanged(run: Run, fingerprint: str) -> None:

@@ -30,7 +30,7 @@ from models.onnx_export import (
     reference_probabilities,
 )
 from models.spec import ModelSpec
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, weights_digest
 from training.run import Run, RunError, read_held_out
 
 # Replayed at every start of the service: few enough to cost little, more than one class.
@@ -60,7 +60,7 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
     provenance = Provenance.model_validate(run.read_json(run.provenance))
     images = read_held_out(run.held_out)
     model, spec = load_checkpoint(run.best)
-    module = ServingModule(model, spec)
+    module = ServingModule(model, spec, metrics["calibration"]["temperature"])
     with staged_directory(run.bundle) as staging:
         export(module, spec, staging / MODEL_FILE)
         parity = prove_parity(module, spec, staging / MODEL_FILE, images)
@@ -69,7 +69,8 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         metrics["onnx_parity"] = asdict(parity)
         (staging / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         (staging / CARD_FILE).write_text(model_card(spec, metrics, provenance), encoding="utf-8")
-        seal(staging, provenance)
+        digest = weights_digest(run.best)
+        seal(staging, provenance.model_copy(update={"weights_sha256": digest}))
     return open_bundle(run.bundle), parity
 
 

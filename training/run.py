@@ -6,6 +6,7 @@ metrics.json    per epoch, and on the held-out images
 held_out.npz    up to 32 held-out images, for the parity proof and the golden samples
 provenance.json seed, versions, git commit
 checkpoints/    best.safetensors, last.safetensors
+report.html     what one looks at; its pictures as PNG in report/
 bundle/         made by 'vgg19 export'
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.bundle import Provenance
@@ -30,6 +33,7 @@ from training.config import TrainConfig
 _PACKAGES = (
     "torch",
     "torchvision",
+    "accelerate",
     "onnx",
     "onnxscript",
     "onnxruntime-gpu",
@@ -76,6 +80,19 @@ class Run:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What a run that was stopped goes on from; gone when it has come to its end."""
+        return self.path / "checkpoints" / "state.pt"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def report_pictures(self) -> Path:
+        return self.path / "report"
 
     @property
     def bundle(self) -> Path:
@@ -141,11 +158,13 @@ def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
         data_fingerprint=data_fingerprint,
         seed=config.seed,
         git_commit=_git_commit(),
-        packages=_package_versions(),
+        packages=package_versions(),
+        hardware=hardware(),
     )
 
 
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Of the packages that decide what training computes."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -153,6 +172,17 @@ def _package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def hardware() -> dict[str, str]:
+    """What decides in which order floating-point sums are made."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "GPUs": ", ".join(gpus) or "none",
+    }
 
 
 def _git_commit() -> str | None:

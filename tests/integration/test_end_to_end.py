@@ -45,16 +45,16 @@ def vgg19(place: Path, *arguments: str) -> str:
 def test_1_train(place: Path) -> None:
     output = vgg19(
         place, "train", "--data", "colours", "--output", "run", "--weights", "none",
-        "--strategy", "full", "--image-size", str(SIZE), "--epochs", "4", "--batch-size", "8",
-        "--learning-rate", "2e-4", "--seed", "1",
+        "--strategy", "head", "--image-size", str(SIZE), "--epochs", "2", "--batch-size", "8",
+        "--learning-rate", "1e-2", "--seed", "1",
     )  # fmt: skip
     run = place / "run"
     assert "warning: 1 of 121 files are no images" in output
     assert "colours/red/notes.txt: not an image" in output
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 2e-4)
+    assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 1e-2)
     metrics = json.loads((run / "metrics.json").read_text())
-    assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in metrics["history"]] == [1, 2]
     assert metrics["held_out"]["split"] == "test"
     assert metrics["held_out"]["images"] == 18  # 15% of 40, three times
     assert metrics["held_out"]["accuracy"] >= 0.8  # three colours: chance is 0.33
@@ -96,7 +96,7 @@ def test_4_export(place: Path) -> None:
         provenance.data_fingerprint
         == json.loads((place / "run" / "data.json").read_text())["fingerprint"]
     )
-    assert provenance.training_config["strategy"] == "full"
+    assert provenance.training_config["strategy"] == "head"
     assert provenance.packages["torch"]
     card = (bundle.path / "README.md").read_text()
     assert "blue, green, red" in card
@@ -131,23 +131,7 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
         assert f"{file}: {spec.labels[row.argmax()]} {row.max():.1%}" in output
 
 
-def test_7_the_same_images_seed_and_flags_give_the_same_weights(place: Path) -> None:
-    arguments = (
-        "train", "--data", "colours", "--weights", "none", "--strategy", "full", "--image-size",
-        str(SIZE), "--epochs", "1", "--batch-size", "32",
-    )  # fmt: skip
-    contents = []
-    for name in ("first", "second"):
-        vgg19(place, *arguments, "--output", name)
-        checkpoint = place / name / "checkpoints" / "last.safetensors"
-        contents.append(checkpoint.read_bytes())
-        for file in (place / name / "checkpoints").iterdir():
-            file.unlink()
-    assert contents[0] == contents[1]
-    assert len(contents[0]) > 500e6
-
-
-@pytest.mark.parametrize("seconds", [0.5, 4.0, 12.0])
+@pytest.mark.parametrize("seconds", [0.5, 4.0, 9.0])
 def test_ctrl_c_in_the_demo_leaves_no_process(tmp_path: Path, seconds: float) -> None:
     """During the start, the import of torch, and training, on whatever machine this is."""
     with started([sys.executable, str(ROOT / "examples" / "demo.py")], tmp_path) as demo:

@@ -8,7 +8,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.onnx_export import PARITY_BATCH_SIZES, ExportError, ServingModule, export, prove_parity
+from models.onnx_export import (
+    PARITY_BATCH_SIZES,
+    ExportError,
+    ServingModule,
+    export,
+    prove_parity,
+    reference_probabilities,
+)
 from models.vgg19 import Normalize, build, initialise_from_data
 from tests.helpers import coloured_pixels, tiny_spec
 
@@ -91,3 +98,17 @@ def test_nan_is_no_parity(module: ServingModule, exported: Path, images: NDArray
     finally:
         with torch.no_grad():
             bias.copy_(before)
+
+
+def test_temperature_is_in_the_graph_and_changes_no_answer(
+    module: ServingModule, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    cooler = ServingModule(module.model, SPEC, temperature=2.5)
+    export(cooler, SPEC, tmp_path / "cooler.onnx")
+    prove_parity(cooler, SPEC, tmp_path / "cooler.onnx", images)
+    plain, scaled = (reference_probabilities(m, images) for m in (module, cooler))
+    assert (plain.argmax(axis=1) == scaled.argmax(axis=1)).all()
+    expected = plain ** (1 / 2.5)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(scaled, expected, atol=1e-6)
+    (tmp_path / "cooler.onnx").unlink()

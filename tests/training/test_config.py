@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from training.config import ConfigError, load_config, read_config, write_config
+from training.config import (
+    ConfigError,
+    TrainConfig,
+    load_config,
+    read_config,
+    write_config,
+)
 
 BASE = {"data": "d", "output": "o"}
 
@@ -13,7 +19,10 @@ BASE = {"data": "d", "output": "o"}
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strategy": "head2"}, "strategy is 'head2', it should be 'fc' or 'full'"),
+        (
+            {"strategy": "head2"},
+            "strategy is 'head2', it should be 'fc', 'full', 'head' or 'gradual'",
+        ),
         ({"image_size": 31}, "image_size is 31, it should be greater than or equal to 32"),
         ({"epochs": 0}, "epochs is 0, it should be greater than or equal to 1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0, it should be greater than 0"),
@@ -77,3 +86,14 @@ def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None
     assert config.resize_size == 73
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_the_training_page_lists_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    expected = [
+        f"| `{name}` | {'required' if field.is_required() else f'`{field.default}`'} "
+        f"| {field.description or ''} |"
+        for name, field in TrainConfig.model_fields.items()
+    ]
+    table = page.split("| key | default | |\n|---|---|---|\n")[1].split("\n\n")[0]
+    assert table.splitlines() == expected

@@ -12,24 +12,33 @@ import torch
 from models.image import load_image
 from models.spec import Preprocessing
 from tests.helpers import COLOURS, write_image_folder
+from training.augment import ImageAugmentation
 from training.console import SilentReporter
 from training.data import (
-    DataError,
     ImageData,
     ImageDataset,
-    load_image_folder,
+    Sample,
+    load_images,
     load_labelled_images,
     make_loader,
+    split_off,
 )
+from training.sampling import Draw, EpochBatches, epoch_order
+from training.sources import DataError
 
 RULE = Preprocessing(image_size=32, resize_size=32)
 
 
 def load(root: Path, reporter: SilentReporter | None = None, **changes: Any) -> ImageData:
-    options = {"val_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.1, "seed": 0}
-    return load_image_folder(
-        root, RULE, **(options | changes), reporter=reporter or SilentReporter()
-    )
+    options = {
+        "label_column": "label",
+        "image_column": None,
+        "val_fraction": 0.2,
+        "test_fraction": 0.2,
+        "max_bad_fraction": 0.1,
+        "seed": 0,
+    }
+    return load_images(root, RULE, **(options | changes), reporter=reporter or SilentReporter())
 
 
 class TestSplit:
@@ -138,7 +147,7 @@ class TestErrors:
 
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "f").touch()
-        with pytest.raises(DataError, match="is a file"):
+        with pytest.raises(DataError, match="is neither a directory"):
             load(tmp_path / "f")
 
     def test_an_empty_directory(self, tmp_path: Path) -> None:
@@ -210,6 +219,30 @@ class TestLabelledImages:
             load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
 
 
+class TestGroups:
+    def samples(self, groups: dict[str, str]) -> list[Sample]:
+        """Image -> group; the label is the first letter of the image."""
+        return [
+            Sample(Path(name), name[0], "train", f"content of {name}", group)
+            for name, group in groups.items()
+        ]
+
+    def test_a_group_never_crosses_the_split(self) -> None:
+        groups = {f"{'ab'[i % 2]}{i}": f"patient {i // 4}" for i in range(80)}
+        for seed in range(5):
+            after = split_off(self.samples(groups), "test", 0.25, seed)
+            sides = {(sample.group, sample.split) for sample in after}
+            assert len(sides) == 20
+            moved = Counter(s.label for s in after if s.split == "test")
+            assert moved == {"a": 10, "b": 10}  # a quarter, of each class
+
+    def test_large_groups_go_over_the_fraction_rather_than_leave_a_class_out(self) -> None:
+        groups = {f"a{i}": f"g{i // 5}" for i in range(10)} | {f"b{i}": f"h{i}" for i in range(10)}
+        after = split_off(self.samples(groups), "test", 0.2, seed=0)
+        moved = Counter(s.label for s in after if s.split == "test")
+        assert moved == {"a": 5, "b": 2}
+
+
 class TestLoader:
     @pytest.fixture
     def dataset(self, tmp_path: Path) -> ImageDataset:
@@ -217,31 +250,40 @@ class TestLoader:
         return ImageDataset(data.samples, data.labels, RULE)
 
     def test_items(self, dataset: ImageDataset) -> None:
-        pixels, target = dataset[7]
+        pixels, target, index, weight = dataset[Draw(7, 99)]
         sample = dataset.samples[7]
-        assert COLOURS[int(target)] == sample.label
+        assert COLOURS[target] == sample.label
+        assert (index, weight) == (7, 1.0)
         assert (pixels.numpy() == load_image(sample.path, RULE)).all()
         assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (32, 32, 3))
 
-    def test_every_image_once_an_epoch_in_an_order_of_the_seed(self, dataset: ImageDataset) -> None:
-        def order(seed: int, epochs: int = 2) -> list[int]:
-            loader = make_loader(
-                dataset, 5, shuffle_seed=seed, device=torch.device("cpu"), num_workers=None
-            )
-            return [
-                int(pixels.sum()) for _ in range(epochs) for batch, _ in loader for pixels in batch
-            ]
+    def test_batches(self, dataset: ImageDataset) -> None:
+        batches = EpochBatches([3, 1, 2], batch_size=2)
+        first, second = make_loader(dataset, batches, torch.device("cpu"), num_workers=None)
+        assert first.indices.tolist() == [3, 1]
+        assert second.indices.tolist() == [2]
+        assert first.targets.tolist() == [dataset.targets[3], dataset.targets[1]]
+        assert first.images.dtype == torch.uint8
+        assert first.weights.tolist() == [1.0, 1.0]
 
-        plain = [int(dataset[i][0].sum()) for i in range(len(dataset))]
-        shuffled = order(seed=1)
-        assert sorted(shuffled[:18]) == sorted(plain) == sorted(shuffled[18:])
-        assert shuffled == order(seed=1)
-        assert shuffled != order(seed=2)
-        assert shuffled[:18] != shuffled[18:]
-
-    def test_without_seed_in_the_given_order(self, dataset: ImageDataset) -> None:
-        loader = make_loader(
-            dataset, 5, shuffle_seed=None, device=torch.device("cpu"), num_workers=None
+    def test_loader_processes_change_nothing(self, dataset: ImageDataset) -> None:
+        augmented = ImageDataset(
+            dataset.samples,
+            COLOURS,
+            RULE,
+            ImageAugmentation(
+                "trivial", 32, crop_scale=0.5, horizontal_flip=True, random_erasing=0.5, seed=1
+            ),
         )
-        seen = [int(pixels.sum()) for batch, _ in loader for pixels in batch]
-        assert seen == [int(dataset[i][0].sum()) for i in range(len(dataset))]
+        order = epoch_order(18, seed=0, epoch=1)
+        plain, parallel = (
+            list(
+                make_loader(
+                    augmented, EpochBatches(order, 4), torch.device("cpu"), num_workers=workers
+                )
+            )
+            for workers in (0, 2)
+        )
+        for a, b in zip(plain, parallel, strict=True):
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.indices, b.indices)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,16 +11,20 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
-from models.freezing import Strategy, apply_strategy, parameter_groups
+from models.freezing import FineTuner, Strategy, layers, parameter_groups, trainable_layers
 from models.spec import Preprocessing
 from models.vgg19 import Normalize, replace_head
 from training.engine import (
+    Batch,
+    Objective,
+    Position,
+    Trainer,
     TrainingError,
-    choose_device,
+    choose_precision,
+    make_accelerator,
     make_optimizer,
-    make_schedule,
     predict,
-    train_epoch,
+    schedule_factor,
 )
 
 CPU = torch.device("cpu")
@@ -82,30 +86,43 @@ def plain_loop(
     return losses
 
 
+def as_batch(images: Tensor, targets: Tensor) -> Batch:
+    return Batch(images, targets, torch.arange(len(targets)), torch.ones(len(targets)))
+
+
 def our_loop(
     model: VGG,
     strategy: Strategy,
     optimizer_name: Literal["adamw", "sgd"],
     batches: list[tuple[Tensor, Tensor]],
+    micro_batch_size: int | None = None,
 ) -> list[float]:
     replace_head(model, CLASSES)
-    apply_strategy(model, strategy)
-    groups = parameter_groups(
-        model, head_learning_rate=HEAD_RATE, pretrained_learning_rate=REST_RATE
+    names = list(layers(model))
+    rates = dict.fromkeys(names, REST_RATE) | {"classifier.6": HEAD_RATE}
+    tuner = FineTuner(model)
+    tuner.set_trainable(trainable_layers(strategy, names))
+    optimizer = make_optimizer(
+        parameter_groups(model, trainable_layers(strategy, names), rates),
+        optimizer_name,
+        weight_decay=0.01,
+        momentum=0.9,
+        device=CPU,
     )
-    optimizer = make_optimizer(groups, optimizer_name, weight_decay=0.01, momentum=0.9, device=CPU)
-    schedule = make_schedule(optimizer, "constant", len(batches))
-    normalize = Normalize(Preprocessing(image_size=32, resize_size=32))
-    sums: list[float] = [0.0]
-    train_epoch(
-        model,
-        normalize,
-        batches,
+    trainer = Trainer(
+        make_accelerator("cpu", "no"),
+        tuner,
+        Normalize(Preprocessing(image_size=32, resize_size=32)),
         optimizer,
-        schedule,
-        CPU,
-        on_batch=lambda size, stats: sums.append(stats.loss_sum),
+        objective=Objective(),
+        factor=lambda step: 1.0,
+        micro_batch_size=micro_batch_size,
     )
+    position = Position()
+    sums = [0.0]
+    for images, targets in batches:
+        trainer.step(as_batch(images, targets), position)
+        sums.append(position.stats.loss_sum)
     return [(after - before) / 4 for before, after in pairwise(sums)]
 
 
@@ -133,88 +150,236 @@ def test_three_steps_equal_the_plain_pytorch_loop(
             assert torch.equal(ours.features.state_dict()[name], tensor), name  # bit for bit
 
 
-class Linear(nn.Module):
-    """Four weights instead of 140 million, for what doesn't depend on the network."""
+class Tiny(nn.Module):
+    """Stands for FineTuner with four weights instead of 140 million."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int = 2) -> None:
         super().__init__()
-        self.layer = nn.Linear(2, 2)
-        self.seen_training: list[bool] = []
+        self.model = nn.Linear(2, outputs)
+        self.modes: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen_training.append(self.training)
-        result: Tensor = self.layer(x)
+        self.modes.append(self.training)
+        result: Tensor = self.model(x)
         return result
 
 
-def run_epoch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
-    optimizer = SGD(model.parameters(), lr=1.0)
-    schedule = make_schedule(optimizer, "constant", 1)
-    train_epoch(model, nn.Identity(), batches, optimizer, schedule, CPU)
+def tiny_trainer(tiny: Tiny, rate: float = 1.0, **options: Any) -> Trainer:
+    optimizer = SGD([{"params": list(tiny.parameters()), "lr": rate, "base_lr": rate, "name": "x"}])
+    defaults: dict[str, Any] = {"objective": Objective(), "factor": lambda step: 1.0}
+    return Trainer(
+        make_accelerator("cpu", "no"),
+        tiny,  # type: ignore[arg-type]
+        nn.Identity(),
+        optimizer,
+        **(defaults | options),
+    )
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step() -> None:
-    model = Linear()
-    before = copy.deepcopy(model.state_dict())
-    bad = [(torch.full((1, 2), math.inf), torch.tensor([0]))]
-    with pytest.raises(TrainingError, match=r"the loss is nan .* lower the learning rate"):
-        run_epoch(model, bad)
-    assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
-
-
-def test_train_and_eval_modes() -> None:
-    model = Linear()
-    batch = [(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))]
-    predict(model, nn.Identity(), batch, CPU)
-    run_epoch(model, batch)
-    predict(model, nn.Identity(), batch, CPU)
-    assert model.seen_training == [False, True, False]
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_place(value: float) -> None:
+    tiny = Tiny()
+    before = copy.deepcopy(tiny.state_dict())
+    trainer = tiny_trainer(tiny, names=lambda index: f"photos/{index}.jpg")
+    position = Position(epoch=3, batch=6)
+    bad = as_batch(torch.full((2, 2), value), torch.tensor([0, 1]))
+    with pytest.raises(TrainingError) as caught:
+        trainer.step(bad, position)
+    message = str(caught.value)
+    for words in ("the loss is nan in epoch 3, batch 7", "photos/0.jpg, photos/1.jpg"):
+        assert words in message
+    assert all(torch.equal(before[name], tiny.state_dict()[name]) for name in before)
+    assert position == Position(epoch=3, batch=6)
 
 
 def test_stats_are_means_over_images_not_batches() -> None:
-    model = Linear()
-    nn.init.zeros_(model.layer.weight)
-    nn.init.zeros_(model.layer.bias)
-    optimizer = SGD(model.parameters(), lr=0.0)
+    tiny = Tiny()
+    nn.init.zeros_(tiny.model.weight)
+    nn.init.zeros_(tiny.model.bias)
+    trainer, position = tiny_trainer(tiny, rate=0.0), Position()
+    trainer.step(as_batch(torch.zeros(3, 2), torch.tensor([0, 0, 1])), position)
+    trainer.step(as_batch(torch.zeros(1, 2), torch.tensor([1])), position)
+    assert position.stats.loss == pytest.approx(math.log(2))
+    assert position.stats.accuracy == 0.5  # argmax of a tie is class 0
+    assert (position.stats.images, position.batch, position.step) == (4, 2, 2)
+
+
+def test_train_and_eval_modes() -> None:
+    tiny = Tiny()
+    batch = as_batch(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
+    accelerator = make_accelerator("cpu", "no")
+    predict(accelerator, tiny, nn.Identity(), [batch])
+    tiny_trainer(tiny).step(batch, Position())
+    predict(accelerator, tiny, nn.Identity(), [batch])
+    assert tiny.modes == [False, True, False]
+
+
+def test_predictions_come_in_the_order_of_the_data_without_fillers() -> None:
     batches = [
-        (torch.zeros(3, 2), torch.tensor([0, 0, 1])),
-        (torch.zeros(1, 2), torch.tensor([1])),
+        Batch(torch.tensor([[5.0, 6], [1, 2]]), torch.tensor([9, 7]), torch.tensor([2, 0]), ONES),
+        Batch(
+            torch.tensor([[3.0, 4], [0, 0]]),
+            torch.tensor([8, 0]),
+            torch.tensor([1, 0]),
+            torch.tensor([1.0, 0.0]),
+        ),
     ]
-    schedule = make_schedule(optimizer, "constant", 2)
-    stats = train_epoch(model, nn.Identity(), batches, optimizer, schedule, CPU)
-    assert stats.loss == pytest.approx(math.log(2))
-    assert stats.accuracy == 0.5  # argmax of a tie is class 0
-    assert stats.images == 4
+    logits, targets = predict(make_accelerator("cpu", "no"), nn.Identity(), nn.Identity(), batches)
+    assert logits.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert targets.tolist() == [7, 8, 9]
 
 
-def test_predictions_keep_the_order_of_the_batches() -> None:
-    model = nn.Identity()
-    batches = [(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([7, 8]))] * 2
-    logits, targets = predict(model, nn.Identity(), batches, CPU)
-    assert logits.tolist() == [[1, 2], [3, 4], [1, 2], [3, 4]]
-    assert targets.tolist() == [7, 8, 7, 8]
-    assert not logits.requires_grad
+ONES = torch.ones(2)
+INPUTS = torch.tensor([[1.0, -1], [0.5, 2], [-1, 0.25], [2, 1], [0, 1]])
+TARGETS = torch.tensor([0, 1, 1, 0, 1])
 
 
-def test_cosine_schedule_by_hand() -> None:
-    weight = nn.Parameter(torch.zeros(1))
-    optimizer = SGD([{"params": [weight], "lr": 0.2}])
-    schedule = make_schedule(optimizer, "cosine", total_steps=4)
-    rates = []
-    for _ in range(5):
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
+def one_step(rate: float = 0.5, **options: Any) -> Tensor:
+    """The weights after a step over five inputs, from a fixed start."""
+    torch.manual_seed(0)
+    tiny = Tiny()
+    tiny_trainer(tiny, rate, **options).step(as_batch(INPUTS, TARGETS), Position())
+    return tiny.model.weight.detach()
+
+
+def start() -> nn.Linear:
+    torch.manual_seed(0)
+    return Tiny().model
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 3.0])])
+def test_pieces_give_the_gradient_of_the_whole_batch(size: int, weights: Tensor | None) -> None:
+    objective = Objective(label_smoothing=0.1, class_weights=weights)
+    whole = one_step(objective=objective)
+    torch.testing.assert_close(one_step(objective=objective, micro_batch_size=size), whole)
+
+
+def test_class_weights_and_smoothing_are_pytorchs_loss() -> None:
+    weights = torch.tensor([0.5, 2.0])
+    layer = start()
+    loss = nn.functional.cross_entropy(layer(INPUTS), TARGETS, weight=weights, label_smoothing=0.2)
+    loss.backward()
+    assert layer.weight.grad is not None
+    expected = layer.weight.detach() - 0.5 * layer.weight.grad
+    actual = one_step(objective=Objective(label_smoothing=0.2, class_weights=weights))
+    # PyTorch divides the smoothing by the targets' weights as well, as the sum of terms is here.
+    torch.testing.assert_close(actual, expected)
+
+
+def test_class_weights_change_the_loss_as_by_hand() -> None:
+    logits, targets = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
+    objective = Objective(class_weights=torch.tensor([1.0, 3.0]))
+    total = objective.share(targets, torch.ones(2))
+    by_hand = (1 * math.log(2) + 3 * math.log(1 + math.exp(2))) / (1 + 3)
+    assert float(objective.terms(logits, targets).sum() / total) == pytest.approx(by_hand)
+
+
+def test_gradient_is_clipped_to_the_norm() -> None:
+    moved = one_step(rate=1.0, clip_norm=0.01) - start().weight.detach()
+    free = one_step(rate=1.0) - start().weight.detach()
+    assert moved.norm() < 0.0101 < free.norm()
+
+
+def test_ema_equals_the_one_computed_by_hand() -> None:
+    torch.manual_seed(0)
+    tiny = Tiny()
+    trainer, position = tiny_trainer(tiny, 0.5, ema_decay=0.9), Position()
+    average = tiny.model.weight.detach().clone()
+    for step in range(4):
+        trainer.step(as_batch(INPUTS, TARGETS), position)
+        weight = tiny.model.weight.detach()
+        # AveragedModel starts as a copy of the weights after the first step.
+        average = weight.clone() if step == 0 else 0.9 * average + 0.1 * weight
+    kept = trainer.inference_model
+    assert isinstance(kept, nn.Linear)
+    torch.testing.assert_close(kept.weight.detach(), average)
+    assert not torch.allclose(kept.weight, tiny.model.weight)
+
+
+def test_auto_batch_halves_the_pieces_until_they_fit_and_keeps_the_gradient() -> None:
+    sizes: list[int] = []
+
+    class Small(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            if len(x) > 2:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    small = Small()
+    trainer = tiny_trainer(small, 0.5, auto_batch=True)
+    trainer.step(as_batch(INPUTS, TARGETS), Position())
+    assert sizes == [5, 3, 2, 2, 1]
+    assert trainer.micro_batch_size == 2
+    torch.testing.assert_close(small.model.weight.detach(), one_step())
+
+
+def test_without_auto_batch_out_of_memory_is_an_error() -> None:
+    class Full(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tiny_trainer(Full()).step(as_batch(INPUTS, TARGETS), Position())
+
+
+def test_schedule_by_hand() -> None:
+    def factors(kind: Literal["cosine", "constant"], warmup: int, total: int = 6) -> list[float]:
+        return [
+            schedule_factor(step, total_steps=total, warmup_steps=warmup, kind=kind)
+            for step in range(total + 1)
+        ]
+
     half = math.sqrt(0.5)
-    assert rates == pytest.approx([0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half), 0.0])
+    assert factors("cosine", 0, 4) == pytest.approx([1, (1 + half) / 2, 0.5, (1 - half) / 2, 0])
+    assert factors("cosine", 2)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert factors("cosine", 2)[-1] == pytest.approx(0)
+    assert factors("constant", 2) == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1])
+
+
+def test_rates_follow_the_factor_each_from_its_own() -> None:
+    tiny = Tiny()
+    optimizer = SGD(
+        [
+            {"params": [tiny.model.weight], "lr": 1.0, "base_lr": 1.0, "name": "a"},
+            {"params": [tiny.model.bias], "lr": 0.1, "base_lr": 0.1, "name": "b"},
+        ]
+    )
+    trainer = Trainer(
+        make_accelerator("cpu", "no"),
+        tiny,  # type: ignore[arg-type]
+        nn.Identity(),
+        optimizer,
+        objective=Objective(),
+        factor=lambda step: 0.5**step,
+    )
+    position = Position()
+    for step in range(3):
+        trainer.step(as_batch(INPUTS, TARGETS), position)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.5**step, 0.1 * 0.5**step])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what it asks for")
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(TrainingError, match="device is 'cuda', which PyTorch doesn't find here"):
-        choose_device("cuda")
+        make_accelerator("cuda", "no")
 
 
-def test_auto_takes_what_is_there() -> None:
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert choose_device("auto").type in (expected, "mps")
+@pytest.mark.parametrize(
+    ("wanted", "device", "has_bf16", "expected"),
+    [
+        ("auto", "cuda", True, "bf16"),
+        ("auto", "cuda", False, "no"),
+        ("auto", "cpu", True, "no"),
+        ("fp16", "cuda", True, "fp16"),
+        ("no", "cuda", True, "no"),
+    ],
+)
+def test_precision(
+    monkeypatch: pytest.MonkeyPatch, wanted: Any, device: str, has_bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    assert choose_precision(wanted, device) == expected

@@ -27,7 +27,8 @@ def run(tmp_path: Path) -> Run:
     scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
     held_out = {"split": "test", "images": 3, "accuracy": 0.5, "loss": 1.0}
     held_out["per_class"] = dict.fromkeys(tiny_spec().labels, scores)
-    write_json(run.metrics, {"best_epoch": 1, "held_out": held_out, "history": []})
+    metrics = {"best_epoch": 1, "held_out": held_out, "history": []}
+    write_json(run.metrics, metrics | {"calibration": {"temperature": 1.0}})
     provenance = record_provenance(load_config(None, {"data": "d", "output": "o"}), "f" * 64)
     write_json(run.provenance, provenance.model_dump(mode="json"))
     return run

@@ -18,6 +18,11 @@ def test_by_hand() -> None:
     assert metrics["images"] == 4
     assert metrics["accuracy"] == 0.75
     assert metrics["loss"] == pytest.approx((3 * right + wrong) / 4)
+    assert metrics["top5_accuracy"] == 1.0
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert metrics["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    confidence = math.exp(2) / (math.exp(2) + 2)
+    assert metrics["expected_calibration_error"] == pytest.approx(abs(0.75 - confidence), abs=1e-6)
     assert metrics["per_class"]["a"] == pytest.approx(
         {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1}
     )
@@ -25,3 +30,9 @@ def test_by_hand() -> None:
         {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
     )
     assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
+def test_top_five_of_many() -> None:
+    logits = torch.arange(8.0).repeat(3, 1)
+    metrics = classification_metrics(logits, torch.tensor([7, 3, 2]), tuple("abcdefgh"))
+    assert (metrics["accuracy"], metrics["top5_accuracy"]) == pytest.approx((1 / 3, 2 / 3))

@@ -1,0 +1,112 @@
+"""Training in processes of its own: killed and resumed, ended by SIGTERM, and on two processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers import write_image_folder
+from tests.integration.conftest import ROOT, free_port
+from training.checkpoint import weights_digest
+
+COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]
+
+
+def start(place: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, *(() if launcher else ("training.cli",)), *arguments],
+        cwd=place, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "data", {"blue": 12, "red": 12})
+    (tmp_path / "c.yaml").write_text("save_every_steps: 2\nunfreeze: [features.34]\n")
+    arguments = [
+        "train", "--data", "data", *COMMON, "--config", "c.yaml", "--epochs", "2",
+        "--batch-size", "6",
+    ]  # fmt: skip
+    finish(start(tmp_path, *arguments, "--output", "whole"))
+
+    randomness = random.Random(time.time_ns())
+    process = start(tmp_path, *arguments, "--output", "killed")
+    for _ in range(2):
+        # From the moment that there is something to resume, at any later one.
+        while not (tmp_path / "killed" / "checkpoints" / "state.pt").exists():
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+        time.sleep(randomness.uniform(0, 3))
+        process.kill()
+        process.communicate()
+        if (tmp_path / "killed" / "report.html").exists():
+            break  # it had come to its end
+        process = start(tmp_path, "train", "--resume", "killed")
+    if process.returncode is None:
+        finish(process)
+
+    for name in ("best.safetensors", "last.safetensors"):
+        whole, killed = (tmp_path / run / "checkpoints" / name for run in ("whole", "killed"))
+        assert weights_digest(whole) == weights_digest(killed)
+
+
+def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "data", {"blue": 40, "red": 40})
+    process = start(
+        tmp_path, "train", "--data", "data", *COMMON, "--epochs", "50", "--batch-size", "4",
+        "--output", "run",
+    )  # fmt: skip
+    while not (tmp_path / "run" / "data.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "terminated; go on with 'vgg19 train --resume run'" in output
+    assert (tmp_path / "run" / "checkpoints" / "state.pt").exists()
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """At the same global batch; of 21 images in batches of 20, one process has none of the last."""
+    write_image_folder(tmp_path / "data" / "train", {"blue": 11, "red": 10})
+    write_image_folder(tmp_path / "data" / "val", {"blue": 3, "red": 2}, first_seed=100)
+    (tmp_path / "c.yaml").write_text(
+        "dropout: 0.0\noptimizer: sgd\nunfreeze: [features.34]\nclass_weights: balanced\n"
+        "learning_rate: 0.01\nbatch_size: 20\n"
+    )
+    arguments = ["train", "--data", "data", *COMMON, "--config", "c.yaml", "--epochs", "1"]
+    alone = finish(start(tmp_path, *arguments, "--output", "one"))
+    torchrun = (
+        "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+        "--master-port", str(free_port()), "-m", "training.cli",
+    )  # fmt: skip
+    together = finish(start(tmp_path, *arguments, "--output", "two", launcher=torchrun))
+
+    one, two = (
+        load_file(tmp_path / run / "checkpoints" / "last.safetensors") for run in ("one", "two")
+    )
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0, msg=name)
+    moved = (one["classifier.6.weight"] - one["classifier.6.weight"].mean()).abs().max()
+    assert moved > 1e-3
+    line = next(line for line in alone.splitlines() if line.startswith("epoch 1/1"))
+    same = next(line for line in together.splitlines() if line.startswith("epoch 1/1"))
+    assert line.rsplit("  ", 2)[0] == same.rsplit("  ", 2)[0]  # losses and accuracies, all ranks'
+    assert together.count("epoch 1/1") == 1  # only one process tells
+    assert "on cpu x 2" in together

@@ -1,0 +1,45 @@
+"""`vgg19 check-data` in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from training.check_data import DataReport
+
+_SHOWN = 10
+
+
+def print_report(report: DataReport, console: Console | None = None) -> None:
+    """A table of counts, then what is wrong, the first ten of each kind."""
+    out = console or Console(highlight=False)
+    labels = sorted({label for counts in report.counts.values() for label in counts})
+    table = Table(box=None)
+    table.add_column("class")
+    for split in report.counts:
+        table.add_column(split, justify="right")
+    for label in labels:
+        table.add_row(
+            escape(label), *(str(counts.get(label, 0)) for counts in report.counts.values())
+        )
+    out.print(table)
+    sizes = ", ".join(f"{name} {w} x {h}" for name, (w, h) in report.sizes.items())
+    modes = ", ".join(f"{count} {mode}" for mode, count in report.modes.items())
+    out.print(f"{report.images} images; largest class {report.imbalance:.1f} times the smallest")
+    out.print(f"sizes: {sizes}; modes: {modes}; turned by EXIF: {report.exif_turned}")
+    _list(out, "unreadable", [[f"{file.path}: {file.reason}"] for file in report.unreadable])
+    _list(out, "exact copies", report.exact_duplicates)
+    _list(out, "near copies", report.near_duplicates)
+    _list(out, "copies with different labels", report.conflicting_labels)
+    _list(out, "LEAKS: copies in different splits", report.leaks)
+
+
+def _list(out: Console, title: str, groups: Sequence[Sequence[str]]) -> None:
+    out.print(f"{title}: {len(groups)}")
+    for group in groups[:_SHOWN]:
+        out.print(escape(f"  {'  =  '.join(group)}"), soft_wrap=True)
+    if len(groups) > _SHOWN:
+        out.print(f"  and {len(groups) - _SHOWN} more (all of them with --output)")

@@ -1,0 +1,298 @@
+"""The report of a run: `report.html`, one self-contained file, and its pictures as PNG."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from torch import Tensor
+
+from training.job import Job
+from training.layer_table import LayerRow, rate, trains
+from training.run import Run
+
+_WORST_MISTAKES = 24
+_THUMBNAIL_PIXELS = 112
+# A confusion matrix with more classes than this shows no numbers in its cells.
+_MAX_NUMBERED_CLASSES = 20
+
+BLUE, ORANGE, _GREY = "#3b6fb6", "#d9812e", "#8a8f98"
+PLOT_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8eaed",
+    "axes.edgecolor": _GREY,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+
+_CSS = """
+:root { color-scheme: light }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 0 auto; max-width: 1080px;
+  padding: 2rem 1.5rem 4rem }
+h1 { font-size: 1.7rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem }
+p.sub { color: #656d76; margin: 0 0 1.5rem }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem }
+.tile { border: 1px solid #d8dee4; border-radius: 8px; padding: .7rem .9rem }
+.tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums }
+.tile span { color: #656d76; font-size: .85rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
+th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #eaeef2 }
+th:first-child, td:first-child { text-align: left } th { color: #656d76; font-weight: 600 }
+img.plot { max-width: 100%; height: auto }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem }
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 1rem }
+.mistakes figure { margin: 0; font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere }
+.mistakes img { width: 112px; height: 112px; border-radius: 6px; image-rendering: auto }
+.mistakes .was { color: #1a7f37 } .mistakes .said { color: #cf222e }
+"""
+
+
+def write_report(
+    run: Run,
+    job: Job,
+    table: Sequence[LayerRow],
+    metrics: dict[str, Any],
+    probabilities: Tensor,
+    targets: Tensor,
+) -> None:
+    """Write `report.html` and `report/*.png`.
+
+    Args:
+        metrics: what metrics.json holds.
+        probabilities: float32[N,C] of the held-out images, calibrated, in their order.
+        targets: int64[N].
+    """
+    run.report_pictures.mkdir(exist_ok=True)
+    plots = {}
+    with mpl.rc_context(PLOT_STYLE):
+        for name, figure in {
+            "curves": curves(metrics["history"], metrics["best_epoch"]),
+            "learning_rate": learning_rate(metrics["history"]),
+            "confusion": confusion(metrics["held_out"]["confusion"], job.data.labels),
+            "reliability": reliability_diagram(metrics["held_out"]["reliability"]),
+        }.items():
+            path = run.report_pictures / f"{name}.png"
+            figure.savefig(path, bbox_inches="tight")
+            plots[name] = path.read_bytes()
+    mistakes = worst_mistakes(job, probabilities, targets)
+    run.report.write_text(_page(job, table, metrics, plots, mistakes), encoding="utf-8")
+
+
+def curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
+    """Loss and accuracy over the epochs, with the kept epoch marked."""
+    figure = Figure(figsize=(10, 3.4))
+    epochs = [row["epoch"] for row in history]
+    for place, (kind, unit) in enumerate((("loss", "nats"), ("accuracy", "%")), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        scale = 100 if kind == "accuracy" else 1
+        for split, colour in (("train", BLUE), ("val", ORANGE)):
+            values = [row[f"{split}_{kind}"] * scale for row in history]
+            axes.plot(epochs, values, color=colour, marker="o", markersize=4, label=split)
+        axes.axvline(best_epoch, color=_GREY, linestyle=":", label="kept")
+        axes.set(xlabel="epoch", ylabel=f"{kind} ({unit})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False)
+    return figure
+
+
+def learning_rate(history: Sequence[dict[str, Any]]) -> Figure:
+    """The head's learning rate at the end of each epoch."""
+    figure = Figure(figsize=(4.8, 3.2))
+    axes = figure.add_subplot()
+    epochs = [row["epoch"] for row in history]
+    axes.plot(epochs, [row["learning_rate"] for row in history], color=BLUE, marker="o")
+    axes.set(xlabel="epoch", ylabel="learning rate of the head")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
+    """Rows: true class, shaded by the share of the row; columns: predicted class."""
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = min(max(3.4, 0.42 * len(labels) + 1.6), 12)
+    figure = Figure(figsize=(size, size))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(False)
+    step = max(1, len(labels) // 40)
+    ticks = range(0, len(labels), step)
+    names = [_short(labels[i], 14) for i in ticks]
+    axes.set_xticks(ticks, names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(labels) <= _MAX_NUMBERED_CLASSES:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "#1f2328"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    return figure
+
+
+def reliability_diagram(rows: Sequence[dict[str, float]]) -> Figure:
+    """Accuracy against confidence; on the diagonal, probabilities mean what they say."""
+    figure = Figure(figsize=(4.8, 3.2))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":")
+    largest = max(row["images"] for row in rows)
+    axes.scatter(
+        [row["confidence"] for row in rows],
+        [row["accuracy"] for row in rows],
+        s=[30 + 220 * row["images"] / largest for row in rows],
+        color=BLUE,
+        alpha=0.8,
+        zorder=3,
+    )
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.06))
+    return figure
+
+
+def worst_mistakes(job: Job, probabilities: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    """The wrong answers that gave the true label the least probability, as pictures."""
+    predicted = probabilities.argmax(dim=1)
+    truth = probabilities.gather(1, targets[:, None]).squeeze(1)
+    wrong = (predicted != targets).nonzero().squeeze(1).tolist()
+    wrong.sort(key=lambda index: float(truth[index]))
+    dataset = job.dataset(job.data.held_out)
+    return [
+        {
+            "name": dataset.samples[index].path.name,
+            "label": job.data.labels[int(targets[index])],
+            "predicted": job.data.labels[int(predicted[index])],
+            "probability": float(probabilities[index].max()),
+            "picture": _png(dataset.pixels(index).numpy()),
+        }
+        for index in wrong[:_WORST_MISTAKES]
+    ]
+
+
+def _page(
+    job: Job,
+    table: Sequence[LayerRow],
+    metrics: dict[str, Any],
+    plots: dict[str, bytes],
+    mistakes: Sequence[dict[str, Any]],
+) -> str:
+    held_out, calibration = metrics["held_out"], metrics["calibration"]
+    config = job.config
+    tiles = {
+        "accuracy": f"{held_out['accuracy']:.1%}",
+        "top-5 accuracy": f"{held_out['top5_accuracy']:.1%}",
+        "macro F1": f"{held_out['macro_f1']:.3f}",
+        "calibration error": f"{held_out['expected_calibration_error']:.3f}",
+        "temperature": f"{calibration['temperature']:.2f}",
+        "epoch kept": f"{metrics['best_epoch']} of {len(metrics['history'])}",
+    }
+    title = f"VGG-19 on {html.escape(job.data.root.name)}"
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>
+<body>
+<h1>{title}</h1>
+<p class="sub">strategy {config.strategy}, weights {html.escape(config.weights)},
+{config.image_size} px; measured on {held_out["images"]} held-out images
+(split {held_out["split"]})</p>
+<div class="tiles">{"".join(_tile(name, value) for name, value in tiles.items())}</div>
+<h2>Loss and accuracy</h2>{_plot(plots["curves"], "loss and accuracy over the epochs")}
+<h2>Confusion</h2>{_plot(plots["confusion"], "confusion matrix")}
+<h2>Each class</h2>{_class_table(held_out["per_class"])}
+<h2>Calibration and learning rate</h2>
+<div class="two">{_plot(plots["reliability"], "accuracy against confidence")}
+{_plot(plots["learning_rate"], "learning rate over the epochs")}</div>
+<p class="sub">Calibration error before temperature scaling:
+{calibration["expected_calibration_error_before"]:.3f}. The size of a dot is the number of its
+images.</p>
+<h2>Worst mistakes</h2>{_mistakes(mistakes)}
+<h2>Data</h2>{_data_table(job)}
+<h2>Layers</h2>{_layers(table)}
+</body></html>
+"""
+
+
+def _tile(name: str, value: str) -> str:
+    return f'<div class="tile"><b>{value}</b><span>{name}</span></div>'
+
+
+def _plot(content: bytes, alt: str) -> str:
+    encoded = base64.b64encode(content).decode()
+    return f'<img class="plot" alt="{alt}" src="data:image/png;base64,{encoded}">'
+
+
+def _class_table(per_class: dict[str, dict[str, float]]) -> str:
+    rows = [
+        (
+            label,
+            f"{scores['precision']:.3f}",
+            f"{scores['recall']:.3f}",
+            f"{scores['f1']:.3f}",
+            str(scores["support"]),
+        )
+        for label, scores in per_class.items()
+    ]
+    return _table(("class", "precision", "recall", "F1", "images"), rows)
+
+
+def _data_table(job: Job) -> str:
+    counts = job.data.counts()
+    rows = [
+        (label, *(str(counts[split][label]) for split in ("train", "val", "test")))
+        for label in job.data.labels
+    ]
+    total = ("all", *(str(len(job.data.split(split))) for split in ("train", "val", "test")))
+    note = f"<p class='sub'>{len(job.data.skipped)} files were no images and were skipped.</p>"
+    return _table(("class", "train", "val", "test"), [*rows, total]) + note
+
+
+def _layers(table: Sequence[LayerRow]) -> str:
+    rows = [
+        (
+            row.name,
+            f"{row.parameters:,}",
+            trains(row),
+            rate(row),
+        )
+        for row in table
+    ]
+    return _table(("layer", "parameters", "trains", "learning rate"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _mistakes(mistakes: Sequence[dict[str, Any]]) -> str:
+    if not mistakes:
+        return "<p>None: every held-out image got its label.</p>"
+    figures = "".join(
+        f"<figure><img alt='' src='data:image/png;base64,{mistake['picture']}'>"
+        f"<figcaption><span class='was'>{html.escape(mistake['label'])}</span>, said "
+        f"<span class='said'>{html.escape(mistake['predicted'])}</span> "
+        f"{mistake['probability']:.0%}<br>{html.escape(mistake['name'])}</figcaption></figure>"
+        for mistake in mistakes
+    )
+    return f"<div class='mistakes'>{figures}</div>"
+
+
+def _png(pixels: Any) -> str:
+    size = (_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,85 @@
+"""Create a run directory, or enter it again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from training.config import write_config
+from training.job import Job
+from training.run import (
+    Run,
+    RunError,
+    check_free,
+    record_provenance,
+    write_held_out,
+    write_json,
+)
+
+# The largest batch of the parity proof (models.onnx_export.PARITY_BATCH_SIZES).
+_KEPT_HELD_OUT_IMAGES = 32
+
+
+@contextmanager
+def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
+    """The run's directory, made by the main process, entered by all.
+
+    Removed again if it comes to neither a checkpoint nor a state to resume from.
+
+    Raises:
+        RunError: it is taken, or to be resumed with other images.
+    """
+    run = Run(job.config.output)
+    if not job.accelerator.is_main_process:
+        job.accelerator.wait_for_everyone()
+        yield run
+        return
+    if resume:
+        _check_same_images(job, run)
+    else:
+        _create(job, run)
+    job.accelerator.wait_for_everyone()
+    try:
+        yield run
+    except BaseException:
+        if not run.best.exists() and not run.state.exists():
+            shutil.rmtree(run.path)
+        raise
+
+
+def _create(job: Job, run: Run) -> None:
+    check_free(run.path)  # again: another run may have taken it since
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        # Absolute: 'vgg19 evaluate' may run from another directory.
+        absolute = job.config.model_copy(update={"data": job.config.data.absolute()})
+        write_config(absolute, run.config)
+        write_json(run.data, job.data.describe())
+        provenance = record_provenance(absolute, job.data.fingerprint())
+        write_json(run.provenance, provenance.model_dump(mode="json"))
+        _keep_held_out_images(job, run)
+    except BaseException:
+        shutil.rmtree(run.path)
+        raise
+
+
+def _check_same_images(job: Job, run: Run) -> None:
+    recorded = run.read_json(run.data)["fingerprint"]
+    if recorded != job.data.fingerprint():
+        raise RunError(
+            f"the images in {job.config.data} have changed since {run.path} was begun (fingerprint "
+            f"{job.data.fingerprint()[:12]}, was {recorded[:12]}); begin a new run"
+        )
+
+
+def _keep_held_out_images(job: Job, run: Run) -> None:
+    """Keep some held-out images, spread over the classes, so that export needs only the run."""
+    dataset = job.dataset(job.data.held_out)
+    count = min(_KEPT_HELD_OUT_IMAGES, len(dataset))
+    indices = [i * len(dataset) // count for i in range(count)]
+    images = torch.stack([dataset.pixels(index) for index in indices])
+    targets = torch.tensor([dataset.targets[index] for index in indices])
+    write_held_out(run.held_out, images.numpy(), targets.numpy())
