@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,23 +164,6 @@ def seal(path: Path, provenance: Provenance) -> Bundle:
     manifest = Manifest(files=files, provenance=provenance)
     (path / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
-
-
-@contextmanager
-def staged_directory(target: Path) -> Iterator[Path]:
-    """A fresh directory beside `target` that takes its place, whole, when the block succeeds.
-
-    On an exception (Ctrl-C included) the staged directory is removed and `target` is untouched.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        staging.chmod(0o755)  # mkdtemp makes it private; the result is to be readable as usual
-        yield staging
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,6 @@ sees the old version or the new one, never neither.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from bentoml.models import ModelContext
 
 from models.bundle import MANIFEST_FILE, Bundle, open_bundle, sha256
 from models.errors import StoreError
+from models.files import staged_file
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"
@@ -74,7 +74,7 @@ def register(bundle_path: Path) -> str:
         for name in (MANIFEST_FILE, *bundle.manifest.files):
             shutil.copy2(bundle.path / name, entry / name)
         entry.rename(target)
-    _write_atomically(target.parent / "latest", version)
+    _point(target.parent / "latest", version)
     return f"{MODEL_NAME}:{version}"
 
 
@@ -112,7 +112,7 @@ def promote(reference: str) -> str:
     """
     version = resolve(reference)
     open_stored(version)
-    _write_atomically(_production_file(), version)
+    _point(_production_file(), version)
     return f"{MODEL_NAME}:{version}"
 
 
@@ -209,16 +209,6 @@ def _production_file() -> Path:
     return store_path() / MODEL_NAME / _PRODUCTION_FILE
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """Replace `path` in one step, and have it on the disk before returning."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _point(file: Path, version: str) -> None:
+    with staged_file(file) as staging:
+        staging.write_text(version, encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import VGG
 
 from models.errors import UserError
+from models.files import staged_file
 from models.spec import ModelSpec
 from models.vgg19 import empty
 
@@ -25,18 +25,9 @@ class CheckpointError(UserError):
 
 def save_checkpoint(model: VGG, spec: ModelSpec, path: Path) -> None:
     """Replace `path` by the model's weights; a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    try:
-        save_file(state, temporary, metadata={_SPEC_KEY: spec.model_dump_json()})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors makes it private
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with staged_file(path) as staging:
+        save_file(state, staging, metadata={_SPEC_KEY: spec.model_dump_json()})
 
 
 def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:

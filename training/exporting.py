@@ -20,8 +20,8 @@ from models.bundle import (
     Provenance,
     open_bundle,
     seal,
-    staged_directory,
 )
+from models.files import staged_directory
 from models.onnx_export import (
     Parity,
     ServingModule,
@@ -58,6 +58,7 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
             f"{run.bundle} exists; register it with 'vgg19 register {run.path}' or remove it"
         )
     provenance = Provenance.model_validate(run.read_json(run.provenance))
+    data = run.read_json(run.data)
     images = read_held_out(run.held_out)
     model, spec = load_checkpoint(run.best)
     module = ServingModule(model, spec, metrics["calibration"]["temperature"])
@@ -68,49 +69,75 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         _golden_samples(module, images).write(staging / GOLDEN_FILE)
         metrics["onnx_parity"] = asdict(parity)
         (staging / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (staging / CARD_FILE).write_text(model_card(spec, metrics, provenance), encoding="utf-8")
+        (staging / CARD_FILE).write_text(
+            model_card(spec, data, metrics, provenance), encoding="utf-8"
+        )
         digest = weights_digest(run.best)
         seal(staging, provenance.model_copy(update={"weights_sha256": digest}))
     return open_bundle(run.bundle), parity
 
 
-def model_card(spec: ModelSpec, metrics: dict[str, Any], provenance: Provenance) -> str:
+def model_card(
+    spec: ModelSpec, data: dict[str, Any], metrics: dict[str, Any], provenance: Provenance
+) -> str:
     """The bundle's README.md: what the model is for, how good it is, how to make it again."""
-    held_out = metrics["held_out"]
+    held_out, calibration = metrics["held_out"], metrics["calibration"]
+    error_before = calibration["expected_calibration_error_before"]
     config = provenance.training_config
-    size = spec.preprocessing.image_size
+    preprocessing = spec.preprocessing
+    size = preprocessing.image_size
+    counts = data["counts"]
     rows = "\n".join(
-        f"| {label} | {scores['precision']:.3f} | {scores['recall']:.3f} | {scores['f1']:.3f} "
-        f"| {scores['support']} |"
+        f"| {label} | {counts['train'][label]} | {counts['val'][label]} | {counts['test'][label]} "
+        f"| {scores['precision']:.3f} | {scores['recall']:.3f} | {scores['f1']:.3f} |"
         for label, scores in held_out["per_class"].items()
     )
     return f"""# VGG-19, {len(spec.labels)} classes
 
-Classifies RGB images as one of: {", ".join(spec.labels)}. An image of anything else gets one of
-these labels as well: the probabilities say which label fits best, not whether one fits.
+## Intended use
+
+Classifies RGB images as one of: {", ".join(spec.labels)}.
 
 - Input `{spec.input_name}`: uint8[N, {size}, {size}, 3], RGB, the shorter side resized to
-  {spec.preprocessing.resize_size} px, then the centre cropped. Normalisation is in the graph.
+  {preprocessing.resize_size} px, then the centre cropped. Normalisation is in the graph.
 - Output `{spec.output_name}`: float32[N, {len(spec.labels)}], rows sum to 1.
 
-## Held-out images
+## Limits
 
-Accuracy {held_out["accuracy"]:.1%} on {held_out["images"]} images (split `{held_out["split"]}`)
-{_HELD_OUT_NOTE[held_out["split"]]}
+- An image of anything else gets one of these labels as well: the probabilities say which label
+  fits best, not whether one fits.
+- The numbers below hold for images like those it was trained and judged on: the same sources,
+  cameras and ways of labelling. On others, measure again: `vgg19 evaluate RUN --data FOLDER`.
+- What lies outside of the centre crop is not seen.
 
-| class | precision | recall | F1 | images |
-|---|---|---|---|---|
+## Data and metrics
+
+Measured on {held_out["images"]} images (split `{held_out["split"]}`)
+{_HELD_OUT_NOTE[held_out["split"]]} Fingerprint of the data:
+`{provenance.data_fingerprint}`.
+
+| | |
+|---|---|
+| accuracy | {held_out["accuracy"]:.1%} |
+| top-5 accuracy | {held_out["top5_accuracy"]:.1%} |
+| macro F1 | {held_out["macro_f1"]:.3f} |
+| calibration error | {held_out["expected_calibration_error"]:.3f} |
+| (before temperature {calibration["temperature"]:.2f}) | {error_before:.3f} |
+
+| class | train | val | test | precision | recall | F1 |
+|---|---|---|---|---|---|---|
 {rows}
 
 ONNX Runtime equals PyTorch to {metrics["onnx_parity"]["max_probability_difference"]:.1e} in every
 probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}).
 
-## Training
+## How to reproduce
 
 Strategy `{config["strategy"]}`, weights `{config["weights"]}`, {config["epochs"]} epochs (epoch
-{metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}.
-Data fingerprint `{provenance.data_fingerprint}`, code `{provenance.git_commit or "unknown"}`.
-To train it again, take the configuration and the package versions from `manifest.json`.
+{metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}, code
+`{provenance.git_commit or "unknown"}`. `manifest.json` holds the whole configuration, the versions
+and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
+again and compares.
 """
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Provenance
 from models.errors import UserError
+from models.files import staged_file
 from training.config import TrainConfig
 
 _PACKAGES = (
@@ -128,9 +129,8 @@ def check_free(path: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace `path` in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with staged_file(path) as staging:
+        staging.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_held_out(path: Path, images: NDArray[np.uint8], targets: NDArray[np.int64]) -> None:

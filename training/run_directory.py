@@ -39,6 +39,8 @@ def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
         return
     if resume:
         _check_same_images(job, run)
+        for leftover in run.state.parent.glob(".*"):  # of a write that was killed
+            leftover.unlink()
     else:
         _create(job, run)
     job.accelerator.wait_for_everyone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from accelerate.utils import gather_object
 
 from models.errors import UserError
+from models.files import staged_file
 from training.engine import Position, RunningStats, Trainer
 
 
@@ -38,16 +38,8 @@ def save_state(
         "position": asdict(position),
         "history": history,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        torch.save(state, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with staged_file(path) as staging:
+        torch.save(state, staging)
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from models.bundle import (
     MANIFEST_FILE,
     GoldenSamples,
     open_bundle,
-    staged_directory,
 )
 from models.errors import BundleError
 
@@ -61,21 +60,3 @@ def test_golden_samples_never_unpickle(tmp_path: Path) -> None:
     np.savez(tmp_path / "golden.npz", images=np.array([{}], dtype=object))
     with pytest.raises(BundleError, match="no golden samples"):
         GoldenSamples.read(tmp_path / "golden.npz")
-
-
-class TestStagedDirectory:
-    def test_takes_the_place_of_its_target(self, tmp_path: Path) -> None:
-        with staged_directory(tmp_path / "made") as staging:
-            (staging / "a").write_text("1")
-            assert not (tmp_path / "made").exists()
-        assert (tmp_path / "made" / "a").read_text() == "1"
-        assert [path.name for path in tmp_path.iterdir()] == ["made"]
-
-    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-    def test_leaves_nothing_after_an_error(
-        self, tmp_path: Path, error: type[BaseException]
-    ) -> None:
-        with pytest.raises(error), staged_directory(tmp_path / "made") as staging:
-            (staging / "a").write_text("1")
-            raise error
-        assert list(tmp_path.iterdir()) == []

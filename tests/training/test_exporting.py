@@ -11,7 +11,8 @@ from models.vgg19 import build
 from tests.helpers import coloured_pixels, tiny_spec
 from training.checkpoint import save_checkpoint
 from training.config import load_config
-from training.exporting import export_run
+from training.exporting import export_run, model_card
+from training.metrics import classification_metrics
 from training.run import Run, RunError, record_provenance, write_held_out, write_json
 
 
@@ -29,6 +30,7 @@ def run(tmp_path: Path) -> Run:
     held_out["per_class"] = dict.fromkeys(tiny_spec().labels, scores)
     metrics = {"best_epoch": 1, "held_out": held_out, "history": []}
     write_json(run.metrics, metrics | {"calibration": {"temperature": 1.0}})
+    write_json(run.data, {"counts": {}})
     provenance = record_provenance(load_config(None, {"data": "d", "output": "o"}), "f" * 64)
     write_json(run.provenance, provenance.model_dump(mode="json"))
     return run
@@ -57,3 +59,27 @@ def test_damaged_held_out_images(run: Run) -> None:
     run.held_out.write_bytes(b"x")
     with pytest.raises(RunError, match=r"held_out\.npz is missing or damaged"):
         export_run(run)
+
+
+def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
+    spec = tiny_spec()
+    counts = {
+        split: dict.fromkeys(spec.labels, n) for split, n in [("train", 7), ("val", 2), ("test", 3)]
+    }
+    logits = torch.eye(3).repeat(3, 1) * 4
+    held_out = classification_metrics(logits, torch.arange(3).repeat(3), spec.labels)
+    metrics = {
+        "best_epoch": 4,
+        "held_out": {"split": "test", **held_out},
+        "calibration": {"temperature": 1.25, "expected_calibration_error_before": 0.321},
+        "onnx_parity": {"max_probability_difference": 2e-7, "tolerance": 1e-4},
+    }
+    config = load_config(None, {"data": "d", "output": "o"})
+    card = model_card(spec, {"counts": counts}, metrics, record_provenance(config, "f" * 64))
+    for heading in ("Intended use", "Limits", "Data and metrics", "How to reproduce"):
+        assert f"## {heading}" in card
+    for words in (
+        "blue, green, red", "| blue | 7 | 2 | 3 | 1.000 | 1.000 | 1.000 |", "| accuracy | 100.0% |",
+        "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce",
+    ):  # fmt: skip
+        assert words in card

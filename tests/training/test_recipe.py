@@ -10,6 +10,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from models import store
+from models.bundle import read_manifest, seal
 from models.freezing import CONV_BLOCKS
 from models.vgg19 import build
 from tests.helpers import coloured_pixels, encode, tiny_spec, write_image_folder
@@ -18,7 +20,7 @@ from training.config import TrainConfig, load_config
 from training.console import SilentReporter
 from training.engine import Trainer
 from training.recipe import Epoch, _should_stop, fine_tune, resume_run
-from training.reproduce import input_differences, reproduce
+from training.reproduce import _recorded, input_differences, reproduce
 from training.run import Run, RunError
 from training.signals import Terminated
 from training.state import StateError
@@ -266,6 +268,18 @@ class TestReproduce:
         package, hardware = input_differences(other, "f" * 64)
         assert package == f"package torch: the version is {version('torch')}, was 1.0"
         assert hardware == f"hardware: threads is {torch.get_num_threads()}, was 64"
+
+    def test_a_registered_model_brings_what_it_was_trained_from(
+        self, store_home: Path, tiny_bundle: Path
+    ) -> None:
+        tag = store.register(tiny_bundle)
+        with pytest.raises(RunError, match="without the digest of its weights"):
+            _recorded(tag)
+        provenance = read_manifest(tiny_bundle).provenance
+        seal(tiny_bundle, provenance.model_copy(update={"weights_sha256": "a" * 64}))
+        recorded, digest = _recorded(store.register(tiny_bundle))
+        assert digest == "a" * 64
+        assert recorded.training_config == provenance.training_config
 
     def test_no_such_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is no run"):
