@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from training.engine import (
     Objective,
     Position,
     Trainer,
+    TrainingError,
     make_accelerator,
     make_optimizer,
     optimizer_group,
@@ -84,6 +86,12 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     if not resume:
         check_free(config.output)
     tracker = None if config.tracker == "none" else config.tracker
+    if tracker and find_spec(tracker) is None:
+        # Accelerate would warn and train on without it.
+        raise TrainingError(
+            f"tracker is '{tracker}', which is not installed; run 'pip install {tracker}' or "
+            "choose another one"
+        )
     accelerator = make_accelerator(
         config.device, config.mixed_precision, log_with=tracker, project_dir=str(config.output)
     )

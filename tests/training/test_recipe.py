@@ -18,7 +18,7 @@ from tests.helpers import coloured_pixels, encode, tiny_spec, write_image_folder
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.config import TrainConfig, load_config
 from training.console import SilentReporter
-from training.engine import Trainer
+from training.engine import Trainer, TrainingError
 from training.recipe import Epoch, _should_stop, fine_tune, resume_run
 from training.reproduce import _recorded, input_differences, reproduce
 from training.run import Run, RunError
@@ -163,6 +163,15 @@ def test_an_existing_run_is_refused_before_any_work(
     monkeypatch.setattr("training.recipe.load_data", lambda *_: pytest.fail("data was read"))
     with pytest.raises(RunError, match="exists already"):
         fine_tune(config(tmp_path), SilentReporter())
+
+
+def test_a_tracker_that_is_not_installed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.recipe.find_spec", lambda _: None)
+    with pytest.raises(TrainingError, match="tracker is 'wandb', which is not installed"):
+        fine_tune(config(tmp_path, tracker="wandb"), SilentReporter())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_best_epoch_has_the_accuracy_then_the_loss() -> None:
