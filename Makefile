@@ -23,7 +23,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup  ## the whole main job on handwritten digits, about 6 minutes on two cores
+demo: setup  ## the whole main job on handwritten digits, about 5 minutes on two cores
 	@exec $(BIN)/python examples/demo.py
 
 test: setup  ## all tests, under 10 minutes on two cores
