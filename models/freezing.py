@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from torchvision.models import VGG
 from models.errors import UserError
 
 Strategy = Literal["fc", "full", "head", "gradual"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 HEAD_LAYER = "classifier.6"
 FC_LAYERS = ("classifier.0", "classifier.3", HEAD_LAYER)

@@ -11,12 +11,13 @@ import grpc
 
 from models import store
 from models.bundle import Bundle
+from models.machine import cpu_count
 from serving import __version__
 from serving.batcher import Batcher
 from serving.classifier import Classifier, ImageBatcher, Limits
 from serving.grpc_server import InferenceServicer, check_port, start_server
 from serving.session import Session, check_device
-from serving.settings import Settings, cpu_count
+from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -105,8 +105,3 @@ def load_settings() -> Settings:
             raise SettingsError(str(problem["ctx"]["error"])) from None
         name = _PREFIX + str(problem["loc"][0]).upper()
         raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg']}") from None
-
-
-def cpu_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

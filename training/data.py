@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.errors import ImageError
 from models.image import load_image
+from models.machine import cpu_count
 from models.spec import Preprocessing
 from training.augment import ImageAugmentation
 from training.console import Reporter
@@ -332,12 +333,3 @@ def collate(items: Sequence[tuple[Tensor, int, int, float]]) -> Batch:
     return Batch(
         torch.stack(images), torch.tensor(targets), torch.tensor(indices), torch.tensor(weights)
     )
-
-
-def file_namer(samples: Sequence[Sample]) -> Callable[[int], str]:
-    return lambda index: str(samples[index].path)
-
-
-def cpu_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torchvision.models import VGG
 
 from models.freezing import layer_learning_rates, layers
 from models.spec import ModelSpec
@@ -54,10 +53,10 @@ class Job:
     def layer_names(self) -> list[str]:
         return list(layers(empty(num_classes=2)))
 
-    def learning_rates(self, model: VGG) -> dict[str, float]:
+    def learning_rates(self) -> dict[str, float]:
         assert self.config.pretrained_learning_rate is not None  # `resolved` filled it in
         return layer_learning_rates(
-            list(layers(model)),
+            self.layer_names,
             head=self.config.learning_rate,
             pretrained=self.config.pretrained_learning_rate,
             decay=self.config.layer_decay,

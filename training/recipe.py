@@ -156,7 +156,7 @@ def set_up(job: Job) -> tuple[Trainer, list[LayerRow]]:
         tuner,
         job.normalize(),
         make_optimizer(
-            parameter_groups(model, _trainable(job, epoch=1), job.learning_rates(model)),
+            parameter_groups(model, _trainable(job, epoch=1), job.learning_rates()),
             config.optimizer,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
@@ -230,7 +230,7 @@ def thaw(trainer: Trainer, job: Job, epoch: int) -> None:
     """Let the layers train that are to train in this epoch, and tell which are new."""
     wanted = _trainable(job, epoch)
     present = {group["name"] for group in trainer.optimizer.param_groups}
-    rates = job.learning_rates(trainer.model.model)
+    rates = job.learning_rates()
     new = parameter_groups(trainer.model.model, wanted - present, rates)
     if not new:
         return
@@ -335,7 +335,7 @@ def _trainable(job: Job, epoch: int) -> set[str]:
 
 def _layer_rows(model: VGG, job: Job) -> list[LayerRow]:
     """Every layer with its size, its rate, and the epoch from which it trains (None: never)."""
-    rates = job.learning_rates(model)
+    rates = job.learning_rates()
     first: dict[str, int] = {}
     for epoch in range(job.config.epochs, 0, -1):
         first |= dict.fromkeys(_trainable(job, epoch), epoch)
