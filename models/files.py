@@ -47,3 +47,13 @@ def staged_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name in its directory; where the file system can't, copy it."""
+    with staged_file(target) as staging:
+        staging.unlink()
+        try:
+            staging.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, staging)

@@ -128,11 +128,27 @@ def parameter_groups(
     ]
 
 
+def network_sequence(model: VGG) -> list[tuple[str, nn.Module]]:
+    """The network as the list of modules that it runs, in order, with torchvision's names."""
+    return [
+        *((f"features.{name}", module) for name, module in model.features.named_children()),
+        ("avgpool", model.avgpool),
+        ("flatten", nn.Flatten()),
+        *((f"classifier.{name}", module) for name, module in model.classifier.named_children()),
+    ]
+
+
+def run_modules(model: VGG, inputs: Tensor, start: int, stop: int | None = None) -> Tensor:
+    """Run the modules `start` ... `stop` - 1 of the network's sequence."""
+    for _, module in network_sequence(model)[start:stop]:
+        inputs = module(inputs)
+    return inputs
+
+
 class FineTuner(nn.Module):
     """VGG-19 in training: what is frozen below the first layer that trains costs no backward pass.
 
     That prefix runs in eval mode and without autograd, so none of its activations are kept.
-    float32[N,3,S,S] -> logits float32[N,C].
     """
 
     def __init__(self, model: VGG) -> None:
@@ -147,31 +163,27 @@ class FineTuner(nn.Module):
         self._trainable = set(names)
         for name, module in layers(self.model).items():
             module.requires_grad_(name in self._trainable)
-        self.boundary = next(
-            index for index, (name, _) in enumerate(self.sequence()) if name in self._trainable
-        )
-
-    def sequence(self) -> list[tuple[str, nn.Module]]:
-        """The network as the list of modules that it runs, in order."""
-        model = self.model
-        return [
-            *((f"features.{name}", module) for name, module in model.features.named_children()),
-            ("avgpool", model.avgpool),
-            ("flatten", nn.Flatten()),
-            *((f"classifier.{name}", module) for name, module in model.classifier.named_children()),
-        ]
+        self.boundary = first_trainable(self.model, names)
 
     def train(self, mode: bool = True) -> FineTuner:
         super().train(mode)
-        for _, module in self.sequence()[: self.boundary]:
+        for _, module in network_sequence(self.model)[: self.boundary]:
             module.eval()
         return self
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        modules = [module for _, module in self.sequence()]
+    def forward(self, inputs: Tensor, start: int = 0) -> Tensor:
+        """Logits float32[N,C].
+
+        Args:
+            inputs: float32[N,3,S,S], or with `start` above 0 what goes into that module of the
+                network's sequence.
+        """
         with torch.no_grad():
-            for module in modules[: self.boundary]:
-                inputs = module(inputs)
-        for module in modules[self.boundary :]:
-            inputs = module(inputs)
-        return inputs
+            inputs = run_modules(self.model, inputs, start, self.boundary)
+        return run_modules(self.model, inputs, max(start, self.boundary))
+
+
+def first_trainable(model: VGG, trainable: Collection[str]) -> int:
+    """Index in the network's sequence of the first module that trains."""
+    names = [name for name, _ in network_sequence(model)]
+    return min(names.index(name) for name in trainable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,16 @@ class ImageAugmentation:
         random_erasing: float,
         seed: int,
     ) -> None:
+        self.description: dict[str, Any] | None = None
+        """What decides how images change; None if they don't."""
+        if kind != "none" or random_erasing > 0:
+            self.description = {
+                "kind": kind,
+                "crop_scale": crop_scale,
+                "horizontal_flip": horizontal_flip,
+                "random_erasing": random_erasing,
+                "seed": seed,
+            }
         transforms: list[torch.nn.Module] = []
         if kind != "none":
             size = (image_size, image_size)

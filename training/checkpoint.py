@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torchvision.models import VGG
 
 from models.errors import UserError
@@ -23,11 +25,11 @@ class CheckpointError(UserError):
     """A checkpoint is missing or damaged."""
 
 
-def save_checkpoint(model: VGG, spec: ModelSpec, path: Path) -> None:
-    """Replace `path` by the model's weights; a crash leaves the old file or the new one."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+def save_checkpoint(state: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> None:
+    """Replace `path` by a model's state dict; a crash leaves the old file or the new one."""
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     with staged_file(path) as staging:
-        save_file(state, staging, metadata={_SPEC_KEY: spec.model_dump_json()})
+        save_file(contiguous, staging, metadata={_SPEC_KEY: spec.model_dump_json()})
 
 
 def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import UserError
 from models.freezing import Strategy, default_thaw_epochs
@@ -116,6 +116,25 @@ class TrainConfig(BaseModel):
     mixup: float = Field(default=0.0, ge=0, description="alpha; 0: off")
     cutmix: float = Field(default=0.0, ge=0, description="alpha; 0: off")
 
+    # Features of the frozen layers
+    views: int = Field(
+        default=4,
+        ge=0,
+        description="augmented views of an image whose features are kept and cycled through; "
+        "0: compute everything every time",
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="of the features; default: vgg19/features in the user's cache"
+    )
+    cache_limit: ByteSize = Field(
+        default=ByteSize(20 * 10**9),
+        ge=0,
+        description="of all features in cache_dir, such as 5GB; the longest unused make room",
+    )
+    cache_dtype: Literal["auto", "float32", "float16"] = Field(
+        default="auto", description="of the features; auto: float32 on the CPU, float16 on GPUs"
+    )
+
     # Data
     label_column: str = Field(default="label", description="of a CSV file or a dataset")
     image_column: str | None = Field(
@@ -144,6 +163,12 @@ class TrainConfig(BaseModel):
     save_every_steps: int | None = Field(
         default=None, ge=1, description="save the resume state also inside an epoch"
     )
+    save_every_seconds: float = Field(
+        default=300,
+        ge=0,
+        description="after an epoch, save best, last and the resume state if the last save is as "
+        "old as this",
+    )
     tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
 
     @model_validator(mode="after")
@@ -169,6 +194,12 @@ class TrainConfig(BaseModel):
             image_size=self.image_size,
             resize_size=self.resize_size or default_resize_size(self.image_size),
         )
+
+    def feature_type(self, device: str) -> Literal["float32", "float16"]:
+        """In what the features are kept that are computed on this kind of device."""
+        if self.cache_dtype != "auto":
+            return self.cache_dtype
+        return "float32" if device == "cpu" else "float16"
 
     def _thaw_epochs(self) -> tuple[int, ...] | None:
         if self.strategy != "gradual":

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from training.config import TrainConfig
 from training.console import Reporter
 from training.engine import Batch, Position, TrainingError, make_accelerator
+from training.features import Features
 from training.job import Job, load_data
-from training.recipe import set_up
 from training.report import BLUE, ORANGE, PLOT_STYLE
+from training.trainer_setup import set_up, trainable_in
 
 # fastai's and PyTorch Lightning's range tests smooth by as much and stop as early.
 _SMOOTHING = 0.9
@@ -47,12 +48,14 @@ def find_learning_rate(
     accelerator = make_accelerator(config.device, config.mixed_precision)
     job = Job(config, load_data(config, reporter), accelerator, reporter)
     trainer, _ = set_up(job)
+    features = Features(job, trainer.model)
+    features.plan([trainable_in(job, epoch=1)])
     ratio = (highest / lowest) ** (1 / (steps - 1))
     trainer.factor = lambda step: lowest * ratio**step / config.learning_rate
     position, rates, losses = Position(), list[float](), list[float]()
     average = 0.0
     with reporter.progress("raising the learning rate", steps) as advance:
-        for batch in _batches(job, steps):
+        for batch in _batches(features, steps):
             before = position.stats.loss_sum
             rate = lowest * ratio**position.step
             try:
@@ -100,7 +103,7 @@ def plot(test: RangeTest, path: Path) -> None:
         figure.savefig(path, bbox_inches="tight")
 
 
-def _batches(job: Job, steps: int) -> Iterator[Batch]:
+def _batches(features: Features, steps: int) -> Iterator[Batch]:
     """As many batches as steps, over as many epochs as that takes."""
-    epochs = (job.load("train", job.epoch_batches("train", epoch)) for epoch in count(1))
+    epochs = (features.load_training(epoch) for epoch in count(1))
     return islice(chain.from_iterable(epochs), steps)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.models import VGG
 
 from models.freezing import layer_learning_rates, layers
 from models.spec import ModelSpec
@@ -16,7 +17,7 @@ from training.augment import ImageAugmentation
 from training.config import TrainConfig
 from training.console import Reporter
 from training.data import ImageData, ImageDataset, load_images, make_loader
-from training.engine import Batch, predict
+from training.engine import Batch, evaluation_batch_size, predict
 from training.sampling import EpochBatches, balanced_probabilities, epoch_order
 from training.sources import Split
 
@@ -66,8 +67,16 @@ class Job:
         return Normalize(self.spec.preprocessing).to(self.accelerator.device)
 
     def dataset(self, split: Split) -> ImageDataset:
+        return ImageDataset(
+            self.data.split(split),
+            self.spec.labels,
+            self.spec.preprocessing,
+            self.augmentation() if split == "train" else None,
+        )
+
+    def augmentation(self) -> ImageAugmentation:
         config = self.config
-        augmentation = ImageAugmentation(
+        return ImageAugmentation(
             config.augment,
             config.image_size,
             crop_scale=config.crop_scale,
@@ -75,32 +84,22 @@ class Job:
             random_erasing=config.random_erasing,
             seed=config.seed,
         )
-        return ImageDataset(
-            self.data.split(split),
-            self.spec.labels,
-            self.spec.preprocessing,
-            augmentation if split == "train" else None,
-        )
 
     def file_name(self, index: int) -> str:
         return str(self.data.split("train")[index].path)
 
-    def epoch_batches(self, split: Split, epoch: int, *, start: int = 0) -> EpochBatches:
-        """This process's batches: of the training images shuffled, of others in their order."""
-        count = len(self.data.split(split))
-        order: list[int] = list(range(count))
-        if split == "train":
-            probabilities = None
-            if self.config.balanced_sampling:
-                targets = self.dataset(split).targets
-                probabilities = balanced_probabilities(targets, len(self.data.labels))
-            order = epoch_order(
-                count, seed=self.config.seed, epoch=epoch, probabilities=probabilities
-            )
+    def epoch_batches(self, epoch: int, *, start: int = 0) -> EpochBatches:
+        """This process's batches of the training images, shuffled."""
+        targets = self.dataset("train").targets
+        probabilities = None
+        if self.config.balanced_sampling:
+            probabilities = balanced_probabilities(targets, len(self.data.labels))
         return EpochBatches(
-            order,
+            epoch_order(
+                len(targets), seed=self.config.seed, epoch=epoch, probabilities=probabilities
+            ),
             self.config.batch_size,
-            first_number=epoch * count,
+            first_number=epoch * len(targets),
             start=start,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
@@ -112,25 +111,35 @@ class Job:
         )
 
     def predict(
-        self, model: nn.Module, split: Split, *, shared: bool = True
+        self,
+        model: VGG,
+        split: Split,
+        *,
+        shared: bool = True,
+        load: Callable[[Split, EpochBatches], Iterable[Batch]] | None = None,
+        batch_size: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits float32[N,C] and targets int64[N] of a split.
 
         Args:
             shared: by all processes, each doing its part; else by this one alone.
+            load: where batches come from; default: the images.
+            batch_size: default: what suits the device for images.
         """
         count = len(self.data.split(split))
-        batches = (
-            self.epoch_batches(split, epoch=0)
-            if shared
-            else EpochBatches(range(count), self.config.batch_size)
+        device = self.accelerator.device
+        batches = EpochBatches(
+            range(count),
+            batch_size or evaluation_batch_size(device, self.config.micro_batch_size),
+            rank=self.accelerator.process_index if shared else 0,
+            world_size=self.accelerator.num_processes if shared else 1,
         )
         with self.reporter.progress(f"evaluating on {split}", count) as advance:
             return predict(
                 self.accelerator,
                 model,
                 self.normalize(),
-                self.load(split, batches),
+                (load or self.load)(split, batches),
                 gather=shared,
                 on_batch=lambda images: advance(images, ""),
             )

@@ -11,6 +11,14 @@ from torch import Tensor, nn
 from training.calibration import expected_calibration_error, reliability
 
 
+def quick_metrics(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """What an epoch is judged by: `loss` (mean cross-entropy, nats) and `accuracy` (0..1)."""
+    return {
+        "loss": nn.functional.cross_entropy(logits, targets).item(),
+        "accuracy": (logits.argmax(dim=1) == targets).double().mean().item(),
+    }
+
+
 def classification_metrics(
     logits: Tensor, targets: Tensor, labels: Sequence[str]
 ) -> dict[str, Any]:
@@ -33,8 +41,7 @@ def classification_metrics(
     bins = reliability(logits.softmax(dim=1), targets)
     return {
         "images": len(targets),
-        "loss": nn.functional.cross_entropy(logits, targets).item(),
-        "accuracy": (predicted == targets).double().mean().item(),
+        **quick_metrics(logits, targets),
         "top5_accuracy": (top5 == targets[:, None]).any(dim=1).double().mean().item(),
         "macro_f1": float(f1[support > 0].mean()),
         "expected_calibration_error": expected_calibration_error(bins),

@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torchvision.models import VGG
 
-from models.freezing import (
-    HEAD_LAYER,
-    FineTuner,
-    layers,
-    parameter_groups,
-    trainable_layers,
-)
-from models.vgg19 import build, initialise_from_data
-from training.augment import BatchMixing
+from models.freezing import HEAD_LAYER
 from training.calibration import fit_temperature
-from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig, read_config
 from training.console import Reporter, SilentReporter
-from training.engine import (
-    Objective,
-    Position,
-    Trainer,
-    TrainingError,
-    make_accelerator,
-    make_optimizer,
-    optimizer_group,
-    schedule_factor,
-)
+from training.engine import Position, Trainer, TrainingError, make_accelerator
+from training.features import Features
+from training.history import Epoch, best_epoch, should_stop
 from training.job import Job, load_data
+from training.keeper import Keeper
 from training.layer_table import LayerRow, layer_table
-from training.metrics import classification_metrics
+from training.metrics import classification_metrics, quick_metrics
 from training.report import write_report
 from training.run import Run, RunError, check_free, write_json
 from training.run_directory import run_directory
-from training.sampling import balanced_class_weights, derive_seed
 from training.signals import StopRequest, Terminated, stop_on_sigterm
-from training.state import read_state, restore_state, save_state
-
-# Enough for the variance estimate of `initialise_from_data`.
-_INITIALISATION_IMAGES = 64
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of `history` in metrics.json. Losses in nats, accuracies 0..1."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    images_per_second: float
-    layers: int
-
-    @property
-    def score(self) -> tuple[float, float]:
-        """The better epoch has the higher one: accuracy first, then loss."""
-        return (self.val_accuracy, -self.val_loss)
+from training.state import read_state, restore_state
+from training.trainer_setup import set_up, thaw, trainable_in
 
 
 def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) -> Run:
@@ -101,13 +61,20 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     trainer, table = set_up(job)
     reporter.say(_summary(job))
     reporter.say(layer_table(table))
+    features = Features(job, trainer.model)
+    features.plan([trainable_in(job, epoch) for epoch in range(1, config.epochs + 1)])
     with run_directory(job, resume=resume) as run:
         if tracker:
             settings = {key: str(value) for key, value in config.model_dump().items()}
             accelerator.init_trackers("vgg19", config=settings)
-        history = _train(trainer, job, run)
+        keeper = Keeper(trainer, job, run)
+        try:
+            history = _train(trainer, features, job, run, keeper)
+        except BaseException:
+            keeper.write_best()
+            raise
         if accelerator.is_main_process:
-            _finish(job, run, table, history)
+            _finish(keeper.finish(history), features, job, run, table, history)
         accelerator.wait_for_everyone()
         if tracker:
             accelerator.end_training()
@@ -130,78 +97,28 @@ def resume_run(path: Path, reporter: Reporter) -> Run:
     return fine_tune(config, reporter, resume=True)
 
 
-def set_up(job: Job) -> tuple[Trainer, list[LayerRow]]:
-    """The model with its optimizer, ready for the first epoch, and which layer trains how."""
-    config, data = job.config, job.data
-    torch.manual_seed(config.seed)
-    model = build(config.weights, len(data.labels), dropout=config.dropout)
-    model.to(job.accelerator.device)
-    if job.accelerator.device.type == "cuda":
-        model.to(memory_format=torch.channels_last)
-    if config.weights == "none":
-        _initialise(model, job)
-    # Each process draws its own dropout masks; the weights above are the same in all.
-    torch.manual_seed(derive_seed(config.seed, "dropout", job.accelerator.process_index))
-    tuner = FineTuner(model)
-    tuner.set_trainable(_trainable(job, epoch=1))
-    train = job.dataset("train")
-    weights = (
-        balanced_class_weights(train.targets, len(data.labels)).to(job.accelerator.device)
-        if config.class_weights == "balanced"
-        else None
-    )
-    steps = config.epochs * len(job.epoch_batches("train", 1))
-    trainer = Trainer(
-        job.accelerator,
-        tuner,
-        job.normalize(),
-        make_optimizer(
-            parameter_groups(model, _trainable(job, epoch=1), job.learning_rates()),
-            config.optimizer,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            device=job.accelerator.device,
-        ),
-        objective=Objective(config.label_smoothing, weights),
-        factor=partial(
-            schedule_factor,
-            total_steps=steps,
-            warmup_steps=round(steps * config.warmup_fraction),
-            kind=config.schedule,
-        ),
-        mix=BatchMixing(len(data.labels), mixup=config.mixup, cutmix=config.cutmix),
-        clip_norm=config.clip_norm,
-        ema_decay=config.ema_decay,
-        micro_batch_size=config.micro_batch_size,
-        auto_batch=config.auto_batch,
-        compile_model=config.compile,
-        names=job.file_name,
-    )
-    return trainer, _layer_rows(model, job)
-
-
-def _train(trainer: Trainer, job: Job, run: Run) -> list[Epoch]:
+def _train(trainer: Trainer, features: Features, job: Job, run: Run, keeper: Keeper) -> list[Epoch]:
     position, history = Position(), list[Epoch]()
     if run.state.exists():
         position, history = _go_on(trainer, job, run)
     with stop_on_sigterm() as stop:
         while position.epoch <= job.config.epochs:
-            if _should_stop(history, job.config.early_stopping):
+            if should_stop(history, job.config.early_stopping):
                 job.reporter.say(f"no better epoch in {job.config.early_stopping}: stopping early")
                 break
             thaw(trainer, job, position.epoch)
-            _train_epoch(trainer, job, run, position, history, stop)
-            history.append(_finish_epoch(trainer, job, run, position, history))
+            _train_epoch(trainer, features, job, position, history, keeper, stop)
+            history.append(_judge_epoch(trainer, features, job, position, history))
             position = Position(epoch=position.epoch + 1, step=position.step)
-            save_state(run.state, trainer, position, [asdict(row) for row in history])
+            keeper.finish_epoch(position, history)
     return history
 
 
-def _finish_epoch(
-    trainer: Trainer, job: Job, run: Run, position: Position, history: list[Epoch]
+def _judge_epoch(
+    trainer: Trainer, features: Features, job: Job, position: Position, history: list[Epoch]
 ) -> Epoch:
-    """Evaluate, write the checkpoints, and tell."""
-    scores = _evaluate(trainer.inference_model, job)
+    """Evaluate on the validation images, and tell."""
+    scores = quick_metrics(*features.predict(trainer.inference_model, "val"))
     epoch = Epoch(
         position.epoch,
         _head_rate(trainer),
@@ -212,11 +129,9 @@ def _finish_epoch(
         position.stats.images_per_second,
         len(trainer.optimizer.param_groups),
     )
-    is_best = all(epoch.score > earlier.score for earlier in history)
-    if job.accelerator.is_main_process:
-        _write_epoch(trainer, job, run, [*history, epoch], is_best)
     logged = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
     job.accelerator.log(logged, step=epoch.epoch)
+    is_best = best_epoch([*history, epoch]) is epoch
     job.reporter.say(_epoch_line(epoch, job.config.epochs, is_best))
     return epoch
 
@@ -224,21 +139,6 @@ def _finish_epoch(
 def _head_rate(trainer: Trainer) -> float:
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
     return float(rates[HEAD_LAYER])
-
-
-def thaw(trainer: Trainer, job: Job, epoch: int) -> None:
-    """Let the layers train that are to train in this epoch, and tell which are new."""
-    wanted = _trainable(job, epoch)
-    present = {group["name"] for group in trainer.optimizer.param_groups}
-    rates = job.learning_rates()
-    new = parameter_groups(trainer.model.model, wanted - present, rates)
-    if not new:
-        return
-    trainer.model.set_trainable(wanted)
-    for group in new:
-        trainer.optimizer.add_param_group(optimizer_group(group))
-    trainer.prepare()
-    job.reporter.say(f"epoch {epoch}: thawed {', '.join(group.name for group in new)}")
 
 
 def _go_on(trainer: Trainer, job: Job, run: Run) -> tuple[Position, list[Epoch]]:
@@ -254,48 +154,40 @@ def _go_on(trainer: Trainer, job: Job, run: Run) -> tuple[Position, list[Epoch]]
 
 def _train_epoch(
     trainer: Trainer,
+    features: Features,
     job: Job,
-    run: Run,
     position: Position,
     history: list[Epoch],
+    keeper: Keeper,
     stop: StopRequest,
 ) -> None:
     name = f"epoch {position.epoch}/{job.config.epochs}"
-    batches = job.epoch_batches("train", position.epoch, start=position.batch)
+    batches = features.load_training(position.epoch, start=position.batch)
     every = job.config.save_every_steps
-    rows = [asdict(row) for row in history]
     with job.reporter.progress(name, len(job.data.split("train"))) as advance:
         advance(position.stats.images, "")
-        for batch in job.load("train", batches):
+        for batch in batches:
             size = trainer.step(batch, position, stop_requested=stop.requested)
             advance(size, f"loss {position.stats.loss:.3f} accuracy {position.stats.accuracy:.1%}")
             if trainer.stop_agreed:
-                save_state(run.state, trainer, position, rows)
-                raise Terminated(run.path)
+                keeper.save(position, history)
+                raise Terminated(job.config.output)
             if every and position.step % every == 0:
-                save_state(run.state, trainer, position, rows)
+                keeper.save(position, history)
 
 
-def _write_epoch(trainer: Trainer, job: Job, run: Run, history: list[Epoch], is_best: bool) -> None:
-    model = trainer.inference_model
-    assert isinstance(model, VGG)
-    save_checkpoint(model, job.spec, run.last)
-    if is_best:
-        save_checkpoint(model, job.spec, run.best)
-    write_json(run.metrics, {"history": [asdict(row) for row in history]})
-
-
-def _finish(job: Job, run: Run, table: list[LayerRow], history: list[Epoch]) -> None:
-    """Calibrate the best checkpoint, judge it, and write metrics and report."""
-    best = max(history, key=lambda epoch: epoch.score)
-    model = load_checkpoint(run.best)[0].to(job.accelerator.device)
-    val_logits, val_targets = job.predict(model, "val", shared=False)
+def _finish(
+    model: VGG, features: Features, job: Job, run: Run, table: list[LayerRow], history: list[Epoch]
+) -> None:
+    """Calibrate the best model, judge it, and write metrics and report."""
+    val_logits, val_targets = features.predict(model, "val", shared=False)
     temperature = fit_temperature(val_logits, val_targets)
     logits, targets = val_logits, val_targets
     if job.data.held_out != "val":
-        logits, targets = job.predict(model, job.data.held_out, shared=False)
+        logits, targets = features.predict(model, job.data.held_out, shared=False)
     before = classification_metrics(logits, targets, job.data.labels)
     held_out = classification_metrics(logits / temperature, targets, job.data.labels)
+    best = best_epoch(history)
     metrics: dict[str, Any] = {
         "best_epoch": best.epoch,
         "held_out": {"split": job.data.held_out, **held_out},
@@ -315,55 +207,6 @@ def _finish(job: Job, run: Run, table: list[LayerRow], history: list[Epoch]) -> 
         f"{held_out['accuracy']:.1%}; calibration error "
         f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
     )
-
-
-def _evaluate(model: torch.nn.Module, job: Job) -> dict[str, Any]:
-    logits, targets = job.predict(model, "val")
-    return classification_metrics(logits, targets, job.data.labels)
-
-
-def _trainable(job: Job, epoch: int) -> set[str]:
-    config = job.config
-    return trainable_layers(
-        config.strategy,
-        job.layer_names,
-        epoch=epoch,
-        thaw_epochs=config.thaw_epochs or (),
-        unfreeze=config.unfreeze,
-    )
-
-
-def _layer_rows(model: VGG, job: Job) -> list[LayerRow]:
-    """Every layer with its size, its rate, and the epoch from which it trains (None: never)."""
-    rates = job.learning_rates()
-    first: dict[str, int] = {}
-    for epoch in range(job.config.epochs, 0, -1):
-        first |= dict.fromkeys(_trainable(job, epoch), epoch)
-    return [
-        LayerRow(
-            name,
-            sum(parameter.numel() for parameter in module.parameters()),
-            first.get(name),
-            rates[name] if name in first else None,
-        )
-        for name, module in layers(model).items()
-    ]
-
-
-def _initialise(model: VGG, job: Job) -> None:
-    """`--weights none`: scale the convolutions on a sample of the training images."""
-    dataset = job.dataset("train")
-    step = max(1, len(dataset) // _INITIALISATION_IMAGES)
-    indices = range(0, len(dataset), step)[:_INITIALISATION_IMAGES]
-    images: Tensor = torch.stack([dataset.pixels(index) for index in indices])
-    initialise_from_data(model, job.normalize()(images.to(job.accelerator.device)))
-
-
-def _should_stop(history: list[Epoch], patience: int | None) -> bool:
-    if patience is None or not history:
-        return False
-    best = max(history, key=lambda epoch: epoch.score)
-    return history[-1].epoch - best.epoch >= patience
 
 
 def _summary(job: Job) -> str:

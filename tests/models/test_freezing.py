@@ -18,6 +18,7 @@ from models.freezing import (
     layer_learning_rates,
     layers,
     match_layers,
+    network_sequence,
     parameter_groups,
     trainable_layers,
 )
@@ -128,7 +129,7 @@ class TestFineTuner:
         self, model: VGG, trainable: Sequence[str], boundary: str
     ) -> None:
         tuner = self.tuner(model, trainable)
-        sequence = tuner.sequence()
+        sequence = network_sequence(tuner.model)
         assert sequence[tuner.boundary][0] == boundary
         modes = {name: module.training for name, module in sequence if name != "flatten"}
         frozen_names = {name for name, _ in sequence[: tuner.boundary]}
@@ -175,5 +176,5 @@ def test_thawing_more_moves_the_boundary() -> None:
     tuner.set_trainable(FC)
     before = tuner.boundary
     tuner.set_trainable(FC | set(CONV_BLOCKS[0]))
-    assert tuner.sequence()[tuner.boundary][0] == "features.28"
+    assert network_sequence(tuner.model)[tuner.boundary][0] == "features.28"
     assert tuner.boundary < before

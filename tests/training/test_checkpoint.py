@@ -15,7 +15,7 @@ def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = build("none", num_classes=3)
     path = tmp_path / "checkpoints" / "best.safetensors"
-    save_checkpoint(model, tiny_spec(), path)
+    save_checkpoint(model.state_dict(), tiny_spec(), path)
 
     loaded, spec = load_checkpoint(path)
 
@@ -42,7 +42,7 @@ def test_an_interrupted_write_leaves_the_old_file(
 
     monkeypatch.setattr("training.checkpoint.save_file", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(build("none", num_classes=3), tiny_spec(), path)
+        save_checkpoint(build("none", num_classes=3).state_dict(), tiny_spec(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

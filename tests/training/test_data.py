@@ -263,7 +263,7 @@ class TestLoader:
         assert first.indices.tolist() == [3, 1]
         assert second.indices.tolist() == [2]
         assert first.targets.tolist() == [dataset.targets[3], dataset.targets[1]]
-        assert first.images.dtype == torch.uint8
+        assert first.inputs.dtype == torch.uint8
         assert first.weights.tolist() == [1.0, 1.0]
 
     def test_loader_processes_change_nothing(self, dataset: ImageDataset) -> None:
@@ -285,5 +285,5 @@ class TestLoader:
             for workers in (0, 2)
         )
         for a, b in zip(plain, parallel, strict=True):
-            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.inputs, b.inputs)
             assert torch.equal(a.indices, b.indices)

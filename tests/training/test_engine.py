@@ -158,7 +158,7 @@ class Tiny(nn.Module):
         self.model = nn.Linear(2, outputs)
         self.modes: list[bool] = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
         self.modes.append(self.training)
         result: Tensor = self.model(x)
         return result
@@ -301,7 +301,7 @@ def test_auto_batch_halves_the_pieces_until_they_fit_and_keeps_the_gradient() ->
     sizes: list[int] = []
 
     class Small(Tiny):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, start: int = 0) -> Tensor:
             sizes.append(len(x))
             if len(x) > 2:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -318,7 +318,7 @@ def test_auto_batch_halves_the_pieces_until_they_fit_and_keeps_the_gradient() ->
 
 def test_without_auto_batch_out_of_memory_is_an_error() -> None:
     class Full(Tiny):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, start: int = 0) -> Tensor:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     with pytest.raises(RuntimeError, match="out of memory"):

@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
     run.path.mkdir()
     torch.manual_seed(0)
-    save_checkpoint(build("none", num_classes=3), tiny_spec(), run.best)
+    save_checkpoint(build("none", num_classes=3).state_dict(), tiny_spec(), run.best)
     images = np.stack([coloured_pixels(seed) for seed in range(4)])
     write_held_out(run.held_out, images, np.zeros(4, np.int64))
     scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}

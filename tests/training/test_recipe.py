@@ -19,7 +19,8 @@ from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.config import TrainConfig, load_config
 from training.console import SilentReporter
 from training.engine import Trainer, TrainingError
-from training.recipe import Epoch, _should_stop, fine_tune, resume_run
+from training.history import Epoch, should_stop
+from training.recipe import fine_tune, resume_run
 from training.reproduce import _recorded, input_differences, reproduce
 from training.run import Run, RunError
 from training.signals import Terminated
@@ -48,7 +49,7 @@ def epoch(number: int, val_accuracy: float, val_loss: float = 0.5) -> Epoch:
 def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_path: Path) -> None:
     torch.manual_seed(9)
     start = build("none", num_classes=1000)
-    save_checkpoint(start, tiny_spec(), tmp_path / "start.safetensors")
+    save_checkpoint(start.state_dict(), tiny_spec(), tmp_path / "start.safetensors")
     reporter = SilentReporter()
 
     run = fine_tune(
@@ -181,11 +182,11 @@ def test_the_best_epoch_has_the_accuracy_then_the_loss() -> None:
 
 def test_early_stopping_waits_as_long_as_it_says() -> None:
     history = [epoch(1, 0.5), epoch(2, 0.8), epoch(3, 0.7)]
-    assert not _should_stop(history, None)
-    assert not _should_stop(history, 2)
-    assert _should_stop([*history, epoch(4, 0.8)], 2)
-    assert not _should_stop([*history, epoch(4, 0.9)], 2)
-    assert not _should_stop([], 1)
+    assert not should_stop(history, None)
+    assert not should_stop(history, 2)
+    assert should_stop([*history, epoch(4, 0.8)], 2)
+    assert not should_stop([*history, epoch(4, 0.9)], 2)
+    assert not should_stop([], 1)
 
 
 class TestResume:
@@ -235,7 +236,7 @@ class TestResume:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run = Run(tmp_path / "run")
-        monkeypatch.setattr("training.recipe._evaluate", lambda *_: pytest.exit)
+        monkeypatch.setattr("training.recipe._judge_epoch", lambda: None)
         with pytest.raises(TypeError):
             fine_tune(config(tmp_path, save_every_steps=1), SilentReporter())
         assert run.state.exists()  # so the directory stays

@@ -1,0 +1,122 @@
+"""What a run begins with: the model, its optimizer, and which layer trains when."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torchvision.models import VGG
+
+from models.freezing import FineTuner, layers, parameter_groups, trainable_layers
+from models.vgg19 import build, initialise_from_data
+from training.augment import BatchMixing
+from training.engine import Objective, Trainer, make_optimizer, optimizer_group, schedule_factor
+from training.job import Job
+from training.layer_table import LayerRow
+from training.sampling import balanced_class_weights, derive_seed
+
+# Enough for the variance estimate of `initialise_from_data`.
+_INITIALISATION_IMAGES = 64
+
+
+def set_up(job: Job) -> tuple[Trainer, list[LayerRow]]:
+    """The model with its optimizer, ready for the first epoch, and which layer trains how."""
+    config, data = job.config, job.data
+    torch.manual_seed(config.seed)
+    model = build(config.weights, len(data.labels), dropout=config.dropout)
+    model.to(job.accelerator.device)
+    if job.accelerator.device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+    if config.weights == "none":
+        _initialise(model, job)
+    # Each process draws its own dropout masks; the weights above are the same in all.
+    torch.manual_seed(derive_seed(config.seed, "dropout", job.accelerator.process_index))
+    tuner = FineTuner(model)
+    tuner.set_trainable(trainable_in(job, epoch=1))
+    train = job.dataset("train")
+    weights = (
+        balanced_class_weights(train.targets, len(data.labels)).to(job.accelerator.device)
+        if config.class_weights == "balanced"
+        else None
+    )
+    steps = config.epochs * len(job.epoch_batches(1))
+    trainer = Trainer(
+        job.accelerator,
+        tuner,
+        job.normalize(),
+        make_optimizer(
+            parameter_groups(model, trainable_in(job, epoch=1), job.learning_rates()),
+            config.optimizer,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            device=job.accelerator.device,
+        ),
+        objective=Objective(config.label_smoothing, weights),
+        factor=partial(
+            schedule_factor,
+            total_steps=steps,
+            warmup_steps=round(steps * config.warmup_fraction),
+            kind=config.schedule,
+        ),
+        mix=BatchMixing(len(data.labels), mixup=config.mixup, cutmix=config.cutmix),
+        clip_norm=config.clip_norm,
+        ema_decay=config.ema_decay,
+        micro_batch_size=config.micro_batch_size,
+        auto_batch=config.auto_batch,
+        compile_model=config.compile,
+        names=job.file_name,
+    )
+    return trainer, _layer_rows(model, job)
+
+
+def thaw(trainer: Trainer, job: Job, epoch: int) -> None:
+    """Let the layers train that are to train in this epoch, and tell which are new."""
+    wanted = trainable_in(job, epoch)
+    present = {group["name"] for group in trainer.optimizer.param_groups}
+    rates = job.learning_rates()
+    new = parameter_groups(trainer.model.model, wanted - present, rates)
+    if not new:
+        return
+    trainer.model.set_trainable(wanted)
+    for group in new:
+        trainer.optimizer.add_param_group(optimizer_group(group))
+    trainer.prepare()
+    job.reporter.say(f"epoch {epoch}: thawed {', '.join(group.name for group in new)}")
+
+
+def trainable_in(job: Job, epoch: int) -> set[str]:
+    config = job.config
+    return trainable_layers(
+        config.strategy,
+        job.layer_names,
+        epoch=epoch,
+        thaw_epochs=config.thaw_epochs or (),
+        unfreeze=config.unfreeze,
+    )
+
+
+def _layer_rows(model: VGG, job: Job) -> list[LayerRow]:
+    """Every layer with its size, its rate, and the epoch from which it trains (None: never)."""
+    rates = job.learning_rates()
+    first: dict[str, int] = {}
+    for epoch in range(job.config.epochs, 0, -1):
+        first |= dict.fromkeys(trainable_in(job, epoch), epoch)
+    return [
+        LayerRow(
+            name,
+            sum(parameter.numel() for parameter in module.parameters()),
+            first.get(name),
+            rates[name] if name in first else None,
+        )
+        for name, module in layers(model).items()
+    ]
+
+
+def _initialise(model: VGG, job: Job) -> None:
+    """`--weights none`: scale the convolutions on a sample of the training images."""
+    dataset = job.dataset("train")
+    step = max(1, len(dataset) // _INITIALISATION_IMAGES)
+    indices = range(0, len(dataset), step)[:_INITIALISATION_IMAGES]
+    images: Tensor = torch.stack([dataset.pixels(index) for index in indices])
+    initialise_from_data(model, job.normalize()(images.to(job.accelerator.device)))
