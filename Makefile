@@ -8,7 +8,7 @@ PROTO := serving/proto/open_inference
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup demo test check format proto proto-check lock clean
+.PHONY: help setup demo test check format bench-finetune proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -39,6 +39,10 @@ format: setup  ## format the code and repair what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, about 2 hours
+	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
+	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64
+
 proto: setup  ## generate the gRPC code from the .proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO).proto
 
@@ -49,7 +53,7 @@ proto-check: setup
 	  cmp "$$out/$$file" $$file || { echo "$$file is not what the .proto gives; run make proto"; exit 1; }; done
 
 lock:  ## pin every dependency again, needs uv
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra dev --extra bench --generate-hashes -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra dev --generate-hashes -o requirements.lock
 
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from models.errors import ImageError
 from models.spec import Preprocessing
@@ -22,6 +22,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 # Pillow's own threshold for a decompression bomb: 1 GiB at 3 bytes a pixel, divided by 4.
 MAX_PIXELS = 89_478_485
+
+# libjpeg decodes large JPEGs straight to a half, a quarter or an eighth of their size, by dropping
+# frequencies. The shorter side never gets below this many times its final length, so that the
+# antialiased resize still has the detail that it averages.
+_REDUCED_DECODE_MARGIN = 2
+
+# EXIF orientations that swap width and height.
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 # Longer images than this, in units of their shorter side, are not resized whole.
 _MAX_ASPECT_RATIO = 8
@@ -52,8 +60,11 @@ def load_image(
     try:
         with Image.open(_open(source), formats=FORMATS) as image:
             _check_pixels(image, max_pixels)
-            rgb = to_rgb(image)
-            return resize_and_crop(rgb, preprocessing)
+            size = image.size[::-1] if _is_on_its_side(image) else image.size
+            # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
+            enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size
+            image.draft(None, (enough, enough))
+            return resize_and_crop(to_rgb(image), preprocessing, size)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -90,18 +101,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def resize_and_crop(
+    image: Image.Image, preprocessing: Preprocessing, original: tuple[int, int]
+) -> NDArray[np.uint8]:
     """Resize the shorter side and crop the centre, as torchvision's ImageClassification does.
 
     Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
     `_center_crop_compute_crop_anchor`).
 
+    Args:
+        original: width and height before any reduced decode, which rounds them.
+
     Returns:
         uint8[S, S, 3].
     """
     size, short = preprocessing.image_size, preprocessing.resize_size
-    long = int(short * max(image.size) / min(image.size))
-    resized = (short, long) if image.width <= image.height else (long, short)
+    long = int(short * max(original) / min(original))
+    resized = (short, long) if original[0] <= original[1] else (long, short)
     left, top = (round((length - size) / 2.0) for length in resized)
     box = (left, top, left + size, top + size)
     if long <= _MAX_ASPECT_RATIO * short:
@@ -144,6 +160,13 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
             f"the image has {image.width} x {image.height} = {pixels:,} pixels, "
             f"the limit is {max_pixels:,}; scale it down"
         )
+
+
+def _is_on_its_side(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    except Exception:  # a damaged EXIF block, see `_upright`
+        return False
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -163,7 +163,7 @@ class FeatureFile:
         content = np.ascontiguousarray(features).tobytes()
         offset = block * self.key.block_size * self.key.bytes_per_image
         _write_all(self._data, content, offset)
-        os.write(self._journal, f"{block} {hashlib.sha256(content).hexdigest()}\n".encode())
+        self._record(block, hashlib.sha256(content).hexdigest())
         self._release(block)
 
     def array(self) -> NDArray[np.generic]:
@@ -178,18 +178,17 @@ class FeatureFile:
     def _release(self, block: int) -> None:
         fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, block)
 
+    def _record(self, block: int, digest: str) -> None:
+        # The line before may have been cut off.
+        os.write(self._journal, f"\n{block} {digest}\n".encode())
+
     def _read_journal(self) -> None:
         """Take in the whole lines that were added since; a line that a crash cut off is none."""
         size = os.fstat(self._journal).st_size
         added = os.pread(self._journal, size - self._read_to, self._read_to)
         whole = added[: added.rfind(b"\n") + 1]
         self._read_to += len(whole)
-        for line in whole.decode("ascii", "replace").splitlines():
-            number, _, digest = line.partition(" ")
-            if number.isdigit() and digest == _STRUCK_OUT:
-                self._recorded.pop(int(number), None)
-            elif number.isdigit() and len(digest) == 64:
-                self._recorded[int(number)] = digest
+        _take_in(self._recorded, whole)
 
     def _strike_out_damaged(self) -> None:
         """Read every recorded block; those that their checksum doesn't match are to be redone."""
@@ -199,7 +198,7 @@ class FeatureFile:
             size = self.key.bytes_per_image
             content = os.pread(self._data, len(images) * size, images.start * size)
             if hashlib.sha256(content).hexdigest() != expected:
-                os.write(self._journal, f"{block} {_STRUCK_OUT}\n".encode())
+                self._record(block, _STRUCK_OUT)
 
 
 @dataclass(frozen=True)
@@ -270,6 +269,16 @@ def make_room(root: Path, wanted: Mapping[str, int], limit: int) -> bool:
     return True
 
 
+def _take_in(recorded: dict[int, str], lines: bytes) -> None:
+    """Add the journal's lines; what is no such line is passed over."""
+    for line in lines.decode("ascii", "replace").splitlines():
+        number, _, digest = line.partition(" ")
+        if number.isdigit() and digest == _STRUCK_OUT:
+            recorded.pop(int(number), None)
+        elif number.isdigit() and len(digest) == 64:
+            recorded[int(number)] = digest
+
+
 def _write_all(descriptor: int, content: bytes, offset: int) -> None:
     view = memoryview(content)
     while view:
@@ -286,18 +295,15 @@ def _entry(key_file: Path) -> Entry | None:
         key = json.loads(key_file.read_bytes())
         stat = (key_file.parent / "features.bin").stat()
         blocks = -(-key["count"] // key["block_size"])
-        lines = (key_file.parent / "blocks.txt").read_text(encoding="ascii").splitlines()
-        done: dict[str, bool] = {}
-        for line in lines:
-            number, _, digest = line.partition(" ")
-            done[number] = digest != _STRUCK_OUT
+        done: dict[int, str] = {}
+        _take_in(done, (key_file.parent / "blocks.txt").read_bytes())
         return Entry(
             path=key_file.parent,
             ingredients=key["ingredients"],
             count=key["count"],
             dtype=key["dtype"],
             size_bytes=stat.st_blocks * 512,  # a file that is not yet full has holes
-            progress=sum(done.values()) / max(blocks, 1),
+            progress=len(done) / max(blocks, 1),
             last_used=key_file.stat().st_mtime,
         )
     except (OSError, ValueError, KeyError):  # half removed, or not ours

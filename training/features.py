@@ -267,7 +267,7 @@ def _to_numpy(features: Tensor, dtype: FeatureType) -> NDArray[np.generic]:
     """Raises FeatureError where a value is beyond the type's range."""
     values = features.float().cpu().numpy()
     largest = float(np.abs(values).max())
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):
         raise FeatureError(
             f"features reach {largest:.0f}, more than {dtype} holds; use cache_dtype float32"
         )

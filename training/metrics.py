@@ -1,11 +1,15 @@
-"""Numbers that judge a classifier, from logits and true labels."""
+"""Numbers that judge a classifier, from logits and true labels.
+
+Precision, recall and F1 are read off the confusion matrix here: importing scikit-learn for them
+takes 1.5 s, as long as an epoch from stored features. A test compares them with scikit-learn's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+import torch
 from torch import Tensor, nn
 
 from training.calibration import expected_calibration_error, reliability
@@ -34,10 +38,11 @@ def classification_metrics(
     """
     predicted = logits.argmax(dim=1)
     top5 = logits.topk(min(5, len(labels)), dim=1).indices
-    classes = range(len(labels))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        targets.numpy(), predicted.numpy(), labels=classes, zero_division=0.0
-    )
+    confusion = confusion_matrix(targets, predicted, len(labels))
+    right, support = confusion.diagonal().double(), confusion.sum(dim=1)
+    precision = right / confusion.sum(dim=0).clamp_min(1)  # without a case: 0
+    recall = right / support.clamp_min(1)
+    f1 = 2 * right / (support + confusion.sum(dim=0)).clamp_min(1)
     bins = reliability(logits.softmax(dim=1), targets)
     return {
         "images": len(targets),
@@ -46,7 +51,7 @@ def classification_metrics(
         "macro_f1": float(f1[support > 0].mean()),
         "expected_calibration_error": expected_calibration_error(bins),
         "reliability": bins,
-        "confusion": confusion_matrix(targets.numpy(), predicted.numpy(), labels=classes).tolist(),
+        "confusion": confusion.tolist(),
         "per_class": {
             label: {
                 "precision": float(precision[i]),
@@ -57,3 +62,9 @@ def classification_metrics(
             for i, label in enumerate(labels)
         },
     }
+
+
+def confusion_matrix(targets: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """int64[C,C], rows: true class, columns: predicted class."""
+    pairs = targets * num_classes + predicted
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

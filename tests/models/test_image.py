@@ -11,12 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.models import VGG19_Weights
 from torchvision.transforms._presets import ImageClassification
 
 from models.errors import ImageError
-from models.image import load_image
+from models.image import load_image, to_rgb
 from models.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, default_resize_size
 
 IMAGENET = Preprocessing()
@@ -88,6 +88,74 @@ class TestEqualsTorchvision:
 
 def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return (pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def difference_to_the_full_decode(data: bytes, rule: Preprocessing) -> float:
+    """Mean absolute difference, in levels of 255, between a JPEG and its pixels as BMP."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        ImageOps.exif_transpose(image).convert("RGB").save(buffer, "BMP")
+    full = load_image(buffer.getvalue(), rule)
+    return float(np.abs(load_image(data, rule).astype(int) - full).mean())
+
+
+class TestReducedDecode:
+    @pytest.mark.parametrize("photo", [0, 1])
+    @pytest.mark.parametrize("image_size", [32, 64])
+    def test_photographs_are_within_two_levels(
+        self, photos: list[Image.Image], photo: int, image_size: int
+    ) -> None:
+        rule = Preprocessing(image_size=image_size, resize_size=default_resize_size(image_size))
+        wide = photos[photo]
+        for image in (wide, wide.transpose(Image.Transpose.ROTATE_90), wide.crop((3, 5, 630, 412))):
+            assert 0 < difference_to_the_full_decode(jpeg(image), rule) <= 2
+
+    @pytest.mark.parametrize("size", [(4000, 3000), (3001, 4003), (1540, 1027)])
+    def test_large_photographs_at_224(
+        self, photos: list[Image.Image], size: tuple[int, int]
+    ) -> None:
+        data = jpeg(photos[0].resize(size, Image.Resampling.BICUBIC))
+        assert difference_to_the_full_decode(data, IMAGENET) <= 2
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_turned_photographs(self, photos: list[Image.Image], orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = jpeg(photos[1].resize((1301, 1042), Image.Resampling.LANCZOS), exif=exif)
+        assert difference_to_the_full_decode(data, IMAGENET) <= 2
+
+    @pytest.mark.parametrize(
+        ("size", "decoded"),
+        [
+            ((4000, 3000), (1000, 750)),  # 1/4: 750 is the least that is not below 2 * 256
+            ((4096, 4096), (512, 512)),  # 1/8
+            ((1023, 2000), (1023, 2000)),  # half of it would be 511.5
+            ((1024, 2000), (512, 1000)),
+        ],
+    )
+    def test_only_what_the_resize_needs_is_decoded(
+        self, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], decoded: tuple[int, int]
+    ) -> None:
+        sizes = []
+
+        def spy(image: Image.Image) -> Image.Image:
+            sizes.append(image.size)
+            return to_rgb(image)
+
+        monkeypatch.setattr("models.image.to_rgb", spy)
+        load_image(jpeg(Image.new("RGB", size)), IMAGENET)
+        assert sizes == [decoded]
+
+    def test_grey_and_cmyk(self, photos: list[Image.Image]) -> None:
+        large = photos[0].resize((1600, 1067), Image.Resampling.LANCZOS)
+        for mode in ("L", "CMYK"):
+            assert difference_to_the_full_decode(jpeg(large.convert(mode)), IMAGENET) <= 2
 
 
 class TestModes:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.metrics import classification_metrics
 
@@ -30,6 +31,21 @@ def test_by_hand() -> None:
         {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
     )
     assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
+def test_equal_to_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(200, 7, generator=generator)
+    targets = torch.randint(0, 6, (200,), generator=generator)  # class 6 never occurs
+    metrics = classification_metrics(logits, targets, tuple("abcdefg"))
+    predicted = logits.argmax(dim=1)
+    scores = precision_recall_fscore_support(
+        targets, predicted, labels=list(range(7)), zero_division=0.0
+    )
+    for name, expected in zip(("precision", "recall", "f1", "support"), scores, strict=True):
+        ours = [row[name] for row in metrics["per_class"].values()]
+        assert ours == pytest.approx(expected.tolist()), name
+    assert metrics["confusion"] == confusion_matrix(targets, predicted).tolist()
 
 
 def test_top_five_of_many() -> None:
