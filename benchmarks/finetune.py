@@ -38,7 +38,7 @@ from models.image import load_image
 from models.spec import Preprocessing
 from models.vgg19 import Normalize, initialise_from_data
 
-TUTORIAL, COLD, WARM = "tutorial loop", "this project, cold", "this project, warm"
+TUTORIAL, COLD, WARM = "tutorial loop", "this project", "this project, warm cache"
 # Accuracies that differ this improbably were not trained for the same.
 _SIGNIFICANCE = 0.01
 _CLASSES = 10
@@ -77,7 +77,7 @@ def main() -> None:
         results = [
             result
             for number in range(options.rounds)
-            for result in run_round(Path(place), job, contestants(), number)
+            for result in run_round(Path(place), job, contestants(job.strategy), number)
         ]
     summary = summarise(results)
     report = {
@@ -101,9 +101,11 @@ def main() -> None:
     print(f"written to {output / name}.json and .png")
 
 
-def contestants() -> dict[str, str]:
+def contestants(strategy: str) -> dict[str, str]:
     """Name -> module; other tools where they are installed (extra `bench`)."""
-    modules = {TUTORIAL: "tutorial", COLD: "ours", WARM: "ours"}
+    modules = {TUTORIAL: "tutorial", COLD: "ours"}
+    if strategy != "full":  # where nothing is frozen, nothing is kept
+        modules |= {WARM: "ours"}
     modules |= {
         name: f"with_{name}" for name in ("fastai", "transformers") if find_spec(name) is not None
     }
@@ -155,8 +157,9 @@ def run_round(place: Path, job: Job, modules: dict[str, str], number: int) -> li
     """Every contestant once, beginning with another one each time; warm follows cold."""
     names = list(modules)
     names = names[number % len(names) :] + names[: number % len(names)]
-    names.remove(WARM)
-    names.insert(names.index(COLD) + 1, WARM)
+    if WARM in names:
+        names.remove(WARM)
+        names.insert(names.index(COLD) + 1, WARM)
     shutil.rmtree(place / "cache", ignore_errors=True)
     return [run(place, job, name, modules[name]) for name in names]
 

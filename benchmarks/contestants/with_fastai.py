@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
+import fastai.callback.progress  # noqa: F401  gives Learner its no_bar
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
