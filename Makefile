@@ -39,9 +39,10 @@ format: setup  ## format the code and repair what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, about 2 hours
+bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, 30 to 60 minutes
 	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
-	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64
+	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --rounds 2
+	$(BIN)/python -m benchmarks.decode
 
 proto: setup  ## generate the gRPC code from the .proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO).proto

@@ -243,7 +243,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=128, help="training images")
     parser.add_argument("--val", type=int, default=32, help="validation images")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", default="build/benchmarks", help="folder for JSON and charts")
     return parser.parse_args()
 
