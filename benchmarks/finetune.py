@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def main() -> None:
         job = prepare(Path(place), options)
         results = [
             result
-            for number in range(options.rounds)
+            for number in range(options.first_seed, options.first_seed + options.rounds)
             for result in run_round(Path(place), job, contestants(job.strategy), number)
         ]
     summary = summarise(results)
@@ -154,7 +154,11 @@ def write_weights(images: Path, path: Path, image_size: int) -> None:
 
 
 def run_round(place: Path, job: Job, modules: dict[str, str], number: int) -> list[Result]:
-    """Every contestant once, beginning with another one each time; warm follows cold."""
+    """Every contestant once, beginning with another one each time; warm follows cold.
+
+    The seed is the round's number: one run's accuracy says little of 32 images.
+    """
+    job = replace(job, seed=number)
     names = list(modules)
     names = names[number % len(names) :] + names[: number % len(names)]
     if WARM in names:
@@ -216,8 +220,11 @@ def summarise(results: list[Result]) -> list[Row]:
 
 
 def same_accuracy(first: list[Result], second: list[Result]) -> bool:
-    """Fisher's exact test on the right and wrong answers of one round each."""
-    table = [[runs[0].correct, runs[0].images - runs[0].correct] for runs in (first, second)]
+    """Fisher's exact test on the right and wrong answers of all rounds."""
+    table = [
+        [sum(run.correct for run in runs), sum(run.images - run.correct for run in runs)]
+        for runs in (first, second)
+    ]
     return bool(fisher_exact(table).pvalue >= _SIGNIFICANCE)
 
 
@@ -244,6 +251,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--val", type=int, default=32, help="validation images")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0, help="of the first round")
     parser.add_argument("--output", default="build/benchmarks", help="folder for JSON and charts")
     return parser.parse_args()
 
