@@ -40,7 +40,9 @@ class VGG19:
         """In each worker, before it accepts requests."""
         logger.parent = logging.getLogger("bentoml")  # for its handlers and level
         try:
-            self._runtime = await Runtime.start(load_settings())
+            self._runtime = await Runtime.start(
+                load_settings(), bentoml.server_context.worker_index or 1
+            )
         except UserError as error:
             logger.critical("%s", error)
             end_service()

@@ -2,9 +2,59 @@
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def cpu_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: by its affinity, and by its container's limit."""
+    affine = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, math.ceil(min(affine, _cgroup_limit())))
+
+
+def _cgroup_limit() -> float:
+    """Cores by the CPU quota of this process's control groups (version 2, then 1); inf: none.
+
+    `cpu.max` holds "quota period", both in microseconds, or "max period"; version 1 has a file for
+    each, and -1 for no quota. Source: the kernel's documentation of cgroups.
+    """
+    limits = [math.inf]
+    for line in _read(_OWN_CGROUP).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            folders = _upwards(_CGROUPS, path)
+            limits += [_quota(*_read(folder / "cpu.max").split()) for folder in folders]
+        elif "cpu" in controllers.split(","):
+            limits += [
+                _quota(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+                for folder in _upwards(_CGROUPS / "cpu", path)
+            ]
+    return min(limits)
+
+
+def _upwards(root: Path, path: str) -> list[Path]:
+    """The group's folder and those above it. In a container the path may lead out of what is
+    mounted; the root is the container's own group then."""
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    return [root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _quota(quota: str = "", period: str = "", *_: str) -> float:
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
+        return math.inf
+    return cores if cores > 0 else math.inf
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

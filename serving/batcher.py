@@ -26,34 +26,59 @@ class BatchFailed(Exception):
 class _Waiting(Generic[T, R]):
     item: T
     result: asyncio.Future[R]
+    since: float  # the loop's clock, in s
 
 
 class Batcher(Generic[T, R]):
-    """Runs `run(items) -> results` in a thread, one batch at a time.
+    """Runs `run(items) -> results` in threads, on as many items at once as have gathered.
 
     A batch starts at once when nothing runs, with all that was submitted in the same turn of the
-    event loop: at low load an item waits for nobody. While a batch runs, items gather for the
-    next. An item whose submitter has given up (cancelled or timed out) is dropped before it
-    reaches `run`. An exception of `run` fails the items of that batch only.
+    event loop: at low load an item waits for nobody. While one runs, items gather for the next,
+    which starts when the running one ends; or beside it, where `max_concurrent_batches` allows,
+    once it is full or its oldest item has waited `max_delay_s`. There is no other timer: idling
+    costs nothing.
+
+    An item whose submitter has given up (cancelled or timed out) is dropped before it reaches
+    `run`. An exception of `run` fails the items of that batch only.
 
     All methods belong to one event loop.
 
     Args:
-        run: called with 1..`max_batch_size` items; gives one result for each, in their order.
+        run: called with 1..`max_batch_size` items, from several threads if batches may run beside
+            each other; gives one result for each item, in their order.
         max_batch_size: items in a batch.
         max_queue: items that may wait for a batch.
+        max_delay_s: how long an item may wait for others while a batch runs.
+        max_concurrent_batches: batches that run beside each other.
+        on_batch: called in the event loop with (size, longest wait in s, run time in s).
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Sequence[R]], *, max_batch_size: int, max_queue: int
+        self,
+        run: Callable[[Sequence[T]], Sequence[R]],
+        *,
+        max_batch_size: int,
+        max_queue: int,
+        max_delay_s: float = 0.0,
+        max_concurrent_batches: int = 1,
+        on_batch: Callable[[int, float, float], None] = lambda size, wait, seconds: None,
     ) -> None:
         self._run = run
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
+        self._max_delay_s = max_delay_s
+        self._max_concurrent = max_concurrent_batches
+        self._on_batch = on_batch
         self._queue: deque[_Waiting[T, R]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
-        self._worker: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(max_concurrent_batches, thread_name_prefix="batch")
+        self._running: set[asyncio.Task[None]] = set()
+        self._wake_up: asyncio.Handle | None = None
         self._closed = False
+
+    @property
+    def queue_depth(self) -> int:
+        """Items that wait for a batch (given-up ones included, until they are dropped)."""
+        return len(self._queue)
 
     async def submit(self, items: Sequence[T]) -> list[R]:
         """Have items run, in one batch or several, alone or with others', and await the results.
@@ -75,9 +100,13 @@ class Batcher(Generic[T, R]):
             )
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[R]] = [loop.create_future() for _ in items]
-        self._queue.extend(map(_Waiting, items, futures))
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
+        now = loop.time()
+        self._queue.extend(_Waiting(*pair, now) for pair in zip(items, futures, strict=True))
+        if not self._running and self._wake_up is None:
+            # Not at once: what else comes in this turn of the loop goes along.
+            self._wake_up = loop.call_soon(self._start_batches)
+        elif self._running:
+            self._start_batches()
         try:
             return [await future for future in futures]
         finally:
@@ -92,27 +121,52 @@ class Batcher(Generic[T, R]):
         Items that are not done by then fail with `ShuttingDown`.
         """
         self._closed = True
-        if self._worker is not None:
-            worker = self._worker
-            await asyncio.wait([worker], timeout=grace_s)
-            worker.cancel()
-            await asyncio.wait([worker])
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        while self._queue or self._running:
+            self._start_batches()
+            left = deadline - loop.time()
+            if left <= 0 or not self._running:
+                break
+            await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         _fail(self._queue, ShuttingDown("the service is shutting down"))
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._queue.clear()
+        for batch in list(self._running):
+            batch.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self) -> None:
-        """Run batches until nothing waits; the next `submit` starts anew: idling costs nothing."""
-        try:
-            while batch := self._next_batch():
-                await self._run_batch(batch)
-        finally:
-            self._worker = None
+    def _start_batches(self) -> None:
+        """Start what is to start now, and have the rest started when its time comes."""
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+            self._wake_up = None
+        while self._may_start() and (batch := self._next_batch()):
+            task = asyncio.get_running_loop().create_task(self._run_batch(batch))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        if self._queue and self._running and len(self._running) < self._max_concurrent:
+            due = self._queue[0].since + self._max_delay_s
+            self._wake_up = asyncio.get_running_loop().call_at(due, self._start_batches)
+
+    def _may_start(self) -> bool:
+        if not self._queue or len(self._running) >= self._max_concurrent:
+            return False
+        waited = asyncio.get_running_loop().time() - self._queue[0].since
+        full = len(self._queue) >= self._max_batch_size
+        return not self._running or full or waited >= self._max_delay_s
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._start_batches()
 
     async def _run_batch(self, batch: list[_Waiting[T, R]]) -> None:
         items = [waiting.item for waiting in batch]
         loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
-            results = await loop.run_in_executor(self._thread, self._run_checked, items)
+            results = await loop.run_in_executor(self._threads, self._run_checked, items)
         except Exception:
             logger.exception("a batch of %d failed", len(batch))
             _fail(batch, BatchFailed("the batch failed"))
@@ -120,6 +174,7 @@ class Batcher(Generic[T, R]):
             _fail(batch, ShuttingDown("the service is shutting down"))
             raise
         else:
+            self._on_batch(len(batch), started - batch[0].since, loop.time() - started)
             for waiting, result in zip(batch, results, strict=True):
                 if not waiting.result.done():
                     waiting.result.set_result(result)

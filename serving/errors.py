@@ -9,7 +9,7 @@ class RequestError(Exception):
 
 
 class BadImage(RequestError):
-    """The bytes sent are no image, or one that is too large."""
+    """The bytes sent are no image, or a damaged one."""
 
 
 class BadRequest(RequestError):
@@ -26,6 +26,26 @@ class TooLarge(RequestError):
 
 class UnknownModel(RequestError):
     """The model or version asked for isn't served here."""
+
+
+class Unauthenticated(RequestError):
+    """No key was sent, or one that isn't known."""
+
+
+class RateLimited(RequestError):
+    """This client sends too much.
+
+    Args:
+        retry_after_s: when it may try again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Conflict(RequestError):
+    """What is asked for can't be done in the state that the service is in."""
 
 
 class Overloaded(RequestError):

@@ -8,15 +8,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import onnxruntime as ort
 
 from models import store
-from models.bundle import Bundle
 from models.machine import cpu_count
 from serving import __version__
 from serving.batcher import Batcher
 from serving.classifier import Classifier, ImageBatcher, Limits
 from serving.grpc_server import InferenceServicer, check_port, start_server
-from serving.session import Session, check_device
+from serving.providers import (
+    GpuOptions,
+    choose_providers,
+    device_for_worker,
+    gpu_count,
+    has_cuda_driver,
+)
+from serving.session import Session, SessionOptions
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,7 +36,7 @@ def check_start(settings: Settings) -> None:
         UserError: no such model, damaged files, no such device, or the gRPC port is taken.
     """
     store.open_stored(store.resolve(settings.model))
-    check_device(settings.device)
+    session_options(settings, worker_index=1)
     check_port(settings.grpc_host, settings.grpc_port)
 
 
@@ -51,7 +58,7 @@ class Runtime:
         self._grace_s = grace_s
 
     @classmethod
-    async def start(cls, settings: Settings) -> Runtime:
+    async def start(cls, settings: Settings, worker_index: int = 1) -> Runtime:
         """Load the model, replay its golden samples, warm it up, then listen on gRPC.
 
         Raises:
@@ -59,11 +66,14 @@ class Runtime:
         """
         version = store.resolve(settings.model)
         bundle = store.open_stored(version)
-        session = await asyncio.to_thread(_load, bundle, settings)
+        options = session_options(settings, worker_index)
+        session = await asyncio.to_thread(Session, bundle, options)
         batcher: ImageBatcher = Batcher(
             session.run,
             max_batch_size=settings.max_batch_size,
             max_queue=settings.max_queue_images,
+            max_delay_s=settings.max_delay_ms / 1000,
+            max_concurrent_batches=settings.max_concurrent_batches,
         )
         decoders = ThreadPoolExecutor(settings.decode_threads or cpu_count(), "decode")
         classifier = Classifier(
@@ -89,10 +99,28 @@ class Runtime:
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
 
-def _load(bundle: Bundle, settings: Settings) -> Session:
-    return Session(
-        bundle,
-        device=settings.device,
+def session_options(settings: Settings, worker_index: int) -> SessionOptions:
+    """How the settings want the model to be run, on this machine.
+
+    Args:
+        worker_index: of the BentoML worker, from 1; each takes a GPU of its own.
+
+    Raises:
+        SessionError: what was asked for can't be had here.
+    """
+    gpu = GpuOptions(
+        precision=settings.precision,
+        tensorrt=settings.tensorrt,
+        mem_limit_bytes=settings.gpu_mem_limit,
+        device_id=device_for_worker(worker_index, gpu_count()),
+        engine_cache=settings.tensorrt_cache,
+    )
+    providers = choose_providers(
+        settings.device, gpu, ort.get_available_providers(), has_cuda_driver()
+    )
+    return SessionOptions(
+        providers=providers,
+        must_run_on=providers[0][0] if settings.device == "cuda" else None,
         intra_op_threads=settings.intra_op_threads or cpu_count(),
         max_batch_size=settings.max_batch_size,
     )

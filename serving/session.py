@@ -2,76 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, GoldenSamples
-from models.errors import UserError
+from serving.providers import CPU, CUDA, TENSORRT, Provider, ProviderChoice, SessionError
 
 logger = logging.getLogger(__name__)
 
-Device = Literal["auto", "cuda", "cpu"]
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
 
-# Not run on a GPU here. HEURISTIC: the exhaustive default re-tunes cuDNN for every new shape.
-# use_tf32 off: golden samples are compared in float32, to the bundle's tolerance.
-# Source: ONNX Runtime documentation, "CUDA Execution Provider".
-CUDA_OPTIONS = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-
-
-class SessionError(UserError):
-    """The model can't be run as asked for."""
-
-
-def choose_providers(
-    device: Device, available: Sequence[str], has_driver: bool
-) -> list[tuple[str, dict[str, str]]]:
-    """Which execution providers to ask ONNX Runtime for, in order.
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a model is to be run.
 
     Args:
-        available: the providers that this ONNX Runtime was built with.
-        has_driver: NVIDIA's driver is on this machine.
-
-    Raises:
-        SessionError: `cuda`, but no CUDA provider or no driver.
+        providers: see `serving.providers.choose_providers`.
+        must_run_on: the provider without which the model isn't served; None: any.
+        intra_op_threads: threads of one batch on the CPU.
+        max_batch_size: largest batch that `Session.run` will be called with.
     """
-    if device == "cpu":
-        return [(CPU, {})]
-    if CUDA in available and has_driver:
-        return [(CUDA, CUDA_OPTIONS), (CPU, {})]
-    if device == "auto":
-        return [(CPU, {})]
-    if CUDA in available:
-        raise SessionError(
-            "VGG19_DEVICE is cuda, but NVIDIA's driver (libcuda.so.1) is not on this machine; "
-            "install it or set VGG19_DEVICE=cpu"
-        )
-    raise SessionError(
-        f"VGG19_DEVICE is cuda, but this ONNX Runtime has no {CUDA} (it has "
-        f"{', '.join(available)}); install onnxruntime-gpu or set VGG19_DEVICE=cpu"
-    )
 
-
-def check_device(device: Device) -> None:
-    """Raise SessionError if this machine lacks what `device` needs."""
-    choose_providers(device, ort.get_available_providers(), has_cuda_driver())
-
-
-def has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver library can be loaded; without it CUDA providers only log errors."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+    providers: Sequence[ProviderChoice]
+    must_run_on: Provider | None
+    intra_op_threads: int
+    max_batch_size: int
 
 
 def batch_buckets(max_batch_size: int) -> list[int]:
@@ -87,35 +48,29 @@ def batch_buckets(max_batch_size: int) -> list[int]:
 class Session:
     """A loaded model, its golden samples replayed and its batch sizes warmed.
 
-    Args:
-        bundle: the model.
-        device: `cuda` must be CUDA or fails; `auto` may fall back to the CPU, and logs it.
-        intra_op_threads: threads of one batch on the CPU.
-        max_batch_size: largest batch that `run` will be called with.
-
     Raises:
-        SessionError: the device isn't there, or the model doesn't reproduce its golden samples.
+        SessionError: the provider didn't start, or the model doesn't reproduce its golden samples.
         BundleError: the golden samples can't be read.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, device: Device, intra_op_threads: int, max_batch_size: int
-    ) -> None:
+    def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._spec = bundle.spec
-        self._session = _load(bundle, device, intra_op_threads)
+        self._session = _load(bundle, options)
         self.provider: str = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != CUDA:
+        if options.must_run_on is not None and self.provider != options.must_run_on:
             raise SessionError(
-                f"VGG19_DEVICE is cuda, but {CUDA} did not start (the reason is in the log above: "
-                "driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
+                f"VGG19_DEVICE is cuda, but {options.must_run_on} did not start (the reason is in "
+                "the log above: driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
             )
-        # Padding to a bucket saves cuDNN a re-tune; on the CPU it would only cost time.
-        self._buckets = batch_buckets(max_batch_size) if self.provider == CUDA else []
+        # Padding to a bucket saves cuDNN a re-tune, and TensorRT an engine; on the CPU it would
+        # only cost time.
+        on_gpu = self.provider in (CUDA, TENSORRT)
+        self._buckets = batch_buckets(options.max_batch_size) if on_gpu else []
         self._replay(bundle.golden())
-        self._warm_up(max_batch_size)
+        self._warm_up(options.max_batch_size)
 
     def run(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Run one batch.
+        """Run one batch. May be called from several threads at once.
 
         Args:
             images: 1..`max_batch_size` of uint8[S,S,3], RGB.
@@ -123,16 +78,17 @@ class Session:
         Returns:
             N of float32[C], each summing to 1, in the order of `images`.
         """
-        batch = np.stack(images)
-        padded = self._pad(batch)
-        feed = {self._spec.input_name: padded}
+        batch = self._padded(images)
+        feed = {self._spec.input_name: batch}
         (probabilities,) = self._session.run([self._spec.output_name], feed)
-        return list(probabilities[: len(batch)])
+        return list(probabilities[: len(images)])
 
-    def _pad(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        bucket = next((size for size in self._buckets if size >= len(batch)), len(batch))
-        missing = bucket - len(batch)
-        return np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
+    def _padded(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The images as one array, with blank ones up to the next bucket."""
+        size = next((size for size in self._buckets if size >= len(images)), len(images))
+        batch = np.zeros((size, *images[0].shape), np.uint8)
+        np.stack(images, out=batch[: len(images)])
+        return batch
 
     def _replay(self, golden: GoldenSamples) -> None:
         for image, expected in zip(golden.images, golden.probabilities, strict=True):
@@ -155,19 +111,24 @@ class Session:
             logger.info("warm-up: a batch of %d took %.3f s", batch_size, seconds)
 
 
-def _load(bundle: Bundle, device: Device, intra_op_threads: int) -> Any:
-    providers = choose_providers(device, ort.get_available_providers(), has_cuda_driver())
-    if providers[0][0] == CUDA:
+def _load(bundle: Bundle, options: SessionOptions) -> Any:
+    if options.providers[0][0] != CPU:
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = options.intra_op_threads
     try:
-        session = ort.InferenceSession(bundle.model_path, options, providers=providers)
+        session = ort.InferenceSession(
+            bundle.model_path, session_options, providers=list(options.providers)
+        )
     except Exception as error:
         logger.exception("ONNX Runtime can't load %s", bundle.model_path)
         raise SessionError(
             f"ONNX Runtime can't load {bundle.model_path}: {' '.join(str(error).split())[:200]}"
         ) from error
-    if device == "auto" and session.get_providers()[0] == CPU:
-        logger.info("no working CUDA provider: the model runs on the CPU")
+    if session.get_providers()[0] != options.providers[0][0]:
+        logger.warning(
+            "%s did not start: the model runs on %s",
+            options.providers[0][0],
+            session.get_providers()[0],
+        )
     return session

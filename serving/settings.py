@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -39,6 +40,19 @@ class Settings(BaseSettings):
         default="auto",
         description="cuda fails where CUDA doesn't work; auto takes the CPU then, and logs it",
     )
+    precision: Literal["float32", "tf32", "float16"] = Field(
+        default="float32",
+        description="on a GPU; float16 needs TensorRT; golden samples must still agree",
+    )
+    tensorrt: bool = Field(
+        default=False, description="run on TensorRT; its engines take minutes to build"
+    )
+    tensorrt_cache: Path | None = Field(
+        default=None, description="folder that keeps TensorRT's engines from start to start"
+    )
+    gpu_mem_limit: int = Field(
+        default=0, ge=0, description="bytes of ONNX Runtime's arena on a GPU; 0: no limit"
+    )
     intra_op_threads: int = Field(
         default=0, ge=0, description="threads of one batch on the CPU; 0: the cores of this process"
     )
@@ -47,6 +61,14 @@ class Settings(BaseSettings):
     )
 
     max_batch_size: int = Field(default=32, ge=1, description="images in one run of the model")
+    max_delay_ms: float = Field(
+        default=5.0,
+        ge=0,
+        description="how long an image waits for others while a batch runs and another may start",
+    )
+    max_concurrent_batches: int = Field(
+        default=1, ge=1, le=16, description="batches that run beside each other; 1: one at a time"
+    )
     max_queue_images: int = Field(
         default=256, ge=1, description="images that wait; more are refused at once"
     )

@@ -11,7 +11,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from serving.session import has_cuda_driver
+from serving.providers import has_cuda_driver
 from tests.helpers import write_tiny_bundle
 
 

@@ -232,7 +232,7 @@ class TestStartsThatFail:
         self.check(tmp_path / "home", "model.onnx does not match its manifest")
 
     def test_cuda_without_cuda(self, tiny_home: Path) -> None:
-        from serving.session import has_cuda_driver
+        from serving.providers import has_cuda_driver
 
         if has_cuda_driver():
             pytest.skip("this machine has CUDA")

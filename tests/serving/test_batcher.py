@@ -139,6 +139,92 @@ async def test_a_run_that_loses_a_result_fails_rather_than_shifts_answers() -> N
     await batcher.close(grace_s=5)
 
 
+class TestBesideEachOther:
+    """Two batches at once, for sessions that can: a GPU copies while it computes."""
+
+    @pytest.fixture
+    async def batcher(self, run: Recorder) -> AsyncIterator[Batcher[int, int]]:
+        batcher = Batcher(
+            run, max_batch_size=4, max_queue=20, max_delay_s=3600, max_concurrent_batches=2
+        )
+        yield batcher
+        run.gate.set()
+        await batcher.close(grace_s=5)
+
+    async def test_a_full_batch_starts_beside_the_running_one(
+        self, run: Recorder, batcher: Batcher[int, int]
+    ) -> None:
+        first = await run.hold(batcher)
+        tasks = [asyncio.create_task(batcher.submit([i])) for i in (1, 2, 3)]
+        await asyncio.sleep(0.02)
+        assert run.batches == [[0]]  # neither full nor old
+        run.started.clear()
+        tasks.append(asyncio.create_task(batcher.submit([4])))
+        await asyncio.to_thread(run.started.wait, 30)
+        assert run.batches == [[0], [1, 2, 3, 4]]
+        tasks += [asyncio.create_task(batcher.submit([i] * 4)) for i in (5, 6)]
+        await asyncio.sleep(0.02)
+        assert len(run.batches) == 2  # not a third
+        run.gate.set()
+        assert await first == [0]
+        assert [await task for task in tasks] == [
+            [1], [4], [9], [16], [25] * 4, [36] * 4,
+        ]  # fmt: skip
+
+    async def test_so_does_one_whose_oldest_has_waited_long_enough(self, run: Recorder) -> None:
+        batcher = Batcher(
+            run, max_batch_size=4, max_queue=20, max_delay_s=0.05, max_concurrent_batches=2
+        )
+        first = await run.hold(batcher)
+        run.started.clear()
+        second = asyncio.create_task(batcher.submit([1]))
+        await asyncio.sleep(0)
+        third = asyncio.create_task(batcher.submit([2]))
+        assert await asyncio.to_thread(run.started.wait, 30)
+        assert run.batches == [[0], [1, 2]]
+        run.gate.set()
+        assert [await task for task in (first, second, third)] == [[0], [1], [4]]
+        await batcher.close(grace_s=5)
+
+    async def test_what_waits_starts_when_nothing_runs_any_more(
+        self, run: Recorder, batcher: Batcher[int, int]
+    ) -> None:
+        first = await run.hold(batcher)
+        second = asyncio.create_task(batcher.submit([1]))
+        await asyncio.sleep(0)
+        run.gate.set()  # long before the delay of an hour
+        assert [await first, await second] == [[0], [1]]
+
+    async def test_a_drain_runs_everything(self, run: Recorder, batcher: Batcher[int, int]) -> None:
+        first = await run.hold(batcher)
+        rest = asyncio.create_task(batcher.submit(range(14)))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.close(grace_s=30))
+        await asyncio.sleep(0)
+        run.gate.set()
+        await closing
+        assert await first == [0]
+        assert await rest == [i * i for i in range(14)]
+
+
+async def test_sizes_waits_and_run_times_are_told(run: Recorder) -> None:
+    told: list[tuple[int, float, float]] = []
+    batcher = Batcher(
+        run, max_batch_size=4, max_queue=10, on_batch=lambda *values: told.append(values)
+    )
+    first = await run.hold(batcher)
+    rest = asyncio.create_task(batcher.submit([1, 2]))
+    await asyncio.sleep(0.05)
+    assert batcher.queue_depth == 2
+    run.gate.set()
+    await asyncio.gather(first, rest)
+    assert [size for size, _, _ in told] == [1, 2]
+    assert told[0][2] >= 0.05  # it ran while it was held
+    assert told[1][1] >= 0.05  # while the others waited
+    assert batcher.queue_depth == 0
+    await batcher.close(grace_s=5)
+
+
 class TestClose:
     async def test_finishes_what_was_accepted_and_refuses_the_rest(
         self, run: Recorder, batcher: Batcher[int, int]

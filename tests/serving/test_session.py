@@ -8,23 +8,16 @@ import onnxruntime as ort
 import pytest
 
 from models.bundle import GOLDEN_FILE, GoldenSamples, open_bundle, read_manifest, seal
-from serving.session import (
-    CPU,
-    CUDA,
-    CUDA_OPTIONS,
-    Session,
-    SessionError,
-    batch_buckets,
-    choose_providers,
-)
+from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
+from serving.session import Session, SessionOptions, batch_buckets
 from tests.helpers import coloured_pixels, tiny_probabilities
-
-GPU_BUILD, CPU_BUILD = [CUDA, CPU], [CPU]
 
 
 def load(bundle: Path, **changes: Any) -> Session:
-    options: dict[str, Any] = {"device": "cpu", "intra_op_threads": 1, "max_batch_size": 8}
-    return Session(open_bundle(bundle), **(options | changes))
+    options: dict[str, Any] = {
+        "providers": [(CPU, {})], "must_run_on": None, "intra_op_threads": 1, "max_batch_size": 8
+    }  # fmt: skip
+    return Session(open_bundle(bundle), SessionOptions(**(options | changes)))
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
@@ -35,42 +28,34 @@ def test_run_answers_in_order(tiny_bundle: Path, size: int) -> None:
     np.testing.assert_allclose(rows, tiny_probabilities(pixels), atol=1e-6)
 
 
-class TestProviders:
-    """Decisions only: no CUDA was run here."""
-
-    @pytest.mark.parametrize("device", ["cuda", "auto"])
-    def test_cuda_first_where_it_is(self, device: Any) -> None:
-        providers = choose_providers(device, GPU_BUILD, has_driver=True)
-        assert providers == [(CUDA, CUDA_OPTIONS), (CPU, {})]
-        assert CUDA_OPTIONS["cudnn_conv_algo_search"] == "HEURISTIC"
-
-    @pytest.mark.parametrize(
-        ("available", "has_driver"), [(GPU_BUILD, False), (CPU_BUILD, True), (CPU_BUILD, False)]
+def test_a_silent_fall_back_of_onnx_runtime_is_an_error_where_cuda_is_a_must(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime only logs when CUDA fails to start, and goes on with the CPU."""
+    real = ort.InferenceSession
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda path, options, providers: real(path, providers=[CPU])
     )
-    def test_without_it_auto_takes_the_cpu_and_cuda_fails(
-        self, available: list[str], has_driver: bool
-    ) -> None:
-        assert choose_providers("auto", available, has_driver) == [(CPU, {})]
-        with pytest.raises(SessionError, match="VGG19_DEVICE is cuda"):
-            choose_providers("cuda", available, has_driver)
+    wanted = [(CUDA, {"device_id": "0"}), (CPU, {})]
+    with pytest.raises(SessionError, match="CUDAExecutionProvider did not start"):
+        load(tiny_bundle, providers=wanted, must_run_on=CUDA)
+    assert load(tiny_bundle, providers=wanted).provider == CPU
 
-    def test_cpu_is_cpu_even_with_a_gpu(self) -> None:
-        assert choose_providers("cpu", GPU_BUILD, has_driver=True) == [(CPU, {})]
 
-    def test_a_silent_fall_back_of_onnx_runtime_is_an_error_for_cuda(
-        self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """ONNX Runtime only logs when CUDA fails to start, and goes on with the CPU."""
-        real = ort.InferenceSession
-        monkeypatch.setattr("serving.session.has_cuda_driver", lambda: True)
-        monkeypatch.setattr(ort, "get_available_providers", lambda: GPU_BUILD)
-        monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-        monkeypatch.setattr(
-            ort, "InferenceSession", lambda path, options, providers: real(path, providers=[CPU])
-        )
-        with pytest.raises(SessionError, match="CUDAExecutionProvider did not start"):
-            load(tiny_bundle, device="cuda")
-        assert load(tiny_bundle, device="auto").provider == CPU
+def test_providers_and_threads_reach_onnx_runtime(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    real = ort.InferenceSession
+
+    def spy(path: Path, options: Any, providers: Any) -> Any:
+        seen.update(threads=options.intra_op_num_threads, providers=providers)
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    load(tiny_bundle, intra_op_threads=3)
+    assert seen == {"threads": 3, "providers": [(CPU, {})]}
 
 
 class TestBuckets:
@@ -132,4 +117,9 @@ def test_a_graph_that_cannot_be_loaded(tiny_bundle: Path) -> None:
 
 @pytest.mark.gpu
 def test_cuda_reproduces_the_golden_samples(tiny_bundle: Path) -> None:
-    assert load(tiny_bundle, device="cuda").provider == CUDA
+    assert (
+        load(
+            tiny_bundle, providers=[(CUDA, cuda_options(GpuOptions())), (CPU, {})], must_run_on=CUDA
+        ).provider
+        == CUDA
+    )

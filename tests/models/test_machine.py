@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models import machine
+from models.machine import cpu_count
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 16 cores whose control groups a test writes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "self")
+    return tmp_path
+
+
+def group(host: Path, path: str, **files: str) -> None:
+    folder = host / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("cpu_", "cpu.")).write_text(content + "\n")
+
+
+def test_without_control_groups_the_affinity_counts(host: Path) -> None:
+    assert cpu_count() == 16
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("400000 100000", 4), ("150000 100000", 2), ("20000 100000", 1), ("max 100000", 16)],
+)
+def test_version_2(host: Path, quota: str, cores: int) -> None:
+    (host / "self").write_text("0::/\n")
+    group(host, "", cpu_max=quota)
+    assert cpu_count() == cores
+
+
+def test_version_2_a_parents_limit_holds_for_its_children(host: Path) -> None:
+    (host / "self").write_text("0::/pods/one/main\n")
+    group(host, "pods/one/main", cpu_max="800000 100000")
+    group(host, "pods/one", cpu_max="300000 100000")
+    group(host, "pods", cpu_max="max 100000")
+    assert cpu_count() == 3
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("250000", 3), ("-1", 16)])
+def test_version_1(host: Path, quota: str, cores: int) -> None:
+    (host / "self").write_text("12:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n")
+    group(host, "cpu", cpu_cfs_quota_us=quota, cpu_cfs_period_us="100000")
+    assert cpu_count() == cores
+
+
+def test_rubbish_is_no_limit(host: Path) -> None:
+    (host / "self").write_text("0::/../..\n")
+    group(host, "", cpu_max="many 0")
+    assert cpu_count() == 16
+    group(host, "", cpu_max="100000 0")
+    assert cpu_count() == 16
