@@ -41,7 +41,7 @@ format: setup  ## format the code and repair what the linter can
 
 bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, 30 to 60 minutes
 	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
-	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --rounds 2
+	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
 	$(BIN)/python -m benchmarks.decode
 
 proto: setup  ## generate the gRPC code from the .proto
