@@ -57,7 +57,7 @@ class VGG19:
             await self._runtime.stop()
 
     async def __is_ready__(self) -> bool:
-        return self._runtime is not None
+        return self._runtime is not None and self._runtime.ready
 
 
 def end_service() -> NoReturn:

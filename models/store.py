@@ -124,6 +124,15 @@ def production_version() -> str | None:
         return None
 
 
+def production_token() -> tuple[int, int] | None:
+    """Changes with every promotion, also of the same version; None before the first."""
+    try:
+        stat = _production_file().stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
 def open_stored(version: str) -> Bundle:
     """Open a registered version, its files checked against its manifest."""
     return open_bundle(store_path() / MODEL_NAME / version)

@@ -1,10 +1,11 @@
-"""The core of the service: bytes -> decode -> batch -> top-k. Knows neither HTTP nor gRPC."""
+"""The core of the service: bytes -> decode -> batch -> probabilities. Knows no transport."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,8 @@ from numpy.typing import NDArray
 from models.errors import ImageError
 from models.image import load_image
 from models.spec import ModelSpec
-from serving.batcher import Batcher
-from serving.errors import BadImage, DeadlineExceeded, TooLarge
-
-ImageBatcher = Batcher[NDArray[np.uint8], NDArray[np.float32]]
+from serving.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
+from serving.pool import ModelPool, ServedModel
 
 
 @dataclass(frozen=True)
@@ -39,93 +38,146 @@ class Prediction:
     probability: float
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Of the model that gave it: for each image float32[C], or why it has none."""
+
+    model: ServedModel
+    rows: list[NDArray[np.float32] | RequestError]
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """float32[N,C].
+
+        Raises:
+            RequestError: of the first image without an answer.
+        """
+        rows = []
+        for row in self.rows:
+            if isinstance(row, RequestError):
+                raise row
+            rows.append(row)
+        return np.stack(rows)
+
+
 class Classifier:
-    """Answers requests with the one model it was given.
+    """Answers requests with the models of a pool.
 
     Args:
-        name, version: of the model, named in every reply.
-        spec: of the model.
-        batcher: runs decoded images.
+        models: see `ModelPool`.
         decoders: threads that decode; Pillow releases the GIL while it does.
         limits: of a request.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        version: str,
-        spec: ModelSpec,
-        batcher: ImageBatcher,
-        decoders: Executor,
-        limits: Limits,
-    ) -> None:
-        self.name = name
-        self.version = version
-        self.spec = spec
+    def __init__(self, models: ModelPool, decoders: Executor, limits: Limits) -> None:
+        self.models = models
         self.limits = limits
-        self._batcher = batcher
         self._decoders = decoders
 
-    async def probabilities(
-        self, images: Sequence[bytes], timeout_s: float | None = None
-    ) -> NDArray[np.float32]:
-        """Classify encoded images.
+    async def classify(
+        self, images: Sequence[bytes], *, version: str = "", timeout_s: float | None = None
+    ) -> Answer:
+        """Classify encoded images. One that can't be decoded fails alone.
 
         Args:
             images: 1..`limits.max_request_images` encoded images.
+            version: of the model; empty: the current one.
             timeout_s: the client's own time limit; the service's applies as well.
 
-        Returns:
-            float32[N,C] in the order of `images`.
+        Raises:
+            TooLarge: too many images.
+            UnknownModel: the version isn't loaded.
+            DeadlineExceeded: the answer took too long.
+            Overloaded, ShuttingDown, BatchFailed: see `Batcher.submit`.
+        """
+        self._check_count(len(images))
+        model = self._model(version)
+        with model.in_use():
+            async with _deadline(self._limit(timeout_s)):
+                rows = await self._decode_all(images, model.spec)
+                good = [row for row in rows if not isinstance(row, RequestError)]
+                results = iter(await model.batcher.submit(good) if good else [])
+        return Answer(
+            model, [row if isinstance(row, RequestError) else next(results) for row in rows]
+        )
+
+    async def classify_pixels(
+        self, pixels: NDArray[np.uint8], *, version: str = "", timeout_s: float | None = None
+    ) -> Answer:
+        """Classify images that the client has decoded and resized itself.
+
+        Args:
+            pixels: uint8[N,S,S,3], RGB, with the model's S.
 
         Raises:
-            BadImage: one of them can't be decoded; the message says which.
-            TooLarge: too many images, or too many bytes or pixels in one.
-            DeadlineExceeded: the answer took too long.
-            Overloaded, ShuttingDown: see `Batcher.submit`.
+            BadRequest: another shape. Otherwise see `classify`.
         """
-        self._check_sizes(images)
+        self._check_count(len(pixels))
+        model = self._model(version)
+        size = model.spec.preprocessing.image_size
+        if pixels.shape[1:] != (size, size, 3):
+            raise BadRequest(
+                f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
+            )
+        with model.in_use():
+            async with _deadline(self._limit(timeout_s)):
+                return Answer(model, [*await model.batcher.submit(list(pixels))])
+
+    def _model(self, version: str) -> ServedModel:
+        models = self.models
+        return models.get(models.current.name, version)
+
+    def _limit(self, timeout_s: float | None) -> float:
         limit = self.limits.request_timeout_s
-        if timeout_s is not None:
-            limit = min(limit, timeout_s)
-        try:
-            async with asyncio.timeout(limit):
-                decoded = await self._decode_all(images)
-                return np.stack(await self._batcher.submit(decoded))
-        except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {limit:g} s; try again later") from None
+        return limit if timeout_s is None else min(limit, timeout_s)
 
-    def top(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The most probable labels of one row, best first; all of them if `top_k` exceeds C."""
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        return [Prediction(self.spec.labels[i], int(i), float(probabilities[i])) for i in order]
-
-    def _check_sizes(self, images: Sequence[bytes]) -> None:
-        if len(images) > self.limits.max_request_images:
+    def _check_count(self, count: int) -> None:
+        if count > self.limits.max_request_images:
             raise TooLarge(
-                f"the request has {len(images)} images, the limit is "
+                f"the request has {count} images, the limit is "
                 f"{self.limits.max_request_images} (VGG19_MAX_REQUEST_IMAGES)"
             )
-        for index, image in enumerate(images):
-            if len(image) > self.limits.max_image_bytes:
-                raise TooLarge(
-                    f"image {index} is {len(image) / 1e6:.1f} MB, the limit is "
-                    f"{self.limits.max_image_bytes / 1e6:.1f} MB (VGG19_MAX_IMAGE_BYTES)"
-                )
 
-    async def _decode_all(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
+    async def _decode_all(
+        self, images: Sequence[bytes], spec: ModelSpec
+    ) -> list[NDArray[np.uint8] | RequestError]:
         loop = asyncio.get_running_loop()
-        decoding = [loop.run_in_executor(self._decoders, self._decode, image) for image in images]
-        results = await asyncio.gather(*decoding, return_exceptions=True)
-        decoded: list[NDArray[np.uint8]] = []
-        for index, result in enumerate(results):
-            if isinstance(result, ImageError):
-                raise BadImage(f"image {index}: {result}")
-            if isinstance(result, BaseException):
-                raise result
-            decoded.append(result)
-        return decoded
+        decoding = [
+            loop.run_in_executor(self._decoders, self._decode, index, image, spec)
+            for index, image in enumerate(images)
+        ]
+        return list(await asyncio.gather(*decoding))
 
-    def _decode(self, image: bytes) -> NDArray[np.uint8]:
-        return load_image(image, self.spec.preprocessing, max_pixels=self.limits.max_image_pixels)
+    def _decode(
+        self, index: int, image: bytes, spec: ModelSpec
+    ) -> NDArray[np.uint8] | RequestError:
+        if len(image) > self.limits.max_image_bytes:
+            return TooLarge(
+                f"image {index} is {len(image) / 1e6:.1f} MB, the limit is "
+                f"{self.limits.max_image_bytes / 1e6:.1f} MB (VGG19_MAX_IMAGE_BYTES)"
+            )
+        try:
+            return load_image(image, spec.preprocessing, max_pixels=self.limits.max_image_pixels)
+        except ImageError as error:
+            return BadImage(f"image {index}: {error}")
+
+
+def top(
+    labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int, threshold: float = 0.0
+) -> list[Prediction]:
+    """The most probable labels of one row, best first: at most `top_k`, none below `threshold`."""
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [
+        Prediction(labels[i], int(i), float(probabilities[i]))
+        for i in order
+        if probabilities[i] >= threshold
+    ]
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Turns a time limit that has passed into DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"no answer within {seconds:g} s; try again later") from None

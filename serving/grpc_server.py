@@ -12,15 +12,18 @@ import grpc
 
 from models.errors import UserError
 from serving import open_inference
-from serving.classifier import Classifier
+from serving.classifier import Answer, Classifier
 from serving.errors import (
     BadImage,
     BadRequest,
+    Conflict,
     DeadlineExceeded,
     Overloaded,
+    RateLimited,
     RequestError,
     ShuttingDown,
     TooLarge,
+    Unauthenticated,
     UnknownModel,
 )
 from serving.proto import open_inference_pb2 as pb
@@ -36,6 +39,9 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
     BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
     TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -69,7 +75,11 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
-        return pb.ModelReadyResponse(ready=self._serves(request.name, request.version))
+        try:
+            self._classifier.models.get(request.name, request.version)
+        except UnknownModel:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
@@ -80,33 +90,25 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         async with _errors_as_status(context):
-            self._check(request.name, request.version)
-            classifier = self._classifier
-            return open_inference.model_metadata(
-                classifier.name, classifier.version, len(classifier.spec.labels)
-            )
+            models = self._classifier.models
+            model = models.get(request.name, request.version)
+            return open_inference.model_metadata(model.name, models.versions, model.spec)
 
     async def ModelInfer(  # noqa: N802
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         async with _errors_as_status(context):
-            self._check(request.model_name, request.model_version)
+            self._classifier.models.get(request.model_name, request.model_version)
             outputs = open_inference.requested_outputs(request)
-            images = open_inference.read_images(request)
-            classifier = self._classifier
-            rows = await classifier.probabilities(images, context.time_remaining())
-            labels = [classifier.spec.labels[i] for i in rows.argmax(axis=1)]
-            return open_inference.infer_response(request, classifier.version, outputs, rows, labels)
+            answer = await self._classify(request, context.time_remaining())
+            return open_inference.infer_response(request, answer, outputs)
 
-    def _serves(self, name: str, version: str) -> bool:
-        return name == self._classifier.name and version in ("", self._classifier.version)
-
-    def _check(self, name: str, version: str) -> None:
-        if not self._serves(name, version):
-            raise UnknownModel(
-                f"model '{name[:50]}' version '{version[:50]}' is not served here; "
-                f"'{self._classifier.name}' version '{self._classifier.version}' is"
-            )
+    async def _classify(self, request: pb.ModelInferRequest, timeout_s: float | None) -> Answer:
+        images = open_inference.read_input(request)
+        version = request.model_version
+        if isinstance(images, list):
+            return await self._classifier.classify(images, version=version, timeout_s=timeout_s)
+        return await self._classifier.classify_pixels(images, version=version, timeout_s=timeout_s)
 
 
 def check_port(host: str, port: int) -> None:

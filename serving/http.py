@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,23 +16,28 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope
 
-from serving.classifier import Classifier
+from serving.classifier import Classifier, top
 from serving.errors import (
     BadImage,
     BadRequest,
+    Conflict,
     DeadlineExceeded,
     Overloaded,
+    RateLimited,
     RequestError,
     ShuttingDown,
     TooLarge,
+    Unauthenticated,
     UnknownModel,
     UnsupportedMedia,
 )
+from serving.providers import CPU
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOP_K = 5
 _IMAGE_FIELD = "image"
+_TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
 _STATUS: dict[type[RequestError], HTTPStatus] = {
     BadImage: HTTPStatus.BAD_REQUEST,
@@ -39,6 +45,9 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnknownModel: HTTPStatus.NOT_FOUND,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Conflict: HTTPStatus.CONFLICT,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
@@ -48,7 +57,11 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
 def create_app() -> Starlette:
     """The HTTP application; `app.state.classifier` is set when the model is loaded."""
     return Starlette(
-        routes=[Route("/classify", classify, methods=["POST"])],
+        routes=[
+            Route("/classify", classify, methods=["POST"]),
+            Route("/model", model),
+            Route("/labels", labels),
+        ],
         exception_handlers={
             RequestError: _on_request_error,
             HTTPException: _on_http_exception,
@@ -59,27 +72,60 @@ def create_app() -> Starlette:
 
 
 async def classify(request: Request) -> Response:
-    """`POST /classify?top_k=5`: one raw `image/*` body, or multipart with `image` parts."""
+    """`POST /classify?top_k=5&threshold=0`: a raw `image/*` body, or multipart with `image` parts.
+
+    One bad image of several has its `error` in its place; the request fails where all are bad.
+    """
     classifier: Classifier = request.app.state.classifier
-    top_k = _top_k(request)
+    top_k, threshold, timeout_s = _top_k(request), _threshold(request), _timeout_s(request)
     names, images = await _read_images(request, classifier)
-    rows = await classifier.probabilities(images)
+    answer = await classifier.classify(images, timeout_s=timeout_s)
+    if all(isinstance(row, RequestError) for row in answer.rows):
+        answer.probabilities()  # raises the first one
+    labels = answer.model.spec.labels
     return JSONResponse(
         {
-            "model_name": classifier.name,
-            "model_version": classifier.version,
+            "model_name": answer.model.name,
+            "model_version": answer.model.version,
             "images": [
-                {
+                {"filename": name, "error": str(row)}
+                if isinstance(row, RequestError)
+                else {
                     "filename": name,
                     "predictions": [
                         {"label": p.label, "index": p.index, "probability": p.probability}
-                        for p in classifier.top(row, top_k)
+                        for p in top(labels, row, top_k, threshold)
                     ],
                 }
-                for name, row in zip(names, rows, strict=True)
+                for name, row in zip(names, answer.rows, strict=True)
             ],
         }
     )
+
+
+async def model(request: Request) -> Response:
+    """`GET /model`: what is served, and whether a later one couldn't be."""
+    classifier: Classifier = request.app.state.classifier
+    served, failed = classifier.models.current, classifier.models.failed
+    on_gpu = served.provider != CPU
+    return JSONResponse(
+        {
+            "name": served.name,
+            "version": served.version,
+            "loaded_versions": classifier.models.versions,
+            "failed_load": failed and {"version": failed.wanted.version, "reason": failed.reason},
+            "device": "gpu" if on_gpu else "cpu",
+            "provider": served.provider,
+            "spec": served.spec.model_dump(mode="json"),
+            "metrics": served.metrics,
+        }
+    )
+
+
+async def labels(request: Request) -> Response:
+    """`GET /labels`: the classes, in the order of the model's output."""
+    classifier: Classifier = request.app.state.classifier
+    return JSONResponse({"labels": classifier.models.current.spec.labels})
 
 
 def _top_k(request: Request) -> int:
@@ -87,6 +133,32 @@ def _top_k(request: Request) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) < 1:
         raise BadRequest(f"top_k is '{value[:20]}', it must be a whole number from 1")
     return int(value)
+
+
+def _threshold(request: Request) -> float:
+    value = request.query_params.get("threshold", "0")
+    number = _number(value)
+    if not 0 <= number <= 1:  # NaN fails, too
+        raise BadRequest(f"threshold is '{value[:20]}', it must be a probability, 0 to 1")
+    return number
+
+
+def _timeout_s(request: Request) -> float | None:
+    """The client's own time limit: `X-Request-Timeout-Ms`."""
+    value = request.headers.get(_TIMEOUT_HEADER)
+    if value is None:
+        return None
+    milliseconds = _number(value)
+    if not 0 < milliseconds < math.inf:
+        raise BadRequest(f"{_TIMEOUT_HEADER} is '{value[:20]}', it must be a number above 0")
+    return milliseconds / 1000
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
 async def _read_images(
@@ -174,7 +246,13 @@ def _too_large(size: int, max_bytes: int) -> TooLarge:
 
 async def _on_request_error(_: Request, error: Exception) -> Response:
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-    headers = {"Retry-After": "1"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers = {}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     return problem(status, str(error), headers)
 
 

@@ -1,69 +1,86 @@
 """Open Inference Protocol v2: its messages <-> the classifier's bytes and arrays.
 
-One input, `image`: BYTES[N], encoded images. Two outputs: `probabilities` FP32[N,C] and
-`label` BYTES[N], the most probable one.
+One input: `image` BYTES[N], encoded images, or `pixels` UINT8[N,S,S,3], RGB, decoded and resized
+by the client. Two outputs: `probabilities` FP32[N,C] and `label` BYTES[N], the most probable one.
+By the classification extension, `probabilities` may be asked for as BYTES[N,k] of
+"probability:index:label", the most probable first (parameter `classification` of the output).
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.spec import ModelSpec
+from serving.classifier import Answer, top
 from serving.errors import BadRequest
 from serving.proto.open_inference_pb2 import (
-    InferTensorContents,
     ModelInferRequest,
     ModelInferResponse,
     ModelMetadataResponse,
 )
 
 INPUT = "image"
+PIXELS = "pixels"
 PROBABILITIES = "probabilities"
 LABEL = "label"
 PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
 
 _TensorMetadata = ModelMetadataResponse.TensorMetadata
+_InputTensor = ModelInferRequest.InferInputTensor
 _OutputTensor = ModelInferResponse.InferOutputTensor
 _LENGTH = struct.Struct("<I")
 
 
-def model_metadata(name: str, version: str, num_classes: int) -> ModelMetadataResponse:
+def model_metadata(name: str, versions: Sequence[str], spec: ModelSpec) -> ModelMetadataResponse:
+    size = spec.preprocessing.image_size
     return ModelMetadataResponse(
         name=name,
-        versions=[version],
+        versions=versions,
         platform=PLATFORM,
-        inputs=[_TensorMetadata(name=INPUT, datatype="BYTES", shape=[-1])],
+        inputs=[
+            _TensorMetadata(name=INPUT, datatype="BYTES", shape=[-1]),
+            _TensorMetadata(name=PIXELS, datatype="UINT8", shape=[-1, size, size, 3]),
+        ],
         outputs=[
-            _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, num_classes]),
+            _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(spec.labels)]),
             _TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
         ],
     )
 
 
-def read_images(request: ModelInferRequest) -> list[bytes]:
-    """The encoded images of a request.
+def read_input(request: ModelInferRequest) -> list[bytes] | NDArray[np.uint8]:
+    """The encoded images of a request, or its pixels, uint8[N,H,W,3].
 
     Raises:
-        BadRequest: not one input `image` of type BYTES, or its data doesn't fit its shape.
+        BadRequest: not one input of a known name and type, or its data doesn't fit its shape.
     """
-    if len(request.inputs) != 1 or request.inputs[0].name != INPUT:
+    if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, PIXELS):
         names = ", ".join(f"'{tensor.name[:50]}'" for tensor in request.inputs) or "none"
-        raise BadRequest(f"the inputs are {names}; there must be one, named '{INPUT}'")
+        raise BadRequest(
+            f"the inputs are {names}; there must be one, named '{INPUT}' or '{PIXELS}'"
+        )
     tensor = request.inputs[0]
+    raw = request.raw_input_contents
+    if raw and (len(raw) != 1 or tensor.HasField("contents")):
+        raise BadRequest("raw_input_contents must have one entry, and the input no contents")
+    if tensor.name == PIXELS:
+        return _read_pixels(tensor, raw[0] if raw else None)
+    return _read_images(tensor, raw[0] if raw else None)
+
+
+def _read_images(tensor: _InputTensor, raw: bytes | None) -> list[bytes]:
     if tensor.datatype != "BYTES":
         raise BadRequest(
             f"input '{INPUT}' has datatype '{tensor.datatype[:20]}', it must be BYTES: one encoded "
             "image (JPEG, PNG, ...) an element"
         )
-    if request.raw_input_contents:
-        if len(request.raw_input_contents) != 1 or tensor.HasField("contents"):
-            raise BadRequest("raw_input_contents must have one entry, and the input no contents")
-        images = list(_split_bytes(request.raw_input_contents[0]))
-    else:
-        images = list(tensor.contents.bytes_contents)
+    images = list(tensor.contents.bytes_contents if raw is None else _split_bytes(raw))
     # Compared, not multiplied: a shape can be as long as the message, of numbers as large as int64.
     if not images or list(tensor.shape[:3]) not in ([len(images)], [len(images), 1]):
         raise BadRequest(
@@ -73,56 +90,112 @@ def read_images(request: ModelInferRequest) -> list[bytes]:
     return images
 
 
-def requested_outputs(request: ModelInferRequest) -> Sequence[str]:
-    """The names of the outputs to answer with; all of them if the request names none.
+def _read_pixels(tensor: _InputTensor, raw: bytes | None) -> NDArray[np.uint8]:
+    if tensor.datatype != "UINT8":
+        raise BadRequest(f"input '{PIXELS}' has datatype '{tensor.datatype[:20]}', not UINT8")
+    shape = list(tensor.shape[:5])
+    if raw is not None:
+        values = np.frombuffer(raw, np.uint8)
+    else:
+        contents = np.array(tensor.contents.uint_contents, np.uint32)
+        if contents.size and contents.max() > 255:
+            raise BadRequest(f"input '{PIXELS}' holds {contents.max()}, pixels are 0..255")
+        values = contents.astype(np.uint8)
+    # As above: sizes are bounded before they are multiplied.
+    fits = len(shape) == 4 and all(0 < length <= values.size for length in shape)
+    if not fits or math.prod(shape) != values.size:
+        raise BadRequest(
+            f"input '{PIXELS}' has shape {shape} and {values.size} values; the shape must be "
+            "[N, S, S, 3] with N >= 1"
+        )
+    return values.reshape(shape)
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    """An output to answer with; `class_count` above 0 asks for that many classes as text."""
+
+    name: str
+    class_count: int = 0
+
+
+def requested_outputs(request: ModelInferRequest) -> list[RequestedOutput]:
+    """The outputs to answer with; all of them if the request names none.
 
     Raises:
-        BadRequest: there is no such output.
+        BadRequest: there is no such output, or it can't be had as classes.
     """
     if len(request.outputs) > 2:
         raise BadRequest(f"{len(request.outputs)} outputs are asked for, there are 2")
-    names = [output.name for output in request.outputs] or [PROBABILITIES, LABEL]
-    for name in names:
-        if name not in (PROBABILITIES, LABEL):
-            raise BadRequest(
-                f"there is no output '{name[:50]}'; there are '{PROBABILITIES}' and '{LABEL}'"
-            )
-    return names
+    if not request.outputs:
+        return [RequestedOutput(PROBABILITIES), RequestedOutput(LABEL)]
+    return [_requested_output(output) for output in request.outputs]
+
+
+def _requested_output(output: ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
+    if output.name not in (PROBABILITIES, LABEL):
+        raise BadRequest(
+            f"there is no output '{output.name[:50]}'; there are '{PROBABILITIES}' and '{LABEL}'"
+        )
+    if "classification" not in output.parameters:
+        return RequestedOutput(output.name)
+    class_count = output.parameters["classification"].int64_param
+    if output.name == LABEL or class_count < 1:
+        raise BadRequest(
+            f"{class_count} classes of '{output.name}' are asked for; there are 1 or more of "
+            f"'{PROBABILITIES}'"
+        )
+    return RequestedOutput(output.name, class_count)
 
 
 def infer_response(
-    request: ModelInferRequest,
-    version: str,
-    outputs: Sequence[str],
-    probabilities: NDArray[np.float32],
-    labels: Sequence[str],
+    request: ModelInferRequest, answer: Answer, outputs: Sequence[RequestedOutput]
 ) -> ModelInferResponse:
     """The answer, in raw contents if the request came in raw contents, else in typed ones.
 
-    Args:
-        probabilities: float32[N,C].
-        labels: the N most probable labels.
+    Raises:
+        RequestError: an image has no answer; a tensor has one for all or none.
     """
+    probabilities = answer.probabilities()
+    labels = answer.model.spec.labels
     response = ModelInferResponse(
-        model_name=request.model_name, model_version=version, id=request.id
+        model_name=answer.model.name, model_version=answer.model.version, id=request.id
     )
     raw = bool(request.raw_input_contents)
-    for name in outputs:
-        if name == PROBABILITIES:
-            tensor = _OutputTensor(name=name, datatype="FP32", shape=probabilities.shape)
-            data = probabilities.astype("<f4").tobytes() if raw else b""
-            contents = InferTensorContents(fp32_contents=() if raw else probabilities.ravel())
+    for output in outputs:
+        if output.name == LABEL:
+            words = [labels[i].encode() for i in probabilities.argmax(axis=1)]
+            _add_bytes(response, output.name, [len(words)], words, raw)
+        elif output.class_count:
+            rows = [_classes(row, labels, output.class_count) for row in probabilities]
+            words = [word for row in rows for word in row]
+            _add_bytes(response, output.name, [len(rows), len(rows[0])], words, raw)
         else:
-            encoded = [label.encode() for label in labels]
-            tensor = _OutputTensor(name=name, datatype="BYTES", shape=[len(encoded)])
-            data = b"".join(_LENGTH.pack(len(label)) + label for label in encoded) if raw else b""
-            contents = InferTensorContents(bytes_contents=() if raw else encoded)
-        if raw:
-            response.raw_output_contents.append(data)
-        else:
-            tensor.contents.CopyFrom(contents)
-        response.outputs.append(tensor)
+            tensor = _OutputTensor(name=output.name, datatype="FP32", shape=probabilities.shape)
+            if raw:
+                response.raw_output_contents.append(probabilities.astype("<f4").tobytes())
+            else:
+                tensor.contents.fp32_contents.extend(probabilities.ravel())
+            response.outputs.append(tensor)
     return response
+
+
+def _classes(row: NDArray[np.float32], labels: Sequence[str], count: int) -> list[bytes]:
+    """Triton's classification extension: "value:index:label"."""
+    return [f"{p.probability:f}:{p.index}:{p.label}".encode() for p in top(labels, row, count)]
+
+
+def _add_bytes(
+    response: ModelInferResponse, name: str, shape: Sequence[int], words: list[bytes], raw: bool
+) -> None:
+    tensor = _OutputTensor(name=name, datatype="BYTES", shape=shape)
+    if raw:
+        response.raw_output_contents.append(
+            b"".join(_LENGTH.pack(len(word)) + word for word in words)
+        )
+    else:
+        tensor.contents.bytes_contents.extend(words)
+    response.outputs.append(tensor)
 
 
 def _split_bytes(raw: bytes) -> Iterator[bytes]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import onnxruntime as ort
 
 from models import store
+from models.errors import UserError
 from models.machine import cpu_count
 from serving import __version__
 from serving.batcher import Batcher
-from serving.classifier import Classifier, ImageBatcher, Limits
+from serving.classifier import Classifier, Limits
 from serving.grpc_server import InferenceServicer, check_port, start_server
+from serving.pool import ImageBatcher, ModelPool, ServedModel, Wanted
 from serving.providers import (
     GpuOptions,
     choose_providers,
@@ -41,62 +43,106 @@ def check_start(settings: Settings) -> None:
 
 
 class Runtime:
-    """A loaded model with its batcher, its decoders and its gRPC server. Made by `start`."""
+    """The models with their decoders, the gRPC server, and the watch over what is promoted. Made by
+    `start`."""
 
     def __init__(
         self,
+        settings: Settings,
         classifier: Classifier,
-        batcher: ImageBatcher,
         decoders: ThreadPoolExecutor,
         grpc_server: grpc.aio.Server,
-        grace_s: float,
     ) -> None:
         self.classifier = classifier
-        self._batcher = batcher
+        self._settings = settings
         self._decoders = decoders
         self._grpc_server = grpc_server
-        self._grace_s = grace_s
+        self._watch = asyncio.create_task(self._follow_promotions())
+        self._stopping = False
 
     @classmethod
     async def start(cls, settings: Settings, worker_index: int = 1) -> Runtime:
         """Load the model, replay its golden samples, warm it up, then listen on gRPC.
 
+        Args:
+            worker_index: of the BentoML worker, from 1.
+
         Raises:
             UserError: what was asked for can't be served; the message says why.
         """
-        version = store.resolve(settings.model)
-        bundle = store.open_stored(version)
-        options = session_options(settings, worker_index)
-        session = await asyncio.to_thread(Session, bundle, options)
-        batcher: ImageBatcher = Batcher(
-            session.run,
-            max_batch_size=settings.max_batch_size,
-            max_queue=settings.max_queue_images,
-            max_delay_s=settings.max_delay_ms / 1000,
-            max_concurrent_batches=settings.max_concurrent_batches,
-        )
+        load = partial(load_model, settings, session_options(settings, worker_index))
+        models = ModelPool(load, grace_s=settings.shutdown_grace_s)
+        await models.follow(wanted_model(settings))
         decoders = ThreadPoolExecutor(settings.decode_threads or cpu_count(), "decode")
-        classifier = Classifier(
-            name=store.MODEL_NAME,
-            version=version,
-            spec=bundle.spec,
-            batcher=batcher,
-            decoders=decoders,
-            limits=_limits(settings),
-        )
+        classifier = Classifier(models, decoders, _limits(settings))
         servicer = InferenceServicer(classifier, __version__)
         grpc_server = await start_server(
             servicer, settings.grpc_host, settings.grpc_port, settings.max_request_bytes
         )
-        logger.info("serving %s:%s on %s", store.MODEL_NAME, version, session.provider)
-        return cls(classifier, batcher, decoders, grpc_server, settings.shutdown_grace_s)
+        return cls(settings, classifier, decoders, grpc_server)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        stale = self.classifier.models.failed is not None and not self._settings.ready_while_stale
+        return not self._stopping and not stale
 
     async def stop(self) -> None:
         """Finish what was accepted, within the grace period, and end."""
-        deadline = time.monotonic() + self._grace_s
-        await self._grpc_server.stop(self._grace_s)  # calls that still decode get their answer
-        await self._batcher.close(max(0.0, deadline - time.monotonic()))
+        self._stopping = True
+        self._watch.cancel()
+        await self._grpc_server.stop(self._settings.shutdown_grace_s)  # calls get their answer
+        await self.classifier.models.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _follow_promotions(self) -> None:
+        """Look now and then which model is promoted; a look is one small file read."""
+        told = ""
+        while True:
+            await asyncio.sleep(self._settings.watch_interval_s)
+            try:
+                wanted = await asyncio.to_thread(wanted_model, self._settings)
+                await self.classifier.models.follow(wanted)
+                told = ""
+            except (UserError, OSError) as error:  # promoted, then removed; or a store that is away
+                if str(error) != told:
+                    logger.warning("the model that is served stays: %s", error)
+                told = str(error)
+
+
+def wanted_model(settings: Settings) -> Wanted:
+    """The version that the settings name now.
+
+    Raises:
+        StoreError: nothing of that name.
+    """
+    token = store.production_token() if settings.model == store.PRODUCTION else None
+    return Wanted(store.resolve(settings.model), token)
+
+
+def load_model(settings: Settings, options: SessionOptions, version: str) -> ServedModel:
+    """Load a registered model, replay its golden samples and warm it up; takes seconds.
+
+    Raises:
+        UserError: it isn't there, is damaged, or can't be run here.
+    """
+    bundle = store.open_stored(store.resolve(version))
+    session = Session(bundle, options)
+    batcher: ImageBatcher = Batcher(
+        session.run,
+        max_batch_size=settings.max_batch_size,
+        max_queue=settings.max_queue_images,
+        max_delay_s=settings.max_delay_ms / 1000,
+        max_concurrent_batches=settings.max_concurrent_batches,
+    )
+    return ServedModel(
+        name=store.MODEL_NAME,
+        version=version,
+        spec=bundle.spec,
+        metrics=bundle.metrics(),
+        provider=session.provider,
+        batcher=batcher,
+    )
 
 
 def session_options(settings: Settings, worker_index: int) -> SessionOptions:

@@ -33,6 +33,15 @@ class Settings(BaseSettings):
 
     model: str = Field(default="production", description="production, latest, a version or a tag")
 
+    watch_interval_s: float = Field(
+        default=2.0, ge=1, description="how often to look whether another model was promoted"
+    )
+    ready_while_stale: bool = Field(
+        default=True,
+        description="answer /readyz with 200 when a promoted model can't be loaded and the one "
+        "before it goes on serving; false: with 503",
+    )
+
     grpc_host: str = Field(default="127.0.0.1", description="address of the gRPC server")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="port of the gRPC server")
 

@@ -126,7 +126,7 @@ def test_tritons_client_reads_health_and_metadata(server: Server) -> None:
     assert reply["other_ready"] is False
     assert reply["server"]["name"] == "vgg19-finetune"
     assert reply["model"]["platform"] == "onnxruntime_onnx"
-    assert [tensor["name"] for tensor in reply["model"]["inputs"]] == ["image"]
+    assert [tensor["name"] for tensor in reply["model"]["inputs"]] == ["image", "pixels"]
     assert [tensor["name"] for tensor in reply["model"]["outputs"]] == ["probabilities", "label"]
 
 

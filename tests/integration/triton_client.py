@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tritonclient.utils import InferenceServerException
 
 
 def main(address: str, mode: str, *files: str) -> Any:
+    if mode == "until":
+        return ask_until(address, Path(files[0]).read_bytes(), Path(files[1]))
     images = [Path(file).read_bytes() for file in files]
     with grpc.InferenceServerClient(address) as client:
         if mode == "metadata":
@@ -26,6 +29,16 @@ def main(address: str, mode: str, *files: str) -> Any:
             return infer(client, images)
         with ThreadPoolExecutor(len(images)) as pool:  # each image in a call of its own
             return list(pool.map(lambda image: infer(client, [image]), images))
+
+
+def ask_until(address: str, image: bytes, stop: Path) -> dict[str, int]:
+    """Ask again and again until the file `stop` appears; answers by version (errors by status)."""
+    seen: Counter[str] = Counter()
+    with grpc.InferenceServerClient(address) as client:
+        while not stop.exists():
+            reply = infer(client, [image])
+            seen[reply.get("version") or reply["status"]] += 1
+    return dict(seen)
 
 
 def infer(client: grpc.InferenceServerClient, images: list[bytes]) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.errors import StoreError
+from models.spec import ModelSpec
 from serving.batcher import Batcher
-from serving.classifier import Classifier, ImageBatcher, Limits
+from serving.classifier import Classifier, Limits
+from serving.pool import ModelPool, ServedModel, Wanted
 from tests.helpers import tiny_probabilities, tiny_spec
 
 LIMITS = Limits(
@@ -23,14 +27,16 @@ LIMITS = Limits(
 
 
 class StubModel:
-    """Answers as `tiny_probabilities` does, and can be told to fail."""
+    """Answers as `tiny_probabilities` does, and can be told to fail or to take its time."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.error: Exception | None = None
+        self.seconds = 0.0
 
     def run(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         self.batches.append(len(images))
+        time.sleep(self.seconds)
         if self.error is not None:
             raise self.error
         return list(tiny_probabilities(np.stack(images)))
@@ -41,16 +47,33 @@ def model() -> StubModel:
     return StubModel()
 
 
+def served(version: str, model: StubModel, spec: ModelSpec | None = None) -> ServedModel:
+    return ServedModel(
+        name="vgg19",
+        version=version,
+        spec=spec or tiny_spec(),
+        metrics={"held_out": {"accuracy": 0.9}},
+        provider="CPUExecutionProvider",
+        batcher=Batcher(model.run, max_batch_size=4, max_queue=16),
+    )
+
+
 @pytest.fixture
-async def classifier(model: StubModel) -> AsyncIterator[Classifier]:
-    batcher: ImageBatcher = Batcher(model.run, max_batch_size=4, max_queue=16)
+async def models(model: StubModel) -> AsyncIterator[ModelPool]:
+    """Serves version v1; any version that begins with a v can be loaded."""
+
+    def load(version: str) -> ServedModel:
+        if not version.startswith("v"):
+            raise StoreError(f"no model {version}")
+        return served(version, model)
+
+    pool = ModelPool(load, grace_s=5)
+    await pool.follow(Wanted("v1"))
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def classifier(models: ModelPool) -> Iterator[Classifier]:
     with ThreadPoolExecutor(2) as decoders:
-        yield Classifier(
-            name="vgg19",
-            version="v1",
-            spec=tiny_spec(),
-            batcher=batcher,
-            decoders=decoders,
-            limits=LIMITS,
-        )
-        await batcher.close(grace_s=5)
+        yield Classifier(models, decoders, LIMITS)

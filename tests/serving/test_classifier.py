@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.image import load_image
-from serving.classifier import Classifier
-from serving.errors import BadImage, DeadlineExceeded, TooLarge
+from serving.classifier import Classifier, top
+from serving.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
 from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
 from tests.serving.conftest import LIMITS, StubModel
 
@@ -22,36 +22,60 @@ IMAGES = [encode(pixels) for pixels in PIXELS]
 async def test_decodes_batches_and_answers_in_order(
     classifier: Classifier, model: StubModel
 ) -> None:
-    probabilities = await classifier.probabilities(IMAGES)
-    np.testing.assert_allclose(probabilities, tiny_probabilities(PIXELS), atol=1e-6)
+    answer = await classifier.classify(IMAGES)
+    assert answer.model is classifier.models.current
+    np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
     assert model.batches == [4, 4]
 
 
-async def test_one_bad_image_fails_alone(classifier: Classifier, model: StubModel) -> None:
-    images = [*IMAGES[:3], b"no image", *IMAGES[3:7]]
-    results = await asyncio.gather(
-        *(classifier.probabilities([image]) for image in images), return_exceptions=True
-    )
-    assert isinstance(results.pop(3), BadImage)
-    rows = [row for row in results if not isinstance(row, BaseException)]
-    np.testing.assert_allclose(np.concatenate(rows), tiny_probabilities(PIXELS[:7]), atol=1e-6)
+async def test_one_bad_image_of_32_fails_alone(classifier: Classifier) -> None:
+    """As requests of their own, and within requests."""
+    images = [IMAGES[i % 8] for i in range(32)]
+    images[17] = b"no image"
+    answers = await asyncio.gather(*(classifier.classify([image]) for image in images[:16]))
+    rows = [row for answer in answers for row in answer.rows]
+    for first in (16, 24):
+        rows += (await classifier.classify(images[first : first + 8])).rows
+    bad = rows.pop(17)
+    assert isinstance(bad, BadImage)
+    assert str(bad).startswith("image 1: not an image")
+    expected = tiny_probabilities(PIXELS[[i % 8 for i in range(32) if i != 17]])
+    np.testing.assert_allclose(np.stack([np.asarray(row) for row in rows]), expected, atol=1e-6)
 
 
-async def test_the_bad_image_of_a_request_is_named_and_nothing_runs(
-    classifier: Classifier, model: StubModel
-) -> None:
-    with pytest.raises(BadImage, match="^image 2: not an image"):
-        await classifier.probabilities([IMAGES[0], IMAGES[1], b"no image"])
+async def test_where_all_are_bad_nothing_runs(classifier: Classifier, model: StubModel) -> None:
+    answer = await classifier.classify([b"no image", b""])
+    with pytest.raises(BadImage, match="^image 0: not an image"):
+        answer.probabilities()
     assert model.batches == []
+
+
+async def test_pixels_are_taken_as_they_are(classifier: Classifier) -> None:
+    answer = await classifier.classify_pixels(PIXELS)
+    np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
+    with pytest.raises(BadRequest, match=r"shape \[8, 31, 32, 3\], it must be \[N, 32, 32, 3\]"):
+        await classifier.classify_pixels(PIXELS[:, 1:])
+    with pytest.raises(TooLarge, match=r"has 9 images, the limit is 8"):
+        await classifier.classify_pixels(np.concatenate([PIXELS, PIXELS[:1]]))
+
+
+async def test_versions_are_addressed(classifier: Classifier) -> None:
+    with pytest.raises(UnknownModel, match="version 'v2' is not served here; 'vgg19' is"):
+        await classifier.classify(IMAGES[:1], version="v2")
+    await classifier.models.load("v2")
+    assert (await classifier.classify(IMAGES[:1], version="v2")).model.version == "v2"
+    assert (await classifier.classify(IMAGES[:1])).model.version == "v1"
 
 
 async def test_limits_are_checked_before_decoding(classifier: Classifier) -> None:
     with pytest.raises(TooLarge, match=r"has 9 images, the limit is 8"):
-        await classifier.probabilities([b"x"] * 9)
-    with pytest.raises(TooLarge, match=r"image 1 is 0\.0 MB, .*VGG19_MAX_IMAGE_BYTES"):
-        await classifier.probabilities([b"x", b"x" * 20_001])
-    with pytest.raises(BadImage, match=r"40,401 pixels, the limit is 40,000"):
-        await classifier.probabilities([encode(np.zeros((201, 201, 3), np.uint8))])
+        await classifier.classify([b"x"] * 9)
+    large = await classifier.classify([b"x" * 20_001, encode(np.zeros((201, 201, 3), np.uint8))])
+    bytes_, pixels = large.rows
+    assert isinstance(bytes_, TooLarge)
+    assert "image 0 is 0.0 MB, the limit is 0.0 MB (VGG19_MAX_IMAGE_BYTES)" in str(bytes_)
+    assert isinstance(pixels, BadImage)
+    assert "40,401 pixels, the limit is 40,000" in str(pixels)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +97,19 @@ async def test_the_earlier_deadline_counts(
 
     monkeypatch.setattr("serving.classifier.load_image", slow)
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0(\.05)? s"):
-        await classifier.probabilities([IMAGES[0]], client_limit)
+        await classifier.classify([IMAGES[0]], timeout_s=client_limit)
     await asyncio.sleep(0.5)  # the decoding thread has come to its end
     assert model.batches == []  # and its image was dropped before it reached the model
 
 
-async def test_top_k(classifier: Classifier) -> None:
+def test_top_k_and_threshold() -> None:
+    labels = tiny_spec().labels
     row = np.array([0.2, 0.5, 0.3], np.float32)
-    top = classifier.top(row, 2)
-    assert [(p.label, p.index) for p in top] == [("green", 1), ("red", 2)]
-    assert [p.probability for p in top] == pytest.approx([0.5, 0.3])
-    assert len(classifier.top(row, 99)) == len(tiny_spec().labels)
-    ties = classifier.top(np.array([0.4, 0.2, 0.4], np.float32), 3)
+    best = top(labels, row, 2)
+    assert [(p.label, p.index) for p in best] == [("green", 1), ("red", 2)]
+    assert [p.probability for p in best] == pytest.approx([0.5, 0.3])
+    assert len(top(labels, row, 99)) == len(labels)
+    ties = top(labels, np.array([0.4, 0.2, 0.4], np.float32), 3)
     assert [p.index for p in ties] == [0, 2, 1]
+    assert [p.index for p in top(labels, row, 3, threshold=0.25)] == [1, 2]
+    assert top(labels, row, 3, threshold=0.6) == []

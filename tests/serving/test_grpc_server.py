@@ -74,13 +74,38 @@ async def test_infer(stub: GRPCInferenceServiceStub) -> None:
     assert list(label.contents.bytes_contents)[:3] == [b"blue", b"green", b"red"]
 
 
+async def test_pixels_versions_and_classes(
+    stub: GRPCInferenceServiceStub, classifier: Classifier
+) -> None:
+    await classifier.models.load("v2")
+    assert list((await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))).versions) == [
+        "v1", "v2",
+    ]  # fmt: skip
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="pixels", datatype="UINT8", shape=[2, 32, 32, 3]
+    )
+    output = pb.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
+    output.parameters["classification"].int64_param = 2
+    reply = await stub.ModelInfer(
+        pb.ModelInferRequest(
+            model_name="vgg19", model_version="v2", inputs=[tensor], outputs=[output],
+            raw_input_contents=[PIXELS[1:3].tobytes()],
+        )
+    )  # fmt: skip
+    assert reply.model_version == "v2"
+    (classes,) = reply.outputs
+    assert (classes.datatype, list(classes.shape)) == ("BYTES", [2, 2])
+    expected = tiny_probabilities(PIXELS[1:3])
+    assert f"{expected[0].max():f}:1:green".encode() in reply.raw_output_contents[0]
+
+
 @pytest.mark.parametrize(
     ("bad", "code", "words"),
     [
         (request(b"no image"), grpc.StatusCode.INVALID_ARGUMENT, "image 0: not an image"),
         (request(), grpc.StatusCode.INVALID_ARGUMENT, "N >= 1"),
         (request(*[b"x"] * 9), grpc.StatusCode.INVALID_ARGUMENT, "the limit is 8"),
-        (request(IMAGES[0], model="a"), grpc.StatusCode.NOT_FOUND, "'vgg19' version 'v1' is"),
+        (request(IMAGES[0], model="a"), grpc.StatusCode.NOT_FOUND, "'vgg19' is, version v1"),
         (request(IMAGES[0], version="9"), grpc.StatusCode.NOT_FOUND, "version '9' is not served"),
         (request(b"x" * MAX_MESSAGE_BYTES), grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
     ],

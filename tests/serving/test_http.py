@@ -9,6 +9,7 @@ import pytest
 
 from serving.classifier import Classifier
 from serving.http import create_app
+from serving.pool import ModelPool, Wanted
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
 from tests.serving.conftest import LIMITS, StubModel
 
@@ -69,9 +70,10 @@ async def test_top_k_is_five_by_default_and_at_most_all(
     count: int,
 ) -> None:
     labels = tuple("abcdefg")
-    monkeypatch.setattr(classifier, "spec", classifier.spec.model_copy(update={"labels": labels}))
+    served = classifier.models.current
+    monkeypatch.setattr(served, "spec", served.spec.model_copy(update={"labels": labels}))
     monkeypatch.setattr(
-        classifier._batcher, "_run", lambda images: [np.full(7, 1 / 7, np.float32)] * len(images)
+        served.batcher, "_run", lambda images: [np.full(7, 1 / 7, np.float32)] * len(images)
     )
     reply = (await client.post(f"/classify{query}", content=IMAGES[0], headers=PNG)).json()
     assert len(reply["images"][0]["predictions"]) == count
@@ -83,9 +85,60 @@ async def test_a_body_that_is_no_image(client: httpx.AsyncClient, body: bytes) -
     check_problem(response, 400, "image" if body else "the body is empty")
 
 
-async def test_the_bad_one_of_several_is_named(client: httpx.AsyncClient) -> None:
+async def test_a_bad_one_of_several_fails_alone(client: httpx.AsyncClient) -> None:
     files = [("image", ("a.png", IMAGES[0])), ("image", ("b.png", b"no"))]
-    check_problem(await client.post("/classify", files=files), 400, "image 1: not an image")
+    response = await client.post("/classify", files=[*files, ("image", ("c.png", IMAGES[2]))])
+    assert response.status_code == 200
+    first, bad, third = response.json()["images"]
+    assert first["predictions"][0]["label"] == "blue"
+    assert third["predictions"][0]["label"] == "red"
+    assert bad["filename"] == "b.png"
+    assert bad["error"].startswith("image 1: not an image")
+    assert "predictions" not in bad
+    check_problem(await client.post("/classify", files=files[1:]), 400, "image 0: not an image")
+
+
+async def test_threshold(client: httpx.AsyncClient) -> None:
+    expected = sorted(tiny_probabilities(PIXELS[1:2])[0].tolist(), reverse=True)
+    between = (expected[0] + expected[1]) / 2
+    response = await client.post(f"/classify?threshold={between}", content=IMAGES[1], headers=PNG)
+    assert [p["label"] for p in response.json()["images"][0]["predictions"]] == ["green"]
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "x", ""])
+async def test_bad_threshold(client: httpx.AsyncClient, value: str) -> None:
+    response = await client.post(
+        "/classify", params={"threshold": value}, content=IMAGES[0], headers=PNG
+    )
+    check_problem(response, 422, "it must be a probability, 0 to 1")
+
+
+async def test_the_clients_own_time_limit(client: httpx.AsyncClient, model: StubModel) -> None:
+    model.seconds = 0.2
+    headers = PNG | {"X-Request-Timeout-Ms": "50"}
+    response = await client.post("/classify", content=IMAGES[0], headers=headers)
+    check_problem(response, 504, "no answer within 0.05 s")
+    for value in ("0", "-1", "nan", "inf", "soon"):
+        headers = PNG | {"X-Request-Timeout-Ms": value}
+        response = await client.post("/classify", content=IMAGES[0], headers=headers)
+        check_problem(response, 422, "it must be a number above 0")
+
+
+async def test_model_and_labels(client: httpx.AsyncClient, models: ModelPool) -> None:
+    reply = (await client.get("/model")).json()
+    assert (reply["name"], reply["version"]) == ("vgg19", "v1")
+    assert (reply["device"], reply["provider"]) == ("cpu", "CPUExecutionProvider")
+    assert reply["spec"]["preprocessing"]["image_size"] == 32
+    assert reply["metrics"] == {"held_out": {"accuracy": 0.9}}
+    assert reply["failed_load"] is None
+    assert (await client.get("/labels")).json() == {"labels": ["blue", "green", "red"]}
+
+    await models.load("v2")
+    await models.follow(Wanted("broken"))
+    reply = (await client.get("/model")).json()
+    assert reply["version"] == "v1"
+    assert reply["loaded_versions"] == ["v1", "v2"]
+    assert reply["failed_load"] == {"version": "broken", "reason": "no model broken"}
 
 
 @pytest.mark.parametrize("top_k", ["0", "-1", "1.5", "x", "", "²", "9" * 5000])
@@ -167,7 +220,7 @@ async def test_an_internal_error_shows_nothing_of_the_inside(
 async def test_a_full_queue_says_when_to_retry(
     client: httpx.AsyncClient, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifier._batcher, "_max_queue", 0)
+    monkeypatch.setattr(classifier.models.current.batcher, "_max_queue", 0)
     response = await client.post("/classify", content=IMAGES[0], headers=PNG)
     check_problem(response, 503, "the limit is 0")
     assert response.headers["retry-after"] == "1"

@@ -1,0 +1,228 @@
+"""The loaded models: the current one, and others that are addressed by their version.
+
+A new current model is loaded and warmed beside the old one and takes its place in one assignment,
+so a request is answered by the one or the other, whole. Knows no store and no transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError
+from models.spec import ModelSpec
+from serving.batcher import Batcher
+from serving.errors import Conflict, UnknownModel
+
+logger = logging.getLogger(__name__)
+
+ImageBatcher = Batcher[NDArray[np.uint8], NDArray[np.float32]]
+
+
+class ServedModel:
+    """A loaded, warmed model with its batcher.
+
+    Args:
+        metrics: what training measured, as in the bundle.
+        provider: ONNX Runtime's execution provider that it runs on.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        spec: ModelSpec,
+        metrics: dict[str, Any],
+        provider: str,
+        batcher: ImageBatcher,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.spec = spec
+        self.metrics = metrics
+        self.provider = provider
+        self.batcher = batcher
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around a request, from its decoding to its answer: `close` waits for it."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def close(self, grace_s: float) -> None:
+        """Wait for those who use it, up to `grace_s`, and end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._unused.wait()
+        except TimeoutError:
+            logger.warning("%s:%s is closed while %d use it", self.name, self.version, self._users)
+        await self.batcher.close(max(0.0, deadline - loop.time()))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The version that is to be current. `token` changes whenever somebody chooses it anew."""
+
+    version: str
+    token: object = None
+
+
+@dataclass(frozen=True)
+class FailedLoad:
+    """A version that was to become current and couldn't; the old one goes on."""
+
+    wanted: Wanted
+    reason: str
+
+
+class ModelPool:
+    """Loads, swaps and drops models. All methods belong to one event loop.
+
+    Args:
+        load: called in a thread with a version; gives the model, warmed. Raises UserError.
+        grace_s: how long a dropped model may finish what it was given.
+        on_reload: called with (version, whether it succeeded) after each change of the current one.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], ServedModel],
+        *,
+        grace_s: float,
+        on_reload: Callable[[str, bool], None] = lambda version, succeeded: None,
+    ) -> None:
+        self._load = load
+        self._grace_s = grace_s
+        self._on_reload = on_reload
+        self._loaded: dict[str, ServedModel] = {}
+        self._current: ServedModel | None = None
+        self._chosen: Wanted | None = None
+        self._asked_for: set[str] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+        self.failed: FailedLoad | None = None
+
+    @property
+    def current(self) -> ServedModel:
+        assert self._current is not None, "the pool is used before `follow`"
+        return self._current
+
+    @property
+    def versions(self) -> list[str]:
+        """Of all loaded models, the current one first."""
+        rest = sorted(version for version in self._loaded if version != self.current.version)
+        return [self.current.version, *rest]
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """A loaded model; without a version the current one.
+
+        Raises:
+            UnknownModel: another name, or a version that isn't loaded.
+        """
+        model = self._loaded.get(version or self.current.version)
+        if name != self.current.name or model is None:
+            raise UnknownModel(
+                f"model '{name[:50]}' version '{version[:50]}' is not served here; "
+                f"'{self.current.name}' is, version {', '.join(self.versions)}"
+            )
+        return model
+
+    async def follow(self, wanted: Wanted) -> None:
+        """Make `wanted` current, if it isn't and hasn't failed to before.
+
+        The first call raises what keeps the model from being loaded; later ones keep the old model
+        and note it in `failed`.
+        """
+        async with self._lock:
+            if wanted == self._chosen or (self.failed and wanted == self.failed.wanted):
+                return
+            try:
+                new = await self._loaded_model(wanted.version)
+            except UserError as error:
+                if self._current is None:
+                    raise
+                self._fail(wanted, str(error))
+                return
+            except Exception:
+                if self._current is None:
+                    raise
+                logger.exception("%s can't be loaded", wanted.version)
+                self._fail(wanted, "an internal error; see the log")
+                return
+            old, self._current, self._chosen, self.failed = self._current, new, wanted, None
+            if old is new:
+                return
+            logger.info("serving %s:%s on %s", new.name, new.version, new.provider)
+            self._on_reload(new.version, True)
+            if old is not None and old.version not in self._asked_for:
+                self._drop(old)
+
+    async def load(self, version: str) -> ServedModel:
+        """Load a version beside the current one.
+
+        Raises:
+            UserError: it can't be loaded.
+        """
+        async with self._lock:
+            model = await self._loaded_model(version)
+            self._asked_for.add(version)
+            return model
+
+    async def unload(self, version: str) -> None:
+        """Drop a version that was loaded beside the current one.
+
+        Raises:
+            UnknownModel: it isn't loaded.
+            Conflict: it is the current one.
+        """
+        async with self._lock:
+            model = self.get(self.current.name, version)
+            if model is self.current:
+                raise Conflict(
+                    f"version {model.version} is the current one; promote another one first"
+                )
+            self._asked_for.discard(version)
+            self._drop(model)
+
+    async def close(self) -> None:
+        """Finish what was accepted, within the grace period, and drop all models."""
+        for model in list(self._loaded.values()):
+            self._drop(model)
+        await asyncio.gather(*self._closing)
+
+    async def _loaded_model(self, version: str) -> ServedModel:
+        if version not in self._loaded:
+            self._loaded[version] = await asyncio.to_thread(self._load, version)
+        return self._loaded[version]
+
+    def _drop(self, model: ServedModel) -> None:
+        del self._loaded[model.version]
+        task = asyncio.get_running_loop().create_task(model.close(self._grace_s))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _fail(self, wanted: Wanted, reason: str) -> None:
+        self.failed = FailedLoad(wanted, reason)
+        logger.error(
+            "%s can't be served, %s goes on: %s", wanted.version, self.current.version, reason
+        )
+        self._on_reload(wanted.version, False)

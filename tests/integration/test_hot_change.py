@@ -1,0 +1,137 @@
+"""Another model is promoted while real clients ask on both transports the whole time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from models.bundle import GOLDEN_FILE, GoldenSamples, read_manifest, seal
+from tests.helpers import coloured_pixels, encode, run_command, write_tiny_bundle
+from tests.integration.conftest import ROOT, Server, serve
+
+PNG = {"Content-Type": "image/png"}
+IMAGE = encode(coloured_pixels(1))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good versions, of which the first is production, and one whose golden samples lie."""
+    place = tmp_path_factory.mktemp("hot")
+    home = place / "home"
+    for day in (1, 2, 3):
+        bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
+        if day == 3:
+            golden = GoldenSamples.read(bundle / GOLDEN_FILE)
+            wrong = golden.probabilities[::-1]
+            golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
+            seal(bundle, read_manifest(bundle).provenance)
+        assert (
+            run_command("vgg19", "register", str(bundle), cwd=tmp_path, home=home).returncode == 0
+        )
+        if day == 1:
+            promote(home, 1)
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Server]:
+    with serve(home, home / "server.log", VGG19_WATCH_INTERVAL_S="1") as server:
+        yield server
+
+
+def promote(home: Path, day: int) -> str:
+    (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
+    result = run_command("vgg19", "promote", f"vgg19:{version}", cwd=home, home=home)
+    assert result.returncode == 0, result.stderr
+    return version
+
+
+def served(server: Server) -> dict[str, object]:
+    reply: dict[str, object] = httpx.get(f"{server.url}/model").json()
+    return reply
+
+
+def wait_for_version(server: Server, version: str) -> None:
+    deadline = time.monotonic() + 30
+    while served(server)["version"] != version:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_not_one_request_fails_and_every_answer_names_its_version(
+    home: Path, server: Server, tmp_path: Path
+) -> None:
+    done = threading.Event()
+    (tmp_path / "image.png").write_bytes(IMAGE)
+    over_grpc = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.triton_client", f"127.0.0.1:{server.grpc_port}",
+         "until", str(tmp_path / "image.png"), str(tmp_path / "stop")],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def ask() -> Counter[tuple[int, str, str]]:
+        seen: Counter[tuple[int, str, str]] = Counter()
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                reply = client.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
+                body = reply.json()
+                label = body["images"][0]["predictions"][0]["label"]
+                seen[reply.status_code, body["model_version"], label] += 1
+        return seen
+
+    old = str(served(server)["version"])
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask) for _ in range(8)]
+        time.sleep(1)
+        new = promote(home, 2)
+        wait_for_version(server, new)
+        time.sleep(1)
+        promote(home, 1)
+        wait_for_version(server, old)
+        time.sleep(1)
+        done.set()
+        (tmp_path / "stop").touch()
+        seen = sum((client.result() for client in clients), Counter[tuple[int, str, str]]())
+    versions = json.loads(over_grpc.communicate(timeout=60)[0])
+
+    assert set(seen) == {(200, old, "green"), (200, new, "green")}
+    assert min(seen.values()) > 100
+    assert set(versions) == {old, new}
+    assert min(versions.values()) > 20
+
+
+def test_a_bad_model_leaves_the_old_one_and_is_told(home: Path, server: Server) -> None:
+    old = served(server)["version"]
+    bad = promote(home, 3)
+    deadline = time.monotonic() + 30
+    while (failed := served(server)["failed_load"]) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert isinstance(failed, dict)
+    assert failed["version"] == bad
+    assert "differs from its golden samples" in failed["reason"]
+    reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
+    assert (reply.status_code, reply.json()["model_version"]) == (200, old)
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    good = promote(home, 2)  # and the way out is open
+    wait_for_version(server, good)
+    assert served(server)["failed_load"] is None
+
+
+def test_an_idle_service_uses_next_to_no_cpu(server: Server) -> None:
+    processes = [psutil.Process(child.pid) for child in server.children()]
+    before = sum(sum(process.cpu_times()[:2]) for process in processes)
+    time.sleep(3)
+    after = sum(sum(process.cpu_times()[:2]) for process in processes)
+    assert after - before < 0.3  # of 3 s: BentoML's own timers
