@@ -36,9 +36,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             wrong = golden.probabilities[::-1]
             golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
             seal(bundle, read_manifest(bundle).provenance)
-        assert (
-            run_command("vgg19", "register", str(bundle), cwd=tmp_path, home=home).returncode == 0
-        )
+        result = run_command("vgg19", "register", str(bundle), cwd=place, home=home)
+        assert result.returncode == 0, result.stderr
         if day == 1:
             promote(home, 1)
     return home
