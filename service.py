@@ -49,7 +49,8 @@ class VGG19:
         except Exception:
             logger.critical("the service can't start", exc_info=True)
             end_service()
-        app.state.classifier = self._runtime.classifier
+        for name, value in self._runtime.http_state().items():
+            setattr(app.state, name, value)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

@@ -28,6 +28,10 @@ class UnknownModel(RequestError):
     """The model or version asked for isn't served here."""
 
 
+class NotThere(RequestError):
+    """There is no such route."""
+
+
 class Unauthenticated(RequestError):
     """No key was sent, or one that isn't known."""
 

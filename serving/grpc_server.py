@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ import grpc
 
 from models.errors import UserError
 from serving import open_inference
+from serving.access import Keys, RateLimit
 from serving.classifier import Answer, Classifier
 from serving.errors import (
     BadImage,
@@ -48,6 +49,8 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
 }
 
 
+_INTERNAL = "the server could not answer; see its log"
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
 
 
@@ -58,9 +61,20 @@ class GrpcServerError(UserError):
 class InferenceServicer(GRPCInferenceServiceServicer):
     """Answers for one classifier, which is ready when this object exists."""
 
-    def __init__(self, classifier: Classifier, server_version: str) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        server_version: str,
+        *,
+        keys: Keys,
+        rate_limit: RateLimit,
+        is_ready: Callable[[], bool],
+    ) -> None:
         self._classifier = classifier
         self._server_version = server_version
+        self._keys = keys
+        self._rate_limit = rate_limit
+        self._is_ready = is_ready
 
     async def ServerLive(  # noqa: N802
         self, request: pb.ServerLiveRequest, context: Context
@@ -70,16 +84,17 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ServerReady(  # noqa: N802
         self, request: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=True)
+        return pb.ServerReadyResponse(ready=self._is_ready())
 
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
-        try:
-            self._classifier.models.get(request.name, request.version)
-        except UnknownModel:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        async with self._answering(context):
+            try:
+                self._classifier.models.get(request.name, request.version)
+            except UnknownModel:
+                return pb.ModelReadyResponse(ready=False)
+            return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
@@ -89,7 +104,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        async with _errors_as_status(context):
+        async with self._answering(context):
             models = self._classifier.models
             model = models.get(request.name, request.version)
             return open_inference.model_metadata(model.name, models.versions, model.spec)
@@ -97,11 +112,28 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ModelInfer(  # noqa: N802
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
-        async with _errors_as_status(context):
+        async with self._answering(context):
             self._classifier.models.get(request.model_name, request.model_version)
             outputs = open_inference.requested_outputs(request)
             answer = await self._classify(request, context.time_remaining())
             return open_inference.infer_response(request, answer, outputs)
+
+    @asynccontextmanager
+    async def _answering(self, context: Context) -> AsyncIterator[None]:
+        """Around every call but the probes: who asks, how often, and errors as status codes."""
+        try:
+            metadata = dict(context.invocation_metadata() or ())
+            address = context.peer().rpartition(":")[0]  # ipv4:127.0.0.1:50000
+            self._rate_limit.check(self._keys.check(metadata.get("authorization")) or address)
+            yield
+        except RequestError as error:
+            code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+            await context.abort(code, str(error))
+        except Exception:
+            logger.exception("an RPC failed")
+            await context.abort(
+                grpc.StatusCode.INTERNAL, "the server could not answer; see its log"
+            )
 
     async def _classify(self, request: pb.ModelInferRequest, timeout_s: float | None) -> Answer:
         images = open_inference.read_input(request)
@@ -150,15 +182,3 @@ def _cannot_listen(host: str, port: int, reason: str) -> GrpcServerError:
     return GrpcServerError(
         f"gRPC can't listen on {host}:{port} ({reason}); choose another VGG19_GRPC_PORT"
     )
-
-
-@asynccontextmanager
-async def _errors_as_status(context: Context) -> AsyncIterator[None]:
-    try:
-        yield
-    except RequestError as error:
-        code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
-        await context.abort(code, str(error))
-    except Exception:
-        logger.exception("an RPC failed")
-        await context.abort(grpc.StatusCode.INTERNAL, "the server could not answer; see its log")

@@ -11,17 +11,22 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving import http_v2
+from serving.access import Keys, RateLimit
+from serving.body import limit_body, number, timeout_s
 from serving.classifier import Classifier, top
 from serving.errors import (
     BadImage,
     BadRequest,
     Conflict,
     DeadlineExceeded,
+    NotThere,
     Overloaded,
     RateLimited,
     RequestError,
@@ -37,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TOP_K = 5
 _IMAGE_FIELD = "image"
-_TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
 _STATUS: dict[type[RequestError], HTTPStatus] = {
     BadImage: HTTPStatus.BAD_REQUEST,
@@ -45,6 +49,7 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnknownModel: HTTPStatus.NOT_FOUND,
+    NotThere: HTTPStatus.NOT_FOUND,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Conflict: HTTPStatus.CONFLICT,
     RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
@@ -55,13 +60,20 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
 
 
 def create_app() -> Starlette:
-    """The HTTP application; `app.state.classifier` is set when the model is loaded."""
+    """The HTTP application.
+
+    `app.state` gets, when the model is loaded: `classifier`, `keys`, `rate_limit`, `is_ready` and
+    `list_versions` (see `serving.runtime.Runtime.http_state`).
+    """
     return Starlette(
         routes=[
             Route("/classify", classify, methods=["POST"]),
             Route("/model", model),
             Route("/labels", labels),
+            *http_v2.routes(),
+            *http_v2.admin_routes(),
         ],
+        middleware=[Middleware(AccessMiddleware)],
         exception_handlers={
             RequestError: _on_request_error,
             HTTPException: _on_http_exception,
@@ -71,15 +83,51 @@ def create_app() -> Starlette:
     )
 
 
+class AccessMiddleware:
+    """Asks for keys and counts requests, before anything of a body is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_open(scope["path"]):
+            request = Request(scope)
+            try:
+                _check_access(request)
+            except RequestError as error:
+                response = await _on_request_error(request, error)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    """Probes need no key."""
+    return path == "/v2" or path.startswith("/v2/health/")
+
+
+def _check_access(request: Request) -> None:
+    keys: Keys = request.app.state.keys
+    rate_limit: RateLimit = request.app.state.rate_limit
+    authorization = request.headers.get("authorization")
+    if request.url.path.startswith("/v2/repository/"):
+        if not keys.has_admin:
+            raise NotThere("Not Found")  # without an admin key there are no such routes
+        keys.check_admin(authorization)
+        return
+    client = keys.check(authorization) or (request.client.host if request.client else "")
+    rate_limit.check(client)
+
+
 async def classify(request: Request) -> Response:
     """`POST /classify?top_k=5&threshold=0`: a raw `image/*` body, or multipart with `image` parts.
 
     One bad image of several has its `error` in its place; the request fails where all are bad.
     """
     classifier: Classifier = request.app.state.classifier
-    top_k, threshold, timeout_s = _top_k(request), _threshold(request), _timeout_s(request)
+    top_k, threshold, limit = _top_k(request), _threshold(request), timeout_s(request)
     names, images = await _read_images(request, classifier)
-    answer = await classifier.classify(images, timeout_s=timeout_s)
+    answer = await classifier.classify(images, timeout_s=limit)
     if all(isinstance(row, RequestError) for row in answer.rows):
         answer.probabilities()  # raises the first one
     labels = answer.model.spec.labels
@@ -137,28 +185,10 @@ def _top_k(request: Request) -> int:
 
 def _threshold(request: Request) -> float:
     value = request.query_params.get("threshold", "0")
-    number = _number(value)
-    if not 0 <= number <= 1:  # NaN fails, too
+    threshold = number(value)
+    if not 0 <= threshold <= 1:  # NaN fails, too
         raise BadRequest(f"threshold is '{value[:20]}', it must be a probability, 0 to 1")
-    return number
-
-
-def _timeout_s(request: Request) -> float | None:
-    """The client's own time limit: `X-Request-Timeout-Ms`."""
-    value = request.headers.get(_TIMEOUT_HEADER)
-    if value is None:
-        return None
-    milliseconds = _number(value)
-    if not 0 < milliseconds < math.inf:
-        raise BadRequest(f"{_TIMEOUT_HEADER} is '{value[:20]}', it must be a number above 0")
-    return milliseconds / 1000
-
-
-def _number(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
+    return threshold
 
 
 async def _read_images(
@@ -180,8 +210,7 @@ async def _read_images(
 
 
 async def _read_raw(request: Request, max_bytes: int) -> bytes:
-    limited = Request(request.scope, _limit(request, max_bytes))
-    body = await limited.body()
+    body = await limit_body(request, max_bytes).body()
     if not body:
         raise BadImage("the body is empty; send the bytes of an image")
     return body
@@ -190,8 +219,9 @@ async def _read_raw(request: Request, max_bytes: int) -> bytes:
 async def _read_multipart(
     request: Request, max_images: int, max_bytes: int, max_image_bytes: int
 ) -> tuple[list[str | None], list[bytes]]:
-    limited = Request(_without_charset(request.scope), _limit(request, max_bytes))
-    async with limited.form(max_files=max_images, max_fields=max_images) as form:
+    limited = limit_body(request, max_bytes)
+    plain = Request(_without_charset(request.scope), limited.receive)
+    async with plain.form(max_files=max_images, max_fields=max_images) as form:
         parts = form.getlist(_IMAGE_FIELD)
         uploads = [part for part in parts if isinstance(part, UploadFile)]
         if not uploads or len(uploads) != len(parts):
@@ -217,31 +247,6 @@ def _without_charset(scope: Scope) -> Scope:
     kept = [p for p in content_type.split(";") if not p.strip().lower().startswith("charset")]
     headers = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", ";".join(kept).encode("latin-1"))]}
-
-
-def _limit(request: Request, max_bytes: int) -> Receive:
-    """Stop reading a body at `max_bytes`, and before it if its declared length is above."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(int(declared), max_bytes)
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > max_bytes:
-            raise _too_large(received, max_bytes)
-        return message
-
-    return receive
-
-
-def _too_large(size: int, max_bytes: int) -> TooLarge:
-    return TooLarge(
-        f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (VGG19_MAX_IMAGE_BYTES "
-        "for one image)"
-    )
 
 
 async def _on_request_error(_: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ By the classification extension, `probabilities` may be asked for as BYTES[N,k] 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
 _TensorMetadata = ModelMetadataResponse.TensorMetadata
 _InputTensor = ModelInferRequest.InferInputTensor
 _OutputTensor = ModelInferResponse.InferOutputTensor
+# What the store calls its versions; a name from a client is compared with it before it is used.
+VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -148,54 +152,73 @@ def _requested_output(output: ModelInferRequest.InferRequestedOutputTensor) -> R
     return RequestedOutput(output.name, class_count)
 
 
-def infer_response(
-    request: ModelInferRequest, answer: Answer, outputs: Sequence[RequestedOutput]
-) -> ModelInferResponse:
-    """The answer, in raw contents if the request came in raw contents, else in typed ones.
+@dataclass(frozen=True)
+class OutputTensor:
+    """An output before it is put into a message. `values`: float32[...] or the BYTES elements."""
+
+    name: str
+    shape: list[int]
+    values: NDArray[np.float32] | list[bytes]
+
+    @property
+    def datatype(self) -> str:
+        return "BYTES" if isinstance(self.values, list) else "FP32"
+
+    def raw(self) -> bytes:
+        """As raw contents: little-endian, BYTES elements each after their uint32 length."""
+        if isinstance(self.values, list):
+            return b"".join(_LENGTH.pack(len(value)) + value for value in self.values)
+        return self.values.astype("<f4").tobytes()
+
+
+def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[OutputTensor]:
+    """The outputs that were asked for.
 
     Raises:
         RequestError: an image has no answer; a tensor has one for all or none.
     """
     probabilities = answer.probabilities()
     labels = answer.model.spec.labels
-    response = ModelInferResponse(
-        model_name=answer.model.name, model_version=answer.model.version, id=request.id
-    )
-    raw = bool(request.raw_input_contents)
+    tensors = []
     for output in outputs:
         if output.name == LABEL:
             words = [labels[i].encode() for i in probabilities.argmax(axis=1)]
-            _add_bytes(response, output.name, [len(words)], words, raw)
+            tensors.append(OutputTensor(output.name, [len(words)], words))
         elif output.class_count:
             rows = [_classes(row, labels, output.class_count) for row in probabilities]
             words = [word for row in rows for word in row]
-            _add_bytes(response, output.name, [len(rows), len(rows[0])], words, raw)
+            tensors.append(OutputTensor(output.name, [len(rows), len(rows[0])], words))
         else:
-            tensor = _OutputTensor(name=output.name, datatype="FP32", shape=probabilities.shape)
-            if raw:
-                response.raw_output_contents.append(probabilities.astype("<f4").tobytes())
-            else:
-                tensor.contents.fp32_contents.extend(probabilities.ravel())
-            response.outputs.append(tensor)
+            tensors.append(OutputTensor(output.name, list(probabilities.shape), probabilities))
+    return tensors
+
+
+def infer_response(
+    request: ModelInferRequest, answer: Answer, outputs: Sequence[RequestedOutput]
+) -> ModelInferResponse:
+    """The answer, in raw contents if the request came in raw contents, else in typed ones.
+
+    Raises:
+        RequestError: see `output_tensors`.
+    """
+    response = ModelInferResponse(
+        model_name=answer.model.name, model_version=answer.model.version, id=request.id
+    )
+    for output in output_tensors(answer, outputs):
+        tensor = _OutputTensor(name=output.name, datatype=output.datatype, shape=output.shape)
+        if request.raw_input_contents:
+            response.raw_output_contents.append(output.raw())
+        elif isinstance(output.values, list):
+            tensor.contents.bytes_contents.extend(output.values)
+        else:
+            tensor.contents.fp32_contents.extend(output.values.ravel())
+        response.outputs.append(tensor)
     return response
 
 
 def _classes(row: NDArray[np.float32], labels: Sequence[str], count: int) -> list[bytes]:
     """Triton's classification extension: "value:index:label"."""
     return [f"{p.probability:f}:{p.index}:{p.label}".encode() for p in top(labels, row, count)]
-
-
-def _add_bytes(
-    response: ModelInferResponse, name: str, shape: Sequence[int], words: list[bytes], raw: bool
-) -> None:
-    tensor = _OutputTensor(name=name, datatype="BYTES", shape=shape)
-    if raw:
-        response.raw_output_contents.append(
-            b"".join(_LENGTH.pack(len(word)) + word for word in words)
-        )
-    else:
-        tensor.contents.bytes_contents.extend(words)
-    response.outputs.append(tensor)
 
 
 def _split_bytes(raw: bytes) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import grpc
 import onnxruntime as ort
@@ -14,6 +15,7 @@ from models import store
 from models.errors import UserError
 from models.machine import cpu_count
 from serving import __version__
+from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.classifier import Classifier, Limits
 from serving.grpc_server import InferenceServicer, check_port, start_server
@@ -47,16 +49,14 @@ class Runtime:
     `start`."""
 
     def __init__(
-        self,
-        settings: Settings,
-        classifier: Classifier,
-        decoders: ThreadPoolExecutor,
-        grpc_server: grpc.aio.Server,
+        self, settings: Settings, classifier: Classifier, decoders: ThreadPoolExecutor
     ) -> None:
         self.classifier = classifier
         self._settings = settings
         self._decoders = decoders
-        self._grpc_server = grpc_server
+        self._keys = Keys(list(filter(None, settings.api_keys.split(","))), settings.admin_key)
+        self._rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_burst)
+        self._grpc_server: grpc.aio.Server | None = None
         self._watch = asyncio.create_task(self._follow_promotions())
         self._stopping = False
 
@@ -75,11 +75,19 @@ class Runtime:
         await models.follow(wanted_model(settings))
         decoders = ThreadPoolExecutor(settings.decode_threads or cpu_count(), "decode")
         classifier = Classifier(models, decoders, _limits(settings))
-        servicer = InferenceServicer(classifier, __version__)
-        grpc_server = await start_server(
-            servicer, settings.grpc_host, settings.grpc_port, settings.max_request_bytes
-        )
-        return cls(settings, classifier, decoders, grpc_server)
+        runtime = cls(settings, classifier, decoders)
+        await runtime._start_grpc()
+        return runtime
+
+    def http_state(self) -> dict[str, Any]:
+        """What `serving.http.create_app` needs in `app.state`."""
+        return {
+            "classifier": self.classifier,
+            "keys": self._keys,
+            "rate_limit": self._rate_limit,
+            "is_ready": lambda: self.ready,
+            "list_versions": lambda: [model.version for model in store.list_models()],
+        }
 
     @property
     def ready(self) -> bool:
@@ -91,9 +99,23 @@ class Runtime:
         """Finish what was accepted, within the grace period, and end."""
         self._stopping = True
         self._watch.cancel()
-        await self._grpc_server.stop(self._settings.shutdown_grace_s)  # calls get their answer
+        if self._grpc_server is not None:  # calls that still decode get their answer
+            await self._grpc_server.stop(self._settings.shutdown_grace_s)
         await self.classifier.models.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _start_grpc(self) -> None:
+        settings = self._settings
+        servicer = InferenceServicer(
+            self.classifier,
+            __version__,
+            keys=self._keys,
+            rate_limit=self._rate_limit,
+            is_ready=lambda: self.ready,
+        )
+        self._grpc_server = await start_server(
+            servicer, settings.grpc_host, settings.grpc_port, settings.max_request_bytes
+        )
 
     async def _follow_promotions(self) -> None:
         """Look now and then which model is promoted; a look is one small file read."""

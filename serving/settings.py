@@ -94,6 +94,23 @@ class Settings(BaseSettings):
         description="time to finish accepted requests at shutdown; BentoML ends after 30",
     )
 
+    api_keys: str = Field(
+        default="",
+        pattern=r"^([0-9a-fA-F]{64}(,[0-9a-fA-F]{64})*)?$",
+        description="SHA-256 of each API key, with commas between; empty: no key is asked for",
+    )
+    admin_key: str = Field(
+        default="",
+        pattern=r"^([0-9a-fA-F]{64})?$",
+        description="SHA-256 of the key that loads and unloads models; empty: nobody can",
+    )
+    rate_limit: float = Field(
+        default=0, ge=0, description="requests a second of one client (key or address); 0: any"
+    )
+    rate_limit_burst: int = Field(
+        default=20, ge=1, description="requests that a client may make at once"
+    )
+
     max_image_bytes: int = Field(default=10_000_000, ge=1, description="size of one encoded image")
     max_image_pixels: int = Field(
         default=MAX_PIXELS,

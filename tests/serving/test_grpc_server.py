@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
 from serving.grpc_server import GrpcServerError, InferenceServicer, check_port, start_server
 from serving.proto import open_inference_pb2 as pb
@@ -25,10 +28,17 @@ def free_port() -> int:
         return port
 
 
+def servicer_of(classifier: Classifier, **changes: Any) -> InferenceServicer:
+    options: dict[str, Any] = {
+        "keys": Keys(), "rate_limit": RateLimit(0, 1), "is_ready": lambda: True
+    }  # fmt: skip
+    return InferenceServicer(classifier, "1.2.3", **(options | changes))
+
+
 @pytest.fixture
 async def stub(classifier: Classifier) -> AsyncIterator[GRPCInferenceServiceStub]:
     port = free_port()
-    servicer = InferenceServicer(classifier, server_version="1.2.3")
+    servicer = servicer_of(classifier)
     server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield GRPCInferenceServiceStub(channel)
@@ -135,6 +145,34 @@ async def test_an_internal_error_shows_nothing_of_the_inside(
     assert "secret" not in (caught.value.details() or "")
 
 
+async def test_keys_and_rates(classifier: Classifier) -> None:
+    keys = Keys([hashlib.sha256(b"secret").hexdigest()])
+    port = free_port()
+    servicer = servicer_of(
+        classifier, keys=keys, rate_limit=RateLimit(0.001, 2), is_ready=lambda: False
+    )
+    server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready  # probes need no key
+
+        async def infer(key: str) -> grpc.StatusCode:
+            try:
+                await stub.ModelInfer(
+                    request(IMAGES[0]), metadata=(("authorization", f"Bearer {key}"),)
+                )
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        assert await infer("wrong") is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError, match="this needs a key"):
+            await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))
+        codes = [await infer("secret") for _ in range(3)]
+        assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
+    await server.stop(grace=0)
+
+
 def test_a_taken_port_is_an_error() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
@@ -145,7 +183,7 @@ def test_a_taken_port_is_an_error() -> None:
 
 async def test_two_servers_do_not_share_a_port(classifier: Classifier) -> None:
     port = free_port()
-    servicer = InferenceServicer(classifier, "1")
+    servicer = servicer_of(classifier)
     server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
     with pytest.raises(GrpcServerError, match="can't listen"):
         await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)

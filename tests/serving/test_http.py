@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from starlette.applications import Starlette
 
+from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
 from serving.http import create_app
 from serving.pool import ModelPool, Wanted
@@ -18,10 +22,23 @@ IMAGES = [encode(pixels) for pixels in PIXELS]
 PNG = {"Content-Type": "image/png"}
 
 
+def app_of(classifier: Classifier, **changes: Any) -> Starlette:
+    app = create_app()
+    state = {
+        "classifier": classifier,
+        "keys": Keys(),
+        "rate_limit": RateLimit(0, 1),
+        "is_ready": lambda: True,
+        "list_versions": lambda: ["v1", "v2", "broken"],
+    }
+    for name, value in (state | changes).items():
+        setattr(app.state, name, value)
+    return app
+
+
 @pytest.fixture
 async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app()
-    app.state.classifier = classifier
+    app = app_of(classifier)
     # The app raises internal errors again for the log, after it has answered.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -246,3 +263,88 @@ async def test_routes_that_are_not(
     response = await client.request(method, path)
     assert response.status_code == status
     assert json.loads(response.text)["status"] == status
+
+
+class TestKeys:
+    @pytest.fixture
+    async def client(self, classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+        keys = Keys([sha256("one"), sha256("two")], sha256("admin"))
+        app = app_of(classifier, keys=keys, rate_limit=RateLimit(0.001, 2))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+    @pytest.mark.parametrize(
+        "authorization", [None, "", "Bearer", "Bearer three", "Basic one", "one", "Bearer ünï"]
+    )
+    async def test_without_a_known_key(
+        self, client: httpx.AsyncClient, authorization: str | None
+    ) -> None:
+        headers = PNG if authorization is None else PNG | {"Authorization": authorization}
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        response = await client.post("/classify", content=IMAGES[0], headers=encoded)
+        check_problem(response, 401, "send it as 'Authorization: Bearer KEY'")
+        assert response.headers["www-authenticate"] == "Bearer"
+        for path in ("/model", "/labels", "/v2/models/vgg19", "/nothing"):
+            assert (await client.get(path, headers=encoded)).status_code == 401
+
+    async def test_probes_need_none(self, client: httpx.AsyncClient) -> None:
+        for path in ("/v2", "/v2/health/live", "/v2/health/ready"):
+            assert (await client.get(path)).status_code == 200
+
+    async def test_each_key_has_its_own_allowance(self, client: httpx.AsyncClient) -> None:
+        async def ask(key: str) -> httpx.Response:
+            return await client.get("/labels", headers={"Authorization": f"Bearer {key}"})
+
+        assert [(await ask("one")).status_code for _ in range(2)] == [200, 200]
+        limited = await ask("one")
+        check_problem(limited, 429, "more than 0.001 requests a second (VGG19_RATE_LIMIT)")
+        assert 900 < int(limited.headers["retry-after"]) <= 1000
+        assert (await ask("two")).status_code == 200
+
+    async def test_the_repository_needs_the_admin_key(
+        self, client: httpx.AsyncClient, models: ModelPool
+    ) -> None:
+        admin = {"Authorization": "Bearer admin"}
+        load, unload = (f"/v2/repository/models/vgg19/{verb}" for verb in ("load", "unload"))
+        body = {"parameters": {"version": "v2"}}
+        for key in ("one", "three"):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert (await client.post(load, json=body, headers=headers)).status_code == 401
+        assert models.versions == ["v1"]
+        assert (await client.post(load, json=body, headers=admin)).status_code == 200
+        listing = await client.post("/v2/repository/index", json={}, headers=admin)
+        assert [(e["version"], e["state"]) for e in listing.json()] == [
+            ("v1", "READY"), ("v2", "READY"), ("broken", "UNAVAILABLE"),
+        ]  # fmt: skip
+        ready = await client.post("/v2/repository/index", json={"ready": True}, headers=admin)
+        assert len(ready.json()) == 2
+        broken = await client.post(load, json={"parameters": {"version": "broken"}}, headers=admin)
+        check_problem(broken, 409, "version 'broken' can't be loaded: no model broken")
+        assert (await client.post(unload, json=body, headers=admin)).status_code == 200
+        assert models.versions == ["v1"]
+        check_problem(
+            await client.post(unload, json={"parameters": {"version": "v1"}}, headers=admin),
+            409, "the current one",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"x", b"[]", b"{}", b'{"parameters": {"version": "../etc"}}',
+         b'{"parameters": {"version": 1}}', b'{"parameters": []}', b"[" * 99_999],
+    )  # fmt: skip
+    async def test_versions_that_are_none(self, client: httpx.AsyncClient, body: bytes) -> None:
+        headers = {"Authorization": "Bearer admin"}
+        response = await client.post(
+            "/v2/repository/models/vgg19/load", content=body, headers=headers
+        )
+        check_problem(response, 422, "the body")
+
+
+async def test_without_an_admin_key_there_is_no_repository(client: httpx.AsyncClient) -> None:
+    headers = {"Authorization": "Bearer "}
+    check_problem(await client.post("/v2/repository/index", headers=headers), 404, "Not Found")
+
+
+def sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

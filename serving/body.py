@@ -1,0 +1,64 @@
+"""What all HTTP routes read alike: a body up to a limit, and the client's own time limit."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.requests import Request
+from starlette.types import Message
+
+from serving.errors import BadRequest, TooLarge
+
+_TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+
+
+def limit_body(request: Request, max_bytes: int) -> Request:
+    """The same request, whose body is read up to `max_bytes` and no further.
+
+    Raises:
+        TooLarge: at once if its declared length is above, or while more than that is read.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(int(declared), max_bytes)
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > max_bytes:
+            raise _too_large(received, max_bytes)
+        return message
+
+    return Request(request.scope, receive)
+
+
+def timeout_s(request: Request) -> float | None:
+    """The client's own time limit, from `X-Request-Timeout-Ms`.
+
+    Raises:
+        BadRequest: it is no number above 0.
+    """
+    value = request.headers.get(_TIMEOUT_HEADER)
+    if value is None:
+        return None
+    milliseconds = number(value)
+    if not 0 < milliseconds < math.inf:
+        raise BadRequest(f"{_TIMEOUT_HEADER} is '{value[:20]}', it must be a number above 0")
+    return milliseconds / 1000
+
+
+def number(value: str) -> float:
+    """A number as text; NaN for anything else."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _too_large(size: int, max_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (VGG19_MAX_IMAGE_BYTES "
+        "for one image)"
+    )

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving import open_inference, open_inference_json
+from serving.classifier import Classifier
+from serving.errors import BadRequest
+from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.serving.conftest import StubModel
+from tests.serving.test_http import app_of, check_problem
+
+PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
+IMAGES = [encode(pixels) for pixels in PIXELS]
+EXPECTED = tiny_probabilities(PIXELS)
+INFER = "/v2/models/vgg19/infer"
+
+
+@pytest.fixture
+async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app_of(classifier), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def image_input(*images: bytes, **changes: Any) -> dict[str, Any]:
+    data = [base64.b64encode(image).decode() for image in images]
+    return {"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data} | changes
+
+
+def pixel_input(data: Any = None, **changes: Any) -> dict[str, Any]:
+    whole = {"name": "pixels", "datatype": "UINT8", "shape": list(PIXELS.shape)}
+    return whole | {"data": PIXELS.tolist() if data is None else data} | changes
+
+
+async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
+    reply = (await client.get("/v2")).json()
+    assert reply["name"] == "vgg19-finetune"
+    assert reply["extensions"] == ["binary_tensor_data", "classification", "model_repository"]
+    assert (await client.get("/v2/health/live")).json() == {"live": True}
+    assert (await client.get("/v2/health/ready")).status_code == 200
+    model = (await client.get("/v2/models/vgg19/versions/v1")).json()
+    assert model["versions"] == ["v1"]
+    assert model["inputs"][1] == {"name": "pixels", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}
+    assert model["outputs"][0]["shape"] == [-1, 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("vgg19", 200), ("vgg19/versions/v1", 200), ("vgg19/versions/v2", 503), ("resnet", 503)],
+)
+async def test_which_models_are_ready(client: httpx.AsyncClient, path: str, status: int) -> None:
+    assert (await client.get(f"/v2/models/{path}/ready")).status_code == status
+
+
+async def test_not_ready(classifier: Classifier) -> None:
+    app = app_of(classifier, is_ready=lambda: False)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/v2/health/ready")).status_code == 503
+
+
+@pytest.mark.parametrize("tensor", [image_input(*IMAGES), pixel_input()])
+async def test_json_both_ways(client: httpx.AsyncClient, tensor: dict[str, Any]) -> None:
+    response = await client.post(INFER, json={"id": "r7", "inputs": [tensor]})
+    assert response.status_code == 200, response.text
+    reply = response.json()
+    assert (reply["model_name"], reply["model_version"], reply["id"]) == ("vgg19", "v1", "r7")
+    probabilities, label = reply["outputs"]
+    assert (probabilities["datatype"], probabilities["shape"]) == ("FP32", [3, 3])
+    np.testing.assert_allclose(np.reshape(probabilities["data"], (3, 3)), EXPECTED, atol=1e-6)
+    assert label["data"] == ["blue", "green", "red"]
+
+
+async def test_pixels_may_be_flat(client: httpx.AsyncClient) -> None:
+    body = {"inputs": [pixel_input(PIXELS.ravel().tolist())], "outputs": [{"name": "label"}]}
+    reply = (await client.post(INFER, json=body)).json()
+    assert [output["data"] for output in reply["outputs"]] == [["blue", "green", "red"]]
+    assert "id" not in reply
+
+
+async def test_binary_both_ways(client: httpx.AsyncClient) -> None:
+    raw = b"".join(struct.pack("<I", len(image)) + image for image in IMAGES)
+    tensor = image_input(*IMAGES, parameters={"binary_data_size": len(raw)})
+    del tensor["data"]
+    header = json.dumps(
+        {
+            "inputs": [tensor],
+            "outputs": [
+                {"name": "label"},
+                {"name": "probabilities", "parameters": {"binary_data": True}},
+            ],
+        }
+    ).encode()
+    response = await client.post(
+        INFER,
+        content=header + raw,
+        headers={"Inference-Header-Content-Length": str(len(header))},
+    )
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/octet-stream"
+    length = int(response.headers["inference-header-content-length"])
+    label, probabilities = json.loads(response.content[:length])["outputs"]
+    assert label["data"] == ["blue", "green", "red"]
+    assert probabilities["parameters"] == {"binary_data_size": 36}
+    numbers = np.frombuffer(response.content[length:], "<f4").reshape(3, 3)
+    np.testing.assert_allclose(numbers, EXPECTED, atol=1e-6)
+
+
+async def test_binary_by_default_and_classes(client: httpx.AsyncClient) -> None:
+    body: dict[str, Any] = {
+        "parameters": {"binary_data_output": True}, "inputs": [image_input(IMAGES[1])]
+    }  # fmt: skip
+    response = await client.post(INFER, json=body)
+    length = int(response.headers["inference-header-content-length"])
+    outputs = json.loads(response.content[:length])["outputs"]
+    sizes = [output["parameters"]["binary_data_size"] for output in outputs]
+    assert sizes == [12, 4 + len("green")]
+    assert len(response.content) == length + sum(sizes)
+
+    outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]
+    reply = (await client.post(INFER, json=body | {"parameters": {}, "outputs": outputs})).json()
+    (classes,) = reply["outputs"]
+    assert classes["shape"] == [1, 2]
+    assert classes["data"][0] == f"{EXPECTED[1].max():f}:1:green"
+
+
+async def test_versions(client: httpx.AsyncClient, classifier: Classifier) -> None:
+    await classifier.models.load("v2")
+    path = "/v2/models/vgg19/versions/v2/infer"
+    reply = (await client.post(path, json={"inputs": [image_input(IMAGES[0])]})).json()
+    assert reply["model_version"] == "v2"
+    missing = await client.post(
+        "/v2/models/vgg19/versions/v3/infer", json={"inputs": [image_input(IMAGES[0])]}
+    )
+    check_problem(missing, 404, "version 'v3' is not served here")
+    check_problem(await client.get("/v2/models/resnet"), 404, "model 'resnet'")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"[]", "must be a JSON object"),
+        (b"{}", "'inputs' must be a list"),
+        (b'{"id": 1, "inputs": []}', "'id' must be a string"),
+        (b'{"id": "\\ud800", "inputs": []}', "'id' is no text"),
+        (b'{"inputs": []}', "the inputs are none"),
+        (b'{"inputs": [1]}', "an input must be a JSON object"),
+        ({"inputs": [image_input(b"x", shape="1")]}, "'shape' must be a list"),
+        ({"inputs": [image_input(b"x", shape=[True])]}, "whole numbers"),
+        ({"inputs": [image_input(b"x", shape=[2**70])]}, "whole numbers"),
+        ({"inputs": [image_input(b"x", shape=[2])]}, "has shape [2] and 1 elements"),
+        ({"inputs": [image_input(data=["?"], shape=[1])]}, "strings of base64"),
+        ({"inputs": [image_input(data=[7], shape=[1])]}, "strings of base64"),
+        ({"inputs": [image_input(data="x", shape=[1])]}, "'data' must be a list"),
+        ({"inputs": [image_input(b"x", name="data")]}, "named 'image' or 'pixels'"),
+        ({"inputs": [image_input(b"x", parameters=[])]}, "parameters must be a JSON object"),
+        (
+            {"inputs": [image_input(b"x", parameters={"binary_data_size": 9})]},
+            "announces 9 binary bytes, 0 are there",
+        ),
+        (
+            {"inputs": [image_input(b"x", parameters={"binary_data_size": -1})]},
+            "announces -1 binary bytes",
+        ),
+        ({"inputs": [pixel_input([1.5])]}, "whole numbers, 0..255"),
+        ({"inputs": [pixel_input([256])]}, "whole numbers, 0..255"),
+        ({"inputs": [pixel_input([[1], [1, 2]])]}, "whole numbers, 0..255"),
+        ({"inputs": [pixel_input(["x"])]}, "whole numbers, 0..255"),
+        ({"inputs": [pixel_input([1, 2, 3])]}, "the shape must be [N, S, S, 3]"),
+        ({"inputs": [pixel_input([1, 2, 3], shape=[1, 1, 1, 3])]}, "it must be [N, 32, 32, 3]"),
+        (
+            {"inputs": [image_input(IMAGES[0])], "outputs": [{"name": "logits"}]},
+            "there is no output 'logits'",
+        ),
+        (
+            {
+                "inputs": [image_input(IMAGES[0])],
+                "outputs": [{"name": "probabilities", "parameters": {"classification": "x"}}],
+            },
+            "classification is x",
+        ),
+    ],
+)
+async def test_requests_that_are_not_as_described(
+    client: httpx.AsyncClient, body: Any, words: str
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    check_problem(await client.post(INFER, content=content, headers=headers), 422, words)
+
+
+async def test_a_bad_image_is_named(client: httpx.AsyncClient, model: StubModel) -> None:
+    response = await client.post(INFER, json={"inputs": [image_input(IMAGES[0], b"no image")]})
+    check_problem(response, 400, "image 1: not an image")
+
+
+async def test_other_media_types_and_header_lengths(client: httpx.AsyncClient) -> None:
+    response = await client.post(INFER, content=b"x", headers={"Content-Type": "image/png"})
+    check_problem(response, 415, "send application/json")
+    for length, words in (("x", "a number of bytes"), ("0", "0 bytes long"), ("9", "the body 2")):
+        headers = {"Inference-Header-Content-Length": length}
+        check_problem(await client.post(INFER, content=b"{}", headers=headers), 422, words)
+
+
+async def test_bodies_over_the_limit(client: httpx.AsyncClient) -> None:
+    response = await client.post(INFER, content=b" " * 100_001)
+    check_problem(response, 413, "the limit is 100,000")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(
+        st.sampled_from(
+            ["inputs", "outputs", "name", "shape", "data", "datatype", "parameters", "id",
+             "binary_data_size", "classification", "image", "pixels"]
+        ),
+        inner,
+        max_size=5,
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(JSON, st.binary(max_size=20))
+def test_any_json_is_a_request_or_a_bad_one(content: Any, behind: bytes) -> None:
+    header = json.dumps(content).encode()
+    try:
+        parsed = open_inference_json.read_request(header + behind, len(header))
+        open_inference.requested_outputs(parsed.message)
+        open_inference.read_input(parsed.message)
+    except BadRequest:
+        pass
