@@ -161,14 +161,22 @@ except KeyboardInterrupt:
     assert len(family) >= 3  # the script, BentoML and its worker
 
 
+# A shell's background jobs, and what they start, ignore Ctrl-C; a user's terminal doesn't.
+HEED_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class started:  # noqa: N801
     """A process in a session of its own, killed at the end."""
 
     def __init__(self, command: list[str], cwd: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            [sys.executable, "-c", HEED_CTRL_C, *command], cwd=cwd, env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
     def __enter__(self) -> subprocess.Popen[bytes]:
