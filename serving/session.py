@@ -69,6 +69,12 @@ class Session:
         self._replay(bundle.golden())
         self._warm_up(options.max_batch_size)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of one image."""
+        size = self._spec.preprocessing.image_size
+        return size, size, 3
+
     def run(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Run one batch. May be called from several threads at once.
 
@@ -102,8 +108,7 @@ class Session:
 
     def _warm_up(self, max_batch_size: int) -> None:
         """Run each batch size that will occur once, so that no request pays for the first time."""
-        size = self._spec.preprocessing.image_size
-        blank = np.zeros((size, size, 3), np.uint8)
+        blank = np.zeros(self.input_shape, np.uint8)
         for batch_size in self._buckets or [1, max_batch_size]:
             started = time.perf_counter()
             self.run([blank] * batch_size)

@@ -407,6 +407,19 @@ def serve(
 
 
 @app.command()
+def doctor() -> None:
+    """Show what the service would run on here and why, and time a probe.
+
+    Example: `VGG19_DEVICE=cuda vgg19 doctor`
+
+    Exit code 1 if the service would not start.
+    """
+    from training.launch import run_doctor
+
+    run_doctor()
+
+
+@app.command()
 def classify(
     url: Annotated[str, typer.Argument(help="of the service, e.g. http://127.0.0.1:3000")],
     files: Annotated[list[Path], typer.Argument(help="images")],

@@ -38,6 +38,11 @@ def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> None
     os.execve(command[0], command + options, os.environ | settings)
 
 
+def run_doctor() -> None:
+    """Replace this process by the service's own diagnosis; does not return."""
+    os.execv(sys.executable, [sys.executable, "-m", "serving.doctor"])
+
+
 def _check_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
