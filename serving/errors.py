@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+# All that a client is told of an error that isn't its own.
+INTERNAL_ERROR = "the server could not answer; see its log"
+
 
 class RequestError(Exception):
     """The client's request can't be answered; the message is written for the client."""

@@ -13,7 +13,7 @@ import grpc
 from models.errors import UserError
 from serving import open_inference
 from serving.access import Keys, RateLimit
-from serving.classifier import Answer, Classifier
+from serving.classifier import Classifier
 from serving.errors import (
     BadImage,
     BadRequest,
@@ -48,8 +48,6 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
-
-_INTERNAL = "the server could not answer; see its log"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
 
@@ -99,7 +97,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="vgg19-finetune", version=self._server_version)
+        return pb.ServerMetadataResponse(
+            name=open_inference.SERVER_NAME, version=self._server_version
+        )
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context
@@ -115,7 +115,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         async with self._answering(context):
             self._classifier.models.get(request.model_name, request.model_version)
             outputs = open_inference.requested_outputs(request)
-            answer = await self._classify(request, context.time_remaining())
+            answer = await open_inference.classify(
+                self._classifier, request, request.model_version, context.time_remaining()
+            )
             return open_inference.infer_response(request, answer, outputs)
 
     @asynccontextmanager
@@ -134,13 +136,6 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             await context.abort(
                 grpc.StatusCode.INTERNAL, "the server could not answer; see its log"
             )
-
-    async def _classify(self, request: pb.ModelInferRequest, timeout_s: float | None) -> Answer:
-        images = open_inference.read_input(request)
-        version = request.model_version
-        if isinstance(images, list):
-            return await self._classifier.classify(images, version=version, timeout_s=timeout_s)
-        return await self._classifier.classify_pixels(images, version=version, timeout_s=timeout_s)
 
 
 def check_port(host: str, port: int) -> None:

@@ -22,6 +22,7 @@ from serving.access import Keys, RateLimit
 from serving.body import limit_body, number, timeout_s
 from serving.classifier import Classifier, top
 from serving.errors import (
+    INTERNAL_ERROR,
     BadImage,
     BadRequest,
     Conflict,
@@ -272,7 +273,7 @@ async def _on_disconnect(_: Request, __: Exception) -> Response:
 
 async def _on_internal_error(_: Request, __: Exception) -> Response:
     # Starlette raises the exception again after this answer, which puts it into the log.
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server could not answer; see its log")
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 
 def problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

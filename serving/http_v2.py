@@ -16,11 +16,10 @@ from starlette.routing import Route
 from models.errors import UserError
 from serving import __version__, open_inference, open_inference_json
 from serving.body import limit_body, timeout_s
-from serving.classifier import Answer, Classifier
+from serving.classifier import Classifier
 from serving.errors import BadRequest, Conflict, UnknownModel, UnsupportedMedia
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-SERVER_NAME = "vgg19-finetune"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 
 
@@ -52,7 +51,7 @@ def admin_routes() -> list[Route]:
 
 async def server(_: Request) -> Response:
     return JSONResponse(
-        {"name": SERVER_NAME, "version": __version__, "extensions": list(EXTENSIONS)}
+        {"name": open_inference.SERVER_NAME, "version": __version__, "extensions": list(EXTENSIONS)}
     )
 
 
@@ -94,9 +93,9 @@ async def infer(request: Request) -> Response:
     parsed = await asyncio.to_thread(
         open_inference_json.read_request, body, _header_length(request)
     )
-    open_inference.requested_outputs(parsed.message)
-    answer = await _classify(classifier, parsed.message, version, limit)
-    content, header_length = open_inference_json.write_response(parsed, answer)
+    outputs = open_inference.requested_outputs(parsed.message)
+    answer = await open_inference.classify(classifier, parsed.message, version, limit)
+    content, header_length = open_inference_json.write_response(parsed, answer, outputs)
     if header_length is None:
         return Response(content, media_type="application/json")
     return Response(
@@ -138,15 +137,6 @@ async def load(request: Request) -> Response:
 async def unload(request: Request) -> Response:
     await _classifier(request).models.unload(await _repository_version(request))
     return JSONResponse({})
-
-
-async def _classify(
-    classifier: Classifier, message: Any, version: str, limit: float | None
-) -> Answer:
-    images = open_inference.read_input(message)
-    if isinstance(images, list):
-        return await classifier.classify(images, version=version, timeout_s=limit)
-    return await classifier.classify_pixels(images, version=version, timeout_s=limit)
 
 
 async def _repository_version(request: Request) -> str:

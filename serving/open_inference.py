@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.spec import ModelSpec
-from serving.classifier import Answer, top
+from serving.classifier import Answer, Classifier, top
 from serving.errors import BadRequest
 from serving.proto.open_inference_pb2 import (
     ModelInferRequest,
@@ -26,6 +26,7 @@ from serving.proto.open_inference_pb2 import (
     ModelMetadataResponse,
 )
 
+SERVER_NAME = "vgg19-finetune"
 INPUT = "image"
 PIXELS = "pixels"
 PROBABILITIES = "probabilities"
@@ -150,6 +151,20 @@ def _requested_output(output: ModelInferRequest.InferRequestedOutputTensor) -> R
             f"'{PROBABILITIES}'"
         )
     return RequestedOutput(output.name, class_count)
+
+
+async def classify(
+    classifier: Classifier, request: ModelInferRequest, version: str, timeout_s: float | None
+) -> Answer:
+    """Have the input of a request classified, whichever it is.
+
+    Raises:
+        RequestError: see `read_input`, `Classifier.classify` and `Classifier.classify_pixels`.
+    """
+    images = read_input(request)
+    if isinstance(images, list):
+        return await classifier.classify(images, version=version, timeout_s=timeout_s)
+    return await classifier.classify_pixels(images, version=version, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True)

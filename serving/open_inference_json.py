@@ -25,8 +25,8 @@ from serving.open_inference import (
     PIXELS,
     PROBABILITIES,
     OutputTensor,
+    RequestedOutput,
     output_tensors,
-    requested_outputs,
 )
 from serving.proto.open_inference_pb2 import InferTensorContents, ModelInferRequest
 
@@ -71,13 +71,15 @@ def read_request(body: bytes, header_length: int | None) -> JsonRequest:
     return JsonRequest(message, frozenset(binary))
 
 
-def write_response(request: JsonRequest, answer: Answer) -> tuple[bytes, int | None]:
+def write_response(
+    request: JsonRequest, answer: Answer, outputs: Sequence[RequestedOutput]
+) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of its JSON header if binary tensors follow it.
 
     Raises:
         RequestError: see `output_tensors`.
     """
-    tensors = output_tensors(answer, requested_outputs(request.message))
+    tensors = output_tensors(answer, outputs)
     header: dict[str, Any] = {
         "model_name": answer.model.name,
         "model_version": answer.model.version,

@@ -251,8 +251,9 @@ def make_room(root: Path, wanted: Mapping[str, int], limit: int) -> bool:
     Returns:
         whether there is room, under the limit and on the disk. If not, nothing is removed.
     """
-    present = [entry for entry in list_entries(root) if entry.path.name in wanted]
-    others = [entry for entry in list_entries(root) if entry.path.name not in wanted]
+    entries = list_entries(root)
+    present = [entry for entry in entries if entry.path.name in wanted]
+    others = [entry for entry in entries if entry.path.name not in wanted]
     needed = sum(wanted.values())
     spare = limit - needed - sum(entry.size_bytes for entry in others)
     free = shutil.disk_usage(_existing(root)).free - FREE_DISK_MARGIN

@@ -156,7 +156,7 @@ class Features:
     def _fill(self, file: FeatureFile, split: Split, boundary: int, view: int, what: str) -> None:
         """Compute the missing blocks, sharing the work with whoever else is at it."""
         job = self._job
-        prefix = _for_inference(self._tuner.model, boundary)
+        prefix, normalize = _for_inference(self._tuner.model, boundary), job.normalize()
         loader = make_loader(
             job.dataset(split),
             _ClaimedBlocks(file, first_number=view * file.key.count),
@@ -167,7 +167,7 @@ class Features:
         with job.reporter.progress(what, images) as advance:
             for batch in loader:
                 with torch.inference_mode(), job.accelerator.autocast():
-                    inputs = network_inputs(batch, job.normalize(), job.accelerator.device)
+                    inputs = network_inputs(batch, normalize, job.accelerator.device)
                     features = prefix(inputs.contiguous(memory_format=torch.channels_last))
                 block = int(batch.indices[0]) // file.key.block_size
                 file.write(block, _to_numpy(features, file.key.dtype))
