@@ -5,27 +5,45 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
-from serving.http import create_app
+from serving.http import OwnRoutes, create_app
+from serving.http_classify import DEFAULT_TOP_K
 from serving.runtime import Runtime, check_start
-from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings
+from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings, worker_count
 
 logger = logging.getLogger("serving")
 app = create_app()
 
 
-@bentoml.service(name="vgg19", traffic={"timeout": MAX_REQUEST_TIMEOUT_MS // 1000 + 60})
-@bentoml.asgi_app(app, path="/")
+@bentoml.service(
+    name="vgg19",
+    workers=worker_count(),
+    traffic={"timeout": MAX_REQUEST_TIMEOUT_MS // 1000 + 60},
+    logging={"access": {"enabled": False}},  # `serving.signals` writes one, for both transports
+)
 class VGG19:
     """Serves the production model over HTTP (`serving.http`) and gRPC (`serving.grpc_server`)."""
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
+
+    @bentoml.api
+    async def classify(
+        self, image: Path, top_k: int = DEFAULT_TOP_K, threshold: float = 0.0
+    ) -> dict[str, Any]:
+        """Classify an image file.
+
+        For BentoML's clients, which learn from it what to send, and for services that depend on
+        this one in the same process. Requests over HTTP are answered by `serving.http_classify`.
+        """
+        assert self._runtime is not None, "not started"
+        return await self._runtime.classify_file(image, top_k, threshold)
 
     @bentoml.on_deployment  # makes it a static method
     def check() -> None:
@@ -41,7 +59,7 @@ class VGG19:
         logger.parent = logging.getLogger("bentoml")  # for its handlers and level
         try:
             self._runtime = await Runtime.start(
-                load_settings(), bentoml.server_context.worker_index or 1
+                load_settings(), bentoml.server_context.worker_index or 1, tracer()
             )
         except UserError as error:
             logger.critical("%s", error)
@@ -49,8 +67,7 @@ class VGG19:
         except Exception:
             logger.critical("the service can't start", exc_info=True)
             end_service()
-        for name, value in self._runtime.http_state().items():
-            setattr(app.state, name, value)
+        app.state.front = self._runtime.front
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -59,6 +76,16 @@ class VGG19:
 
     async def __is_ready__(self) -> bool:
         return self._runtime is not None and self._runtime.ready
+
+
+VGG19.add_asgi_middleware(OwnRoutes, own=app)  # type: ignore[attr-defined]  # a Service by now
+
+
+def tracer() -> Any:
+    """Of BentoML's tracing, which its configuration turns on and exports."""
+    from bentoml._internal.container import BentoMLContainer
+
+    return BentoMLContainer.tracer_provider.get().get_tracer("vgg19")
 
 
 def end_service() -> NoReturn:

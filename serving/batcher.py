@@ -22,11 +22,26 @@ class BatchFailed(Exception):
     """The run of the batch that an item was in raised; the cause is in the log."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ran(Generic[R]):
+    """The results of what was submitted together, in its order, and how long they took.
+
+    Args:
+        queue_s: from the submission until the first of its batches started.
+        run_s: from then until the last of its batches ended.
+    """
+
+    results: list[R]
+    queue_s: float
+    run_s: float
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[T, R]):
     item: T
     result: asyncio.Future[R]
     since: float  # the loop's clock, in s
+    started: float = 0.0
 
 
 class Batcher(Generic[T, R]):
@@ -50,7 +65,8 @@ class Batcher(Generic[T, R]):
         max_queue: items that may wait for a batch.
         max_delay_s: how long an item may wait for others while a batch runs.
         max_concurrent_batches: batches that run beside each other.
-        on_batch: called in the event loop with (size, longest wait in s, run time in s).
+        on_batch: called in the event loop with (size, run time in s) after each successful batch.
+        on_queue: called in the event loop with `queue_depth` when it has changed.
     """
 
     def __init__(
@@ -61,14 +77,16 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         max_delay_s: float = 0.0,
         max_concurrent_batches: int = 1,
-        on_batch: Callable[[int, float, float], None] = lambda size, wait, seconds: None,
+        on_batch: Callable[[int, float], None] = lambda size, seconds: None,
+        on_queue: Callable[[int], None] = lambda depth: None,
     ) -> None:
         self._run = run
-        self._max_batch_size = max_batch_size
+        self.max_batch_size = max_batch_size
         self._max_queue = max_queue
-        self._max_delay_s = max_delay_s
+        self.max_delay_s = max_delay_s
         self._max_concurrent = max_concurrent_batches
         self._on_batch = on_batch
+        self._on_queue = on_queue
         self._queue: deque[_Waiting[T, R]] = deque()
         self._threads = ThreadPoolExecutor(max_concurrent_batches, thread_name_prefix="batch")
         self._running: set[asyncio.Task[None]] = set()
@@ -80,7 +98,7 @@ class Batcher(Generic[T, R]):
         """Items that wait for a batch (given-up ones included, until they are dropped)."""
         return len(self._queue)
 
-    async def submit(self, items: Sequence[T]) -> list[R]:
+    async def submit(self, items: Sequence[T]) -> Ran[R]:
         """Have items run, in one batch or several, alone or with others', and await the results.
 
         Raises:
@@ -99,16 +117,20 @@ class Batcher(Generic[T, R]):
                 "try again later"
             )
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[R]] = [loop.create_future() for _ in items]
         now = loop.time()
-        self._queue.extend(_Waiting(*pair, now) for pair in zip(items, futures, strict=True))
+        waiting = [_Waiting[T, R](item, loop.create_future(), now) for item in items]
+        self._queue.extend(waiting)
         if not self._running and self._wake_up is None:
             # Not at once: what else comes in this turn of the loop goes along.
             self._wake_up = loop.call_soon(self._start_batches)
         elif self._running:
             self._start_batches()
+        self._on_queue(len(self._queue))
+        futures = [one.result for one in waiting]
         try:
-            return [await future for future in futures]
+            results = [await future for future in futures]
+            started = min((one.started for one in waiting), default=now)
+            return Ran(results, started - now, loop.time() - started)
         finally:
             for future in futures:
                 future.cancel()  # those not awaited to their end: one failed, or we were cancelled
@@ -131,6 +153,7 @@ class Batcher(Generic[T, R]):
             await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         _fail(self._queue, ShuttingDown("the service is shutting down"))
         self._queue.clear()
+        self._on_queue(0)
         for batch in list(self._running):
             batch.cancel()
         if self._running:
@@ -146,16 +169,17 @@ class Batcher(Generic[T, R]):
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)
+            self._on_queue(len(self._queue))
         if self._queue and self._running and len(self._running) < self._max_concurrent:
-            due = self._queue[0].since + self._max_delay_s
+            due = self._queue[0].since + self.max_delay_s
             self._wake_up = asyncio.get_running_loop().call_at(due, self._start_batches)
 
     def _may_start(self) -> bool:
         if not self._queue or len(self._running) >= self._max_concurrent:
             return False
         waited = asyncio.get_running_loop().time() - self._queue[0].since
-        full = len(self._queue) >= self._max_batch_size
-        return not self._running or full or waited >= self._max_delay_s
+        full = len(self._queue) >= self.max_batch_size
+        return not self._running or full or waited >= self.max_delay_s
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -165,6 +189,8 @@ class Batcher(Generic[T, R]):
         items = [waiting.item for waiting in batch]
         loop = asyncio.get_running_loop()
         started = loop.time()
+        for waiting in batch:
+            waiting.started = started
         try:
             results = await loop.run_in_executor(self._threads, self._run_checked, items)
         except Exception:
@@ -174,7 +200,7 @@ class Batcher(Generic[T, R]):
             _fail(batch, ShuttingDown("the service is shutting down"))
             raise
         else:
-            self._on_batch(len(batch), started - batch[0].since, loop.time() - started)
+            self._on_batch(len(batch), loop.time() - started)
             for waiting, result in zip(batch, results, strict=True):
                 if not waiting.result.done():
                     waiting.result.set_result(result)
@@ -187,7 +213,7 @@ class Batcher(Generic[T, R]):
 
     def _next_batch(self) -> list[_Waiting[T, R]]:
         batch: list[_Waiting[T, R]] = []
-        while self._queue and len(batch) < self._max_batch_size:
+        while self._queue and len(batch) < self.max_batch_size:
             waiting = self._queue.popleft()
             if not waiting.result.done():  # done: its submitter has given up
                 batch.append(waiting)

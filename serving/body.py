@@ -1,10 +1,14 @@
-"""What all HTTP routes read alike: a body up to a limit, and the client's own time limit."""
+"""What all HTTP routes read alike: a body up to a limit, the client's own time limit, and whether
+the client is still there."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serving.errors import BadRequest, TooLarge
@@ -32,6 +36,35 @@ def limit_body(request: Request, max_bytes: int) -> Request:
         return message
 
     return Request(request.scope, receive)
+
+
+@asynccontextmanager
+async def cancelled_if_gone(request: Request) -> AsyncIterator[None]:
+    """Around the work for a request whose body is read: cancelled when the client has gone.
+
+    Raises:
+        ClientDisconnect: it has.
+    """
+    working = asyncio.current_task()
+    assert working is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and working.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def timeout_s(request: Request) -> float | None:

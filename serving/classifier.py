@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from models.errors import ImageError
 from models.image import load_image
 from models.spec import ModelSpec
+from serving.batcher import Ran
 from serving.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
 from serving.pool import ModelPool, ServedModel
+from serving.statistics import Timings
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Answer:
 
     model: ServedModel
     rows: list[NDArray[np.float32] | RequestError]
+    timings: Timings
 
     def probabilities(self) -> NDArray[np.float32]:
         """float32[N,C].
@@ -66,12 +70,20 @@ class Classifier:
         models: see `ModelPool`.
         decoders: threads that decode; Pillow releases the GIL while it does.
         limits: of a request.
+        on_answer: called in the event loop with each answer.
     """
 
-    def __init__(self, models: ModelPool, decoders: Executor, limits: Limits) -> None:
+    def __init__(
+        self,
+        models: ModelPool,
+        decoders: Executor,
+        limits: Limits,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
+    ) -> None:
         self.models = models
         self.limits = limits
         self._decoders = decoders
+        self._on_answer = on_answer
 
     async def classify(
         self, images: Sequence[bytes], *, version: str = "", timeout_s: float | None = None
@@ -90,15 +102,14 @@ class Classifier:
             Overloaded, ShuttingDown, BatchFailed: see `Batcher.submit`.
         """
         self._check_count(len(images))
-        model = self._model(version)
-        with model.in_use():
-            async with _deadline(self._limit(timeout_s)):
-                rows = await self._decode_all(images, model.spec)
-                good = [row for row in rows if not isinstance(row, RequestError)]
-                results = iter(await model.batcher.submit(good) if good else [])
-        return Answer(
-            model, [row if isinstance(row, RequestError) else next(results) for row in rows]
-        )
+        async with self._answering(version, timeout_s) as (model, started):
+            rows = await self._decode_all(images, model.spec)
+            decode_s = time.perf_counter() - started
+            good = [row for row in rows if not isinstance(row, RequestError)]
+            ran = await model.batcher.submit(good) if good else Ran([], 0.0, 0.0)
+            results = iter(ran.results)
+            answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
+            return self._answer(model, answered, Timings(decode_s, ran.queue_s, ran.run_s), started)
 
     async def classify_pixels(
         self, pixels: NDArray[np.uint8], *, version: str = "", timeout_s: float | None = None
@@ -112,19 +123,46 @@ class Classifier:
             BadRequest: another shape. Otherwise see `classify`.
         """
         self._check_count(len(pixels))
-        model = self._model(version)
-        size = model.spec.preprocessing.image_size
-        if pixels.shape[1:] != (size, size, 3):
-            raise BadRequest(
-                f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
-            )
-        with model.in_use():
-            async with _deadline(self._limit(timeout_s)):
-                return Answer(model, [*await model.batcher.submit(list(pixels))])
+        async with self._answering(version, timeout_s) as (model, started):
+            size = model.spec.preprocessing.image_size
+            if pixels.shape[1:] != (size, size, 3):
+                raise BadRequest(
+                    f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
+                )
+            ran = await model.batcher.submit(list(pixels))
+            timings = Timings(0.0, ran.queue_s, ran.run_s)
+            return self._answer(model, [*ran.results], timings, started)
 
-    def _model(self, version: str) -> ServedModel:
-        models = self.models
-        return models.get(models.current.name, version)
+    @asynccontextmanager
+    async def _answering(
+        self, version: str, timeout_s: float | None
+    ) -> AsyncIterator[tuple[ServedModel, float]]:
+        """Around one request: its model, kept loaded until the answer, and when it began."""
+        model = self.models.get(self.models.current.name, version)
+        started = time.perf_counter()
+        with model.in_use():
+            try:
+                async with _deadline(self._limit(timeout_s)):
+                    yield model, started
+            except BaseException:  # cancelled, too
+                model.statistics.failed.add(time.perf_counter() - started)
+                raise
+
+    def _answer(
+        self,
+        model: ServedModel,
+        rows: list[NDArray[np.float32] | RequestError],
+        timings: Timings,
+        started: float,
+    ) -> Answer:
+        answer = Answer(model, rows, timings)
+        seconds = time.perf_counter() - started
+        if all(isinstance(row, RequestError) for row in rows):
+            model.statistics.failed.add(seconds)
+        else:
+            model.statistics.count_answer(timings, seconds)
+        self._on_answer(answer)
+        return answer
 
     def _limit(self, timeout_s: float | None) -> float:
         limit = self.limits.request_timeout_s

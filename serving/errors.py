@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 # All that a client is told of an error that isn't its own.
 INTERNAL_ERROR = "the server could not answer; see its log"
 
 
 class RequestError(Exception):
-    """The client's request can't be answered; the message is written for the client."""
+    """The client's request can't be answered; the message is written for the client.
+
+    `outcome` names the kind in metrics and in the access log.
+    """
+
+    outcome: ClassVar[str] = "bad_request"
 
 
 class BadImage(RequestError):
@@ -26,17 +33,25 @@ class UnsupportedMedia(RequestError):
 class TooLarge(RequestError):
     """The body or the image is above the size limit."""
 
+    outcome = "too_large"
+
 
 class UnknownModel(RequestError):
     """The model or version asked for isn't served here."""
+
+    outcome = "not_found"
 
 
 class NotThere(RequestError):
     """There is no such route."""
 
+    outcome = "not_found"
+
 
 class Unauthenticated(RequestError):
     """No key was sent, or one that isn't known."""
+
+    outcome = "unauthenticated"
 
 
 class RateLimited(RequestError):
@@ -46,6 +61,8 @@ class RateLimited(RequestError):
         retry_after_s: when it may try again.
     """
 
+    outcome = "rate_limited"
+
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -54,14 +71,22 @@ class RateLimited(RequestError):
 class Conflict(RequestError):
     """What is asked for can't be done in the state that the service is in."""
 
+    outcome = "conflict"
+
 
 class Overloaded(RequestError):
     """The queue is full; try again later."""
+
+    outcome = "rejected"
 
 
 class ShuttingDown(RequestError):
     """The service accepts no more work."""
 
+    outcome = "unavailable"
+
 
 class DeadlineExceeded(RequestError):
     """The answer was not there within the time limit."""
+
+    outcome = "expired"

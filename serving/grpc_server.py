@@ -1,179 +1,179 @@
-"""gRPC: `inference.GRPCInferenceService` on grpc.aio, converting and nothing else."""
+"""The gRPC server: its address, its limits, TLS, health and reflection."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from models.errors import UserError
-from serving import open_inference
-from serving.access import Keys, RateLimit
-from serving.classifier import Classifier
-from serving.errors import (
-    BadImage,
-    BadRequest,
-    Conflict,
-    DeadlineExceeded,
-    Overloaded,
-    RateLimited,
-    RequestError,
-    ShuttingDown,
-    TooLarge,
-    Unauthenticated,
-    UnknownModel,
-)
-from serving.proto import open_inference_pb2 as pb
-from serving.proto.open_inference_pb2_grpc import (
-    GRPCInferenceServiceServicer,
-    add_GRPCInferenceServiceServicer_to_server,
-)
+from serving.grpc_service import InferenceServicer
+from serving.proto.open_inference_pb2 import DESCRIPTOR
+from serving.proto.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 logger = logging.getLogger(__name__)
 
-_CODES: dict[type[RequestError], grpc.StatusCode] = {
-    BadImage: grpc.StatusCode.INVALID_ARGUMENT,
-    BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownModel: grpc.StatusCode.NOT_FOUND,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
-    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ShuttingDown: grpc.StatusCode.UNAVAILABLE,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
+SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+# How long a peer may leave a ping unanswered; gRPC's own default.
+_PING_TIMEOUT_MS = 20_000
+# A client that pings more often than this is cut off. gRPC's default, 5 minutes, would cut off
+# clients with a usual keep-alive of half a minute.
+_MIN_CLIENT_PING_MS = 10_000
 
 
 class GrpcServerError(UserError):
     """The gRPC server can't start."""
 
 
-class InferenceServicer(GRPCInferenceServiceServicer):
-    """Answers for one classifier, which is ready when this object exists."""
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files. `client_ca`: clients must show a certificate that it signed."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        server_version: str,
-        *,
-        keys: Keys,
-        rate_limit: RateLimit,
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._classifier = classifier
-        self._server_version = server_version
-        self._keys = keys
-        self._rate_limit = rate_limit
-        self._is_ready = is_ready
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
 
-    async def ServerLive(  # noqa: N802
-        self, request: pb.ServerLiveRequest, context: Context
-    ) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(  # noqa: N802
-        self, request: pb.ServerReadyRequest, context: Context
-    ) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self._is_ready())
+@dataclass(frozen=True)
+class GrpcOptions:
+    """Where and how to listen.
 
-    async def ModelReady(  # noqa: N802
-        self, request: pb.ModelReadyRequest, context: Context
-    ) -> pb.ModelReadyResponse:
-        async with self._answering(context):
-            try:
-                self._classifier.models.get(request.name, request.version)
-            except UnknownModel:
-                return pb.ModelReadyResponse(ready=False)
-            return pb.ModelReadyResponse(ready=True)
+    Args:
+        port: 0 takes a free one.
+        share_port: with the other workers (SO_REUSEPORT).
+        max_connection_age_s: 0: any.
+    """
 
-    async def ServerMetadata(  # noqa: N802
-        self, request: pb.ServerMetadataRequest, context: Context
-    ) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(
-            name=open_inference.SERVER_NAME, version=self._server_version
+    host: str
+    port: int
+    max_message_bytes: int
+    max_concurrent_calls: int = 1024
+    keepalive_s: float = 60.0
+    max_connection_age_s: float = 0.0
+    share_port: bool = False
+    tls: TlsFiles | None = None
+
+
+class GrpcServer:
+    """A listening server. Made by `start`."""
+
+    def __init__(self, server: grpc.aio.Server, health_servicer: Any) -> None:
+        self._server = server
+        self._health = health_servicer
+
+    @classmethod
+    async def start(cls, servicer: InferenceServicer, options: GrpcOptions) -> GrpcServer:
+        """Start serving.
+
+        Raises:
+            GrpcServerError: the address can't be bound, or the TLS files can't be used.
+        """
+        server = grpc.aio.server(
+            options=_channel_arguments(options),
+            maximum_concurrent_rpcs=options.max_concurrent_calls,
         )
+        health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in stubs
+        add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        bound = _bind(server, options)
+        started = cls(server, health_servicer)
+        await started.set_ready(True)
+        await server.start()
+        logger.info("gRPC listens on %s:%d", options.host, bound)
+        return started
 
-    async def ModelMetadata(  # noqa: N802
-        self, request: pb.ModelMetadataRequest, context: Context
-    ) -> pb.ModelMetadataResponse:
-        async with self._answering(context):
-            models = self._classifier.models
-            model = models.get(request.name, request.version)
-            return open_inference.model_metadata(model.name, models.versions, model.spec)
+    async def set_ready(self, ready: bool) -> None:
+        """What `grpc.health.v1` answers and tells those who watch it."""
+        statuses = health_pb2.HealthCheckResponse
+        status = statuses.SERVING if ready else statuses.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
 
-    async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
-        async with self._answering(context):
-            self._classifier.models.get(request.model_name, request.model_version)
-            outputs = open_inference.requested_outputs(request)
-            answer = await open_inference.classify(
-                self._classifier, request, request.model_version, context.time_remaining()
-            )
-            return open_inference.infer_response(request, answer, outputs)
-
-    @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncIterator[None]:
-        """Around every call but the probes: who asks, how often, and errors as status codes."""
-        try:
-            metadata = dict(context.invocation_metadata() or ())
-            address = context.peer().rpartition(":")[0]  # ipv4:127.0.0.1:50000
-            self._rate_limit.check(self._keys.check(metadata.get("authorization")) or address)
-            yield
-        except RequestError as error:
-            code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
-            await context.abort(code, str(error))
-        except Exception:
-            logger.exception("an RPC failed")
-            await context.abort(
-                grpc.StatusCode.INTERNAL, "the server could not answer; see its log"
-            )
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, and wait up to `grace_s` for those that run."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise GrpcServerError if the address can't be bound now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def check_start(options: GrpcOptions) -> None:
+    """Raise GrpcServerError if the address can't be bound now, or the TLS files can't be used."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
-        with socket.create_server((host, port), family=family):
+        with socket.create_server((options.host, options.port), family=family):
             pass
     except (OSError, OverflowError) as error:
-        raise _cannot_listen(host, port, str(error)) from None
+        raise _cannot_listen(options, str(error)) from None
+    if options.tls is not None:
+        _check_tls(options.tls)
 
 
-async def start_server(
-    servicer: InferenceServicer, host: str, port: int, max_message_bytes: int
-) -> grpc.aio.Server:
-    """Start serving; port 0 takes a free one.
-
-    Raises:
-        GrpcServerError: the address can't be bound.
-    """
-    options = [
-        ("grpc.max_receive_message_length", max_message_bytes),
+def _channel_arguments(options: GrpcOptions) -> list[tuple[str, int]]:
+    """See gRPC's core/channel_arg_names.h."""
+    arguments = [
+        ("grpc.max_receive_message_length", options.max_message_bytes),
         # On by default: a second service on the same port would silently take half the calls.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(options.share_port)),
+        ("grpc.keepalive_time_ms", round(options.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_CLIENT_PING_MS),
     ]
-    server = grpc.aio.server(options=options)
-    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    if options.max_connection_age_s:
+        arguments.append(("grpc.max_connection_age_ms", round(options.max_connection_age_s * 1000)))
+    return arguments
+
+
+def _bind(server: grpc.aio.Server, options: GrpcOptions) -> int:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"{host}:{options.port}"
     try:
-        address = f"[{host}]" if ":" in host else host
-        bound = server.add_insecure_port(f"{address}:{port}")
+        if options.tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, _credentials(options.tls))
     except RuntimeError as error:
-        raise _cannot_listen(host, port, "see the log") from error
-    await server.start()
-    logger.info("gRPC listens on %s:%d", host, bound)
-    return server
+        raise _cannot_listen(options, "see the log") from error
 
 
-def _cannot_listen(host: str, port: int, reason: str) -> GrpcServerError:
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    try:
+        client_ca = None if tls.client_ca is None else tls.client_ca.read_bytes()
+        chain = [(tls.key.read_bytes(), tls.cert.read_bytes())]
+    except OSError as error:
+        raise _bad_tls(str(error)) from None
+    return grpc.ssl_server_credentials(chain, client_ca, require_client_auth=client_ca is not None)
+
+
+def _check_tls(tls: TlsFiles) -> None:
+    """gRPC itself says nothing of a bad file before a client fails to connect."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise _bad_tls(f"{tls.cert} with {tls.key}: {error}") from None
+    try:
+        context.load_verify_locations(tls.client_ca or tls.cert)
+    except (OSError, ssl.SSLError) as error:
+        raise _bad_tls(f"{tls.client_ca}: {error}") from None
+
+
+def _bad_tls(reason: str) -> GrpcServerError:
     return GrpcServerError(
-        f"gRPC can't listen on {host}:{port} ({reason}); choose another VGG19_GRPC_PORT"
+        f"the TLS files can't be used ({reason}); see VGG19_GRPC_TLS_CERT, VGG19_GRPC_TLS_KEY and "
+        "VGG19_GRPC_TLS_CLIENT_CA"
+    )
+
+
+def _cannot_listen(options: GrpcOptions, reason: str) -> GrpcServerError:
+    return GrpcServerError(
+        f"gRPC can't listen on {options.host}:{options.port} ({reason}); choose another "
+        "VGG19_GRPC_PORT"
     )

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from models.errors import UserError
 from serving import __version__, open_inference, open_inference_json
-from serving.body import limit_body, timeout_s
-from serving.classifier import Classifier
-from serving.errors import BadRequest, Conflict, UnknownModel, UnsupportedMedia
+from serving.body import cancelled_if_gone, limit_body, timeout_s
+from serving.errors import BadRequest, UnknownModel, UnsupportedMedia
+from serving.front import Front
+from serving.model_info import as_json, model_config, model_metadata, model_statistics
+from serving.pool import ServedModel
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+_MAX_REPOSITORY_BODY = 100_000
 
 
 def routes() -> list[Route]:
@@ -30,8 +29,14 @@ def routes() -> list[Route]:
         Route("/v2", server),
         Route("/v2/health/live", live),
         Route("/v2/health/ready", ready),
+        Route("/v2/models/stats", statistics),  # before {name}
         Route(model, metadata),
         Route(version, metadata),
+        *(
+            Route(path + end, endpoint)
+            for path in (model, version)
+            for end, endpoint in (("/config", config), ("/stats", statistics))
+        ),
         Route(model + "/ready", model_ready),
         Route(version + "/ready", model_ready),
         Route(model + "/infer", infer, methods=["POST"]),
@@ -51,7 +56,11 @@ def admin_routes() -> list[Route]:
 
 async def server(_: Request) -> Response:
     return JSONResponse(
-        {"name": open_inference.SERVER_NAME, "version": __version__, "extensions": list(EXTENSIONS)}
+        {
+            "name": open_inference.SERVER_NAME,
+            "version": __version__,
+            "extensions": list(open_inference.EXTENSIONS),
+        }
     )
 
 
@@ -60,41 +69,45 @@ async def live(_: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    is_ready: Callable[[], bool] = request.app.state.is_ready
-    return _readiness(is_ready())
+    return _readiness(_front(request).is_ready())
 
 
 async def metadata(request: Request) -> Response:
-    models = _classifier(request).models
-    model = models.get(request.path_params["name"], request.path_params.get("version", ""))
-    message = open_inference.model_metadata(model.name, models.versions, model.spec)
-    content = MessageToDict(message, preserving_proto_field_name=True)
-    for tensor in content["inputs"] + content["outputs"]:
-        tensor["shape"] = [int(length) for length in tensor["shape"]]  # int64 is text in its JSON
-    return JSONResponse(content)
+    model = _model(request)
+    versions = _front(request).classifier.models.versions
+    return JSONResponse(as_json(model_metadata(model.name, versions, model.spec)))
+
+
+async def config(request: Request) -> Response:
+    return JSONResponse(as_json(model_config(_model(request))))
+
+
+async def statistics(request: Request) -> Response:
+    path = request.path_params
+    models = _front(request).classifier.models.find(path.get("name", ""), path.get("version", ""))
+    return JSONResponse(as_json(model_statistics(models)))
 
 
 async def model_ready(request: Request) -> Response:
     try:
-        _classifier(request).models.get(
-            request.path_params["name"], request.path_params.get("version", "")
-        )
+        _model(request)
     except UnknownModel:
         return _readiness(False)
     return _readiness(True)
 
 
 async def infer(request: Request) -> Response:
-    classifier = _classifier(request)
+    classifier = _front(request).classifier
     version = request.path_params.get("version", "")
-    classifier.models.get(request.path_params["name"], version)
+    _model(request)
     limit = timeout_s(request)
     body = await limit_body(request, classifier.limits.max_request_bytes).body()
-    parsed = await asyncio.to_thread(
-        open_inference_json.read_request, body, _header_length(request)
-    )
-    outputs = open_inference.requested_outputs(parsed.message)
-    answer = await open_inference.classify(classifier, parsed.message, version, limit)
+    async with cancelled_if_gone(request):
+        parsed = await asyncio.to_thread(
+            open_inference_json.read_request, body, _header_length(request)
+        )
+        outputs = open_inference.requested_outputs(parsed.message)
+        answer = await open_inference.classify(classifier, parsed.message, version, limit)
     content, header_length = open_inference_json.write_response(parsed, answer, outputs)
     if header_length is None:
         return Response(content, media_type="application/json")
@@ -108,58 +121,36 @@ async def infer(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """`POST /v2/repository/index`: every registered version, and which are loaded."""
     body = await _json_body(request)
-    listed: Callable[[], list[str]] = request.app.state.list_versions
-    classifier = _classifier(request)
-    loaded = classifier.models.versions
-    name = classifier.models.current.name
-    entries = [
-        {"name": name, "version": version, "state": "READY" if version in loaded else "UNAVAILABLE"}
-        for version in await asyncio.to_thread(listed)
-    ]
-    failed = classifier.models.failed
-    for entry in entries:
-        if failed and failed.wanted.version == entry["version"]:
-            entry["reason"] = failed.reason
-    wanted = [entry for entry in entries if entry["state"] == "READY" or not body.get("ready")]
-    return JSONResponse(wanted)
+    entries = await _front(request).repository.index(only_ready=bool(body.get("ready")))
+    return JSONResponse([vars(entry) for entry in entries])
 
 
 async def load(request: Request) -> Response:
     """`POST /v2/repository/models/vgg19/load`: the parameter `version` names which."""
-    version = await _repository_version(request)
-    try:
-        await _classifier(request).models.load(version)
-    except UserError as error:
-        raise Conflict(f"version '{version}' can't be loaded: {error}") from None
+    repository = _front(request).repository
+    await repository.load(request.path_params["name"], await _version_parameter(request))
     return JSONResponse({})
 
 
 async def unload(request: Request) -> Response:
-    await _classifier(request).models.unload(await _repository_version(request))
+    repository = _front(request).repository
+    await repository.unload(request.path_params["name"], await _version_parameter(request))
     return JSONResponse({})
 
 
-async def _repository_version(request: Request) -> str:
-    """From the body: {"parameters": {"version": "..."}}.
-
-    Raises:
-        UnknownModel: another model. BadRequest: no version, or one that is no name.
-    """
-    name = request.path_params["name"]
-    current = _classifier(request).models.current
-    if name != current.name:
-        raise UnknownModel(f"model '{name[:50]}' is not served here; '{current.name}' is")
-    parameters = (await _json_body(request)).get("parameters")
-    version = parameters.get("version") if isinstance(parameters, dict) else None
-    if not isinstance(version, str) or not open_inference.VERSION_PATTERN.fullmatch(version):
+async def _version_parameter(request: Request) -> str:
+    """From the body {"parameters": {"version": "..."}}; "" if there is none."""
+    parameters = (await _json_body(request)).get("parameters", {})
+    version = parameters.get("version", "") if isinstance(parameters, dict) else None
+    if not isinstance(version, str):
         raise BadRequest(
-            'the body must name a version: {"parameters": {"version": "20260131-120000-1a2b3c"}}'
+            'a version is named by {"parameters": {"version": "20260131-120000-1a2b3c"}}'
         )
     return version
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
-    body = await limit_body(request, 100_000).body()
+    body = await limit_body(request, _MAX_REPOSITORY_BODY).body()
     try:
         content = json.loads(body or b"{}")
     except (ValueError, RecursionError):
@@ -189,6 +180,12 @@ def _readiness(is_ready: bool) -> Response:
     return JSONResponse({"ready": is_ready}, status)
 
 
-def _classifier(request: Request) -> Classifier:
-    classifier: Classifier = request.app.state.classifier
-    return classifier
+def _front(request: Request) -> Front:
+    front: Front = request.app.state.front
+    return front
+
+
+def _model(request: Request) -> ServedModel:
+    """The one that the path names."""
+    models = _front(request).classifier.models
+    return models.get(request.path_params["name"], request.path_params.get("version", ""))

@@ -9,7 +9,6 @@ By the classification extension, `probabilities` may be asked for as BYTES[N,k] 
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,46 +16,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import ModelSpec
 from serving.classifier import Answer, Classifier, top
 from serving.errors import BadRequest
 from serving.proto.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
-    ModelMetadataResponse,
 )
 
 SERVER_NAME = "vgg19-finetune"
-INPUT = "image"
+IMAGE = "image"
 PIXELS = "pixels"
 PROBABILITIES = "probabilities"
 LABEL = "label"
-PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
+# What goes beyond the protocol itself, by the names that Triton gave it.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+)
 
-_TensorMetadata = ModelMetadataResponse.TensorMetadata
 _InputTensor = ModelInferRequest.InferInputTensor
 _OutputTensor = ModelInferResponse.InferOutputTensor
-# What the store calls its versions; a name from a client is compared with it before it is used.
-VERSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 _LENGTH = struct.Struct("<I")
-
-
-def model_metadata(name: str, versions: Sequence[str], spec: ModelSpec) -> ModelMetadataResponse:
-    size = spec.preprocessing.image_size
-    return ModelMetadataResponse(
-        name=name,
-        versions=versions,
-        platform=PLATFORM,
-        inputs=[
-            _TensorMetadata(name=INPUT, datatype="BYTES", shape=[-1]),
-            _TensorMetadata(name=PIXELS, datatype="UINT8", shape=[-1, size, size, 3]),
-        ],
-        outputs=[
-            _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(spec.labels)]),
-            _TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
-        ],
-    )
 
 
 def read_input(request: ModelInferRequest) -> list[bytes] | NDArray[np.uint8]:
@@ -65,10 +49,10 @@ def read_input(request: ModelInferRequest) -> list[bytes] | NDArray[np.uint8]:
     Raises:
         BadRequest: not one input of a known name and type, or its data doesn't fit its shape.
     """
-    if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, PIXELS):
+    if len(request.inputs) != 1 or request.inputs[0].name not in (IMAGE, PIXELS):
         names = ", ".join(f"'{tensor.name[:50]}'" for tensor in request.inputs) or "none"
         raise BadRequest(
-            f"the inputs are {names}; there must be one, named '{INPUT}' or '{PIXELS}'"
+            f"the inputs are {names}; there must be one, named '{IMAGE}' or '{PIXELS}'"
         )
     tensor = request.inputs[0]
     raw = request.raw_input_contents
@@ -82,14 +66,14 @@ def read_input(request: ModelInferRequest) -> list[bytes] | NDArray[np.uint8]:
 def _read_images(tensor: _InputTensor, raw: bytes | None) -> list[bytes]:
     if tensor.datatype != "BYTES":
         raise BadRequest(
-            f"input '{INPUT}' has datatype '{tensor.datatype[:20]}', it must be BYTES: one encoded "
+            f"input '{IMAGE}' has datatype '{tensor.datatype[:20]}', it must be BYTES: one encoded "
             "image (JPEG, PNG, ...) an element"
         )
     images = list(tensor.contents.bytes_contents if raw is None else _split_bytes(raw))
     # Compared, not multiplied: a shape can be as long as the message, of numbers as large as int64.
     if not images or list(tensor.shape[:3]) not in ([len(images)], [len(images), 1]):
         raise BadRequest(
-            f"input '{INPUT}' has shape {list(tensor.shape)[:8]} and {len(images)} elements; the "
+            f"input '{IMAGE}' has shape {list(tensor.shape)[:8]} and {len(images)} elements; the "
             "shape must be [N] with N >= 1 images"
         )
     return images
@@ -242,12 +226,12 @@ def _split_bytes(raw: bytes) -> Iterator[bytes]:
     while position < len(raw):
         start = position + _LENGTH.size
         if start > len(raw):
-            raise BadRequest(f"input '{INPUT}': the raw contents end inside a length")
+            raise BadRequest(f"input '{IMAGE}': the raw contents end inside a length")
         (length,) = _LENGTH.unpack_from(raw, position)
         position = start + length
         if position > len(raw):
             raise BadRequest(
-                f"input '{INPUT}': an element of {length} bytes is announced, "
+                f"input '{IMAGE}': an element of {length} bytes is announced, "
                 f"{len(raw) - start} are there"
             )
         yield raw[start:position]

@@ -20,7 +20,7 @@ import numpy as np
 from serving.classifier import Answer
 from serving.errors import BadRequest
 from serving.open_inference import (
-    INPUT,
+    IMAGE,
     LABEL,
     PIXELS,
     PROBABILITIES,
@@ -139,7 +139,7 @@ def _contents(name: str, described: Mapping[str, Any]) -> InferTensorContents:
     data = _list(described, "data")
     if name == PIXELS:
         return InferTensorContents(uint_contents=_numbers(data))
-    if name == INPUT:
+    if name == IMAGE:
         return InferTensorContents(bytes_contents=[_decode(element) for element in _flat(data)])
     return InferTensorContents()  # an unknown input is refused by its name
 
@@ -167,7 +167,7 @@ def _decode(element: object) -> bytes:
             return base64.b64decode(element, validate=True)
     except (binascii.Error, ValueError):
         pass
-    raise BadRequest(f"the data of '{INPUT}' must be strings of base64, one an image")
+    raise BadRequest(f"the data of '{IMAGE}' must be strings of base64, one an image")
 
 
 def _output(tensor: object) -> _RequestedTensor:

@@ -20,6 +20,7 @@ from models.errors import UserError
 from models.spec import ModelSpec
 from serving.batcher import Batcher
 from serving.errors import Conflict, UnknownModel
+from serving.statistics import ModelStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class ServedModel:
     Args:
         metrics: what training measured, as in the bundle.
         provider: ONNX Runtime's execution provider that it runs on.
+        statistics: counted by `batcher` and by those who ask.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ServedModel:
         metrics: dict[str, Any],
         provider: str,
         batcher: ImageBatcher,
+        statistics: ModelStatistics,
     ) -> None:
         self.name = name
         self.version = version
@@ -50,6 +53,7 @@ class ServedModel:
         self.metrics = metrics
         self.provider = provider
         self.batcher = batcher
+        self.statistics = statistics
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -100,7 +104,8 @@ class ModelPool:
     Args:
         load: called in a thread with a version; gives the model, warmed. Raises UserError.
         grace_s: how long a dropped model may finish what it was given.
-        on_reload: called with (version, whether it succeeded) after each change of the current one.
+        on_reload: called with the new model after each change of the current one, and with None
+            after one that failed.
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class ModelPool:
         load: Callable[[str], ServedModel],
         *,
         grace_s: float,
-        on_reload: Callable[[str, bool], None] = lambda version, succeeded: None,
+        on_reload: Callable[[ServedModel | None], None] = lambda model: None,
     ) -> None:
         self._load = load
         self._grace_s = grace_s
@@ -146,6 +151,17 @@ class ModelPool:
             )
         return model
 
+    def find(self, name: str = "", version: str = "") -> list[ServedModel]:
+        """The loaded models that fit; "" fits any.
+
+        Raises:
+            UnknownModel: none does.
+        """
+        if version:
+            return [self.get(name or self.current.name, version)]
+        self.get(name or self.current.name)
+        return [self._loaded[version] for version in self.versions]
+
     async def follow(self, wanted: Wanted) -> None:
         """Make `wanted` current, if it isn't and hasn't failed to before.
 
@@ -168,11 +184,13 @@ class ModelPool:
                 logger.exception("%s can't be loaded", wanted.version)
                 self._fail(wanted, "an internal error; see the log")
                 return
+            was_stale = self.failed is not None
             old, self._current, self._chosen, self.failed = self._current, new, wanted, None
+            if old is not new or was_stale:
+                self._on_reload(new)
             if old is new:
                 return
             logger.info("serving %s:%s on %s", new.name, new.version, new.provider)
-            self._on_reload(new.version, True)
             if old is not None and old.version not in self._asked_for:
                 self._drop(old)
 
@@ -225,4 +243,4 @@ class ModelPool:
         logger.error(
             "%s can't be served, %s goes on: %s", wanted.version, self.current.version, reason
         )
-        self._on_reload(wanted.version, False)
+        self._on_reload(None)

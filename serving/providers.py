@@ -24,6 +24,11 @@ CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 
+def device_name(provider: Provider) -> Literal["cpu", "gpu"]:
+    """What a provider runs on."""
+    return "cpu" if provider == CPU else "gpu"
+
+
 class SessionError(UserError):
     """The model can't be run as asked for."""
 

@@ -6,19 +6,24 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import grpc
 import onnxruntime as ort
+from opentelemetry import trace
 
 from models import store
 from models.errors import UserError
 from models.machine import cpu_count
-from serving import __version__
+from serving import __version__, grpc_server
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.classifier import Classifier, Limits
-from serving.grpc_server import InferenceServicer, check_port, start_server
+from serving.front import Front
+from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
+from serving.grpc_service import InferenceServicer
+from serving.http_classify import reply_content
+from serving.metrics import Metrics
 from serving.pool import ImageBatcher, ModelPool, ServedModel, Wanted
 from serving.providers import (
     GpuOptions,
@@ -27,8 +32,11 @@ from serving.providers import (
     gpu_count,
     has_cuda_driver,
 )
+from serving.repository import Repository
 from serving.session import Session, SessionOptions
 from serving.settings import Settings
+from serving.signals import Signals, access_logger
+from serving.statistics import ModelStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -37,85 +45,83 @@ def check_start(settings: Settings) -> None:
     """Find out, without loading the model, what would keep the service from starting.
 
     Raises:
-        UserError: no such model, damaged files, no such device, or the gRPC port is taken.
+        UserError: no such model, damaged files, no such device, the gRPC port is taken, or its
+            TLS files can't be used.
     """
     store.open_stored(store.resolve(settings.model))
     session_options(settings, worker_index=1)
-    check_port(settings.grpc_host, settings.grpc_port)
+    grpc_server.check_start(grpc_options(settings))
 
 
 class Runtime:
     """The models with their decoders, the gRPC server, and the watch over what is promoted. Made by
     `start`."""
 
-    def __init__(
-        self, settings: Settings, classifier: Classifier, decoders: ThreadPoolExecutor
-    ) -> None:
-        self.classifier = classifier
+    def __init__(self, settings: Settings, models: ModelPool, signals: Signals) -> None:
         self._settings = settings
-        self._decoders = decoders
-        self._keys = Keys(list(filter(None, settings.api_keys.split(","))), settings.admin_key)
-        self._rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_burst)
-        self._grpc_server: grpc.aio.Server | None = None
-        self._watch = asyncio.create_task(self._follow_promotions())
+        self._models = models
+        threads = settings.decode_threads or worker_cores(settings)
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self.front = Front(
+            classifier=Classifier(models, self._decoders, _limits(settings), signals.on_answer),
+            repository=Repository(
+                models, _registered_versions, self._follow, shared=settings.workers > 1
+            ),
+            keys=Keys(list(filter(None, settings.api_keys.split(","))), settings.admin_key),
+            rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
+            signals=signals,
+            is_ready=lambda: self.ready,
+        )
+        self._grpc: GrpcServer | None = None
         self._stopping = False
+        self._watch = asyncio.create_task(self._follow_promotions())
 
     @classmethod
-    async def start(cls, settings: Settings, worker_index: int = 1) -> Runtime:
+    async def start(cls, settings: Settings, worker_index: int, tracer: trace.Tracer) -> Runtime:
         """Load the model, replay its golden samples, warm it up, then listen on gRPC.
 
         Args:
             worker_index: of the BentoML worker, from 1.
+            tracer: for the spans of requests.
 
         Raises:
             UserError: what was asked for can't be served; the message says why.
         """
-        load = partial(load_model, settings, session_options(settings, worker_index))
-        models = ModelPool(load, grace_s=settings.shutdown_grace_s)
+        metrics = Metrics()
+        load = partial(load_model, settings, session_options(settings, worker_index), metrics)
+        models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(wanted_model(settings))
-        decoders = ThreadPoolExecutor(settings.decode_threads or cpu_count(), "decode")
-        classifier = Classifier(models, decoders, _limits(settings))
-        runtime = cls(settings, classifier, decoders)
-        await runtime._start_grpc()
+        signals = Signals(metrics, access_logger() if settings.access_log else None, tracer)
+        runtime = cls(settings, models, signals)
+        runtime._grpc = await GrpcServer.start(
+            InferenceServicer(runtime.front, __version__), grpc_options(settings)
+        )
         return runtime
-
-    def http_state(self) -> dict[str, Any]:
-        """What `serving.http.create_app` needs in `app.state`."""
-        return {
-            "classifier": self.classifier,
-            "keys": self._keys,
-            "rate_limit": self._rate_limit,
-            "is_ready": lambda: self.ready,
-            "list_versions": lambda: [model.version for model in store.list_models()],
-        }
 
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        stale = self.classifier.models.failed is not None and not self._settings.ready_while_stale
+        stale = self._models.failed is not None and not self._settings.ready_while_stale
         return not self._stopping and not stale
+
+    async def classify_file(self, image: Path, top_k: int, threshold: float) -> dict[str, Any]:
+        """The body of an answer to `/classify` for one image file.
+
+        Raises:
+            RequestError: see `Classifier.classify`; BadImage if it can't be decoded.
+        """
+        content = await asyncio.to_thread(image.read_bytes)
+        answer = await self.front.classifier.classify([content])
+        return reply_content(answer, [image.name], top_k, threshold)
 
     async def stop(self) -> None:
         """Finish what was accepted, within the grace period, and end."""
         self._stopping = True
         self._watch.cancel()
-        if self._grpc_server is not None:  # calls that still decode get their answer
-            await self._grpc_server.stop(self._settings.shutdown_grace_s)
-        await self.classifier.models.close()
+        if self._grpc is not None:  # calls that still decode get their answer
+            await self._grpc.stop(self._settings.shutdown_grace_s)
+        await self._models.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
-
-    async def _start_grpc(self) -> None:
-        settings = self._settings
-        servicer = InferenceServicer(
-            self.classifier,
-            __version__,
-            keys=self._keys,
-            rate_limit=self._rate_limit,
-            is_ready=lambda: self.ready,
-        )
-        self._grpc_server = await start_server(
-            servicer, settings.grpc_host, settings.grpc_port, settings.max_request_bytes
-        )
 
     async def _follow_promotions(self) -> None:
         """Look now and then which model is promoted; a look is one small file read."""
@@ -123,13 +129,19 @@ class Runtime:
         while True:
             await asyncio.sleep(self._settings.watch_interval_s)
             try:
-                wanted = await asyncio.to_thread(wanted_model, self._settings)
-                await self.classifier.models.follow(wanted)
+                await self._follow()
                 told = ""
             except (UserError, OSError) as error:  # promoted, then removed; or a store that is away
                 if str(error) != told:
                     logger.warning("the model that is served stays: %s", error)
                 told = str(error)
+
+    async def _follow(self) -> None:
+        """Make the wanted model current, and let those who watch know what came of it."""
+        was_ready = self.ready
+        await self._models.follow(await asyncio.to_thread(wanted_model, self._settings))
+        if self.ready != was_ready and self._grpc is not None:
+            await self._grpc.set_ready(self.ready)
 
 
 def wanted_model(settings: Settings) -> Wanted:
@@ -142,7 +154,9 @@ def wanted_model(settings: Settings) -> Wanted:
     return Wanted(store.resolve(settings.model), token)
 
 
-def load_model(settings: Settings, options: SessionOptions, version: str) -> ServedModel:
+def load_model(
+    settings: Settings, options: SessionOptions, metrics: Metrics, version: str
+) -> ServedModel:
     """Load a registered model, replay its golden samples and warm it up; takes seconds.
 
     Raises:
@@ -150,12 +164,20 @@ def load_model(settings: Settings, options: SessionOptions, version: str) -> Ser
     """
     bundle = store.open_stored(store.resolve(version))
     session = Session(bundle, options)
+    statistics = ModelStatistics()
+
+    def on_batch(size: int, seconds: float) -> None:
+        statistics.count_batch(size, seconds)
+        metrics.count_batch(size)
+
     batcher: ImageBatcher = Batcher(
         session.run,
         max_batch_size=settings.max_batch_size,
         max_queue=settings.max_queue_images,
         max_delay_s=settings.max_delay_ms / 1000,
         max_concurrent_batches=settings.max_concurrent_batches,
+        on_batch=on_batch,
+        on_queue=partial(metrics.show_queue, version),
     )
     return ServedModel(
         name=store.MODEL_NAME,
@@ -164,6 +186,7 @@ def load_model(settings: Settings, options: SessionOptions, version: str) -> Ser
         metrics=bundle.metrics(),
         provider=session.provider,
         batcher=batcher,
+        statistics=statistics,
     )
 
 
@@ -189,9 +212,35 @@ def session_options(settings: Settings, worker_index: int) -> SessionOptions:
     return SessionOptions(
         providers=providers,
         must_run_on=providers[0][0] if settings.device == "cuda" else None,
-        intra_op_threads=settings.intra_op_threads or cpu_count(),
+        intra_op_threads=settings.intra_op_threads or worker_cores(settings),
         max_batch_size=settings.max_batch_size,
     )
+
+
+def grpc_options(settings: Settings) -> GrpcOptions:
+    """How the settings want gRPC to be served."""
+    tls = None
+    if settings.grpc_tls_cert is not None and settings.grpc_tls_key is not None:
+        tls = TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca)
+    return GrpcOptions(
+        host=settings.grpc_host,
+        port=settings.grpc_port,
+        max_message_bytes=settings.max_request_bytes,
+        max_concurrent_calls=settings.grpc_max_concurrent_calls,
+        keepalive_s=settings.grpc_keepalive_s,
+        max_connection_age_s=settings.grpc_max_connection_age_s,
+        share_port=settings.workers > 1,
+        tls=tls,
+    )
+
+
+def worker_cores(settings: Settings) -> int:
+    """The cores that one worker counts on."""
+    return max(1, cpu_count() // settings.workers)
+
+
+def _registered_versions() -> list[str]:
+    return [model.version for model in store.list_models()]
 
 
 def _limits(settings: Settings) -> Limits:

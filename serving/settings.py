@@ -44,6 +44,37 @@ class Settings(BaseSettings):
 
     grpc_host: str = Field(default="127.0.0.1", description="address of the gRPC server")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="port of the gRPC server")
+    grpc_tls_cert: Path | None = Field(
+        default=None, description="PEM file with the certificate chain of the gRPC server"
+    )
+    grpc_tls_key: Path | None = Field(default=None, description="PEM file with its private key")
+    grpc_tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities whose clients may call (mutual TLS)",
+    )
+    grpc_max_concurrent_calls: int = Field(
+        default=1024, ge=1, description="gRPC calls at once; more are refused, probes as well"
+    )
+    grpc_keepalive_s: float = Field(
+        default=60.0, ge=1, description="how often a silent gRPC connection is tried with a ping"
+    )
+    grpc_max_connection_age_s: float = Field(
+        default=0,
+        ge=0,
+        description="when a gRPC client is made to connect again, so that load balancers spread "
+        "anew; 0: never",
+    )
+
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes, each with its own model and its share of the cores; with several "
+        "GPUs: their number",
+    )
+    access_log: bool = Field(
+        default=True, description="one line of JSON on stdout for each request that is no probe"
+    )
 
     device: Literal["auto", "cuda", "cpu"] = Field(
         default="auto",
@@ -129,6 +160,14 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _tls_files_belong_together(self) -> Self:
+        if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
+            raise ValueError("VGG19_GRPC_TLS_CERT and VGG19_GRPC_TLS_KEY are set together or not")
+        if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
+            raise ValueError("VGG19_GRPC_TLS_CLIENT_CA needs VGG19_GRPC_TLS_CERT as well")
+        return self
+
     @property
     def max_request_bytes(self) -> int:
         """Largest body: every image at its limit, and a little for the envelope."""
@@ -153,3 +192,11 @@ def load_settings() -> Settings:
             raise SettingsError(str(problem["ctx"]["error"])) from None
         name = _PREFIX + str(problem["loc"][0]).upper()
         raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg']}") from None
+
+
+def worker_count() -> int:
+    """`Settings.workers`, for BentoML, which wants it before anything can be checked."""
+    try:
+        return load_settings().workers
+    except SettingsError:
+        return 1  # told at the start, by `check_start`

@@ -5,16 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry
 
 from models.errors import StoreError
 from models.spec import ModelSpec
+from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.classifier import Classifier, Limits
+from serving.front import Front
+from serving.metrics import Metrics
 from serving.pool import ModelPool, ServedModel, Wanted
+from serving.repository import Repository
+from serving.signals import Signals
+from serving.statistics import ModelStatistics
 from tests.helpers import tiny_probabilities, tiny_spec
 
 LIMITS = Limits(
@@ -48,14 +57,40 @@ def model() -> StubModel:
 
 
 def served(version: str, model: StubModel, spec: ModelSpec | None = None) -> ServedModel:
+    statistics = ModelStatistics()
     return ServedModel(
         name="vgg19",
         version=version,
         spec=spec or tiny_spec(),
         metrics={"held_out": {"accuracy": 0.9}},
         provider="CPUExecutionProvider",
-        batcher=Batcher(model.run, max_batch_size=4, max_queue=16),
+        batcher=Batcher(model.run, max_batch_size=4, max_queue=16, on_batch=statistics.count_batch),
+        statistics=statistics,
     )
+
+
+def signals_of(registry: CollectorRegistry | None = None, **changes: Any) -> Signals:
+    tracer = trace.NoOpTracerProvider().get_tracer("")
+    options: dict[str, Any] = {"write": None, "tracer": tracer}
+    return Signals(Metrics(registry or CollectorRegistry()), **(options | changes))
+
+
+def front_of(classifier: Classifier, **changes: Any) -> Front:
+    """As `Runtime` makes it, for the versions v1, v2 and broken, of which v1 is promoted."""
+    models = classifier.models
+
+    async def follow() -> None:
+        await models.follow(Wanted("v1"))
+
+    options: dict[str, Any] = {
+        "classifier": classifier,
+        "repository": Repository(models, lambda: ["v1", "v2", "broken"], follow, shared=False),
+        "keys": Keys(),
+        "rate_limit": RateLimit(0, 1),
+        "signals": signals_of(),
+        "is_ready": lambda: True,
+    }
+    return Front(**(options | changes))
 
 
 @pytest.fixture

@@ -10,6 +10,10 @@ from serving.batcher import Batcher, BatchFailed
 from serving.errors import Overloaded, ShuttingDown
 
 
+async def submit(batcher: Batcher[int, int], items: Sequence[int]) -> list[int]:
+    return (await batcher.submit(items)).results
+
+
 class Recorder:
     """A `run` that squares numbers, remembers its batches and can be held at a gate."""
 
@@ -31,7 +35,7 @@ class Recorder:
         """Start a batch of one item and keep it running until the gate is set."""
         self.gate.clear()
         self.started.clear()
-        task = asyncio.create_task(batcher.submit([item]))
+        task = asyncio.create_task(submit(batcher, [item]))
         await asyncio.to_thread(self.started.wait, 30)
         return task
 
@@ -50,19 +54,19 @@ async def batcher(run: Recorder) -> AsyncIterator[Batcher[int, int]]:
 
 
 async def test_an_item_alone_runs_at_once(run: Recorder, batcher: Batcher[int, int]) -> None:
-    assert await batcher.submit([3]) == [9]
+    assert await submit(batcher, [3]) == [9]
     assert run.batches == [[3]]
 
 
 async def test_items_of_one_turn_share_a_batch(run: Recorder, batcher: Batcher[int, int]) -> None:
-    results = await asyncio.gather(*(batcher.submit([i]) for i in range(4)))
+    results = await asyncio.gather(*(submit(batcher, [i]) for i in range(4)))
     assert results == [[0], [1], [4], [9]]
     assert run.batches == [[0, 1, 2, 3]]
 
 
 async def test_items_gather_while_a_batch_runs(run: Recorder, batcher: Batcher[int, int]) -> None:
     first = await run.hold(batcher)
-    others = [asyncio.create_task(batcher.submit([i])) for i in (1, 2, 3)]
+    others = [asyncio.create_task(submit(batcher, [i])) for i in (1, 2, 3)]
     await asyncio.sleep(0)
     run.gate.set()
     assert [await task for task in [first, *others]] == [[0], [1], [4], [9]]
@@ -72,14 +76,14 @@ async def test_items_gather_while_a_batch_runs(run: Recorder, batcher: Batcher[i
 async def test_many_items_are_split_and_put_together_in_order(
     run: Recorder, batcher: Batcher[int, int]
 ) -> None:
-    assert await batcher.submit(range(10)) == [i * i for i in range(10)]
+    assert await submit(batcher, range(10)) == [i * i for i in range(10)]
     assert run.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 async def test_hundreds_of_submitters_get_their_own_results(run: Recorder) -> None:
     batcher = Batcher(run, max_batch_size=7, max_queue=10_000)
     requests = [[i * 3 + j for j in range(i % 5 + 1)] for i in range(500)]
-    results = await asyncio.gather(*(batcher.submit(items) for items in requests))
+    results = await asyncio.gather(*(submit(batcher, items) for items in requests))
     assert results == [[item * item for item in items] for items in requests]
     assert max(map(len, run.batches)) == 7
     await batcher.close(grace_s=5)
@@ -89,12 +93,12 @@ async def test_a_full_queue_refuses_at_once_and_keeps_what_it_accepted(
     run: Recorder, batcher: Batcher[int, int]
 ) -> None:
     running = await run.hold(batcher)
-    accepted = asyncio.create_task(batcher.submit(range(8)))
+    accepted = asyncio.create_task(submit(batcher, range(8)))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match=r"8 images are waiting, the limit is 10"):
-        await batcher.submit([1, 2, 3])  # all or nothing: two would have had room
+        await submit(batcher, [1, 2, 3])  # all or nothing: two would have had room
     assert len(run.batches) == 1  # refused without waiting for the running batch
-    fits = asyncio.create_task(batcher.submit([5, 6]))
+    fits = asyncio.create_task(submit(batcher, [5, 6]))
     await asyncio.sleep(0)
     run.gate.set()
     assert await running == [0]
@@ -106,12 +110,12 @@ async def test_given_up_items_are_dropped_before_they_run(
     run: Recorder, batcher: Batcher[int, int]
 ) -> None:
     running = await run.hold(batcher)
-    gone = [asyncio.create_task(batcher.submit([i] * 3)) for i in (1, 2, 3)]  # 9 of 10
+    gone = [asyncio.create_task(submit(batcher, [i] * 3)) for i in (1, 2, 3)]  # 9 of 10
     await asyncio.sleep(0)
     for task in gone:
         task.cancel()
     await asyncio.gather(*gone, return_exceptions=True)
-    stays = asyncio.create_task(batcher.submit([7] * 10))  # and their room is free again
+    stays = asyncio.create_task(submit(batcher, [7] * 10))  # and their room is free again
     await asyncio.sleep(0)
     run.gate.set()
     assert await running == [0]
@@ -123,19 +127,19 @@ async def test_an_exception_fails_its_batch_only(
     run: Recorder, batcher: Batcher[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     results = await asyncio.gather(
-        batcher.submit([1, 2, 3, -1]), batcher.submit([5]), return_exceptions=True
+        submit(batcher, [1, 2, 3, -1]), submit(batcher, [5]), return_exceptions=True
     )
     assert isinstance(results[0], BatchFailed)
     assert "secret" not in str(results[0])
     assert "a secret of the model" in caplog.text  # the log tells
     assert results[1] == [25]
-    assert await batcher.submit([6]) == [36]
+    assert await submit(batcher, [6]) == [36]
 
 
 async def test_a_run_that_loses_a_result_fails_rather_than_shifts_answers() -> None:
     batcher: Batcher[int, int] = Batcher(lambda items: [1], max_batch_size=4, max_queue=10)
     with pytest.raises(BatchFailed):
-        await batcher.submit([1, 2])
+        await submit(batcher, [1, 2])
     await batcher.close(grace_s=5)
 
 
@@ -155,14 +159,14 @@ class TestBesideEachOther:
         self, run: Recorder, batcher: Batcher[int, int]
     ) -> None:
         first = await run.hold(batcher)
-        tasks = [asyncio.create_task(batcher.submit([i])) for i in (1, 2, 3)]
+        tasks = [asyncio.create_task(submit(batcher, [i])) for i in (1, 2, 3)]
         await asyncio.sleep(0.02)
         assert run.batches == [[0]]  # neither full nor old
         run.started.clear()
-        tasks.append(asyncio.create_task(batcher.submit([4])))
+        tasks.append(asyncio.create_task(submit(batcher, [4])))
         await asyncio.to_thread(run.started.wait, 30)
         assert run.batches == [[0], [1, 2, 3, 4]]
-        tasks += [asyncio.create_task(batcher.submit([i] * 4)) for i in (5, 6)]
+        tasks += [asyncio.create_task(submit(batcher, [i] * 4)) for i in (5, 6)]
         await asyncio.sleep(0.02)
         assert len(run.batches) == 2  # not a third
         run.gate.set()
@@ -177,9 +181,9 @@ class TestBesideEachOther:
         )
         first = await run.hold(batcher)
         run.started.clear()
-        second = asyncio.create_task(batcher.submit([1]))
+        second = asyncio.create_task(submit(batcher, [1]))
         await asyncio.sleep(0)
-        third = asyncio.create_task(batcher.submit([2]))
+        third = asyncio.create_task(submit(batcher, [2]))
         assert await asyncio.to_thread(run.started.wait, 30)
         assert run.batches == [[0], [1, 2]]
         run.gate.set()
@@ -190,14 +194,14 @@ class TestBesideEachOther:
         self, run: Recorder, batcher: Batcher[int, int]
     ) -> None:
         first = await run.hold(batcher)
-        second = asyncio.create_task(batcher.submit([1]))
+        second = asyncio.create_task(submit(batcher, [1]))
         await asyncio.sleep(0)
         run.gate.set()  # long before the delay of an hour
         assert [await first, await second] == [[0], [1]]
 
     async def test_a_drain_runs_everything(self, run: Recorder, batcher: Batcher[int, int]) -> None:
         first = await run.hold(batcher)
-        rest = asyncio.create_task(batcher.submit(range(14)))
+        rest = asyncio.create_task(submit(batcher, range(14)))
         await asyncio.sleep(0)
         closing = asyncio.create_task(batcher.close(grace_s=30))
         await asyncio.sleep(0)
@@ -208,19 +212,25 @@ class TestBesideEachOther:
 
 
 async def test_sizes_waits_and_run_times_are_told(run: Recorder) -> None:
-    told: list[tuple[int, float, float]] = []
+    told: list[tuple[int, float]] = []
+    depths: list[int] = []
     batcher = Batcher(
-        run, max_batch_size=4, max_queue=10, on_batch=lambda *values: told.append(values)
-    )
+        run, max_batch_size=4, max_queue=10,
+        on_batch=lambda *values: told.append(values), on_queue=depths.append,
+    )  # fmt: skip
     first = await run.hold(batcher)
     rest = asyncio.create_task(batcher.submit([1, 2]))
     await asyncio.sleep(0.05)
     assert batcher.queue_depth == 2
     run.gate.set()
-    await asyncio.gather(first, rest)
-    assert [size for size, _, _ in told] == [1, 2]
-    assert told[0][2] >= 0.05  # it ran while it was held
-    assert told[1][1] >= 0.05  # while the others waited
+    await first
+    ran = await rest
+    assert [size for size, _ in told] == [1, 2]
+    assert told[0][1] >= 0.05  # it ran while it was held
+    assert ran.queue_s >= 0.05  # while the others waited
+    assert ran.results == [1, 4]
+    assert 0 <= ran.run_s < ran.queue_s + 30
+    assert depths == [1, 0, 2, 0]
     assert batcher.queue_depth == 0
     await batcher.close(grace_s=5)
 
@@ -230,12 +240,12 @@ class TestClose:
         self, run: Recorder, batcher: Batcher[int, int]
     ) -> None:
         running = await run.hold(batcher)
-        waiting = asyncio.create_task(batcher.submit(range(6)))
+        waiting = asyncio.create_task(submit(batcher, range(6)))
         await asyncio.sleep(0)
         closing = asyncio.create_task(batcher.close(grace_s=30))
         await asyncio.sleep(0)
         with pytest.raises(ShuttingDown):
-            await batcher.submit([1])
+            await submit(batcher, [1])
         run.gate.set()
         await closing
         assert await running == [0]
@@ -245,7 +255,7 @@ class TestClose:
         self, run: Recorder, batcher: Batcher[int, int]
     ) -> None:
         running = await run.hold(batcher)
-        waiting = asyncio.create_task(batcher.submit([1]))
+        waiting = asyncio.create_task(submit(batcher, [1]))
         await asyncio.sleep(0)
         await batcher.close(grace_s=0.01)
         for task in (running, waiting):
@@ -254,6 +264,6 @@ class TestClose:
 
 
 async def test_idle_batcher_has_no_task(run: Recorder, batcher: Batcher[int, int]) -> None:
-    await batcher.submit([1])
+    await submit(batcher, [1])
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}

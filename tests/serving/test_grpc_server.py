@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -11,11 +12,13 @@ import pytest
 
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
-from serving.grpc_server import GrpcServerError, InferenceServicer, check_port, start_server
+from serving.front import Front
+from serving.grpc_server import GrpcOptions, GrpcServer, GrpcServerError, check_start
+from serving.grpc_service import InferenceServicer
 from serving.proto import open_inference_pb2 as pb
 from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
-from tests.serving.conftest import StubModel
+from tests.serving.conftest import StubModel, front_of
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
@@ -28,21 +31,28 @@ def free_port() -> int:
         return port
 
 
-def servicer_of(classifier: Classifier, **changes: Any) -> InferenceServicer:
-    options: dict[str, Any] = {
-        "keys": Keys(), "rate_limit": RateLimit(0, 1), "is_ready": lambda: True
-    }  # fmt: skip
-    return InferenceServicer(classifier, "1.2.3", **(options | changes))
+def options_of(port: int, **changes: Any) -> GrpcOptions:
+    return GrpcOptions("127.0.0.1", port, max_message_bytes=MAX_MESSAGE_BYTES, **changes)
+
+
+@asynccontextmanager
+async def serving(front: Front, **changes: Any) -> AsyncIterator[str]:
+    """A server on a free port; gives its address."""
+    port = free_port()
+    server = await GrpcServer.start(InferenceServicer(front, "1.2.3"), options_of(port, **changes))
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(grace_s=0)
 
 
 @pytest.fixture
 async def stub(classifier: Classifier) -> AsyncIterator[GRPCInferenceServiceStub]:
-    port = free_port()
-    servicer = servicer_of(classifier)
-    server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with (
+        serving(front_of(classifier)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
         yield GRPCInferenceServiceStub(channel)
-    await server.stop(grace=0)
 
 
 def request(*images: bytes, model: str = "vgg19", version: str = "") -> pb.ModelInferRequest:
@@ -146,13 +156,13 @@ async def test_an_internal_error_shows_nothing_of_the_inside(
 
 
 async def test_keys_and_rates(classifier: Classifier) -> None:
-    keys = Keys([hashlib.sha256(b"secret").hexdigest()])
-    port = free_port()
-    servicer = servicer_of(
-        classifier, keys=keys, rate_limit=RateLimit(0.001, 2), is_ready=lambda: False
+    front = front_of(
+        classifier,
+        keys=Keys([hashlib.sha256(b"secret").hexdigest()]),
+        rate_limit=RateLimit(0.001, 2),
+        is_ready=lambda: False,
     )
-    server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with serving(front) as address, grpc.aio.insecure_channel(address) as channel:
         stub = GRPCInferenceServiceStub(channel)
         assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready  # probes need no key
 
@@ -170,7 +180,6 @@ async def test_keys_and_rates(classifier: Classifier) -> None:
             await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))
         codes = [await infer("secret") for _ in range(3)]
         assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
-    await server.stop(grace=0)
 
 
 def test_a_taken_port_is_an_error() -> None:
@@ -178,13 +187,18 @@ def test_a_taken_port_is_an_error() -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(GrpcServerError, match=r"can't listen .* VGG19_GRPC_PORT"),
     ):
-        check_port("127.0.0.1", taken.getsockname()[1])
+        check_start(options_of(taken.getsockname()[1]))
 
 
-async def test_two_servers_do_not_share_a_port(classifier: Classifier) -> None:
-    port = free_port()
-    servicer = servicer_of(classifier)
-    server = await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
-    with pytest.raises(GrpcServerError, match="can't listen"):
-        await start_server(servicer, "127.0.0.1", port, MAX_MESSAGE_BYTES)
-    await server.stop(grace=0)
+async def test_two_servers_do_not_share_a_port_unless_told_to(classifier: Classifier) -> None:
+    servicer = InferenceServicer(front_of(classifier), "1.2.3")
+    async with serving(front_of(classifier)) as address:
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(GrpcServerError, match="can't listen"):
+            await GrpcServer.start(servicer, options_of(port))
+    async with serving(front_of(classifier), share_port=True) as address:
+        port = int(address.rpartition(":")[2])
+        other = await GrpcServer.start(servicer, options_of(port, share_port=True))
+        with pytest.raises(GrpcServerError):  # a third that doesn't know of them
+            check_start(options_of(port))
+        await other.stop(grace_s=0)

@@ -15,7 +15,7 @@ from serving.classifier import Classifier
 from serving.http import create_app
 from serving.pool import ModelPool, Wanted
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
-from tests.serving.conftest import LIMITS, StubModel
+from tests.serving.conftest import LIMITS, StubModel, front_of
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
@@ -24,15 +24,7 @@ PNG = {"Content-Type": "image/png"}
 
 def app_of(classifier: Classifier, **changes: Any) -> Starlette:
     app = create_app()
-    state = {
-        "classifier": classifier,
-        "keys": Keys(),
-        "rate_limit": RateLimit(0, 1),
-        "is_ready": lambda: True,
-        "list_versions": lambda: ["v1", "v2", "broken"],
-    }
-    for name, value in (state | changes).items():
-        setattr(app.state, name, value)
+    app.state.front = front_of(classifier, **changes)
     return app
 
 
@@ -329,16 +321,24 @@ class TestKeys:
         )  # fmt: skip
 
     @pytest.mark.parametrize(
-        "body",
-        [b"", b"x", b"[]", b"{}", b'{"parameters": {"version": "../etc"}}',
-         b'{"parameters": {"version": 1}}', b'{"parameters": []}', b"[" * 99_999],
-    )  # fmt: skip
-    async def test_versions_that_are_none(self, client: httpx.AsyncClient, body: bytes) -> None:
+        ("body", "words"),
+        [
+            (b"x", "the body is no JSON"),
+            (b"[]", "the body must be"),
+            (b"[" * 99_999, "the body is no JSON"),
+            (b'{"parameters": {"version": "../etc"}}', "'../etc' is no version"),
+            (b'{"parameters": {"version": 1}}', "a version is named by"),
+            (b'{"parameters": []}', "a version is named by"),
+        ],
+    )
+    async def test_versions_that_are_none(
+        self, client: httpx.AsyncClient, body: bytes, words: str
+    ) -> None:
         headers = {"Authorization": "Bearer admin"}
         response = await client.post(
             "/v2/repository/models/vgg19/load", content=body, headers=headers
         )
-        check_problem(response, 422, "the body")
+        check_problem(response, 422, words)
 
 
 async def test_without_an_admin_key_there_is_no_repository(client: httpx.AsyncClient) -> None:

@@ -45,7 +45,7 @@ def pixel_input(data: Any = None, **changes: Any) -> dict[str, Any]:
 async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
     reply = (await client.get("/v2")).json()
     assert reply["name"] == "vgg19-finetune"
-    assert reply["extensions"] == ["binary_tensor_data", "classification", "model_repository"]
+    assert reply["extensions"] == list(open_inference.EXTENSIONS)
     assert (await client.get("/v2/health/live")).json() == {"live": True}
     assert (await client.get("/v2/health/ready")).status_code == 200
     model = (await client.get("/v2/models/vgg19/versions/v1")).json()

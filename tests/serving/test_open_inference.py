@@ -13,11 +13,11 @@ from serving.errors import BadImage, BadRequest
 from serving.open_inference import (
     RequestedOutput,
     infer_response,
-    model_metadata,
     read_input,
     requested_outputs,
 )
 from serving.proto.open_inference_pb2 import InferTensorContents, ModelInferRequest
+from serving.statistics import Timings
 from tests.helpers import tiny_spec
 from tests.serving.conftest import StubModel, served
 
@@ -156,7 +156,7 @@ PROBABILITIES = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
 @pytest.fixture
 def answer() -> Answer:
     spec = tiny_spec().model_copy(update={"labels": ("a", "ß")})
-    return Answer(served("v1", StubModel(), spec), list(PROBABILITIES))
+    return Answer(served("v1", StubModel(), spec), list(PROBABILITIES), Timings(0.0, 0.0, 0.0))
 
 
 BOTH = [RequestedOutput("probabilities"), RequestedOutput("label")]
@@ -198,16 +198,3 @@ def test_an_image_without_an_answer_fails_the_tensor(answer: Answer) -> None:
     answer.rows[1] = BadImage("image 1: no")
     with pytest.raises(BadImage, match="image 1: no"):
         infer_response(request(b"a", b"b"), answer, BOTH)
-
-
-def test_metadata() -> None:
-    metadata = model_metadata("vgg19", ["v1", "v2"], tiny_spec())
-    assert list(metadata.versions) == ["v1", "v2"]
-    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [
-        ("image", "BYTES", [-1]),
-        ("pixels", "UINT8", [-1, 32, 32, 3]),
-    ]
-    assert [(t.name, list(t.shape)) for t in metadata.outputs] == [
-        ("probabilities", [-1, 3]),
-        ("label", [-1]),
-    ]

@@ -1,0 +1,47 @@
+"""What both transports stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serving.access import Keys, RateLimit
+from serving.classifier import Classifier
+from serving.errors import NotThere
+from serving.repository import Repository
+from serving.signals import Signals
+
+
+@dataclass(frozen=True)
+class Front:
+    """One service, as its transports see it.
+
+    Args:
+        is_ready: whether requests should be sent here.
+    """
+
+    classifier: Classifier
+    repository: Repository
+    keys: Keys
+    rate_limit: RateLimit
+    signals: Signals
+    is_ready: Callable[[], bool]
+
+    def admit(self, authorization: str | None, address: str) -> str:
+        """Whose request it is: its key's digest, or "" where no keys are asked for.
+
+        Args:
+            address: of the client, which counts for the rate limit if there are no keys.
+
+        Raises:
+            Unauthenticated, RateLimited
+        """
+        key = self.keys.check(authorization)
+        self.rate_limit.check(key or address)
+        return key
+
+    def admit_admin(self, authorization: str | None) -> None:
+        """Raise NotThere where no admin key is set, Unauthenticated if this isn't it."""
+        if not self.keys.has_admin:
+            raise NotThere("Not Found")
+        self.keys.check_admin(authorization)

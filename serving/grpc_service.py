@@ -1,0 +1,258 @@
+"""The RPCs of `inference.GRPCInferenceService`: converting and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import grpc
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind
+
+from serving import model_info, open_inference
+from serving.errors import (
+    INTERNAL_ERROR,
+    BadImage,
+    BadRequest,
+    Conflict,
+    DeadlineExceeded,
+    NotThere,
+    Overloaded,
+    RateLimited,
+    RequestError,
+    ShuttingDown,
+    TooLarge,
+    Unauthenticated,
+    UnknownModel,
+)
+from serving.front import Front
+from serving.proto import open_inference_pb2 as pb
+from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceServicer
+from serving.signals import Record
+
+logger = logging.getLogger(__name__)
+
+_CODES: dict[type[RequestError], grpc.StatusCode] = {
+    BadImage: grpc.StatusCode.INVALID_ARGUMENT,
+    BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownModel: grpc.StatusCode.NOT_FOUND,
+    NotThere: grpc.StatusCode.UNIMPLEMENTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+# Requests of one stream that are answered beside each other.
+_STREAM_WINDOW = 64
+_REQUEST_ID = "x-request-id"
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
+
+
+class InferenceServicer(GRPCInferenceServiceServicer):
+    """Answers for one service, whose model is loaded when this object exists."""
+
+    def __init__(self, front: Front, server_version: str) -> None:
+        self._front = front
+        self._models = front.classifier.models
+        self._server_version = server_version
+
+    async def ServerLive(  # noqa: N802
+        self, request: pb.ServerLiveRequest, context: Context
+    ) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(  # noqa: N802
+        self, request: pb.ServerReadyRequest, context: Context
+    ) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._front.is_ready())
+
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(
+            name=open_inference.SERVER_NAME,
+            version=self._server_version,
+            extensions=open_inference.EXTENSIONS,
+        )
+
+    async def ModelReady(  # noqa: N802
+        self, request: pb.ModelReadyRequest, context: Context
+    ) -> pb.ModelReadyResponse:
+        async with self._answering(context, "ModelReady"):
+            try:
+                self._models.get(request.name, request.version)
+            except UnknownModel:
+                return pb.ModelReadyResponse(ready=False)
+            return pb.ModelReadyResponse(ready=True)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        async with self._answering(context, "ModelMetadata"):
+            model = self._models.get(request.name, request.version)
+            return model_info.model_metadata(model.name, self._models.versions, model.spec)
+
+    async def ModelConfig(  # noqa: N802
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        async with self._answering(context, "ModelConfig"):
+            model = self._models.get(request.name, request.version)
+            return pb.ModelConfigResponse(config=model_info.model_config(model))
+
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        async with self._answering(context, "ModelStatistics"):
+            return model_info.model_statistics(self._models.find(request.name, request.version))
+
+    async def ModelInfer(  # noqa: N802
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelInferResponse:
+        async with self._answering(context, "ModelInfer"):
+            return await self._infer(request, context.time_remaining())
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Requests beside each other, so that they share batches; responses in their order."""
+        pending: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
+        window = asyncio.Semaphore(_STREAM_WINDOW)
+
+        async def read() -> None:
+            try:
+                async for request in request_iterator:
+                    await window.acquire()
+                    task = asyncio.create_task(self._answer_of_stream(request, context))
+                    pending.put_nowait(task)
+            finally:
+                pending.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (answering := await pending.get()) is not None:
+                yield await answering
+                window.release()
+            await reader
+        finally:  # the client is gone, or all is answered
+            reader.cancel()
+            while not pending.empty():
+                if (left := pending.get_nowait()) is not None:
+                    left.cancel()
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        async with self._answering(context, "RepositoryIndex", admin=True):
+            entries = await self._front.repository.index(only_ready=request.ready)
+            index = pb.RepositoryIndexResponse.ModelIndex
+            return pb.RepositoryIndexResponse(models=[index(**vars(entry)) for entry in entries])
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        async with self._answering(context, "RepositoryModelLoad", admin=True):
+            await self._front.repository.load(request.model_name, _version(request))
+            return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        async with self._answering(context, "RepositoryModelUnload", admin=True):
+            await self._front.repository.unload(request.model_name, _version(request))
+            return pb.RepositoryModelUnloadResponse()
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, timeout_s: float | None
+    ) -> pb.ModelInferResponse:
+        self._models.get(request.model_name, request.model_version)
+        outputs = open_inference.requested_outputs(request)
+        answer = await open_inference.classify(
+            self._front.classifier, request, request.model_version, timeout_s
+        )
+        return open_inference.infer_response(request, answer, outputs)
+
+    async def _answer_of_stream(
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelStreamInferResponse:
+        """An error is an answer, too: the stream goes on."""
+        try:
+            with self._observed(context, "ModelStreamInfer"):
+                response = await self._infer(request, context.time_remaining())
+                return pb.ModelStreamInferResponse(infer_response=response)
+        except RequestError as error:
+            message = str(error)
+        except Exception:
+            logger.exception("a request of a stream failed")
+            message = INTERNAL_ERROR
+        unanswered = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+        return pb.ModelStreamInferResponse(error_message=message, infer_response=unanswered)
+
+    @asynccontextmanager
+    async def _answering(
+        self, context: Context, operation: str, *, admin: bool = False
+    ) -> AsyncIterator[None]:
+        """Around every call but the probes: who asks, how often, and errors as status codes."""
+        try:
+            with self._observed(context, operation, admin=admin):
+                yield
+        except RequestError as error:
+            await context.abort(_code(error), str(error))
+        except Exception:
+            logger.exception("an RPC failed")
+            await context.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+
+    @contextmanager
+    def _observed(self, context: Context, operation: str, *, admin: bool = False) -> Iterator[None]:
+        """Admits a request, and notes what became of it."""
+        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        address = context.peer().rpartition(":")[0]  # ipv4:127.0.0.1:50000
+        signals = self._front.signals
+        with (
+            signals.observe("grpc", operation, metadata.get(_REQUEST_ID), address) as record,
+            signals.tracer.start_as_current_span(
+                operation, propagate.extract(metadata), SpanKind.SERVER
+            ),
+            _outcome(record),
+        ):
+            context.set_trailing_metadata(((_REQUEST_ID, record.request_id),))
+            authorization = metadata.get("authorization")
+            if admin:
+                self._front.admit_admin(authorization)
+            else:
+                record.key = self._front.admit(authorization, address)
+            yield
+
+
+@contextmanager
+def _outcome(record: Record) -> Iterator[None]:
+    record.status = grpc.StatusCode.OK.name
+    try:
+        yield
+    except RequestError as error:
+        record.status, record.outcome = _code(error).name, error.outcome
+        raise
+    except asyncio.CancelledError:  # also when the deadline of the call has passed
+        record.status, record.outcome = grpc.StatusCode.CANCELLED.name, "cancelled"
+        raise
+    except Exception:
+        record.status, record.outcome = grpc.StatusCode.INTERNAL.name, "error"
+        raise
+
+
+def _code(error: RequestError) -> grpc.StatusCode:
+    return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+
+
+def _version(
+    request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest,
+) -> str:
+    return (
+        str(request.parameters["version"].string_param) if "version" in request.parameters else ""
+    )

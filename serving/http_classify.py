@@ -1,0 +1,162 @@
+"""`POST /classify`: encoded images in, labels with probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from serving.body import cancelled_if_gone, limit_body, number, timeout_s
+from serving.classifier import Answer, Limits, top
+from serving.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
+from serving.front import Front
+
+DEFAULT_TOP_K = 5
+_IMAGE_FIELD = "image"
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """What was sent: file names (None for a raw body), encoded images, a form's other fields."""
+
+    names: Sequence[str | None]
+    images: Sequence[bytes]
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Options:
+    top_k: int
+    threshold: float
+
+
+async def classify(request: Request) -> Response:
+    """`POST /classify?top_k=5&threshold=0`: a raw `image/*` body, or multipart with `image` parts.
+
+    The options may be fields of the form as well. One bad image of several has its `error` in its
+    place; the request fails where all are bad.
+    """
+    front: Front = request.app.state.front
+    limit = timeout_s(request)
+    _options(request.query_params)  # wrong ones are told before a large body is read
+    upload = await _read_upload(request, front.classifier.limits)
+    options = _options({**upload.fields, **request.query_params})
+    async with cancelled_if_gone(request):
+        answer = await front.classifier.classify(upload.images, timeout_s=limit)
+    return JSONResponse(
+        reply_content(answer, upload.names, options.top_k, options.threshold),
+    )
+
+
+def reply_content(
+    answer: Answer, names: Sequence[str | None], top_k: int, threshold: float
+) -> dict[str, Any]:
+    """The body of an answer: `serving.openapi.ClassifyReply`.
+
+    Raises:
+        RequestError: no image has an answer.
+    """
+    if all(isinstance(row, RequestError) for row in answer.rows):
+        answer.probabilities()  # raises the first one
+    labels = answer.model.spec.labels
+    return {
+        "model_name": answer.model.name,
+        "model_version": answer.model.version,
+        "images": [
+            {"filename": name, "error": str(row)}
+            if isinstance(row, RequestError)
+            else {
+                "filename": name,
+                "predictions": [
+                    {"label": p.label, "index": p.index, "probability": p.probability}
+                    for p in top(labels, row, top_k, threshold)
+                ],
+            }
+            for name, row in zip(names, answer.rows, strict=True)
+        ],
+        "timings_ms": {
+            "decode": round(answer.timings.decode_s * 1e3, 3),
+            "queue": round(answer.timings.queue_s * 1e3, 3),
+            "run": round(answer.timings.run_s * 1e3, 3),
+        },
+    }
+
+
+def _options(values: Mapping[str, str]) -> _Options:
+    return _Options(
+        top_k=_top_k(values.get("top_k", str(DEFAULT_TOP_K))),
+        threshold=_threshold(values.get("threshold", "0")),
+    )
+
+
+def _top_k(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) < 1:
+        raise BadRequest(f"top_k is '{value[:20]}', it must be a whole number from 1")
+    return int(value)
+
+
+def _threshold(value: str) -> float:
+    threshold = number(value)
+    if not 0 <= threshold <= 1:  # NaN fails, too
+        raise BadRequest(f"threshold is '{value[:20]}', it must be a probability, 0 to 1")
+    return threshold
+
+
+async def _read_upload(request: Request, limits: Limits) -> _Upload:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        return await _read_multipart(request, limits)
+    if content_type.startswith("image/") or content_type == "application/octet-stream":
+        return _Upload([None], [await _read_raw(request, limits.max_image_bytes)])
+    raise UnsupportedMedia(
+        f"the content type is '{content_type[:50]}'; send the image itself as image/jpeg (or "
+        f"another image type), or multipart/form-data with '{_IMAGE_FIELD}' parts"
+    )
+
+
+async def _read_raw(request: Request, max_bytes: int) -> bytes:
+    body = await limit_body(request, max_bytes).body()
+    if not body:
+        raise BadImage("the body is empty; send the bytes of an image")
+    return body
+
+
+async def _read_multipart(request: Request, limits: Limits) -> _Upload:
+    limited = limit_body(request, limits.max_request_bytes)
+    plain = Request(_without_charset(request.scope), limited.receive)
+    count = limits.max_request_images
+    async with plain.form(max_files=count, max_fields=count) as form:
+        parts = form.getlist(_IMAGE_FIELD)
+        uploads = [part for part in parts if isinstance(part, UploadFile)]
+        if not uploads or len(uploads) != len(parts):
+            raise BadRequest(
+                f"the form needs one or more file parts named '{_IMAGE_FIELD}'; "
+                f"with curl: -F {_IMAGE_FIELD}=@photo.jpg"
+            )
+        return _Upload(
+            names=[upload.filename for upload in uploads],
+            images=[await _read_part(upload, limits.max_image_bytes) for upload in uploads],
+            fields={name: value for name, value in form.items() if isinstance(value, str)},
+        )
+
+
+async def _read_part(upload: UploadFile, max_image_bytes: int) -> bytes:
+    if upload.size is not None and upload.size > max_image_bytes:
+        raise TooLarge(
+            f"an image has {upload.size:,} bytes, the limit is {max_image_bytes:,} "
+            "(VGG19_MAX_IMAGE_BYTES)"
+        )
+    return await upload.read()
+
+
+def _without_charset(scope: Scope) -> Scope:
+    """A form's charset is that of its field names; with any but UTF-8 the parser goes astray."""
+    content_type = Headers(scope=scope)["content-type"]
+    kept = [p for p in content_type.split(";") if not p.strip().lower().startswith("charset")]
+    headers = [(k, v) for k, v in scope["headers"] if k != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", ";".join(kept).encode("latin-1"))]}

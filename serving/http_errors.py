@@ -1,0 +1,101 @@
+"""Errors as `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from serving import signals
+from serving.errors import (
+    INTERNAL_ERROR,
+    BadImage,
+    BadRequest,
+    Conflict,
+    DeadlineExceeded,
+    NotThere,
+    Overloaded,
+    RateLimited,
+    RequestError,
+    ShuttingDown,
+    TooLarge,
+    Unauthenticated,
+    UnknownModel,
+    UnsupportedMedia,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+_STATUS: dict[type[RequestError], HTTPStatus] = {
+    BadImage: HTTPStatus.BAD_REQUEST,
+    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnknownModel: HTTPStatus.NOT_FOUND,
+    NotThere: HTTPStatus.NOT_FOUND,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Conflict: HTTPStatus.CONFLICT,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
+    ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+
+async def on_request_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    record = signals.current()
+    if record is not None:
+        record.outcome = error.outcome
+    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    headers = {}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(status, str(error), headers)
+
+
+async def on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    record = signals.current()
+    if record is not None:
+        record.outcome = BadRequest.outcome
+    return problem(HTTPStatus(error.status_code), error.detail, dict(error.headers or {}))
+
+
+async def on_disconnect(_: Request, __: Exception) -> Response:
+    record = signals.current()
+    if record is not None:
+        record.outcome = "cancelled"
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
+
+
+async def on_internal_error(_: Request, __: Exception) -> Response:
+    # Starlette raises the exception again after this answer, which puts it into the log.
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+
+
+HANDLERS: dict[Any, Any] = {
+    RequestError: on_request_error,
+    HTTPException: on_http_exception,
+    ClientDisconnect: on_disconnect,
+    Exception: on_internal_error,
+}
+
+
+def problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """A problem without a type of its own."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+    }
+    return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,183 @@
+"""The JSON bodies of the HTTP interface, as pydantic models: what OpenAPI shows and tests check."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class LabelProbability(_Body):
+    label: str
+    index: int = Field(ge=0, description="column of the model's output")
+    probability: float = Field(ge=0, le=1)
+
+
+class ImageReply(_Body):
+    """One image: its `predictions`, best first, or why it has none."""
+
+    filename: str | None = Field(description="of the form's part; null for a raw body")
+    predictions: list[LabelProbability] = Field(default_factory=list)
+    error: str = ""
+
+
+class StageTimings(_Body):
+    """Where the time of this request went, in ms."""
+
+    decode: float
+    queue: float
+    run: float
+
+
+class ClassifyReply(_Body):
+    model_name: str
+    model_version: str
+    images: list[ImageReply]
+    timings_ms: StageTimings
+
+
+class FailedLoadReply(_Body):
+    version: str
+    reason: str
+
+
+class ModelReply(_Body):
+    name: str
+    version: str
+    loaded_versions: list[str] = Field(description="the current one first")
+    failed_load: FailedLoadReply | None = Field(
+        description="a promoted version that couldn't be loaded; the one before it goes on serving"
+    )
+    device: Literal["cpu", "gpu"]
+    provider: str = Field(description="ONNX Runtime's execution provider")
+    spec: dict[str, Any] = Field(description="labels, preprocessing and names of the ONNX graph")
+    metrics: dict[str, Any] = Field(description="what training measured")
+
+
+class LabelsReply(_Body):
+    labels: list[str] = Field(description="in the order of the model's output")
+
+
+class Problem(_Body):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = Field(description="what is wrong, and the way out")
+
+
+class ServerReply(_Body):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class LiveReply(_Body):
+    live: bool
+
+
+class ReadyReply(_Body):
+    ready: bool
+
+
+class TensorMetadata(_Body):
+    name: str
+    datatype: Literal["BYTES", "UINT8", "FP32"]
+    shape: list[int] = Field(description="-1: any number of images")
+
+
+class ModelMetadataReply(_Body):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class InputTensor(BaseModel):
+    """`image`: BYTES[N] of encoded images, base64 in JSON. `pixels`: UINT8[N,S,S,3], RGB."""
+
+    name: Literal["image", "pixels"]
+    datatype: Literal["BYTES", "UINT8"]
+    shape: list[int]
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="binary_data_size: the data follows the JSON"
+    )
+    data: list[Any] | None = None
+
+
+class RequestedOutput(BaseModel):
+    name: Literal["probabilities", "label"]
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="binary_data: answer behind the JSON; classification: so many best classes as "
+        '"probability:index:label"',
+    )
+
+
+class InferRequest(BaseModel):
+    """See the Open Inference Protocol, version 2."""
+
+    id: str = Field(default="", description="echoed in the reply")
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[RequestedOutput] = Field(default_factory=list, description="none: both")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="binary_data_output: all outputs behind the JSON"
+    )
+
+
+class OutputTensor(_Body):
+    name: Literal["probabilities", "label"]
+    datatype: Literal["FP32", "BYTES"]
+    shape: list[int]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class InferReply(_Body):
+    model_name: str
+    model_version: str
+    id: str = ""
+    outputs: list[OutputTensor]
+
+
+class IndexRequest(BaseModel):
+    ready: bool = Field(default=False, description="only versions that are loaded")
+
+
+class IndexEntryReply(_Body):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
+class RepositoryRequest(BaseModel):
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="version: which. Without one, load takes what is promoted, and unload drops "
+        "every version beside the current one",
+    )
+
+
+class ModelConfigReply(BaseModel):
+    """In the terms of Triton's model configuration."""
+
+    name: str
+    platform: str
+    max_batch_size: int
+    backend: str
+    input: list[dict[str, Any]]
+    output: list[dict[str, Any]]
+    dynamic_batching: dict[str, Any]
+
+
+class StatisticsReply(BaseModel):
+    """In the terms of Triton's statistics extension, of this worker."""
+
+    model_stats: list[dict[str, Any]]

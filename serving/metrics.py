@@ -1,0 +1,88 @@
+"""Prometheus metrics. BentoML's `/metrics` shows them, over all workers."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from serving.classifier import Answer
+from serving.errors import RequestError
+from serving.pool import ServedModel
+from serving.providers import device_name
+
+# From a decode of 2 ms to the default time limit of 30 s, each about 2.2 times the one before.
+_SECONDS = (0.001, 0.0022, 0.005, 0.01, 0.022, 0.05, 0.1, 0.22, 0.5, 1, 2.2, 5, 10, 30)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The service's metrics. Names begin with `vgg19_`; docs/operations.md lists them.
+
+    Made in a worker, where BentoML has set PROMETHEUS_MULTIPROC_DIR.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._requests = Counter(
+            "vgg19_requests", "Requests by transport and outcome", ["transport", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._request_seconds = Histogram(
+            "vgg19_request_seconds", "From the request's head to its answer", ["transport"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._stage_seconds = Histogram(
+            "vgg19_stage_seconds", "Decoding, waiting for a batch, and the model's runs", ["stage"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._images = Counter(
+            "vgg19_images", "Images by outcome: answered, or failed alone", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._batch_images = Histogram(
+            "vgg19_batch_images", "Images in one run of the model", buckets=_BATCH_SIZES,
+            registry=registry,
+        )  # fmt: skip
+        self._queue = Gauge(
+            "vgg19_queue_images", "Images that wait for a batch", ["version"],
+            multiprocess_mode="livesum", registry=registry,
+        )  # fmt: skip
+        self._model = Gauge(
+            "vgg19_model_info", "1 for the model that is current",
+            ["version", "device", "provider"], multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self._reloads = Counter(
+            "vgg19_reloads", "Changes of the current model by outcome", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._stale = Gauge(
+            "vgg19_stale", "1 while a promoted model can't be loaded", multiprocess_mode="livemax",
+            registry=registry,
+        )  # fmt: skip
+        self._current: tuple[str, ...] = ()
+
+    def count_request(self, transport: str, outcome: str, seconds: float) -> None:
+        self._requests.labels(transport, outcome).inc()
+        self._request_seconds.labels(transport).observe(seconds)
+
+    def count_answer(self, answer: Answer) -> None:
+        failed = sum(isinstance(row, RequestError) for row in answer.rows)
+        self._images.labels("answered").inc(len(answer.rows) - failed)
+        self._images.labels("failed").inc(failed)
+        for stage, seconds in vars(answer.timings).items():
+            self._stage_seconds.labels(stage.removesuffix("_s")).observe(seconds)
+
+    def count_batch(self, size: int) -> None:
+        self._batch_images.observe(size)
+
+    def show_queue(self, version: str, depth: int) -> None:
+        self._queue.labels(version).set(depth)
+
+    def count_reload(self, model: ServedModel | None) -> None:
+        """Of the model that is current now; None: it couldn't be loaded."""
+        self._reloads.labels("failed" if model is None else "succeeded").inc()
+        self._stale.set(model is None)
+        if model is None:
+            return
+        if self._current:
+            self._model.labels(*self._current).set(0)
+        self._current = (model.version, device_name(model.provider), model.provider)
+        self._model.labels(*self._current).set(1)

@@ -1,0 +1,144 @@
+"""What every request leaves behind on either transport: metrics, a line of log, spans."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from opentelemetry import trace
+
+from serving.classifier import Answer
+from serving.metrics import Metrics
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
+
+
+@dataclass
+class Record:
+    """One request, filled in on its way."""
+
+    transport: str
+    operation: str  # "POST /classify", or the name of the RPC
+    request_id: str
+    client: str  # its address
+    key: str = ""  # SHA-256 of its API key
+    status: str = ""
+    outcome: str = "ok"
+    answer: Answer | None = None
+
+
+_current: ContextVar[Record | None] = ContextVar("request", default=None)
+
+
+def current() -> Record | None:
+    """The request that this task answers."""
+    return _current.get()
+
+
+class Signals:
+    """Observes requests.
+
+    Args:
+        write: gets each line of the access log; None: there is none.
+        tracer: whose spans `decode`, `queue` and `infer` lie in the request's span.
+    """
+
+    def __init__(
+        self, metrics: Metrics, write: Callable[[str], None] | None, tracer: trace.Tracer
+    ) -> None:
+        self.metrics = metrics
+        self.tracer = tracer
+        self._write = write
+
+    @contextmanager
+    def observe(
+        self, transport: str, operation: str, request_id: str | None, client: str
+    ) -> Iterator[Record]:
+        """Around a request that is no probe.
+
+        Args:
+            request_id: the client's own; one that isn't `REQUEST_ID` is replaced.
+        """
+        if request_id is None or not REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        record = Record(transport, operation, request_id, client)
+        token = _current.set(record)
+        started = time.perf_counter()
+        try:
+            yield record
+        finally:
+            _current.reset(token)
+            seconds = time.perf_counter() - started
+            self.metrics.count_request(transport, record.outcome, seconds)
+            if self._write is not None:
+                self._write(_line(record, seconds))
+
+    def on_answer(self, answer: Answer) -> None:
+        """For `Classifier`: notes the answer in its request."""
+        record = current()
+        if record is not None:
+            record.answer = answer
+        self.metrics.count_answer(answer)
+        if trace.get_current_span().is_recording():
+            self._add_spans(answer)
+
+    def _add_spans(self, answer: Answer) -> None:
+        """The stages as spans that end now, one after another."""
+        timings = answer.timings
+        end = time.time_ns()
+        stages = (
+            ("infer", timings.run_s),
+            ("queue", timings.queue_s),
+            ("decode", timings.decode_s),
+        )
+        for name, seconds in stages:
+            start = end - int(seconds * 1e9)
+            span = self.tracer.start_span(name, start_time=start)
+            span.set_attribute("vgg19.images", len(answer.rows))
+            span.set_attribute("vgg19.model_version", answer.model.version)
+            span.end(end)
+            end = start
+
+
+def access_logger() -> Callable[[str], None]:
+    """Writes lines to stdout, and nothing around them."""
+    logger = logging.getLogger("serving.access")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger.info
+
+
+def _line(record: Record, seconds: float) -> str:
+    content: dict[str, object] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "transport": record.transport,
+        "operation": record.operation,
+        "status": record.status,
+        "outcome": record.outcome,
+        "ms": round(seconds * 1e3, 2),
+        "request_id": record.request_id,
+        "client": record.client,
+    }
+    if record.key:
+        content["key"] = record.key[:12]
+    if record.answer is not None:
+        timings = record.answer.timings
+        content |= {
+            "model_version": record.answer.model.version,
+            "images": len(record.answer.rows),
+            "decode_ms": round(timings.decode_s * 1e3, 2),
+            "queue_ms": round(timings.queue_s * 1e3, 2),
+            "run_ms": round(timings.run_s * 1e3, 2),
+        }
+    return json.dumps(content)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+
+from serving import model_info
+from serving.classifier import Classifier
+from serving.model_info import model_metadata
+from tests.helpers import coloured_pixels, tiny_spec
+from tests.serving.conftest import StubModel
+
+
+def test_metadata() -> None:
+    metadata = model_metadata("vgg19", ["v1", "v2"], tiny_spec())
+    assert list(metadata.versions) == ["v1", "v2"]
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [
+        ("image", "BYTES", [-1]),
+        ("pixels", "UINT8", [-1, 32, 32, 3]),
+    ]
+    assert [(t.name, list(t.shape)) for t in metadata.outputs] == [
+        ("probabilities", [-1, 3]),
+        ("label", [-1]),
+    ]
+
+
+async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None:
+    config = model_info.as_json(model_info.model_config(classifier.models.current))
+    assert (config["name"], config["max_batch_size"]) == ("vgg19", 4)
+    assert [(t["name"], t["data_type"], t["dims"]) for t in config["input"]] == [
+        ("image", "TYPE_STRING", [1]),
+        ("pixels", "TYPE_UINT8", [32, 32, 3]),
+    ]
+    assert [(t["name"], t["data_type"], t["dims"]) for t in config["output"]] == [
+        ("probabilities", "TYPE_FP32", [3]),
+        ("label", "TYPE_STRING", [1]),
+    ]
+    assert config["dynamic_batching"] == {"max_queue_delay_microseconds": 0}
+
+
+async def test_statistics_count_requests_images_and_batches(
+    classifier: Classifier, model: StubModel
+) -> None:
+    pixels = np.stack([coloured_pixels(seed) for seed in range(6)])
+    model.seconds = 0.01
+    await classifier.classify_pixels(pixels)
+    await classifier.classify_pixels(pixels[:1])
+    message = model_info.model_statistics(classifier.models.find())
+    (counted,) = model_info.as_json(message)["model_stats"]
+    assert (counted["name"], counted["version"]) == ("vgg19", "v1")
+    assert (counted["inference_count"], counted["execution_count"]) == (7, 3)
+    assert [b["batch_size"] for b in counted["batch_stats"]] == [1, 2, 4]
+    stats = counted["inference_stats"]
+    assert stats["success"]["count"] == 2
+    assert stats["fail"] == {"count": 0, "ns": 0}
+    assert stats["compute_infer"]["ns"] >= 3 * 10_000_000
+    stages = ("queue", "compute_input", "compute_infer", "compute_output")
+    assert sum(stats[stage]["ns"] for stage in stages) == stats["success"]["ns"]
+    assert counted["last_inference"] > 1_700_000_000_000
