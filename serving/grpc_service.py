@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 from opentelemetry import propagate
@@ -212,7 +213,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     def _observed(self, context: Context, operation: str, *, admin: bool = False) -> Iterator[None]:
         """Admits a request, and notes what became of it."""
         metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-        address = context.peer().rpartition(":")[0]  # ipv4:127.0.0.1:50000
+        address = _address(context.peer())
         signals = self._front.signals
         with (
             signals.observe("grpc", operation, metadata.get(_REQUEST_ID), address) as record,
@@ -244,6 +245,12 @@ def _outcome(record: Record) -> Iterator[None]:
     except Exception:
         record.status, record.outcome = grpc.StatusCode.INTERNAL.name, "error"
         raise
+
+
+def _address(peer: str) -> str:
+    """Of gRPC's ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000, as HTTP has it."""
+    host = peer.partition(":")[2].rpartition(":")[0]
+    return unquote(host).strip("[]")
 
 
 def _code(error: RequestError) -> grpc.StatusCode:

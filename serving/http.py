@@ -21,7 +21,9 @@ from serving.signals import Record
 REQUEST_ID = "X-Request-Id"
 _ADMIN = "/v2/repository/"
 # Probes and the description of the interface need no key and leave no signals.
-_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs"})
+_OPEN = frozenset({"/", "/v2", "/openapi.json", "/docs.json", "/docs"})
+_BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/metrics", "/schema.json"})
+_BENTOML_FILES = "/static_content/"
 
 
 def create_app() -> Starlette:
@@ -44,21 +46,20 @@ def create_app() -> Starlette:
 
 
 class OwnRoutes:
-    """Sends this application's paths to it, and all others on to BentoML.
+    """Leaves BentoML the paths that it is to answer, and sends all others to this application.
 
     BentoML has a `/classify`, too, for its own clients' sake; but what it would do with a request
     there is to fetch the URLs in it.
     """
 
-    def __init__(self, app: ASGIApp, own: Starlette) -> None:
+    def __init__(self, app: ASGIApp, own: ASGIApp) -> None:
         self._app = app
         self._own = own
-        paths = [route.path for route in own.routes if isinstance(route, Route)]
-        self._paths = frozenset(path for path in paths if not path.startswith("/v2/"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        is_own = scope["type"] == "http" and (path in self._paths or path.startswith("/v2/"))
+        is_bentoml = path in _BENTOML or path.startswith(_BENTOML_FILES)
+        is_own = scope["type"] == "http" and not is_bentoml
         await (self._own if is_own else self._app)(scope, receive, send)
 
 

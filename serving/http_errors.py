@@ -46,7 +46,7 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
 }
 
 
-async def on_request_error(_: Request, error: Exception) -> Response:
+async def on_request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     record = signals.current()
     if record is not None:
@@ -59,15 +59,16 @@ async def on_request_error(_: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status, str(error), headers)
+    return problem(request, status, str(error), headers)
 
 
-async def on_http_exception(_: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     record = signals.current()
     if record is not None:
         record.outcome = BadRequest.outcome
-    return problem(HTTPStatus(error.status_code), error.detail, dict(error.headers or {}))
+    status = HTTPStatus(error.status_code)
+    return problem(request, status, error.detail, dict(error.headers or {}))
 
 
 async def on_disconnect(_: Request, __: Exception) -> Response:
@@ -77,9 +78,9 @@ async def on_disconnect(_: Request, __: Exception) -> Response:
     return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
 
 
-async def on_internal_error(_: Request, __: Exception) -> Response:
+async def on_internal_error(request: Request, __: Exception) -> Response:
     # Starlette raises the exception again after this answer, which puts it into the log.
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 
 HANDLERS: dict[Any, Any] = {
@@ -90,12 +91,16 @@ HANDLERS: dict[Any, Any] = {
 }
 
 
-def problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """A problem without a type of its own."""
+def problem(
+    request: Request, status: HTTPStatus, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """A problem without a type of its own. In the v2 protocol `error` says the same."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": int(status),
         "detail": detail,
     }
+    if request.url.path.startswith("/v2"):
+        content["error"] = detail
     return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)

@@ -69,6 +69,7 @@ class Problem(_Body):
     title: str
     status: int
     detail: str = Field(description="what is wrong, and the way out")
+    error: str = Field(default="", description="the same, where the v2 protocol asks for it")
 
 
 class ServerReply(_Body):

@@ -164,7 +164,8 @@ def _header_length(request: Request) -> int | None:
     value = request.headers.get(_HEADER_LENGTH)
     if value is None:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type not in ("application/json", ""):
+        # Triton's asyncio client sends JSON as application/octet-stream.
+        if content_type not in ("application/json", "application/octet-stream", ""):
             raise UnsupportedMedia(
                 f"the content type is '{content_type[:50]}'; send application/json, or binary "
                 f"tensors with the header {_HEADER_LENGTH}"

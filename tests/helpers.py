@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
 from PIL import Image
 
 from models.bundle import (
@@ -28,6 +31,7 @@ from models.bundle import (
 from models.spec import ModelSpec, Preprocessing
 
 SIZE = 32
+BUSY_SIZE = 512
 COLOURS = ("blue", "green", "red")  # sorted, as the labels of an image folder are
 
 
@@ -70,8 +74,14 @@ def tiny_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return result
 
 
-def write_tiny_bundle(path: Path, created_at: str = "2026-01-31T12:00:00+00:00") -> Path:
-    """A bundle whose model is a few nodes instead of VGG-19: which channel is brightest?"""
+def write_tiny_bundle(
+    path: Path, created_at: str = "2026-01-31T12:00:00+00:00", busy: int = 0
+) -> Path:
+    """A bundle whose model is a few nodes instead of VGG-19: which channel is brightest?
+
+    Args:
+        busy: matrix products, of some milliseconds each, that every batch takes besides.
+    """
     path.mkdir(parents=True)
     spec = tiny_spec()
     nodes = [
@@ -92,6 +102,8 @@ def write_tiny_bundle(path: Path, created_at: str = "2026-01-31T12:00:00+00:00")
             helper.make_tensor("eight", TensorProto.FLOAT, [], [8.0]),
         ],
     )
+    if busy:
+        _keep_busy(graph, busy)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save_model(model, path / MODEL_FILE)
     spec.write(path / SPEC_FILE)
@@ -111,6 +123,31 @@ def write_tiny_bundle(path: Path, created_at: str = "2026-01-31T12:00:00+00:00")
     )
     seal(path, provenance)
     return path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _keep_busy(graph: onnx.GraphProto, count: int) -> None:
+    """Add nodes that need the input, so that they can't be computed beforehand; they add 0."""
+    names = [f"product{number}" for number in range(count + 1)]
+    graph.node[-2].output[0] = "plain"  # what was "logits"
+    softmax = graph.node.pop()
+    graph.node.append(helper.make_node("ReduceMean", ["float"], ["mean"], keepdims=0))
+    graph.node.append(helper.make_node("Mul", ["matrix", "mean"], names[:1]))
+    for left, right in itertools.pairwise(names):
+        graph.node.append(helper.make_node("MatMul", [left, "matrix"], [right]))
+    graph.node.append(helper.make_node("ReduceMean", names[-1:], ["value"], keepdims=0))
+    graph.node.append(helper.make_node("Mul", ["value", "zero"], ["nothing"]))
+    graph.node.append(helper.make_node("Add", ["plain", "nothing"], ["logits"]))
+    graph.node.append(softmax)
+    matrix = np.full((BUSY_SIZE, BUSY_SIZE), 1 / BUSY_SIZE, np.float32)
+    graph.initializer.extend(
+        [from_array(matrix, "matrix"), from_array(np.zeros((), np.float32), "zero")]
+    )
 
 
 def run_command(*arguments: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:

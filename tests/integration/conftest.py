@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.helpers import run_command, write_tiny_bundle
+from tests.helpers import free_port, run_command, write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120
@@ -37,12 +36,6 @@ class Server:
     def children(self) -> list[psutil.Process]:
         children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return children
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -83,16 +76,19 @@ def wait_until_ready(server: Server) -> None:
     raise AssertionError(f"not ready: {server.log.read_text()}")
 
 
-@pytest.fixture(scope="session")
-def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_home(directory: Path, busy: int = 0) -> Path:
     """A BentoML home whose production model is the tiny one."""
-    directory = tmp_path_factory.mktemp("tiny")
     home = directory / "bentoml"
-    bundle = write_tiny_bundle(directory / "bundle")
+    bundle = write_tiny_bundle(directory / "bundle", busy=busy)
     for arguments in (["register", str(bundle)], ["promote", "latest"]):
         result = run_command("vgg19", *arguments, cwd=directory, home=home)
         assert result.returncode == 0, result.stderr
     return home
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_home(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,12 @@ from tests.helpers import (
     COLOURS,
     coloured_pixels,
     encode,
+    free_port,
     run_command,
     tiny_probabilities,
     write_tiny_bundle,
 )
-from tests.integration.conftest import ROOT, Server, free_port, serve
+from tests.integration.conftest import ROOT, Server, serve
 
 COUNT = 40
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(COUNT)])

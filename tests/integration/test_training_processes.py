@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers import write_image_folder
-from tests.integration.conftest import ROOT, free_port
+from tests.helpers import free_port, write_image_folder
+from tests.integration.conftest import ROOT
 from training.checkpoint import weights_digest
 
 COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]

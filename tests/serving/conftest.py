@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.classifier import Classifier, Limits
 from serving.front import Front
+from serving.grpc_server import GrpcOptions, GrpcServer
+from serving.grpc_service import InferenceServicer
 from serving.metrics import Metrics
 from serving.pool import ModelPool, ServedModel, Wanted
 from serving.repository import Repository
 from serving.signals import Signals
 from serving.statistics import ModelStatistics
-from tests.helpers import tiny_probabilities, tiny_spec
+from tests.helpers import free_port, tiny_probabilities, tiny_spec
 
 LIMITS = Limits(
     max_image_bytes=20_000,
@@ -33,6 +36,9 @@ LIMITS = Limits(
     max_request_bytes=100_000,
     request_timeout_s=10.0,
 )
+
+
+MAX_MESSAGE_BYTES = 50_000
 
 
 class StubModel:
@@ -112,3 +118,19 @@ async def models(model: StubModel) -> AsyncIterator[ModelPool]:
 def classifier(models: ModelPool) -> Iterator[Classifier]:
     with ThreadPoolExecutor(2) as decoders:
         yield Classifier(models, decoders, LIMITS)
+
+
+def grpc_options(port: int, **changes: Any) -> GrpcOptions:
+    return GrpcOptions("127.0.0.1", port, max_message_bytes=MAX_MESSAGE_BYTES, **changes)
+
+
+@asynccontextmanager
+async def grpc_serving(front: Front, **changes: Any) -> AsyncIterator[str]:
+    """A gRPC server on a free port; gives its address."""
+    port = free_port()
+    servicer = InferenceServicer(front, "1.2.3")
+    server = await GrpcServer.start(servicer, grpc_options(port, **changes))
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(grace_s=0)

@@ -9,10 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
-from serving.http import create_app
+from serving.http import OwnRoutes, create_app
 from serving.pool import ModelPool, Wanted
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
 from tests.serving.conftest import LIMITS, StubModel, front_of
@@ -41,7 +42,10 @@ def check_problem(response: httpx.Response, status: int, detail: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
-    assert set(problem) == {"type", "title", "status", "detail"}
+    assert set(problem) - {"error"} == {"type", "title", "status", "detail"}
+    if "error" in problem:  # what clients of the v2 protocol look at
+        assert problem["error"] == problem["detail"]
+    assert ("error" in problem) == response.url.path.startswith("/v2")
     assert problem["status"] == status
     assert detail in problem["detail"]
 
@@ -58,6 +62,17 @@ async def test_raw_body(client: httpx.AsyncClient) -> None:
     assert len(image["predictions"]) == 2
     for prediction in image["predictions"]:
         assert prediction["probability"] == pytest.approx(float(expected[prediction["index"]]))
+
+
+async def test_options_may_be_fields_of_the_form(client: httpx.AsyncClient) -> None:
+    """As BentoML's client sends them."""
+    files = [("image", ("a.png", IMAGES[1]))]
+    reply = (await client.post("/classify", files=files, data={"top_k": "2"})).json()
+    assert len(reply["images"][0]["predictions"]) == 2
+    reply = (await client.post("/classify?top_k=1", files=files, data={"top_k": "2"})).json()
+    assert len(reply["images"][0]["predictions"]) == 1  # the address wins
+    response = await client.post("/classify", files=files, data={"threshold": "x"})
+    check_problem(response, 422, "threshold is 'x'")
 
 
 async def test_multipart_with_several_images_in_order(client: httpx.AsyncClient) -> None:
@@ -348,3 +363,37 @@ async def test_without_an_admin_key_there_is_no_repository(client: httpx.AsyncCl
 
 def sha256(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+class TestOwnRoutes:
+    """What BentoML answers, and what it never sees."""
+
+    @pytest.mark.parametrize(
+        "path", ["/livez", "/readyz", "/healthz", "/metrics", "/schema.json", "/static_content/x"]
+    )
+    async def test_bentomls(self, path: str) -> None:
+        assert await who_answers(path) == "bentoml"
+
+    @pytest.mark.parametrize(
+        "path", ["/classify", "/", "/v2", "/docs.json", "/classify/submit", "/livez/x", "/nowhere"]
+    )
+    async def test_ours(self, path: str) -> None:
+        assert await who_answers(path) == "own"
+
+    async def test_the_lifespan_is_bentomls(self) -> None:
+        assert await who_answers("", kind="lifespan") == "bentoml"
+
+
+async def who_answers(path: str, kind: str = "http") -> str:
+    called: list[str] = []
+
+    async def bentoml(scope: Scope, receive: Receive, send: Send) -> None:
+        called.append("bentoml")
+
+    async def own(scope: Scope, receive: Receive, send: Send) -> None:
+        called.append("own")
+
+    routes = OwnRoutes(bentoml, own)
+    await routes({"type": kind, "path": path}, None, None)  # type: ignore[arg-type]
+    (answered,) = called
+    return answered

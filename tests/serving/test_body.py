@@ -1,0 +1,59 @@
+"""A client that goes while its request is worked on, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+
+from serving.classifier import Classifier
+from tests.helpers import coloured_pixels, encode, free_port
+from tests.serving.conftest import StubModel
+from tests.serving.test_http import app_of
+
+IMAGE = encode(coloured_pixels(1))
+
+
+@pytest.fixture
+async def port(classifier: Classifier) -> AsyncIterator[int]:
+    port = free_port()
+    config = uvicorn.Config(app_of(classifier), host="127.0.0.1", port=port, log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield port
+    server.should_exit = True
+    await serving
+
+
+async def send(port: int, body: bytes = IMAGE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = ["POST /classify HTTP/1.1", "Host: x", "Content-Type: image/png"]
+    head.append(f"Content-Length: {len(body)}")
+    writer.write("\r\n".join([*head, "", ""]).encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+async def test_work_of_a_client_that_has_gone_never_reaches_the_model(
+    port: int, model: StubModel, classifier: Classifier
+) -> None:
+    model.seconds = 0.3
+    first_reader, first = await send(port)
+    while not model.batches:
+        await asyncio.sleep(0.01)  # until it runs; what comes now waits
+    waiting = [await send(port) for _ in range(5)]
+    batcher = classifier.models.current.batcher
+    while batcher.queue_depth < 5:
+        await asyncio.sleep(0.01)
+    for _, writer in waiting[:4]:
+        writer.close()
+    assert b"200 OK" in await waiting[4][0].read(100)
+    assert b"200 OK" in await first_reader.read(100)
+    assert model.batches == [1, 1]
+    assert classifier.models.current.statistics.failed.count == 4
+    for writer in (first, waiting[4][1]):
+        writer.close()

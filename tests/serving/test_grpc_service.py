@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import grpc
+import numpy as np
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from serving.access import Keys, RateLimit
+from serving.classifier import Classifier
+from serving.proto import open_inference_pb2 as pb
+from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.serving.conftest import (
+    MAX_MESSAGE_BYTES,
+    StubModel,
+    front_of,
+    grpc_serving,
+    signals_of,
+)
+
+PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
+IMAGES = [encode(pixels) for pixels in PIXELS]
+ADMIN = (("authorization", "Bearer admin"),)
+
+
+@pytest.fixture
+async def stub(classifier: Classifier) -> AsyncIterator[GRPCInferenceServiceStub]:
+    async with (
+        grpc_serving(front_of(classifier)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield GRPCInferenceServiceStub(channel)
+
+
+def request(*images: bytes, model: str = "vgg19", version: str = "") -> pb.ModelInferRequest:
+    contents = pb.InferTensorContents(bytes_contents=images)
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="image", datatype="BYTES", shape=[len(images)], contents=contents
+    )
+    return pb.ModelInferRequest(model_name=model, model_version=version, inputs=[tensor])
+
+
+async def test_health_and_metadata(stub: GRPCInferenceServiceStub) -> None:
+    assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+    assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
+    server = await stub.ServerMetadata(pb.ServerMetadataRequest())
+    assert (server.name, server.version) == ("vgg19-finetune", "1.2.3")
+    model = await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))
+    assert list(model.versions) == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "ready"),
+    [("vgg19", "", True), ("vgg19", "v1", True), ("vgg19", "v2", False), ("resnet", "", False)],
+)
+async def test_which_models_are_ready(
+    stub: GRPCInferenceServiceStub, name: str, version: str, ready: bool
+) -> None:
+    reply = await stub.ModelReady(pb.ModelReadyRequest(name=name, version=version))
+    assert reply.ready is ready
+
+
+async def test_infer(stub: GRPCInferenceServiceStub) -> None:
+    reply = await stub.ModelInfer(request(*IMAGES, version="v1"))
+    probabilities, label = reply.outputs
+    np.testing.assert_allclose(
+        np.reshape(probabilities.contents.fp32_contents, (8, 3)),
+        tiny_probabilities(PIXELS),
+        atol=1e-6,
+    )
+    assert list(label.contents.bytes_contents)[:3] == [b"blue", b"green", b"red"]
+
+
+async def test_pixels_versions_and_classes(
+    stub: GRPCInferenceServiceStub, classifier: Classifier
+) -> None:
+    await classifier.models.load("v2")
+    assert list((await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))).versions) == [
+        "v1", "v2",
+    ]  # fmt: skip
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="pixels", datatype="UINT8", shape=[2, 32, 32, 3]
+    )
+    output = pb.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
+    output.parameters["classification"].int64_param = 2
+    reply = await stub.ModelInfer(
+        pb.ModelInferRequest(
+            model_name="vgg19", model_version="v2", inputs=[tensor], outputs=[output],
+            raw_input_contents=[PIXELS[1:3].tobytes()],
+        )
+    )  # fmt: skip
+    assert reply.model_version == "v2"
+    (classes,) = reply.outputs
+    assert (classes.datatype, list(classes.shape)) == ("BYTES", [2, 2])
+    expected = tiny_probabilities(PIXELS[1:3])
+    assert f"{expected[0].max():f}:1:green".encode() in reply.raw_output_contents[0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "words"),
+    [
+        (request(b"no image"), grpc.StatusCode.INVALID_ARGUMENT, "image 0: not an image"),
+        (request(), grpc.StatusCode.INVALID_ARGUMENT, "N >= 1"),
+        (request(*[b"x"] * 9), grpc.StatusCode.INVALID_ARGUMENT, "the limit is 8"),
+        (request(IMAGES[0], model="a"), grpc.StatusCode.NOT_FOUND, "'vgg19' is, version v1"),
+        (request(IMAGES[0], version="9"), grpc.StatusCode.NOT_FOUND, "version '9' is not served"),
+        (request(b"x" * MAX_MESSAGE_BYTES), grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
+    ],
+)
+async def test_errors_have_their_code(
+    stub: GRPCInferenceServiceStub, bad: pb.ModelInferRequest, code: grpc.StatusCode, words: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(bad)
+    assert caught.value.code() is code
+    assert words in (caught.value.details() or "")
+
+
+async def test_unknown_model_has_no_metadata(stub: GRPCInferenceServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelMetadata(pb.ModelMetadataRequest(name="resnet"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_internal_error_shows_nothing_of_the_inside(
+    stub: GRPCInferenceServiceStub, model: StubModel
+) -> None:
+    model.error = RuntimeError("secret")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelInfer(request(IMAGES[0]))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in (caught.value.details() or "")
+
+
+async def test_keys_and_rates(classifier: Classifier) -> None:
+    front = front_of(
+        classifier,
+        keys=Keys([hashlib.sha256(b"secret").hexdigest()]),
+        rate_limit=RateLimit(0.001, 2),
+        is_ready=lambda: False,
+    )
+    async with grpc_serving(front) as address, grpc.aio.insecure_channel(address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready  # probes need no key
+
+        async def infer(key: str) -> grpc.StatusCode:
+            try:
+                await stub.ModelInfer(
+                    request(IMAGES[0]), metadata=(("authorization", f"Bearer {key}"),)
+                )
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        assert await infer("wrong") is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError, match="this needs a key"):
+            await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))
+        codes = [await infer("secret") for _ in range(3)]
+        assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
+
+
+async def test_config_and_statistics(stub: GRPCInferenceServiceStub) -> None:
+    config = (await stub.ModelConfig(pb.ModelConfigRequest(name="vgg19"))).config
+    assert (config.name, config.max_batch_size) == ("vgg19", 4)
+    await stub.ModelInfer(request(*IMAGES[:3]))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.ModelInfer(request(b"no image"))
+    (counted,) = (await stub.ModelStatistics(pb.ModelStatisticsRequest())).model_stats
+    assert (counted.version, counted.inference_count) == ("v1", 3)
+    assert counted.inference_stats.success.count == 1
+    assert counted.inference_stats.fail.count == 1
+    with pytest.raises(grpc.aio.AioRpcError, match="not served here"):
+        await stub.ModelStatistics(pb.ModelStatisticsRequest(name="resnet"))
+
+
+class TestStream:
+    async def test_answers_come_in_order_and_an_error_is_one_of_them(
+        self, stub: GRPCInferenceServiceStub, model: StubModel
+    ) -> None:
+        model.seconds = 0.01
+        images = [IMAGES[0], b"no image", *IMAGES[1:]]
+        requests = []
+        for number, image in enumerate(images):
+            requests.append(request(image))
+            requests[-1].id = str(number)
+        replies = [reply async for reply in stub.ModelStreamInfer(iter(requests))]
+        assert [reply.infer_response.id for reply in replies] == [str(n) for n in range(9)]
+        assert replies[1].error_message.startswith("image 0: not an image")
+        rows = [
+            reply.infer_response.outputs[0].contents.fp32_contents
+            for reply in replies
+            if not reply.error_message
+        ]
+        np.testing.assert_allclose(rows, tiny_probabilities(PIXELS), atol=1e-6)
+        assert len(model.batches) < 8  # they shared batches
+
+    async def test_an_answer_does_not_wait_for_the_next_request(
+        self, stub: GRPCInferenceServiceStub
+    ) -> None:
+        call = stub.ModelStreamInfer()
+        for image in IMAGES[:3]:
+            await call.write(request(image))
+            reply = await asyncio.wait_for(call.read(), timeout=30)
+            assert reply.infer_response.model_version == "v1"
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
+
+    async def test_more_than_the_window(self, stub: GRPCInferenceServiceStub) -> None:
+        many = itertools.repeat(request(IMAGES[0]), 200)
+        replies = [reply async for reply in stub.ModelStreamInfer(many)]
+        assert len(replies) == 200
+        # The queue holds 16; what came too early was refused, and nothing was lost.
+        assert {bool(reply.error_message) for reply in replies} <= {False, True}
+        assert all("waiting" in reply.error_message for reply in replies if reply.error_message)
+
+    async def test_an_internal_error_ends_neither_the_stream_nor_the_secret(
+        self, stub: GRPCInferenceServiceStub, model: StubModel
+    ) -> None:
+        model.error = RuntimeError("secret")
+        (reply,) = [reply async for reply in stub.ModelStreamInfer(iter([request(IMAGES[0])]))]
+        assert reply.error_message == "the server could not answer; see its log"
+
+    async def test_a_client_that_goes_leaves_no_task_behind(
+        self, stub: GRPCInferenceServiceStub, model: StubModel
+    ) -> None:
+        model.seconds = 0.05
+        before = len(asyncio.all_tasks())
+        call = stub.ModelStreamInfer()
+        for _ in range(10):
+            await call.write(request(IMAGES[0]))
+        call.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if len(asyncio.all_tasks()) <= before:
+                break
+        assert len(asyncio.all_tasks()) <= before
+
+
+class TestRepository:
+    async def test_without_an_admin_key_it_does_not_exist(
+        self, stub: GRPCInferenceServiceStub
+    ) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.RepositoryIndex(pb.RepositoryIndexRequest(), metadata=ADMIN)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    async def test_index_load_and_unload(self, classifier: Classifier) -> None:
+        keys = Keys([], hashlib.sha256(b"admin").hexdigest())
+        async with (
+            grpc_serving(front_of(classifier, keys=keys)) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            stub = GRPCInferenceServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError, match="needs a key"):
+                await stub.RepositoryIndex(pb.RepositoryIndexRequest())
+            load = pb.RepositoryModelLoadRequest(model_name="vgg19")
+            load.parameters["version"].string_param = "v2"
+            await stub.RepositoryModelLoad(load, metadata=ADMIN)
+            index = await stub.RepositoryIndex(pb.RepositoryIndexRequest(), metadata=ADMIN)
+            assert {(m.version, m.state) for m in index.models} == {
+                ("v1", "READY"), ("v2", "READY"), ("broken", "UNAVAILABLE"),
+            }  # fmt: skip
+            unload = pb.RepositoryModelUnloadRequest(model_name="vgg19")
+            await stub.RepositoryModelUnload(unload, metadata=ADMIN)
+            assert classifier.models.versions == ["v1"]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.RepositoryModelUnload(unload, metadata=ADMIN)
+            assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_the_request_id_comes_back(stub: GRPCInferenceServiceStub) -> None:
+    call = stub.ModelInfer(request(IMAGES[0]), metadata=(("x-request-id", "abc-1"),))
+    await call
+    assert dict(await call.trailing_metadata())["x-request-id"] == "abc-1"
+
+
+async def test_spans_continue_the_clients_trace(classifier: Classifier) -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    signals = signals_of(tracer=provider.get_tracer("test"))
+    observed = Classifier(
+        classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+    )
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    parent = (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
+    async with (
+        grpc_serving(front_of(observed, signals=signals)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        await GRPCInferenceServiceStub(channel).ModelInfer(request(IMAGES[0]), metadata=parent)
+    finished = {span.name: span for span in spans.get_finished_spans()}
+    assert set(finished) == {"ModelInfer", "decode", "queue", "infer"}
+    assert {f"{span.context.trace_id:032x}" for span in finished.values()} == {trace_id}
+    inside = [finished[name] for name in ("decode", "queue", "infer")]
+    parents = {span.parent.span_id for span in inside if span.parent}
+    assert parents == {getattr(finished["ModelInfer"].context, "span_id", None)}
+    assert inside[0].end_time == inside[1].start_time
+    assert inside[1].end_time == inside[2].start_time
+    assert dict(inside[0].attributes or {}) == {"vgg19.images": 1, "vgg19.model_version": "v1"}
+
+
+async def test_5000_cancelled_calls_leave_nothing(
+    stub: GRPCInferenceServiceStub, classifier: Classifier, model: StubModel
+) -> None:
+    """Cancelled on their way, in decoding, waiting, running; objects of all kinds are counted."""
+    model.seconds = 0.005
+    large = encode(np.tile(coloured_pixels(1), (5, 5, 1)))
+
+    async def cancel_many(count: int) -> Counter[str]:
+        for number in range(0, count, 20):
+            calls = [stub.ModelInfer(request(large)) for _ in range(20)]
+            await asyncio.sleep(0.004 * (number // 20 % 10))
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0.2)
+        gc.collect()
+        return Counter(type(thing).__name__ for thing in gc.get_objects())
+
+    await cancel_many(1000)
+    before = await cancel_many(1000)
+    after = await cancel_many(3000)
+    grown = {name: after[name] - before[name] for name in after if after[name] > before[name] + 100}
+    assert grown == {}
+    current = classifier.models.current
+    assert current.batcher.queue_depth == 0
+    assert current.statistics.failed.count > 500  # given up inside the service, not before it
+    images = current.statistics.images
+    assert 0 < images < 4000  # many were dropped before the model saw them
+    # Streams that are reset by the thousand make gRPC refuse one now and then; the next is well.
+    for _ in range(5):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await stub.ModelInfer(request(large))
+            break
+    assert current.statistics.images == images + 1

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.access import Keys, RateLimit
+from serving.classifier import Classifier
+from serving.signals import access_logger
+from tests.helpers import coloured_pixels, encode
+from tests.serving.conftest import StubModel, front_of, signals_of
+from tests.serving.test_http import app_of, sha256
+
+IMAGE = encode(coloured_pixels(1))
+PNG = {"Content-Type": "image/png"}
+
+
+class Observed:
+    """An HTTP client of a service whose log and metrics are kept."""
+
+    def __init__(self, classifier: Classifier, **changes: Any) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.registry = CollectorRegistry()
+        signals = signals_of(self.registry, write=lambda line: self.lines.append(json.loads(line)))
+        observed = Classifier(
+            classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+        )
+        app = app_of(observed, signals=signals, **changes)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def observed(classifier: Classifier) -> Observed:
+    return Observed(classifier)
+
+
+async def test_a_line_for_each_request_with_no_word_of_the_image(observed: Observed) -> None:
+    files = [("image", ("secret-name.png", IMAGE))] * 3
+    headers = {"X-Request-Id": "abc-1"}
+    response = await observed.client.post("/classify", files=files, headers=headers)
+    assert response.headers["x-request-id"] == "abc-1"
+    (line,) = observed.lines
+    assert line["transport"] == "http"
+    assert line["operation"] == "POST /classify"
+    assert (line["status"], line["outcome"], line["images"]) == ("200", "ok", 3)
+    assert (line["request_id"], line["model_version"]) == ("abc-1", "v1")
+    assert line["ms"] >= line["decode_ms"] + line["queue_ms"] + line["run_ms"] - 0.02
+    assert "secret" not in json.dumps(line)
+    assert "key" not in line
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "x" * 129, "a\tb", "{}"])
+async def test_a_request_id_that_is_none_is_replaced(observed: Observed, bad: str) -> None:
+    response = await observed.client.get("/labels", headers={"X-Request-Id": bad})
+    assert len(response.headers["x-request-id"]) == 32
+    assert observed.lines[0]["request_id"] == response.headers["x-request-id"]
+
+
+async def test_probes_and_the_interface_leave_no_line(observed: Observed) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2", "/openapi.json", "/docs"):
+        assert (await observed.client.get(path)).status_code == 200
+    assert observed.lines == []
+
+
+async def test_outcomes_are_counted(observed: Observed, model: StubModel) -> None:
+    client = observed.client
+    await client.post("/classify", content=IMAGE, headers=PNG)
+    await client.post("/classify", content=b"no image", headers=PNG)
+    await client.post("/classify", content=b"x" * 20_001, headers=PNG)
+    await client.post("/classify", content=IMAGE, headers=PNG | {"X-Request-Timeout-Ms": "0.001"})
+    await client.get("/nowhere")
+    model.error = RuntimeError("secret")
+    await client.post("/classify", content=IMAGE, headers=PNG)
+    counted = {
+        outcome: observed.value("vgg19_requests_total", transport="http", outcome=outcome)
+        for outcome in ("ok", "bad_request", "too_large", "expired", "error", "cancelled")
+    }
+    assert counted == {
+        "ok": 1, "bad_request": 2, "too_large": 1, "expired": 1, "error": 1, "cancelled": 0,
+    }  # fmt: skip
+    assert [line["status"] for line in observed.lines] == ["200", "400", "413", "504", "404", "500"]
+    assert "secret" not in json.dumps(observed.lines)
+    assert observed.value("vgg19_request_seconds_count", transport="http") == 6
+
+
+async def test_keys_are_named_by_the_start_of_their_digest(classifier: Classifier) -> None:
+    keys = Keys([sha256("one")])
+    observed = Observed(classifier, keys=keys, rate_limit=RateLimit(0.001, 1))
+    for key in ("wrong", "one", "one"):
+        await observed.client.get("/labels", headers={"Authorization": f"Bearer {key}"})
+    assert [line["outcome"] for line in observed.lines] == [
+        "unauthenticated", "ok", "rate_limited",
+    ]  # fmt: skip
+    assert [line.get("key") for line in observed.lines] == [None, sha256("one")[:12], None]
+
+
+async def test_images_and_stages_are_counted(observed: Observed) -> None:
+    files = [("image", ("a.png", IMAGE)), ("image", ("b.png", b"no image"))]
+    await observed.client.post("/classify", files=files)
+    assert observed.value("vgg19_images_total", outcome="answered") == 1
+    assert observed.value("vgg19_images_total", outcome="failed") == 1
+    for stage in ("decode", "queue", "run"):
+        assert observed.value("vgg19_stage_seconds_count", stage=stage) == 1
+    assert observed.value("vgg19_stage_seconds_sum", stage="decode") > 0
+
+
+def test_the_log_goes_to_stdout_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    import logging
+
+    logging.getLogger("serving.access").handlers.clear()
+    write = access_logger()
+    assert write == access_logger()
+    write('{"a": 1}')
+    assert capsys.readouterr().out == '{"a": 1}\n'
+    logging.getLogger("serving.access").handlers.clear()
+
+
+def test_nothing_is_observed_outside_a_request() -> None:
+    from serving import signals
+
+    assert signals.current() is None
+
+
+async def test_a_front_without_a_log(classifier: Classifier) -> None:
+    front = front_of(classifier)
+    with front.signals.observe("http", "GET /", None, "") as record:
+        record.outcome = "ok"
+    assert len(record.request_id) == 32
