@@ -1,6 +1,6 @@
 """Classifies an image with BentoML's two clients; prints the answers.
 
-A script of its own: the clients warn of what they do themselves, and leave a folder to be cleaned up.
+A script of its own: these clients use what is deprecated, and leave a folder to be cleaned up.
 """
 
 from __future__ import annotations
