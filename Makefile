@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PROTO := serving/proto/open_inference
+PROTO := protocol/open_inference
 
 export BENTOML_DO_NOT_TRACK := True
 

@@ -14,9 +14,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from models.errors import UserError
+from protocol.open_inference_pb2 import DESCRIPTOR
+from protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from serving.grpc_service import InferenceServicer
-from serving.proto.open_inference_pb2 import DESCRIPTOR
-from serving.proto.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ import grpc
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
 
+from protocol import open_inference_pb2 as pb
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serving import model_info, open_inference
 from serving.errors import (
     INTERNAL_ERROR,
@@ -30,8 +32,6 @@ from serving.errors import (
     UnknownModel,
 )
 from serving.front import Front
-from serving.proto import open_inference_pb2 as pb
-from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serving.signals import Record
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from models.spec import ModelSpec
+from protocol import open_inference_pb2 as pb
 from serving.open_inference import IMAGE, LABEL, PIXELS, PROBABILITIES
 from serving.pool import ServedModel
-from serving.proto import open_inference_pb2 as pb
 from serving.statistics import ModelStatistics, Total
 
 PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.classifier import Answer, Classifier, top
-from serving.errors import BadRequest
-from serving.proto.open_inference_pb2 import (
+from protocol.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
+from serving.classifier import Answer, Classifier, top
+from serving.errors import BadRequest
 
 SERVER_NAME = "vgg19-finetune"
 IMAGE = "image"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.classifier import Answer
 from serving.errors import BadRequest
 from serving.open_inference import (
@@ -28,7 +29,6 @@ from serving.open_inference import (
     RequestedOutput,
     output_tensors,
 )
-from serving.proto.open_inference_pb2 import InferTensorContents, ModelInferRequest
 
 _InputTensor = ModelInferRequest.InferInputTensor
 _RequestedTensor = ModelInferRequest.InferRequestedOutputTensor

@@ -14,8 +14,8 @@ import grpc
 import httpx
 import pytest
 
-from serving.proto import open_inference_pb2 as pb
-from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from protocol import open_inference_pb2 as pb
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import coloured_pixels, encode
 from tests.integration.conftest import Server, make_home, serve
 

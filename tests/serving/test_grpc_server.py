@@ -15,11 +15,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from protocol import open_inference_pb2 as pb
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.classifier import Classifier
 from serving.grpc_server import SERVICE, GrpcServer, GrpcServerError, TlsFiles, check_start
 from serving.grpc_service import InferenceServicer
-from serving.proto import open_inference_pb2 as pb
-from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import free_port
 from tests.serving.conftest import front_of, grpc_options, grpc_serving
 

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from protocol import open_inference_pb2 as pb
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
-from serving.proto import open_inference_pb2 as pb
-from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
 from tests.serving.conftest import (
     MAX_MESSAGE_BYTES,

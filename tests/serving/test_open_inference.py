@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.classifier import Answer
 from serving.errors import BadImage, BadRequest
 from serving.open_inference import (
@@ -16,7 +17,6 @@ from serving.open_inference import (
     read_input,
     requested_outputs,
 )
-from serving.proto.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.statistics import Timings
 from tests.helpers import tiny_spec
 from tests.serving.conftest import StubModel, served

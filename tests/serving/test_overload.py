@@ -12,10 +12,10 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.pool import ModelPool, ServedModel, Wanted
-from serving.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.statistics import ModelStatistics
 from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
 from tests.serving.conftest import LIMITS, front_of, grpc_serving
