@@ -5,6 +5,8 @@ spec.json       `models.spec.ModelSpec`
 metrics.json    what training measured
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card
+seen.json       which images it was trained or chosen by, and which judged it, as the beginnings of
+                their SHA-256
 manifest.json   SHA-256 of every file above, and where the model came from
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +31,11 @@ METRICS_FILE = "metrics.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
 MANIFEST_FILE = "manifest.json"
+SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
+
+# Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
+_SEEN_DIGITS = 16
 
 # Largest difference in any probability between ONNX Runtime and PyTorch (float32 on both sides).
 PARITY_TOLERANCE = 1e-4
@@ -117,6 +124,36 @@ class Bundle:
         metrics: dict[str, Any] = json.loads((self.path / METRICS_FILE).read_bytes())
         return metrics
 
+    def seen(self) -> Seen | None:
+        """Which images the model knows; None if that wasn't recorded."""
+        if SEEN_FILE not in self.manifest.files:
+            return None
+        content = json.loads((self.path / SEEN_FILE).read_bytes())
+        return Seen(content["trained"], content["judged"])
+
+
+class Seen:
+    """The images that a model knows, by the SHA-256 of their files.
+
+    Args:
+        trained: those it was trained on, or chosen and calibrated by.
+        judged: those it was judged on.
+    """
+
+    def __init__(self, trained: Collection[str], judged: Collection[str]) -> None:
+        self._trained = frozenset(digest[:_SEEN_DIGITS] for digest in trained)
+        self._judged = frozenset(digest[:_SEEN_DIGITS] for digest in judged)
+
+    def trained(self, sha256: str) -> bool:
+        return sha256[:_SEEN_DIGITS] in self._trained
+
+    def judged(self, sha256: str) -> bool:
+        return sha256[:_SEEN_DIGITS] in self._judged
+
+    def write(self, path: Path) -> None:
+        content = {"trained": sorted(self._trained), "judged": sorted(self._judged)}
+        path.write_text(json.dumps(content), encoding="utf-8")
+
 
 def open_bundle(path: Path) -> Bundle:
     """Open a bundle after comparing every file with the manifest.
@@ -160,7 +197,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def seal(path: Path, provenance: Provenance) -> Bundle:
     """Write the manifest over the content files in `path` and open the result."""
-    files = {name: sha256(path / name) for name in CONTENT_FILES}
+    names = [*CONTENT_FILES, *([SEEN_FILE] if (path / SEEN_FILE).exists() else [])]
+    files = {name: sha256(path / name) for name in names}
     manifest = Manifest(files=files, provenance=provenance)
     (path / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))

@@ -1,8 +1,8 @@
 """The BentoML model store: register a bundle, choose what production serves.
 
 A bundle is registered as `vgg19:<version>`, so `bentoml models list|get|export` work on it.
-Which version is production is one small file beside the versions, replaced by rename: a reader
-sees the old version or the new one, never neither.
+Which version is production, and which were before it, is in two files beside the versions
+(`models.history`): a reader sees the old version or the new one, never neither.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from bentoml.models import ModelContext
 from models.bundle import MANIFEST_FILE, Bundle, open_bundle, sha256
 from models.errors import StoreError
 from models.files import staged_file
+from models.history import History, Promotion
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"
-# A file, and hidden: BentoML takes every directory for a version and 'name:word' for a path.
-_PRODUCTION_FILE = ".production"
+# Label of a version that a redeploy job refused; why is in the metadata under the same name.
+REJECTED = "rejected"
 
 
 @frozen
@@ -49,17 +50,20 @@ def store_path() -> Path:
     return Path(BentoMLContainer.model_store_dir.get())
 
 
-def register(bundle_path: Path) -> str:
+def register(bundle_path: Path, rejected: str = "") -> str:
     """Copy a bundle into the store, after checking it, and return its tag `vgg19:<version>`.
 
     The version is put together aside and renamed into place: a crash leaves no half of it.
+
+    Args:
+        rejected: why it is not to serve; kept as label and metadata.
 
     Raises:
         BundleError: the bundle's files don't match its manifest.
         StoreError: the version is in the store already.
     """
     bundle = open_bundle(bundle_path)
-    version = _version_of(bundle)
+    version = version_of(bundle)
     target = store_path() / MODEL_NAME / version
     if target.exists():
         raise StoreError(
@@ -69,17 +73,20 @@ def register(bundle_path: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     # On the store's file system, but outside of it: BentoML reads every directory in there.
     with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store_path().parent) as staging:
-        _write_store_entry(bundle, version, Path(staging))
+        _write_store_entry(bundle, version, Path(staging), rejected)
         entry = Path(staging) / MODEL_NAME / version
         for name in (MANIFEST_FILE, *bundle.manifest.files):
             shutil.copy2(bundle.path / name, entry / name)
         entry.rename(target)
-    _point(target.parent / "latest", version)
+    if not rejected:
+        _point(target.parent / "latest", version)
     return f"{MODEL_NAME}:{version}"
 
 
 def resolve(reference: str = PRODUCTION) -> str:
     """Turn `production`, `latest`, a version or a tag into a version that is in the store.
+
+    `latest` is the newest that no redeploy job has rejected.
 
     Raises:
         StoreError: nothing of that name.
@@ -92,7 +99,8 @@ def resolve(reference: str = PRODUCTION) -> str:
     if version == PRODUCTION:
         return _resolve_production()
     if version == "latest":
-        newest = max(list_models(), key=lambda model: model.created_at, default=None)
+        accepted = [m for m in list_models() if m.labels.get("status") != REJECTED]
+        newest = max(accepted, key=lambda model: model.created_at, default=None)
         if newest is None:
             raise StoreError(f"no model in {store_path()}; register one with 'vgg19 register RUN'")
         return newest.version
@@ -103,8 +111,11 @@ def resolve(reference: str = PRODUCTION) -> str:
     return version
 
 
-def promote(reference: str) -> str:
+def promote(reference: str, why: str = "promoted by hand") -> str:
     """Make a registered model the one that production serves, and return its tag.
+
+    Args:
+        why: for the history.
 
     Raises:
         StoreError: nothing of that name.
@@ -112,25 +123,47 @@ def promote(reference: str) -> str:
     """
     version = resolve(reference)
     open_stored(version)
-    _point(_production_file(), version)
+    _history().promote(version, why)
+    return f"{MODEL_NAME}:{version}"
+
+
+def rollback(reference: str | None = None, why: str = "rolled back by hand") -> str:
+    """Make production serve what it served before, and return its tag.
+
+    Args:
+        reference: another version to return to; None: the one before.
+
+    Raises:
+        StoreError: there is nothing before the present one, or it is gone.
+        BundleError: its files don't match its manifest; production is untouched then.
+    """
+    if reference is not None:
+        return promote(reference, why)
+    previous = _history().previous()
+    if previous is None:
+        raise StoreError(
+            f"there is nothing to go back to in {store_path()}; 'vgg19 history' shows what was "
+            "promoted, 'vgg19 promote TAG' chooses any version"
+        )
+    version = resolve(previous.version)
+    open_stored(version)
+    _history().promote(version, why, restores=previous.id)
     return f"{MODEL_NAME}:{version}"
 
 
 def production_version() -> str | None:
     """The version promoted last, whether or not it is still in the store; None before the first."""
-    try:
-        return _production_file().read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
+    return _history().current_version()
 
 
 def production_token() -> tuple[int, int] | None:
     """Changes with every promotion, also of the same version; None before the first."""
-    try:
-        stat = _production_file().stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+    return _history().token()
+
+
+def promotions() -> list[Promotion]:
+    """The history of production, the present first."""
+    return _history().promotions()
 
 
 def open_stored(version: str) -> Bundle:
@@ -177,13 +210,13 @@ def _is_registered(version: str) -> bool:
     return plain and (store_path() / MODEL_NAME / version / MANIFEST_FILE).is_file()
 
 
-def _version_of(bundle: Bundle) -> str:
+def version_of(bundle: Bundle) -> str:
     """When and what: creation time, and six digits of the manifest's SHA-256."""
     created = datetime.fromisoformat(bundle.manifest.provenance.created_at).astimezone(UTC)
     return f"{created:%Y%m%d-%H%M%S}-{sha256(bundle.path / MANIFEST_FILE)[:6]}"
 
 
-def _write_store_entry(bundle: Bundle, version: str, store: Path) -> None:
+def _write_store_entry(bundle: Bundle, version: str, store: Path, rejected: str) -> None:
     """Let BentoML write its model.yaml, with the labels and metadata its own commands show."""
     provenance = bundle.manifest.provenance
     metrics = bundle.metrics()
@@ -196,6 +229,7 @@ def _write_store_entry(bundle: Bundle, version: str, store: Path) -> None:
             "architecture": bundle.spec.architecture,
             "strategy": str(provenance.training_config.get("strategy", "unknown")),
             "data": provenance.data_fingerprint[:12],
+            **({"status": REJECTED} if rejected else {}),
         },
         metadata={
             "num_classes": len(bundle.spec.labels),
@@ -205,6 +239,7 @@ def _write_store_entry(bundle: Bundle, version: str, store: Path) -> None:
             "held_out_accuracy": metrics["held_out"]["accuracy"],
             "git_commit": provenance.git_commit or "unknown",
             "seed": provenance.seed,
+            **({REJECTED: rejected} if rejected else {}),
         },
         context=ModelContext(
             framework_name="onnxruntime", framework_versions=dict(provenance.packages)
@@ -214,8 +249,8 @@ def _write_store_entry(bundle: Bundle, version: str, store: Path) -> None:
         pass
 
 
-def _production_file() -> Path:
-    return store_path() / MODEL_NAME / _PRODUCTION_FILE
+def _history() -> History:
+    return History(store_path() / MODEL_NAME)
 
 
 def _point(file: Path, version: str) -> None:

@@ -89,7 +89,7 @@ def check_data(
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         facts = []
-        for fact in pool.map(_look_at, samples):
+        for fact in pool.map(look_at, samples):
             facts.append(fact)
             advance(1, "")
     exact = [group for group in _by_content(facts).values() if len(group) > 1]
@@ -149,7 +149,7 @@ def _close(hashes: NDArray[np.uint64], index: int, bits: int) -> NDArray[np.intp
     return np.nonzero(differing <= bits)[0] + index + 1
 
 
-def _look_at(sample: Sample) -> Facts:
+def look_at(sample: Sample) -> Facts:
     with Image.open(sample.path, formats=FORMATS) as image:
         width, height, mode = image.width, image.height, image.mode
         turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)

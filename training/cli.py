@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from models.errors import UserError
+from training import cli_cache, cli_store
+from training.cli_common import reporter, say
 
 app = typer.Typer(
     name="vgg19",
@@ -24,6 +26,9 @@ app = typer.Typer(
 
 # Typer exports this one and hides the class below it (its own copy of click's).
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+app.add_typer(cli_store.app)
+app.add_typer(cli_cache.app, name="cache")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
 
@@ -60,7 +65,7 @@ def _end(number: int, _: object) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        _say(version("vgg19-finetune"))
+        say(version("vgg19-finetune"))
         raise typer.Exit
 
 
@@ -157,9 +162,9 @@ def train(
         "seed": seed,
     }
     if resume is None:
-        fine_tune(load_config(config, values), _reporter())
+        fine_tune(load_config(config, values), reporter())
     elif config is None and all(value is None for value in values.values()):
-        resume_run(resume, _reporter())
+        resume_run(resume, reporter())
     else:
         raise UserError("--resume takes the run's own configuration; give no other option")
 
@@ -192,9 +197,9 @@ def find_lr(
         "batch_size": batch_size,
     }
     settings = load_config(config, values)
-    test = find_learning_rate(settings, _reporter(), lowest=lowest, highest=highest, steps=steps)
+    test = find_learning_rate(settings, reporter(), lowest=lowest, highest=highest, steps=steps)
     plot(test, output)
-    _say(f"suggested: --learning-rate {test.suggestion:.1e}; the curve is in {output}")
+    say(f"suggested: --learning-rate {test.suggestion:.1e}; the curve is in {output}")
 
 
 @app.command()
@@ -209,7 +214,7 @@ def check_data(
     from training.check_data import check_data as check
     from training.data_table import print_report
 
-    report = check(data, _reporter())
+    report = check(data, reporter())
     print_report(report)
     if output is not None:
         report.write(output)
@@ -229,56 +234,14 @@ def reproduce(
     """
     from training.reproduce import reproduce as train_again
 
-    result = train_again(source, _reporter())
+    result = train_again(source, reporter())
     if result.identical:
-        _say("the weights are identical, bit for bit")
+        say("the weights are identical, bit for bit")
         return
-    _say("the weights differ")
+    say("the weights differ")
     for difference in result.differences or ["no recorded input differs: an operation is random"]:
-        _say(f"  {difference}")
+        say(f"  {difference}")
     raise typer.Exit(1)
-
-
-cache_app = typer.Typer(
-    no_args_is_help=True, help="Kept features of frozen layers: list them, clear them."
-)
-app.add_typer(cache_app, name="cache")
-CacheDirOption = Annotated[
-    Path | None, typer.Option("--cache-dir", help="As in the configuration of the run.")
-]
-
-
-@cache_app.command("list")
-def list_cache(cache_dir: CacheDirOption = None) -> None:
-    """Show what is kept, the last used first.
-
-    Example: `vgg19 cache list`
-    """
-    from training.cache_table import print_cache
-    from training.feature_store import default_root
-
-    print_cache(cache_dir or default_root())
-
-
-@cache_app.command("clear")
-def clear_cache(
-    ids: Annotated[
-        list[str] | None, typer.Argument(help="as in the list, or their beginnings; default: all")
-    ] = None,
-    cache_dir: CacheDirOption = None,
-) -> None:
-    """Remove kept features. A run that is using them goes on undisturbed.
-
-    Example: `vgg19 cache clear 1f3a`
-    """
-    from training.feature_store import default_root, find_entries, remove
-
-    root = cache_dir or default_root()
-    entries = find_entries(root, ids or [""])
-    for entry in entries:
-        remove(entry)
-    size = sum(entry.size_bytes for entry in entries)
-    _say(f"removed {len(entries)} from {root}, {size / 1e6:,.0f} MB")
 
 
 @app.command()
@@ -295,7 +258,7 @@ def evaluate(
     """
     from training.evaluation import evaluate_run
 
-    metrics, source = evaluate_run(run, data, _reporter())
+    metrics, source = evaluate_run(run, data, reporter())
     _print_metrics(metrics, source)
 
 
@@ -309,77 +272,13 @@ def export(run: RunArgument) -> None:
     from training.run import Run
 
     bundle, parity = export_run(Run(run))
-    _say(
+    say(
         f"ONNX equals PyTorch: largest probability difference "
         f"{parity.max_probability_difference:.1e} (limit {parity.tolerance:.0e}) at batch sizes "
         f"{', '.join(map(str, parity.batch_sizes))}, same top-1 everywhere"
     )
     size = bundle.model_path.stat().st_size / 1e6
-    _say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")
-
-
-@app.command()
-def register(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="run directory or bundle")],
-) -> None:
-    """Put a bundle into the BentoML model store.
-
-    Example: `vgg19 register runs/flowers`
-    """
-    from models import store
-
-    bundle = path / "bundle"
-    tag = store.register(bundle if bundle.is_dir() else path)
-    _say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
-
-
-@app.command()
-def promote(
-    tag: Annotated[str, typer.Argument(help="tag, version, or latest")],
-) -> None:
-    """Make a registered model the one that production serves.
-
-    Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
-    """
-    from models import store
-
-    before = store.production_version()
-    promoted = store.promote(tag)
-    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
-    _say(f"production is {promoted}{replaced}; next: vgg19 serve")
-
-
-@app.command()
-def models() -> None:
-    """List the models in the store, newest first.
-
-    Example: `vgg19 models`
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    from models import store
-
-    entries = store.list_models()
-    if not entries:
-        _say(f"no model in {store.store_path()}; register one with: vgg19 register RUN")
-        return
-    production = store.production_version()
-    table = Table(box=None)
-    table.add_column("tag", no_wrap=True, min_width=max(len(entry.tag) for entry in entries))
-    for name in ("production", "accuracy", "classes", "strategy", "size"):
-        table.add_column(name)
-    for entry in entries:
-        accuracy = entry.metadata.get("held_out_accuracy")
-        table.add_row(
-            entry.tag,
-            "yes" if entry.version == production else "",
-            f"{accuracy:.1%}" if isinstance(accuracy, float) else "",
-            str(entry.metadata.get("num_classes", "")),
-            entry.labels.get("strategy", ""),
-            f"{entry.size_bytes / 1e6:.0f} MB",
-        )
-    Console().print(table)
+    say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")
 
 
 @app.command()
@@ -434,18 +333,8 @@ def classify(
     reply = classify_files(url, files, top_k)
     for file, image in zip(files, reply["images"], strict=True):
         labels = "  ".join(f"{p['label']} {p['probability']:.1%}" for p in image["predictions"])
-        _say(f"{file}: {labels}")
-    _say(f"answered by {reply['model_name']}:{reply['model_version']}")
-
-
-def _reporter() -> Any:
-    from training.console import ConsoleReporter
-
-    return ConsoleReporter()
-
-
-def _say(message: str) -> None:
-    typer.echo(message)
+        say(f"{file}: {labels}")
+    say(f"answered by {reply['model_name']}:{reply['model_version']}")
 
 
 def _report(error: BaseException) -> int:
@@ -475,7 +364,7 @@ def _print_metrics(metrics: dict[str, Any], source: str) -> None:
         values = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
         table.add_row(escape(label), *values, str(scores["support"]))
     Console().print(table)
-    _say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
+    say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
 
 
 if __name__ == "__main__":

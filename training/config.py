@@ -227,14 +227,14 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: the file can't be read, or a key or value isn't allowed.
     """
-    values = _read_yaml(file) if file else {}
+    values = read_yaml(file) if file else {}
     values.update({key: value for key, value in overrides.items() if value is not None})
     name = Path(str(values.get("data", "data"))).resolve().name
     values.setdefault("output", f"runs/{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(explain(error, TrainConfig)) from None
 
 
 def read_config(file: Path) -> TrainConfig:
@@ -248,7 +248,12 @@ def write_config(config: TrainConfig, path: Path) -> None:
     )
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of `key: value` lines.
+
+    Raises:
+        ConfigError: it can't be read, or is something else.
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -264,17 +269,19 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return values
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """All problems in one line, each with the key, the value and what is allowed."""
-    return "; ".join(_explain_one(dict(problem)) for problem in error.errors())
+    return "; ".join(_explain_one(dict(problem), model) for problem in error.errors())
 
 
-def _explain_one(problem: dict[str, Any]) -> str:
+def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "missing":
         return f"{key} is missing; give --{key.replace('_', '-')} or set it in the config file"
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+        return f"unknown config key '{key}'; the keys are {', '.join(model.model_fields)}"
     if problem["type"] == "extra_forbidden":
-        return f"unknown config key '{key}'; the keys are {', '.join(TrainConfig.model_fields)}"
+        return f"unknown config key '{key}'"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     rule = problem["msg"].removeprefix("Input ")

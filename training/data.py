@@ -128,7 +128,7 @@ def load_images(
     files = find_images(data, label_column=label_column, image_column=image_column)
     labels = _check_classes(files, data)
     samples, skipped = check_files(files, preprocessing, reporter)
-    _check_bad_fraction(files, skipped, max_bad_fraction)
+    check_bad_fraction(files, skipped, max_bad_fraction)
     if all(file.split is None for file in files):
         samples = split_off(samples, "test", test_fraction, seed)
         val_fraction /= 1 - test_fraction  # of what is left in train
@@ -207,7 +207,7 @@ def _check_classes(files: Sequence[ImageFile], data: Path) -> tuple[str, ...]:
     return labels
 
 
-def _check_bad_fraction(
+def check_bad_fraction(
     files: Sequence[ImageFile], skipped: Sequence[SkippedFile], max_bad_fraction: float
 ) -> None:
     totals = Counter(file.label for file in files)
@@ -235,7 +235,7 @@ def split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: in
     units: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.split == "train":
-            units[_unit(sample)].append(sample)
+            units[unit_of(sample)].append(sample)
     counts = Counter(sample.label for unit in units.values() for sample in unit)
     wanted = {
         label: min(max(round(count * fraction), 1), count - 1) if fraction > 0 else 0
@@ -256,13 +256,13 @@ def split_off(samples: Sequence[Sample], split: Split, fraction: float, seed: in
                 taken.update(sizes)
     return [
         replace(sample, split=split)
-        if sample.split == "train" and _unit(sample) in moved
+        if sample.split == "train" and unit_of(sample) in moved
         else sample
         for sample in samples
     ]
 
 
-def _unit(sample: Sample) -> str:
+def unit_of(sample: Sample) -> str:
     return f"group {sample.group}" if sample.group is not None else sample.sha256
 
 

@@ -14,10 +14,12 @@ from models.bundle import (
     GOLDEN_FILE,
     METRICS_FILE,
     MODEL_FILE,
+    SEEN_FILE,
     SPEC_FILE,
     Bundle,
     GoldenSamples,
     Provenance,
+    Seen,
     open_bundle,
     seal,
 )
@@ -72,6 +74,7 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         (staging / CARD_FILE).write_text(
             model_card(spec, data, metrics, provenance), encoding="utf-8"
         )
+        _seen(data).write(staging / SEEN_FILE)
         digest = weights_digest(run.best)
         seal(staging, provenance.model_copy(update={"weights_sha256": digest}))
     return open_bundle(run.bundle), parity
@@ -139,6 +142,14 @@ Strategy `{config["strategy"]}`, weights `{config["weights"]}`, {config["epochs"
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
 again and compares.
 """
+
+
+def _seen(data: dict[str, Any]) -> Seen:
+    """From what data.json holds."""
+    digests: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for file in data["files"]:
+        digests[file["split"]].append(file["sha256"])
+    return Seen(digests["train"] + digests["val"], digests["test"])
 
 
 def _golden_samples(module: ServingModule, images: NDArray[np.uint8]) -> GoldenSamples:

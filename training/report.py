@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +11,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 from torch import Tensor
 
+from training.html_page import PAGE_STYLE, picture, table, tile
 from training.job import Job
 from training.layer_table import LayerRow, rate, trains
 from training.run import Run
 
 _WORST_MISTAKES = 24
-_THUMBNAIL_PIXELS = 112
 # A confusion matrix with more classes than this shows no numbers in its cells.
 _MAX_NUMBERED_CLASSES = 20
 
@@ -35,27 +33,6 @@ PLOT_STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.dpi": 150,
 }
-
-_CSS = """
-:root { color-scheme: light }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 0 auto; max-width: 1080px;
-  padding: 2rem 1.5rem 4rem }
-h1 { font-size: 1.7rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem }
-p.sub { color: #656d76; margin: 0 0 1.5rem }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem }
-.tile { border: 1px solid #d8dee4; border-radius: 8px; padding: .7rem .9rem }
-.tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums }
-.tile span { color: #656d76; font-size: .85rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #eaeef2 }
-th:first-child, td:first-child { text-align: left } th { color: #656d76; font-weight: 600 }
-img.plot { max-width: 100%; height: auto }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem }
-.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 1rem }
-.mistakes figure { margin: 0; font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere }
-.mistakes img { width: 112px; height: 112px; border-radius: 6px; image-rendering: auto }
-.mistakes .was { color: #1a7f37 } .mistakes .said { color: #cf222e }
-"""
 
 
 def write_report(
@@ -171,7 +148,7 @@ def worst_mistakes(job: Job, probabilities: Tensor, targets: Tensor) -> list[dic
             "label": job.data.labels[int(targets[index])],
             "predicted": job.data.labels[int(predicted[index])],
             "probability": float(probabilities[index].max()),
-            "picture": _png(dataset.pixels(index).numpy()),
+            "picture": picture(dataset.pixels(index).numpy()),
         }
         for index in wrong[:_WORST_MISTAKES]
     ]
@@ -197,13 +174,14 @@ def _page(
     title = f"VGG-19 on {html.escape(job.data.root.name)}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{PAGE_STYLE}</style></head>
 <body>
 <h1>{title}</h1>
 <p class="sub">strategy {config.strategy}, weights {html.escape(config.weights)},
 {config.image_size} px; measured on {held_out["images"]} held-out images
 (split {held_out["split"]})</p>
-<div class="tiles">{"".join(_tile(name, value) for name, value in tiles.items())}</div>
+<div class="tiles">{"".join(tile(name, value) for name, value in tiles.items())}</div>
 <h2>Loss and accuracy</h2>{_plot(plots["curves"], "loss and accuracy over the epochs")}
 <h2>Confusion</h2>{_plot(plots["confusion"], "confusion matrix")}
 <h2>Each class</h2>{_class_table(held_out["per_class"])}
@@ -218,10 +196,6 @@ images.</p>
 <h2>Layers</h2>{_layers(table)}
 </body></html>
 """
-
-
-def _tile(name: str, value: str) -> str:
-    return f'<div class="tile"><b>{value}</b><span>{name}</span></div>'
 
 
 def _plot(content: bytes, alt: str) -> str:
@@ -240,7 +214,7 @@ def _class_table(per_class: dict[str, dict[str, float]]) -> str:
         )
         for label, scores in per_class.items()
     ]
-    return _table(("class", "precision", "recall", "F1", "images"), rows)
+    return table(("class", "precision", "recall", "F1", "images"), rows)
 
 
 def _data_table(job: Job) -> str:
@@ -251,27 +225,12 @@ def _data_table(job: Job) -> str:
     ]
     total = ("all", *(str(len(job.data.split(split))) for split in ("train", "val", "test")))
     note = f"<p class='sub'>{len(job.data.skipped)} files were no images and were skipped.</p>"
-    return _table(("class", "train", "val", "test"), [*rows, total]) + note
+    return table(("class", "train", "val", "test"), [*rows, total]) + note
 
 
-def _layers(table: Sequence[LayerRow]) -> str:
-    rows = [
-        (
-            row.name,
-            f"{row.parameters:,}",
-            trains(row),
-            rate(row),
-        )
-        for row in table
-    ]
-    return _table(("layer", "parameters", "trains", "learning rate"), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+def _layers(layers: Sequence[LayerRow]) -> str:
+    rows = [(row.name, f"{row.parameters:,}", trains(row), rate(row)) for row in layers]
+    return table(("layer", "parameters", "trains", "learning rate"), rows)
 
 
 def _mistakes(mistakes: Sequence[dict[str, Any]]) -> str:
@@ -285,13 +244,6 @@ def _mistakes(mistakes: Sequence[dict[str, Any]]) -> str:
         for mistake in mistakes
     )
     return f"<div class='mistakes'>{figures}</div>"
-
-
-def _png(pixels: Any) -> str:
-    size = (_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _short(text: str, length: int) -> str:

@@ -1,0 +1,165 @@
+"""Who serves since when, and why: the promotions of a store, and the pointer to the last one.
+
+Two files beside the versions:
+
+.production     the version that production serves, and the id of the promotion that chose it;
+                replaced by rename
+.history.jsonl  a line for each promotion, appended and on the disk before the pointer is replaced
+
+A promotion counts once the pointer names it. Each line names the promotion before it (`after`),
+so the promotions that counted are found by going back from the pointer; a line whose process was
+killed before it moved the pointer is never reached. So a crash at any instant leaves the old state
+or the new one, of both files together.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.files import staged_file
+
+# Hidden: BentoML takes every visible name beside the versions for a version.
+_POINTER = ".production"
+_LOG = ".history.jsonl"
+_LOCK = ".promotion.lock"
+
+
+class Promotion(BaseModel):
+    """One line of the history.
+
+    Args:
+        replaced: the version that was served before; None for the first.
+        after: the id of the promotion before this one.
+        restores: of a rollback, the id of the promotion whose state it brings back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    version: str
+    at: datetime
+    why: str
+    replaced: str | None = None
+    after: str | None = None
+    restores: str | None = None
+
+
+class History:
+    """The promotions in one directory of the store."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._pointer = directory / _POINTER
+        self._log = directory / _LOG
+
+    def current_version(self) -> str | None:
+        """The version promoted last; None before the first."""
+        return self._read_pointer()[0]
+
+    def token(self) -> tuple[int, int] | None:
+        """Changes with every promotion, also of the same version; None before the first."""
+        try:
+            stat = self._pointer.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+    def promote(self, version: str, why: str, restores: str | None = None) -> Promotion:
+        """Make `version` the one that production serves.
+
+        Args:
+            why: for people; one line.
+        """
+        with self._locked():
+            replaced, last = self._read_pointer()
+            promotion = Promotion(
+                id=uuid.uuid4().hex,
+                version=version,
+                at=datetime.now(UTC),
+                why=" ".join(why.split()),
+                replaced=replaced,
+                after=last,
+                restores=restores,
+            )
+            self._append(promotion)
+            with staged_file(self._pointer) as staging:
+                staging.write_text(f"{version}\n{promotion.id}\n", encoding="utf-8")
+            return promotion
+
+    def promotions(self) -> list[Promotion]:
+        """Those that counted, the present one first."""
+        version, at = self._read_pointer()
+        if version is None:
+            return []
+        by_id = {promotion.id: promotion for promotion in self._read_log()}
+        found: list[Promotion] = []
+        while at is not None and at in by_id:
+            found.append(by_id.pop(at))  # taken out: a damaged log can't lead in a circle
+            at = found[-1].after
+        return found
+
+    def previous(self) -> Promotion | None:
+        """The promotion that a rollback returns to; None if there is nothing before the present.
+
+        What a rollback left behind is not returned to: after A, B and back to A, it is what was
+        before A.
+        """
+        found = self.promotions()
+        if not found:
+            return None
+        by_id = {promotion.id: promotion for promotion in found}
+        present = found[0]
+        while present.restores in by_id:
+            present = by_id[present.restores]
+        before = by_id.get(present.after or "")
+        while before is not None and before.restores in by_id:
+            before = by_id[before.restores]
+        return before
+
+    def _read_pointer(self) -> tuple[str | None, str | None]:
+        """The version, and the id of its promotion (None in a store from before the history)."""
+        try:
+            lines = self._pointer.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return None, None
+        version, identifier = (*lines, "")[:2]
+        return version.strip() or None, identifier.strip() or None
+
+    def _read_log(self) -> Iterator[Promotion]:
+        try:
+            lines = self._log.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                yield Promotion.model_validate_json(line)
+            except ValidationError:  # the beginning of a line whose process was killed
+                continue
+
+    def _append(self, promotion: Promotion) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(promotion.model_dump(mode="json", exclude_none=True)).encode()
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            # The first line break ends what a killed process may have left.
+            os.write(descriptor, b"\n" + line + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One promotion at a time; the lock ends with its process."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / _LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,209 @@
+"""The commands about registered models, which one serves, and the job that decides that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.cli_common import reporter, say
+
+app = typer.Typer()
+
+
+@app.command()
+def register(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="run directory or bundle")],
+) -> None:
+    """Put a bundle into the BentoML model store.
+
+    Example: `vgg19 register runs/flowers`
+    """
+    from models import store
+
+    bundle = path / "bundle"
+    tag = store.register(bundle if bundle.is_dir() else path)
+    say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
+
+
+@app.command()
+def promote(
+    tag: Annotated[str, typer.Argument(help="tag, version, or latest")],
+) -> None:
+    """Make a registered model the one that production serves.
+
+    Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
+    """
+    from models import store
+
+    before = store.production_version()
+    promoted = store.promote(tag)
+    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
+    say(f"production is {promoted}{replaced}; next: vgg19 serve")
+
+
+@app.command()
+def rollback(
+    tag: Annotated[
+        str | None, typer.Argument(help="version to return to.  [default: the one before]")
+    ] = None,
+) -> None:
+    """Make production serve again what it served before.
+
+    Example: `vgg19 rollback`
+    """
+    from models import store
+
+    before = store.production_version()
+    now = store.rollback(tag)
+    say(f"production is {now} (it was {store.MODEL_NAME}:{before})")
+
+
+@app.command()
+def history(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON lines.")] = False,
+) -> None:
+    """Show what production served since when, and why; the present first.
+
+    Example: `vgg19 history`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from models import store
+
+    promotions = store.promotions()
+    if as_json:
+        for promotion in promotions:
+            say(promotion.model_dump_json(exclude_none=True))
+        return
+    if not promotions:
+        say("nothing was promoted yet")
+        return
+    table = Table("since", "version", "replaced", "why", box=None)
+    for promotion in promotions:
+        since = f"{promotion.at.astimezone():%Y-%m-%d %H:%M:%S}"
+        table.add_row(since, promotion.version, promotion.replaced or "", promotion.why)
+    Console().print(table)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="tag, version, latest or production")],
+    second: Annotated[str, typer.Argument(help="another one")],
+) -> None:
+    """Show what differs between two registered models.
+
+    Example: `vgg19 diff production latest`
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from training.diff import diff_models
+
+    rows = diff_models(first, second)
+    if not rows:
+        say("they are the same")
+        return
+    table = Table("", first, second, box=None)
+    for row in rows:
+        table.add_row(*map(escape, (row.what, row.first, row.second)))
+    Console().print(table)
+
+
+@app.command()
+def redeploy(
+    config: Annotated[Path, typer.Option(help="YAML file, such as deploy/redeploy.yaml.")],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a job that is running.  [default: refuse]")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train although there are no new images.")
+    ] = False,
+) -> None:
+    """Retrain on new images and, if the result is better, put it into production.
+
+    Example: `vgg19 redeploy --config deploy/redeploy.yaml`
+
+    Exit codes: 0 promoted, or nothing new; 3 the challenger was refused; 4 it was promoted, failed
+    in the running service and was rolled back. An interrupted job goes on where it stopped.
+    """
+    from training.redeploy import redeploy as run_job
+    from training.redeploy_config import load_redeploy_config
+
+    outcome = run_job(load_redeploy_config(config), reporter(), wait=wait, force=force)
+    say(outcome.message)
+    raise typer.Exit(outcome.exit_code)
+
+
+models_app = typer.Typer(invoke_without_command=True, help="Registered models: list, push, pull.")
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List the models in the store, newest first.
+
+    Example: `vgg19 models`
+    """
+    if context.invoked_subcommand is None:
+        _print_models()
+
+
+@models_app.command("push")
+def push_model(
+    url: Annotated[str, typer.Argument(help="directory, or a URL such as s3://bucket/models")],
+    tag: Annotated[str, typer.Argument(help="tag, version, latest or production")] = "production",
+) -> None:
+    """Copy a registered model to a URL, for other machines.
+
+    Example: `vgg19 models push s3://bucket/models`
+    """
+    from training.transfer import push
+
+    say(f"{push(url, tag)} is at {url}")
+
+
+@models_app.command("pull")
+def pull_model(
+    url: Annotated[str, typer.Argument(help="that a model was pushed to")],
+    tag: Annotated[str, typer.Argument(help="tag, version or production")] = "production",
+) -> None:
+    """Copy a model from a URL into the store.
+
+    Example: `vgg19 models pull s3://bucket/models`
+    """
+    from training.transfer import pull
+
+    pulled = pull(url, tag)
+    say(f"{pulled} is in the store; next: vgg19 promote {pulled}")
+
+
+def _print_models() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from models import store
+
+    entries = store.list_models()
+    if not entries:
+        say(f"no model in {store.store_path()}; register one with: vgg19 register RUN")
+        return
+    production = store.production_version()
+    table = Table(box=None)
+    table.add_column("tag", no_wrap=True, min_width=max(len(entry.tag) for entry in entries))
+    for name in ("production", "accuracy", "classes", "strategy", "size"):
+        table.add_column(name)
+    for entry in entries:
+        accuracy = entry.metadata.get("held_out_accuracy")
+        table.add_row(
+            entry.tag,
+            "yes" if entry.version == production else "",
+            f"{accuracy:.1%}" if isinstance(accuracy, float) else "",
+            str(entry.metadata.get("num_classes", "")),
+            entry.labels.get("strategy", ""),
+            f"{entry.size_bytes / 1e6:.0f} MB",
+        )
+    Console().print(table)

@@ -1,0 +1,356 @@
+"""`vgg19 redeploy`: retrain on what has come, and put it into production if it deserves that.
+
+A job is a directory `STATE/jobs/ID`. Every step writes what came of it to its `job.json`, and can
+be repeated: a job that was killed goes on at the step where it stopped.
+
+job.json      steps with their results and seconds, and in the end the outcome
+data.csv      the images with their sides, as 'vgg19 train' reads them
+run/          the training run, with the bundle
+report.html   champion against challenger, for people; report.json for machines
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models import store
+from models.bundle import Bundle, open_bundle
+from models.errors import UserError
+from training.captured import labelled_images
+from training.checkpoint import weights_digest
+from training.collect import Collected, collect, write_csv
+from training.compare import compare
+from training.console import Reporter
+from training.data import Sample
+from training.exporting import export_run
+from training.gate import judge, reason
+from training.job_state import JobState, finished_jobs, unfinished_job
+from training.recipe import fine_tune, resume_run
+from training.redeploy_config import RedeployConfig
+from training.redeploy_report import disagreements, write_redeploy_report
+from training.run import Run
+from training.signals import Terminated
+from training.smoke_test import SmokeTestError, smoke_test
+
+REFUSED, ROLLED_BACK = 3, 4  # exit codes
+
+
+class RedeployError(UserError):
+    """The job can't go on."""
+
+
+class JobTerminatedError(UserError):
+    """SIGTERM came while it trained; what was reached is kept."""
+
+    exit_code = Terminated.exit_code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: its exit code, and a line for people."""
+
+    exit_code: int
+    message: str
+
+
+def redeploy(
+    config: RedeployConfig, reporter: Reporter, *, wait: bool = False, force: bool = False
+) -> Outcome:
+    """Do the job, or go on with the one that was interrupted.
+
+    Args:
+        wait: for a job that runs already; else refuse.
+        force: train although nothing is new.
+
+    Raises:
+        RedeployError: another job runs, or production was changed by somebody else meanwhile.
+        UserError: a step can't be done; the next call tries it again.
+    """
+    with _exclusive(config.state, wait=wait, reporter=reporter):
+        job = unfinished_job(config.state)
+        if job is None or not job.has("register"):  # after that, it is to be finished as it is
+            collected = _collect(config, reporter)
+            job = _same_job(job, collected, config)
+            if job is None:
+                nothing_new = None if force else _nothing_new(collected, config)
+                if nothing_new is not None:
+                    return Outcome(0, f"nothing new: {nothing_new}")
+                job = _new_job(collected, config)
+        else:
+            reporter.say(f"going on with job {job.id}")
+        return _do(job, config, reporter)
+
+
+def _do(job: JobState, config: RedeployConfig, reporter: Reporter) -> Outcome:
+    run = Run(job.path / "run")
+    for folder in (job.path, run.path):
+        for leftover in folder.glob(".*"):  # of a write that was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    job.step("train", lambda: _train(job, run, config, reporter))
+    job.step("export", lambda: _export(run, reporter))
+    bundle = open_bundle(run.bundle)
+    gate = job.step("gate", lambda: _gate(job, run, bundle, config, reporter))
+    version = store.version_of(bundle)
+    job.step("register", lambda: _register(run.bundle, version, gate["refused"]))
+    tag = f"{store.MODEL_NAME}:{version}"
+    if gate["refused"]:
+        outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
+        return _finish(job, "refused", outcome, reporter)
+    job.step("promote", lambda: _promote(job, version, gate, reporter))
+    verified = job.step("verify", lambda: _verify(bundle, version, config, reporter))
+    if verified["failed"]:
+        back = job.step("rollback", lambda: _roll_back(job, version, verified, config, reporter))
+        outcome = Outcome(ROLLED_BACK, f"{tag} failed: {verified['failed']}; {back['result']}")
+        return _finish(job, "rolled back", outcome, reporter)
+    replaced = f", it was {store.MODEL_NAME}:{job.champion}" if job.champion else ""
+    return _finish(job, "promoted", Outcome(0, f"production is {tag}{replaced}"), reporter)
+
+
+def _collect(config: RedeployConfig, reporter: Reporter) -> Collected:
+    preprocessing = config.train_config(config.data[0], config.state, None).preprocessing()
+    fraction = float(config.train.get("max_bad_fraction", 0.1))
+    captured = labelled_images(config.capture) if config.capture else []
+    return collect(
+        config.data, config.split_rule(), preprocessing, reporter,
+        max_bad_fraction=fraction, more=captured,
+    )  # fmt: skip
+
+
+def _same_job(
+    job: JobState | None, collected: Collected, config: RedeployConfig
+) -> JobState | None:
+    """The interrupted job, if it would come to the same; else it is given up."""
+    if job is None:
+        return None
+    same = (
+        job.fingerprint == collected.images.fingerprint()
+        and job.config_digest == config.digest()
+        and job.champion == store.production_version()
+    )
+    if same:
+        return job
+    job.finish("given up", "images, configuration or production changed before it was done")
+    return None
+
+
+def _nothing_new(collected: Collected, config: RedeployConfig) -> str | None:
+    """Why there is nothing to do, if there is nothing."""
+    fingerprint = collected.images.fingerprint()
+    champion = store.production_version()
+    if champion is not None:
+        known = store.open_stored(store.resolve(champion)).manifest.provenance.data_fingerprint
+        if known == fingerprint:
+            return f"{store.MODEL_NAME}:{champion} was trained on these images"
+    for job in finished_jobs(config.state):
+        if job.outcome in ("refused", "rolled back") and (
+            (job.fingerprint, job.config_digest, job.champion)
+            == (fingerprint, config.digest(), champion)
+        ):
+            return f"job {job.id} tried these images: {job.message}"
+    return None
+
+
+def _new_job(collected: Collected, config: RedeployConfig) -> JobState:
+    images = collected.images
+    return JobState.create(
+        config.state,
+        fingerprint=images.fingerprint(),
+        config_digest=config.digest(),
+        champion=store.production_version(),
+        collected={
+            "counts": images.counts(),
+            "skipped": len(images.skipped),
+            "relabelled": collected.relabelled,
+            "left_out": collected.left_out,
+        },
+        write=lambda path: write_csv(images, path / "data.csv"),
+    )
+
+
+def _train(job: JobState, run: Run, config: RedeployConfig, reporter: Reporter) -> dict[str, Any]:
+    try:
+        if run.report.exists():  # killed between its end and the record of it
+            pass
+        elif run.state.exists():
+            resume_run(run.path, reporter)
+        else:
+            shutil.rmtree(run.path, ignore_errors=True)  # of a run that had kept nothing yet
+            weights = _weights(config, job.champion)
+            fine_tune(config.train_config(job.path / "data.csv", run.path, weights), reporter)
+    except Terminated:
+        raise JobTerminatedError("terminated; the same command goes on with the job") from None
+    metrics = run.read_json(run.metrics)
+    return {"best_epoch": metrics["best_epoch"], "epochs": len(metrics["history"])}
+
+
+def _weights(config: RedeployConfig, champion: str | None) -> str | None:
+    """What the challenger starts from; None: what its `train` section says."""
+    if config.start_from == "pretrained" or (config.start_from == "champion" and not champion):
+        return None
+    if config.start_from != "champion":
+        return config.start_from
+    provenance = store.open_stored(store.resolve(str(champion))).manifest.provenance
+    checkpoint = Run(Path(str(provenance.training_config["output"]))).best
+    if not checkpoint.is_file() or weights_digest(checkpoint) != provenance.weights_sha256:
+        raise RedeployError(
+            f"start_from is 'champion', but {checkpoint} is missing or isn't the checkpoint of "
+            f"{store.MODEL_NAME}:{champion}; set start_from to the path of its best.safetensors, "
+            "or to 'pretrained'"
+        )
+    return str(checkpoint)
+
+
+def _export(run: Run, reporter: Reporter) -> dict[str, Any]:
+    bundle = open_bundle(run.bundle) if run.bundle.exists() else export_run(run)[0]
+    parity = bundle.metrics()["onnx_parity"]["max_probability_difference"]
+    reporter.say(f"exported; ONNX equals PyTorch to {parity:.1e}")
+    return {"parity": parity}
+
+
+def _gate(
+    job: JobState, run: Run, bundle: Bundle, config: RedeployConfig, reporter: Reporter
+) -> dict[str, Any]:
+    champion = store.open_stored(store.resolve(job.champion)) if job.champion else None
+    held_out = held_out_samples(run, champion, reporter)
+    comparison = compare(champion, bundle, held_out, reporter)
+    lost = sorted(set(champion.spec.labels) - set(bundle.spec.labels)) if champion else []
+    verdicts = judge(
+        comparison,
+        config.gate,
+        parity_difference=bundle.metrics()["onnx_parity"]["max_probability_difference"],
+        lost_classes=lost,
+    )
+    for verdict in verdicts:
+        mark = "ok     " if verdict.passed else "REFUSED"
+        reporter.say(f"  {mark} {verdict.rule}: {verdict.measured} (limit: {verdict.limit})")
+    return {
+        "comparison": comparison.as_json(),
+        "verdicts": [verdict.as_json() for verdict in verdicts],
+        "refused": reason(verdicts),
+        "disagreements": disagreements(comparison, held_out),
+    }
+
+
+def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> list[Sample]:
+    """The images that judge: the run's test side, without what the champion has trained on.
+
+    Raises:
+        RedeployError: none is left.
+    """
+    data = run.read_json(run.data)
+    samples = [
+        Sample(run.path.parent / file["path"], file["label"], "test", file["sha256"])
+        for file in data["files"]
+        if file["split"] == "test"
+    ]
+    if champion is None:
+        return samples
+    seen = champion.seen()
+    if seen is None:
+        reporter.warn(
+            "the champion's bundle doesn't tell which images it was trained on; some of the "
+            "held-out ones may be among them, which would be to its advantage"
+        )
+        return samples
+    unseen = [sample for sample in samples if not seen.trained(sample.sha256)]
+    if not unseen:
+        raise RedeployError(
+            f"the champion was trained on all of the {len(samples)} held-out images; add images "
+            "that it hasn't seen"
+        )
+    if len(unseen) < len(samples):
+        reporter.say(
+            f"{len(samples) - len(unseen)} of {len(samples)} held-out images are not used: the "
+            "champion was trained on them"
+        )
+    return unseen
+
+
+def _register(bundle: Path, version: str, refused: str) -> dict[str, Any]:
+    if version not in [model.version for model in store.list_models()]:
+        store.register(bundle, rejected=refused)
+    return {"version": version}
+
+
+def _promote(
+    job: JobState, version: str, gate: dict[str, Any], reporter: Reporter
+) -> dict[str, Any]:
+    now = store.production_version()
+    if now != version:
+        if now != job.champion:
+            job.finish("given up", f"production became {now} meanwhile")
+            raise RedeployError(
+                f"production became {store.MODEL_NAME}:{now} while the job compared with "
+                f"{store.MODEL_NAME}:{job.champion}; run it again"
+            )
+        accuracy = gate["comparison"]["challenger"]["accuracy"]
+        difference = gate["comparison"]["accuracy_difference"]
+        change = "" if difference is None else f" ({difference:+.1%})"
+        store.promote(version, f"redeploy job {job.id}: accuracy {accuracy:.1%}{change}")
+    reporter.say(f"promoted {store.MODEL_NAME}:{version}")
+    return {"version": version}
+
+
+def _verify(
+    bundle: Bundle, version: str, config: RedeployConfig, reporter: Reporter
+) -> dict[str, Any]:
+    if not config.services:
+        reporter.say("no services are configured, so nobody was asked whether they took it up")
+    for service in config.services:
+        try:
+            smoke_test(service, bundle, version, config.service_timeout_s)
+        except SmokeTestError as error:
+            return {"failed": str(error)}
+        reporter.say(f"{service.http} serves {store.MODEL_NAME}:{version} as it should")
+    return {"failed": ""}
+
+
+def _roll_back(
+    job: JobState,
+    version: str,
+    verified: dict[str, Any],
+    config: RedeployConfig,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    if job.champion is None:
+        return {"result": "there is no earlier model to go back to"}
+    if store.production_version() == version:
+        store.rollback(why=f"redeploy job {job.id}: {verified['failed']}")
+    champion = store.open_stored(store.resolve(job.champion))
+    for service in config.services:
+        try:
+            smoke_test(service, champion, job.champion, config.service_timeout_s)
+        except SmokeTestError as error:
+            reporter.warn(f"after the rollback: {error}")
+    return {"result": f"rolled back to {store.MODEL_NAME}:{job.champion}"}
+
+
+def _finish(job: JobState, outcome: str, result: Outcome, reporter: Reporter) -> Outcome:
+    report = write_redeploy_report(job, outcome, result.message)
+    job.finish(outcome, result.message)
+    reporter.say(f"report: {report}")
+    return result
+
+
+@contextmanager
+def _exclusive(state: Path, *, wait: bool, reporter: Reporter) -> Iterator[None]:
+    """One job at a time. The lock is the kernel's: it ends with its process, however that ends."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise RedeployError(
+                    f"another job is running in {state}; wait for it with --wait, or give this "
+                    "one another 'state' directory"
+                ) from None
+            reporter.say("another job is running; waiting for its end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,97 @@
+"""Copies registered models to a URL and back: `vgg19 models push|pull`.
+
+Below the URL lie `VERSION/` with the files of the store, and `production`, the version that was
+promoted in the store that pushed last. The manifest is copied last, so a version that is still on
+its way, or whose copy was interrupted, is no version yet. On arrival files are compared with it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from models import store
+from models.bundle import MANIFEST_FILE, open_bundle
+from models.errors import UserError
+
+_PRODUCTION = "production"
+
+
+class TransferError(UserError):
+    """The URL can't be read or written, or doesn't hold what is asked for."""
+
+
+def push(url: str, reference: str) -> str:
+    """Copy a registered version to a URL, and tell there if it is the production model.
+
+    Args:
+        url: of a directory, such as file:///shared/models or s3://bucket/models.
+
+    Returns:
+        its tag.
+
+    Raises:
+        StoreError, BundleError: no such version, or its files are damaged.
+        TransferError: the URL can't be written.
+    """
+    version = store.resolve(reference)
+    bundle = store.open_stored(version)
+    try:
+        files, root = fsspec.url_to_fs(url)
+        target = f"{root.rstrip('/')}/{version}"
+        if not files.exists(f"{target}/{MANIFEST_FILE}"):
+            files.makedirs(target, exist_ok=True)
+            names = sorted(file.name for file in bundle.path.iterdir() if file.is_file())
+            for name in [*(n for n in names if n != MANIFEST_FILE), MANIFEST_FILE]:
+                files.put_file(str(bundle.path / name), f"{target}/{name}")
+        if version == store.production_version():
+            files.pipe_file(f"{root.rstrip('/')}/{_PRODUCTION}", version.encode())
+    except (ImportError, OSError, ValueError) as error:
+        raise TransferError(f"{url} can't be written: {error}") from None
+    return f"{store.MODEL_NAME}:{version}"
+
+
+def pull(url: str, reference: str) -> str:
+    """Copy a version from a URL into the store; nothing happens if it is there.
+
+    Args:
+        reference: a tag, a version, or production: what was promoted where it was pushed.
+
+    Returns:
+        its tag.
+
+    Raises:
+        TransferError: the URL can't be read, or has no such version.
+        BundleError: what came doesn't match its manifest; it is not kept.
+    """
+    try:
+        files, root = fsspec.url_to_fs(url)
+        version = reference.removeprefix(f"{store.MODEL_NAME}:")
+        if version == _PRODUCTION:
+            version = files.cat_file(f"{root.rstrip('/')}/{_PRODUCTION}").decode().strip()
+        if not version or "/" in version or version.startswith("."):
+            raise TransferError(f"'{version}' is no version")
+        _fetch(files, f"{root.rstrip('/')}/{version}", version)
+    except FileNotFoundError as error:
+        raise TransferError(f"{url} has no {reference} ({error})") from None
+    except (ImportError, OSError, ValueError) as error:
+        raise TransferError(f"{url} can't be read: {error}") from None
+    return f"{store.MODEL_NAME}:{version}"
+
+
+def _fetch(files: Any, source: str, version: str) -> None:
+    target = store.store_path() / store.MODEL_NAME / version
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.cat_file(f"{source}/{MANIFEST_FILE}")  # without it, it is no version
+    with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store.store_path().parent) as staging:
+        entry = Path(staging) / version
+        entry.mkdir()
+        for name in files.ls(source, detail=False):
+            files.get_file(name, str(entry / str(name).rpartition("/")[2]))
+        open_bundle(entry)
+        entry.rename(target)
