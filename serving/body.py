@@ -4,9 +4,11 @@ the client is still there."""
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -14,6 +16,7 @@ from starlette.types import Message
 from serving.errors import BadRequest, TooLarge
 
 _TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+_MAX_JSON_BYTES = 100_000
 
 
 def limit_body(request: Request, max_bytes: int) -> Request:
@@ -36,6 +39,22 @@ def limit_body(request: Request, max_bytes: int) -> Request:
         return message
 
     return Request(request.scope, receive)
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """A small body; {} if there is none.
+
+    Raises:
+        TooLarge, BadRequest: it is too large, or no JSON object.
+    """
+    body = await limit_body(request, _MAX_JSON_BYTES).body()
+    try:
+        content = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is no JSON") from None
+    if not isinstance(content, dict):
+        raise BadRequest("the body must be a JSON object")
+    return content
 
 
 @asynccontextmanager

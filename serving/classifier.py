@@ -70,7 +70,8 @@ class Classifier:
         models: see `ModelPool`.
         decoders: threads that decode; Pillow releases the GIL while it does.
         limits: of a request.
-        on_answer: called in the event loop with each answer.
+        on_answer: called in the event loop with each answer, and the encoded images that it is for
+            (none where a client sent pixels).
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Classifier:
         models: ModelPool,
         decoders: Executor,
         limits: Limits,
-        on_answer: Callable[[Answer], None] = lambda answer: None,
+        on_answer: Callable[[Answer, Sequence[bytes]], None] = lambda answer, images: None,
     ) -> None:
         self.models = models
         self.limits = limits
@@ -109,7 +110,8 @@ class Classifier:
             ran = await model.batcher.submit(good) if good else Ran([], 0.0, 0.0)
             results = iter(ran.results)
             answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
-            return self._answer(model, answered, Timings(decode_s, ran.queue_s, ran.run_s), started)
+            timings = Timings(decode_s, ran.queue_s, ran.run_s)
+            return self._answer(Answer(model, answered, timings), images, started)
 
     async def classify_pixels(
         self, pixels: NDArray[np.uint8], *, version: str = "", timeout_s: float | None = None
@@ -131,7 +133,7 @@ class Classifier:
                 )
             ran = await model.batcher.submit(list(pixels))
             timings = Timings(0.0, ran.queue_s, ran.run_s)
-            return self._answer(model, [*ran.results], timings, started)
+            return self._answer(Answer(model, [*ran.results], timings), (), started)
 
     @asynccontextmanager
     async def _answering(
@@ -148,20 +150,14 @@ class Classifier:
                 model.statistics.failed.add(time.perf_counter() - started)
                 raise
 
-    def _answer(
-        self,
-        model: ServedModel,
-        rows: list[NDArray[np.float32] | RequestError],
-        timings: Timings,
-        started: float,
-    ) -> Answer:
-        answer = Answer(model, rows, timings)
+    def _answer(self, answer: Answer, images: Sequence[bytes], started: float) -> Answer:
+        """Count an answer, and tell of it."""
         seconds = time.perf_counter() - started
-        if all(isinstance(row, RequestError) for row in rows):
-            model.statistics.failed.add(seconds)
+        if all(isinstance(row, RequestError) for row in answer.rows):
+            answer.model.statistics.failed.add(seconds)
         else:
-            model.statistics.count_answer(timings, seconds)
-        self._on_answer(answer)
+            answer.model.statistics.count_answer(answer.timings, seconds)
+        self._on_answer(answer, images)
         return answer
 
     def _limit(self, timeout_s: float | None) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.access import Keys, RateLimit
+from serving.capture import Capture
 from serving.classifier import Classifier
 from serving.errors import NotThere
 from serving.repository import Repository
@@ -18,6 +19,7 @@ class Front:
 
     Args:
         is_ready: whether requests should be sent here.
+        capture: where feedback goes; None: nothing is kept, so there is no feedback.
     """
 
     classifier: Classifier
@@ -26,6 +28,7 @@ class Front:
     rate_limit: RateLimit
     signals: Signals
     is_ready: Callable[[], bool]
+    capture: Capture | None = None
 
     def admit(self, authorization: str | None, address: str) -> str:
         """Whose request it is: its key's digest, or "" where no keys are asked for.

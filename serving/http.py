@@ -15,6 +15,7 @@ from serving.errors import RequestError
 from serving.front import Front
 from serving.http_classify import classify
 from serving.http_errors import HANDLERS, on_request_error
+from serving.http_feedback import feedback
 from serving.providers import device_name
 from serving.signals import Record
 
@@ -36,6 +37,7 @@ def create_app() -> Starlette:
             Route("/classify", classify, methods=["POST"]),
             Route("/model", model),
             Route("/labels", labels),
+            Route("/feedback", feedback, methods=["POST"]),
             *http_v2.routes(),
             *http_v2.admin_routes(),
             *openapi.routes(),

@@ -62,6 +62,16 @@ class LabelsReply(_Body):
     labels: list[str] = Field(description="in the order of the model's output")
 
 
+class FeedbackRequest(BaseModel):
+    request_id: str = Field(description="the X-Request-Id of the answer")
+    label: str = Field(min_length=1, max_length=200, description="the right one")
+    image: int = Field(default=0, ge=0, description="its place in a request of several")
+
+
+class FeedbackReply(_Body):
+    stored: bool
+
+
 class Problem(_Body):
     """RFC 9457."""
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from http import HTTPStatus
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__, open_inference, open_inference_json
-from serving.body import cancelled_if_gone, limit_body, timeout_s
+from serving.body import cancelled_if_gone, json_object, limit_body, timeout_s
 from serving.errors import BadRequest, UnknownModel, UnsupportedMedia
 from serving.front import Front
 from serving.model_info import as_json, model_config, model_metadata, model_statistics
 from serving.pool import ServedModel
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_MAX_REPOSITORY_BODY = 100_000
 
 
 def routes() -> list[Route]:
@@ -120,7 +117,7 @@ async def infer(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """`POST /v2/repository/index`: every registered version, and which are loaded."""
-    body = await _json_body(request)
+    body = await json_object(request)
     entries = await _front(request).repository.index(only_ready=bool(body.get("ready")))
     return JSONResponse([vars(entry) for entry in entries])
 
@@ -140,24 +137,13 @@ async def unload(request: Request) -> Response:
 
 async def _version_parameter(request: Request) -> str:
     """From the body {"parameters": {"version": "..."}}; "" if there is none."""
-    parameters = (await _json_body(request)).get("parameters", {})
+    parameters = (await json_object(request)).get("parameters", {})
     version = parameters.get("version", "") if isinstance(parameters, dict) else None
     if not isinstance(version, str):
         raise BadRequest(
             'a version is named by {"parameters": {"version": "20260131-120000-1a2b3c"}}'
         )
     return version
-
-
-async def _json_body(request: Request) -> dict[str, Any]:
-    body = await limit_body(request, _MAX_REPOSITORY_BODY).body()
-    try:
-        content = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is no JSON") from None
-    if not isinstance(content, dict):
-        raise BadRequest("the body must be a JSON object")
-    return content
 
 
 def _header_length(request: Request) -> int | None:

@@ -35,7 +35,7 @@ _PAGE = """<!doctype html>
 _PROBLEMS = {
     400: "an image can't be decoded",
     401: "no API key, or a wrong one",
-    404: "no such model or version",
+    404: "no such model, version or image",
     409: "not possible in the state that the service is in",
     413: "more bytes, pixels or images than the limits allow",
     415: "a content type that isn't accepted",
@@ -123,10 +123,15 @@ def _classification() -> Json:
     classify = _operation(
         "classify", "Classify images", schema.ClassifyReply, _WORK, body=body, parameters=parameters
     )
+    feedback = _operation(
+        "feedback", "Tell the right label of an image that was kept (VGG19_CAPTURE)",
+        schema.FeedbackReply, (*_ANY, 404, 413, 422), body=_json_body(schema.FeedbackRequest),
+    )  # fmt: skip
     return {
         "/classify": {"post": classify},
         "/model": {"get": _operation("model", "What is served", schema.ModelReply, _ANY)},
         "/labels": {"get": _operation("labels", "The classes", schema.LabelsReply, _ANY)},
+        "/feedback": {"post": feedback},
         "/openapi.json": {
             "get": {
                 "operationId": "openapi",

@@ -18,6 +18,7 @@ from models.machine import cpu_count
 from serving import __version__, grpc_server
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
+from serving.capture import Capture
 from serving.classifier import Classifier, Limits
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
@@ -51,6 +52,9 @@ def check_start(settings: Settings) -> None:
     store.open_stored(store.resolve(settings.model))
     session_options(settings, worker_index=1)
     grpc_server.check_start(grpc_options(settings))
+    capture = _capture(settings)
+    if capture is not None:
+        capture.close()
 
 
 class Runtime:
@@ -71,6 +75,7 @@ class Runtime:
             rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
             signals=signals,
             is_ready=lambda: self.ready,
+            capture=signals.capture,
         )
         self._grpc: GrpcServer | None = None
         self._stopping = False
@@ -91,7 +96,8 @@ class Runtime:
         load = partial(load_model, settings, session_options(settings, worker_index), metrics)
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(wanted_model(settings))
-        signals = Signals(metrics, access_logger() if settings.access_log else None, tracer)
+        write = access_logger() if settings.access_log else None
+        signals = Signals(metrics, write, tracer, _capture(settings))
         runtime = cls(settings, models, signals)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.front, __version__), grpc_options(settings)
@@ -122,6 +128,8 @@ class Runtime:
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        if self.front.capture is not None:
+            await asyncio.to_thread(self.front.capture.close)
 
     async def _follow_promotions(self) -> None:
         """Look now and then which model is promoted; a look is one small file read."""
@@ -237,6 +245,18 @@ def grpc_options(settings: Settings) -> GrpcOptions:
 def worker_cores(settings: Settings) -> int:
     """The cores that one worker counts on."""
     return max(1, cpu_count() // settings.workers)
+
+
+def _capture(settings: Settings) -> Capture | None:
+    if settings.capture == "off":
+        return None
+    return Capture(
+        settings.capture_url,
+        settings.capture,
+        threshold=settings.capture_threshold,
+        rate=settings.capture_rate,
+        limit_bytes=settings.capture_limit,
+    )
 
 
 def _registered_versions() -> list[str]:

@@ -142,6 +142,22 @@ class Settings(BaseSettings):
         default=20, ge=1, description="requests that a client may make at once"
     )
 
+    capture: Literal["off", "uncertain", "sample", "all"] = Field(
+        default="off",
+        description="which images are kept with their predictions, to be labelled and learnt from; "
+        "tell those whose images they are",
+    )
+    capture_url: str = Field(
+        default="", description="where: a directory, or a URL that fsspec knows (s3://...)"
+    )
+    capture_threshold: float = Field(
+        default=0.7, gt=0, le=1, description="uncertain: the best probability is below this"
+    )
+    capture_rate: float = Field(default=0.01, gt=0, le=1, description="sample: the share of images")
+    capture_limit: int = Field(
+        default=1_000_000_000, ge=1, description="bytes kept; the oldest make room"
+    )
+
     max_image_bytes: int = Field(default=10_000_000, ge=1, description="size of one encoded image")
     max_image_pixels: int = Field(
         default=MAX_PIXELS,
@@ -166,6 +182,12 @@ class Settings(BaseSettings):
             raise ValueError("VGG19_GRPC_TLS_CERT and VGG19_GRPC_TLS_KEY are set together or not")
         if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
             raise ValueError("VGG19_GRPC_TLS_CLIENT_CA needs VGG19_GRPC_TLS_CERT as well")
+        return self
+
+    @model_validator(mode="after")
+    def _capture_needs_a_place(self) -> Self:
+        if self.capture != "off" and not self.capture_url:
+            raise ValueError(f"VGG19_CAPTURE is '{self.capture}', so VGG19_CAPTURE_URL must be set")
         return self
 
     @property

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from opentelemetry import trace
 
+from serving.capture import Capture
 from serving.classifier import Answer
 from serving.metrics import Metrics
 
@@ -50,14 +51,20 @@ class Signals:
     Args:
         write: gets each line of the access log; None: there is none.
         tracer: whose spans `decode`, `queue` and `infer` lie in the request's span.
+        capture: keeps images; None: none is kept.
     """
 
     def __init__(
-        self, metrics: Metrics, write: Callable[[str], None] | None, tracer: trace.Tracer
+        self,
+        metrics: Metrics,
+        write: Callable[[str], None] | None,
+        tracer: trace.Tracer,
+        capture: Capture | None = None,
     ) -> None:
         self.metrics = metrics
         self.tracer = tracer
         self._write = write
+        self.capture = capture
 
     @contextmanager
     def observe(
@@ -82,11 +89,13 @@ class Signals:
             if self._write is not None:
                 self._write(_line(record, seconds))
 
-    def on_answer(self, answer: Answer) -> None:
+    def on_answer(self, answer: Answer, images: Sequence[bytes]) -> None:
         """For `Classifier`: notes the answer in its request."""
         record = current()
         if record is not None:
             record.answer = answer
+            if self.capture is not None:
+                self.capture.offer(images, answer, record.request_id)
         self.metrics.count_answer(answer)
         if trace.get_current_span().is_recording():
             self._add_spans(answer)

@@ -138,6 +138,31 @@ def redeploy(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command()
+def label(
+    url: Annotated[str, typer.Argument(help="where the service keeps images: VGG19_CAPTURE_URL")],
+    output: Annotated[Path, typer.Option(help="Folder for the table and the page.")] = Path(
+        "labels"
+    ),
+    table: Annotated[
+        Path | None, typer.Option("--from", help="Filled-in labels.csv, to be laid beside them.")
+    ] = None,
+) -> None:
+    """Label images that the service has kept, in a table or on a page.
+
+    Example: `vgg19 label captured`, then `vgg19 label captured --from labels.csv`
+    """
+    from training.captured import captured_images
+    from training.labelling import put_labels, write_labelling
+
+    if table is not None:
+        say(f"{put_labels(url, table)} images in {url} have a label from a table")
+        return
+    images = captured_images(url)
+    written, page = write_labelling(images, output)
+    say(f"{len(images)} images: fill in {written}, or open {page} in a browser")
+
+
 models_app = typer.Typer(invoke_without_command=True, help="Registered models: list, push, pull.")
 app.add_typer(models_app, name="models")
 

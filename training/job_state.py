@@ -38,10 +38,8 @@ class JobState:
         Args:
             write: adds further files to its directory.
         """
-        identifier = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{fingerprint[:6]}"
-        path = state / "jobs" / identifier
-        while path.exists():
-            path = path.with_name(path.name + "-again")
+        now = datetime.now(UTC)  # to the microsecond: names sort by time, and none comes twice
+        path = state / "jobs" / f"{now:%Y%m%d-%H%M%S-%f}-{fingerprint[:6]}"
         with staged_directory(path) as staging:
             write(staging)
             content = {

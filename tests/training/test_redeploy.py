@@ -26,7 +26,12 @@ from training.redeploy_config import load_redeploy_config
 from training.smoke_test import SmokeTestError
 
 # The stub's softmax isn't calibrated, and times of a loaded machine say nothing.
-GATE = {"max_calibration_error": None, "max_latency_ratio": None, "min_interval_low": -0.2}
+GATE = {
+    "min_held_out": 20,
+    "max_calibration_error": None,
+    "max_latency_ratio": None,
+    "min_interval_low": -0.2,
+}
 LENIENT = GATE | {"min_difference": -1, "max_class_drop": None, "significance": None}
 STEPS = ("train", "export", "gate", "register", "promote", "verify")
 
@@ -47,8 +52,8 @@ class Place:
 
     def __init__(self, path: Path, home: Path) -> None:
         self.path, self.home = path, home
-        write_digits(path / "base", 0, 200)
-        write_digits(path / "new", 200, 201)
+        write_digits(path / "base", 0, 150)
+        write_digits(path / "new", 150, 151)
         self.configure()
 
     def configure(self, **changes: Any) -> None:
@@ -58,7 +63,7 @@ class Place:
             "state": str(self.path / "state"),
             "train": train,
             "test_fraction": 0.4,
-            "gate": GATE,
+            "gate": LENIENT,
         }
         text = yaml.safe_dump(config | changes)
         (self.path / "redeploy.yaml").write_text(text)
@@ -86,6 +91,7 @@ def place(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_first_model_a_better_one_a_poisoned_one(place: Place) -> None:
+    place.configure(gate=GATE)
     first = place.run()
     assert first.exit_code == 0
     champion = store.production_version()
@@ -93,7 +99,7 @@ def test_the_first_model_a_better_one_a_poisoned_one(place: Place) -> None:
     again = place.run()
     assert again == Outcome(0, f"nothing new: vgg19:{champion} was trained on these images")
 
-    place.add(201, 900)
+    place.add(151, 900)
     better = place.run()
     assert better.exit_code == 0, better.message
     version = store.production_version()
@@ -123,7 +129,7 @@ def test_the_first_model_a_better_one_a_poisoned_one(place: Place) -> None:
 
 def test_held_out_images_are_unknown_to_both(place: Place) -> None:
     place.run()
-    place.add(251, 600)
+    place.add(151, 300)
     place.run()
     for job in place.jobs():
         data = json.loads((job.path / "run" / "data.json").read_text())
@@ -137,10 +143,10 @@ def test_held_out_images_are_unknown_to_both(place: Place) -> None:
 
 def test_what_the_champion_has_trained_on_does_not_judge(place: Place) -> None:
     """A champion that was trained elsewhere, by another split."""
-    place.configure(test_fraction=0.1, val_fraction=0.1, gate=GATE | {"min_held_out": None})
+    place.configure(test_fraction=0.1, val_fraction=0.1, gate=LENIENT | {"min_held_out": None})
     assert place.run().exit_code == 0
     place.configure(test_fraction=0.5, val_fraction=0.1)
-    place.add(251, 400)
+    place.add(151, 300)
     reporter = SilentReporter()
     place.run(reporter)
     job = place.jobs()[0]
@@ -159,10 +165,9 @@ def test_what_the_champion_has_trained_on_does_not_judge(place: Place) -> None:
 def test_killed_at_a_step_and_run_again_comes_to_the_same(
     place: Place, step: str, moment: str
 ) -> None:
-    place.configure(gate=LENIENT)
     place.run()
     champion = store.production_version()
-    place.add(251, 300)
+    place.add(151, 200)
     killed = place.run_command(kill=f"{moment}:{step}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert store.production_version() == champion or step in ("promote", "verify")
@@ -181,7 +186,7 @@ def test_killed_at_a_step_and_run_again_comes_to_the_same(
 
 def test_a_killed_job_is_given_up_when_its_images_have_changed(place: Place) -> None:
     place.run_command(kill="before:export")
-    place.add(251, 600)
+    place.add(151, 300)
     assert place.run().exit_code == 0
     assert sorted(str(job.outcome) for job in place.jobs()) == ["given up", "promoted"]
     assert place.jobs()[0].outcome == "promoted"
@@ -191,7 +196,7 @@ def test_production_that_changed_meanwhile_is_left_alone(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.run()
-    place.add(251, 900)
+    place.add(151, 300)
     original = job_module._register
 
     def register_and_promote_another(*arguments: Any) -> dict[str, Any]:
@@ -224,7 +229,7 @@ class TestAServiceThatDoesNotTakeItUp:
 
         monkeypatch.setattr(job_module, "smoke_test", refuse)
         self.services(place)
-        place.add(251, 900)
+        place.add(151, 300)
         outcome = place.run()
         assert outcome.exit_code == ROLLED_BACK
         assert "failed: it answers nonsense; rolled back to" in outcome.message
@@ -247,14 +252,13 @@ class TestAServiceThatDoesNotTakeItUp:
 
     @pytest.mark.parametrize("kill", ["before:rollback", "after:rollback"])
     def test_killed_around_the_rollback_it_goes_back_once(self, place: Place, kill: str) -> None:
-        place.configure(gate=LENIENT)
-        for last in (300, 350):  # two champions, so that going back twice would show
-            place.add(251, last)
+        for last in (200, 250):  # two champions, so that going back twice would show
+            place.add(151, last)
             assert place.run().exit_code == 0
         champion = store.production_version()
         services = [{"http": "http://127.0.0.1:9"}]
-        place.configure(gate=LENIENT, services=services, service_timeout_s=0.1)
-        place.add(350, 400)
+        place.configure(services=services, service_timeout_s=0.1)
+        place.add(250, 300)
         assert place.run_command(kill=kill).returncode == -signal.SIGKILL
         went_on = place.run_command()
         assert went_on.returncode == ROLLED_BACK, went_on.stderr
@@ -289,7 +293,7 @@ def test_force_trains_although_nothing_is_new(place: Place) -> None:
 
 def test_the_report_shows_both(place: Place) -> None:
     place.run()
-    place.add(251, 1000)
+    place.add(151, 300)
     place.run()
     job = place.jobs()[0]
     page = (job.path / "report.html").read_text()

@@ -1,0 +1,35 @@
+"""`POST /feedback`: the right label of an image that was kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serving.body import json_object
+from serving.errors import BadRequest, NotThere
+from serving.front import Front
+from serving.signals import REQUEST_ID
+
+_MAX_LABEL = 200
+
+
+async def feedback(request: Request) -> Response:
+    """`POST /feedback` with `request_id`, `label` and, of several images, `image` (0 is the first).
+
+    There only where images are kept (VGG19_CAPTURE).
+    """
+    front: Front = request.app.state.front
+    if front.capture is None:
+        raise NotThere("nothing is kept here (VGG19_CAPTURE is off), so nothing can be labelled")
+    body = await json_object(request)
+    request_id, label, index = body.get("request_id"), body.get("label"), body.get("image", 0)
+    if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
+        raise BadRequest("'request_id' must be the X-Request-Id of an answer")
+    if not isinstance(label, str) or not 0 < len(label.strip()) <= _MAX_LABEL:
+        raise BadRequest(f"'label' must be text, of up to {_MAX_LABEL} characters")
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1000:
+        raise BadRequest("'image' must be the place of the image in its request, from 0")
+    await asyncio.to_thread(front.capture.label, request_id, index, label.strip())
+    return JSONResponse({"stored": True})

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.capture import Capture, CaptureError, Mode
+from serving.classifier import Answer, Classifier
+from serving.errors import BadImage, NotThere
+from serving.statistics import Timings
+from tests.helpers import coloured_pixels, encode
+from tests.serving.conftest import StubModel, served, signals_of
+from tests.serving.test_http import app_of, check_problem
+
+IMAGE = encode(coloured_pixels(1))
+PNG = {"Content-Type": "image/png"}
+
+
+def capture_in(place: Path, mode: Mode = "all", limit_bytes: int = 10**9, **more: Any) -> Capture:
+    options = {"threshold": 0.7, "rate": 0.5} | more
+    return Capture(str(place), mode, limit_bytes=limit_bytes, **options)
+
+
+def answer_of(*rows: Any) -> Answer:
+    return Answer(served("v1", StubModel()), list(rows), Timings(0, 0, 0))
+
+
+SURE = np.array([0.9, 0.05, 0.05], np.float32)
+UNSURE = np.array([0.4, 0.35, 0.25], np.float32)
+
+
+def kept(place: Path, end: str = ".img") -> list[str]:
+    return sorted(path.name for path in place.iterdir() if path.name.endswith(end))
+
+
+def test_image_and_prediction_are_kept_without_a_name_of_the_client(tmp_path: Path) -> None:
+    capture = capture_in(tmp_path)
+    assert capture.offer([IMAGE, b"no image"], answer_of(SURE, BadImage("x")), "../../etc") == 1
+    capture.close()
+    (image,) = tmp_path.glob("*.img")
+    assert image.read_bytes() == IMAGE
+    record = json.loads(image.with_suffix(".json").read_text())
+    assert (record["request_id"], record["model_version"], record["image"]) == (
+        "../../etc",
+        "v1",
+        0,
+    )
+    assert record["predictions"][0] == {"label": "blue", "probability": pytest.approx(0.9)}
+    assert "etc" not in image.name
+    assert [path.parent for path in tmp_path.rglob("*")] == [tmp_path, tmp_path]
+
+
+def test_only_the_uncertain_ones(tmp_path: Path) -> None:
+    capture = capture_in(tmp_path, "uncertain")
+    assert capture.offer([IMAGE] * 3, answer_of(SURE, UNSURE, SURE), "r") == 1
+    capture.close()
+    assert [name.rpartition("-")[2] for name in kept(tmp_path)] == ["001.img"]
+
+
+def test_a_share_of_all(tmp_path: Path) -> None:
+    capture = capture_in(tmp_path, "sample")
+    taken = sum(capture.offer([IMAGE], answer_of(SURE), "r") for _ in range(200))
+    capture.close()
+    assert 60 < taken < 140
+
+
+def test_the_oldest_make_room(tmp_path: Path) -> None:
+    first = capture_in(tmp_path)
+    first.offer([b"x" * 1000], answer_of(SURE), "first")
+    first.close()
+    capture = capture_in(tmp_path, limit_bytes=10_000)  # it counts what lies there already
+    for number in range(40):
+        capture.offer([b"x" * 1000], answer_of(SURE), str(number))
+    capture.close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 10_000
+    requests = [
+        json.loads((tmp_path / n).read_text())["request_id"] for n in kept(tmp_path, ".json")
+    ]
+    assert requests == [str(number) for number in range(40)][-len(requests) :]
+    assert len(requests) >= 6
+
+
+def test_a_slow_location_never_makes_a_request_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = capture_in(tmp_path)
+    gate = threading.Event()
+    monkeypatch.setattr(capture, "_write", lambda *_: gate.wait(30))
+    started = time.monotonic()
+    taken = sum(capture.offer([IMAGE], answer_of(SURE), "r") for _ in range(1000))
+    assert 256 <= taken <= 258  # what waits, and what is being written
+    assert time.monotonic() - started < 10
+    gate.set()
+    capture.close()
+
+
+def test_a_location_that_fails_later_is_logged_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    capture = capture_in(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (tmp_path / "gone").write_text("a file now")
+    capture.offer([IMAGE], answer_of(SURE), "r")
+    capture.close()
+    assert "an image can't be kept" in caplog.text
+
+
+def test_a_location_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for url in (str(tmp_path / "file" / "below"), "nosuchprotocol://x"):
+        with pytest.raises(CaptureError, match="VGG19_CAPTURE_URL"):
+            Capture(url, "all", threshold=0.5, rate=0.5, limit_bytes=1)
+
+
+def test_labels_lie_beside_the_image(tmp_path: Path) -> None:
+    capture = capture_in(tmp_path)
+    capture.offer([IMAGE, IMAGE], answer_of(SURE, SURE), "r1")
+    capture.close()
+    capture.label("r1", 1, "rose")
+    (label,) = tmp_path.glob("*.label.json")
+    assert label.name.endswith("-001.label.json")
+    assert json.loads(label.read_text())["label"] == "rose"
+    with pytest.raises(NotThere, match="request 'r2' is not kept"):
+        capture.label("r2", 0, "rose")
+
+
+class TestOverHttp:
+    @pytest.fixture
+    def client(self, classifier: Classifier, tmp_path: Path) -> httpx.AsyncClient:
+        capture = capture_in(tmp_path / "kept")
+        signals = signals_of(capture=capture)
+        observed = Classifier(
+            classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+        )
+        app = app_of(observed, signals=signals, capture=capture)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    async def test_feedback_by_request_id(self, client: httpx.AsyncClient, tmp_path: Path) -> None:
+        reply = await client.post("/classify", content=IMAGE, headers=PNG)
+        while not list((tmp_path / "kept").glob("*.json")):
+            time.sleep(0.01)
+        body = {"request_id": reply.headers["x-request-id"], "label": " rose "}
+        assert (await client.post("/feedback", json=body)).json() == {"stored": True}
+        (label,) = (tmp_path / "kept").glob("*.label.json")
+        assert json.loads(label.read_text())["label"] == "rose"
+        check_problem(await client.post("/feedback", json=body | {"image": 1}), 404, "is not kept")
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"label": ""}, {"label": 1}, {"label": "x" * 201}, {"request_id": "a b"}, {"image": -1},
+         {"image": True}, {"request_id": "*"}, {"request_id": None}],
+    )  # fmt: skip
+    async def test_bad_feedback(self, client: httpx.AsyncClient, change: dict[str, Any]) -> None:
+        body = {"request_id": "r", "label": "rose"} | change
+        check_problem(await client.post("/feedback", json=body), 422, "must be")
+
+    async def test_there_is_none_where_nothing_is_kept(self, classifier: Classifier) -> None:
+        transport = httpx.ASGITransport(app_of(classifier))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            reply = await client.post("/feedback", json={"request_id": "r", "label": "rose"})
+        check_problem(reply, 404, "VGG19_CAPTURE is off")
+
+
+def test_files_of_others_are_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("stem,label\n" + "x" * 5000)
+    capture = capture_in(tmp_path, limit_bytes=3000)
+    for number in range(20):
+        capture.offer([b"x" * 500], answer_of(SURE), str(number))
+    capture.close()
+    assert (tmp_path / "labels.csv").exists()
