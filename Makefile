@@ -8,7 +8,7 @@ PROTO := protocol/open_inference
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup demo test check format bench-finetune proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test check format bench-finetune proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -25,6 +25,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 demo: setup  ## the whole main job on handwritten digits, about 5 minutes on two cores
 	@exec $(BIN)/python examples/demo.py
+
+demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned model, roll back; 15 minutes
+	@exec $(BIN)/python examples/redeploy.py
 
 test: setup  ## all tests, under 10 minutes on two cores
 	@exec $(BIN)/python -m pytest
@@ -57,4 +60,4 @@ lock:  ## pin every dependency again, needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra dev --generate-hashes -o requirements.lock
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-output redeploy-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -49,7 +49,9 @@ class GateConfig(BaseModel):
     min_class_images: int = Field(
         default=10, ge=1, description="held-out images that a class needs for max_class_drop"
     )
-    max_calibration_error: float | None = Field(default=0.1, gt=0, le=1)
+    max_calibration_error: float | None = Field(
+        default=0.1, gt=0, le=1, description="expected calibration error of the challenger"
+    )
     max_parity_difference: float | None = Field(
         default=1e-4, gt=0, description="of any probability, ONNX Runtime against PyTorch"
     )

@@ -45,7 +45,7 @@ class RedeployConfig(BaseModel):
     )
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
-    gate: GateConfig = Field(default_factory=GateConfig)
+    gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
     services: tuple[ServiceConfig, ...] = Field(
         default=(), description="that must answer with the new version before the job is done"
     )
