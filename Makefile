@@ -8,7 +8,7 @@ PROTO := protocol/open_inference
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup demo demo-redeploy test check format bench-finetune proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -32,15 +32,23 @@ demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned mode
 test: setup  ## all tests, under 10 minutes on two cores
 	@exec $(BIN)/python -m pytest
 
-check: setup proto-check  ## formatting, lint, types and import directions
+check: setup proto-check  ## formatting, lint, types, import directions, Kubernetes manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/kubernetes-validate --strict --no-warn --quiet deploy/kubernetes/base/*.yaml deploy/kubernetes/components/*/retrain.yaml
 
 format: setup  ## format the code and repair what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+image-test: setup  ## build the CPU image with buildah, run it read-only, check it; as root on Debian 12
+	@mkdir -p build && exec env PYTHONPATH=. deploy/image-test.sh
+
+sbom: setup  ## what the images hold, as CycloneDX in build/
+	@mkdir -p build
+	for flavour in cpu gpu; do $(BIN)/cyclonedx-py requirements deploy/requirements-$$flavour.lock --of JSON -o build/sbom-$$flavour.json; done
 
 bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, 30 to 60 minutes
 	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
@@ -58,6 +66,7 @@ proto-check: setup
 
 lock:  ## pin every dependency again, needs uv
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra dev --generate-hashes -o requirements.lock
+	for flavour in cpu gpu; do uv pip compile deploy/requirements-$$flavour.in -c requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -o deploy/requirements-$$flavour.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) demo-output redeploy-output build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

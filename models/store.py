@@ -21,11 +21,12 @@ from bentoml.models import ModelContext
 
 from models.bundle import MANIFEST_FILE, Bundle, open_bundle, sha256
 from models.errors import StoreError
-from models.files import staged_file
+from models.files import staged_directory, staged_file
 from models.history import History, Promotion
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"
+_chosen: Path | None = None
 # Label of a version that a redeploy job refused; why is in the metadata under the same name.
 REJECTED = "rejected"
 
@@ -46,8 +47,39 @@ class StoredModel:
 
 
 def store_path() -> Path:
-    """Directory of the store: `$BENTOML_HOME/models`, by default `~/bentoml/models`."""
-    return Path(BentoMLContainer.model_store_dir.get())
+    """Directory of the store: `$BENTOML_HOME/models`, by default `~/bentoml/models`.
+
+    Code that lies in a Bento that carries a model has that Bento's store, unless `use` named one.
+    """
+    if _chosen is not None:
+        return _chosen
+    own = own_bento()
+    return own / "models" if own else Path(BentoMLContainer.model_store_dir.get())
+
+
+def use(path: Path) -> None:
+    """Work with the store in `path` from now on.
+
+    If nothing was promoted there yet, a Bento's own model is copied there and promoted.
+    """
+    global _chosen  # noqa: PLW0603  # as BentoML's own choice of a store is one for the process
+    _chosen = path
+    own = own_bento()
+    if own is None or _history().current_version() is not None:
+        return
+    (source,) = (own / "models" / MODEL_NAME).glob(f"*/{MANIFEST_FILE}")
+    target = path / MODEL_NAME / source.parent.name
+    if not target.exists():
+        with staged_directory(target) as staging:
+            shutil.copytree(source.parent, staging, dirs_exist_ok=True)
+    promote(source.parent.name, "came with the image")
+
+
+def own_bento() -> Path | None:
+    """The Bento with a model that this code lies in, as `BENTO/src/models/store.py`."""
+    bento = Path(__file__).resolve().parents[2]
+    inside = (bento / "bento.yaml").is_file() and (bento / "models" / MODEL_NAME).is_dir()
+    return bento if inside else None
 
 
 def register(bundle_path: Path, rejected: str = "") -> str:
@@ -152,7 +184,12 @@ def rollback(reference: str | None = None, why: str = "rolled back by hand") -> 
 
 
 def production_version() -> str | None:
-    """The version promoted last, whether or not it is still in the store; None before the first."""
+    """The version promoted last, whether or not it is still in the store; None before the first.
+
+    In a Bento it is the one that the Bento was built with.
+    """
+    if own_bento() is not None and _chosen is None:
+        return next((model.version for model in list_models()), None)
     return _history().current_version()
 
 

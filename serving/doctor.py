@@ -16,7 +16,7 @@ from models import store
 from models.errors import UserError
 from models.machine import cpu_count
 from serving.providers import gpu_count, has_cuda_driver
-from serving.runtime import session_options
+from serving.runtime import session_options, use_store
 from serving.session import Session
 from serving.settings import Settings, load_settings
 
@@ -55,6 +55,7 @@ def diagnose(say: Callable[[str], None]) -> bool:
 
 def _try_out(settings: Settings, say: Callable[[str], None]) -> None:
     """Raises UserError for what would keep the service from starting."""
+    use_store(settings)
     options = session_options(settings, worker_index=1)
     asked = f"VGG19_DEVICE is {settings.device}"
     reason = {"cpu": asked, "cuda": asked}.get(

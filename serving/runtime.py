@@ -35,7 +35,7 @@ from serving.providers import (
 )
 from serving.repository import Repository
 from serving.session import Session, SessionOptions
-from serving.settings import Settings
+from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 from serving.statistics import ModelStatistics
 
@@ -49,6 +49,7 @@ def check_start(settings: Settings) -> None:
         UserError: no such model, damaged files, no such device, the gRPC port is taken, or its
             TLS files can't be used.
     """
+    use_store(settings)
     store.open_stored(store.resolve(settings.model))
     session_options(settings, worker_index=1)
     grpc_server.check_start(grpc_options(settings))
@@ -92,6 +93,7 @@ class Runtime:
         Raises:
             UserError: what was asked for can't be served; the message says why.
         """
+        use_store(settings)
         metrics = Metrics()
         load = partial(load_model, settings, session_options(settings, worker_index), metrics)
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
@@ -150,6 +152,20 @@ class Runtime:
         await self._models.follow(await asyncio.to_thread(wanted_model, self._settings))
         if self.ready != was_ready and self._grpc is not None:
             await self._grpc.set_ready(self.ready)
+
+
+def use_store(settings: Settings) -> None:
+    """Have `models.store` work where the settings say.
+
+    Raises:
+        SettingsError: that can't be.
+    """
+    if settings.store is None:
+        return
+    try:
+        store.use(settings.store)
+    except OSError as error:
+        raise SettingsError(f"VGG19_STORE {settings.store} can't be used: {error}") from None
 
 
 def wanted_model(settings: Settings) -> Wanted:

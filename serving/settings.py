@@ -33,6 +33,11 @@ class Settings(BaseSettings):
 
     model: str = Field(default="production", description="production, latest, a version or a tag")
 
+    store: Path | None = Field(
+        default=None,
+        description="directory of the model store; default: that of the Bento, or BentoML's own "
+        "($BENTOML_HOME/models). An empty one gets the Bento's model",
+    )
     watch_interval_s: float = Field(
         default=2.0, ge=1, description="how often to look whether another model was promoted"
     )

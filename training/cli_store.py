@@ -139,6 +139,25 @@ def redeploy(
 
 
 @app.command()
+def build(
+    tag: Annotated[str, typer.Argument(help="tag, version, latest or production")] = "production",
+    flavour: Annotated[
+        str, typer.Option(help="cpu or gpu: which ONNX Runtime the image gets.")
+    ] = "cpu",
+) -> None:
+    """Build a Bento that carries a registered model, for an image.
+
+    Example: `vgg19 build --flavour gpu`
+    """
+    from training.building import build as build_bento
+
+    if flavour not in ("cpu", "gpu"):
+        raise typer.BadParameter(f"'{flavour}' is neither cpu nor gpu", param_hint="--flavour")
+    bento = build_bento(tag, "gpu" if flavour == "gpu" else "cpu")
+    say(f"built {bento}; next: bentoml containerize {bento}")
+
+
+@app.command()
 def label(
     url: Annotated[str, typer.Argument(help="where the service keeps images: VGG19_CAPTURE_URL")],
     output: Annotated[Path, typer.Option(help="Folder for the table and the page.")] = Path(
@@ -163,13 +182,13 @@ def label(
     say(f"{len(images)} images: fill in {written}, or open {page} in a browser")
 
 
-models_app = typer.Typer(invoke_without_command=True, help="Registered models: list, push, pull.")
+models_app = typer.Typer(invoke_without_command=True)
 app.add_typer(models_app, name="models")
 
 
 @models_app.callback()
 def models(context: typer.Context) -> None:
-    """List the models in the store, newest first.
+    """List the registered models, newest first; push them to a URL, pull them from one.
 
     Example: `vgg19 models`
     """

@@ -20,6 +20,7 @@ from tests.helpers import free_port, run_command, write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120
+PROJECT = "service:VGG19"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class Server:
 
 
 @contextmanager
-def serve(home: Path, log: Path, **settings: str) -> Iterator[Server]:
-    """`bentoml serve service:VGG19` on free ports of 127.0.0.1, from ready to stopped."""
+def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterator[Server]:
+    """`bentoml serve` on free ports of 127.0.0.1, from ready to stopped.
+
+    Args:
+        what: this project, or a Bento's directory.
+    """
     http_port, grpc_port = free_port(), free_port()
     environment = os.environ | {
         "BENTOML_HOME": str(home),
@@ -48,11 +53,16 @@ def serve(home: Path, log: Path, **settings: str) -> Iterator[Server]:
         "VGG19_GRPC_PORT": str(grpc_port),
         **settings,
     }
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service:VGG19"]
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", what]
+    directory = ROOT if what == PROJECT else what
     options = ["--host", "127.0.0.1", "--port", str(http_port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command + options, cwd=ROOT, env=environment, stdout=output, stderr=output
+            command + options,
+            cwd=directory,
+            env=environment,
+            stdout=output,
+            stderr=output,
         )
     server = Server(process, http_port, grpc_port, log)
     try:

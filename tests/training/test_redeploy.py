@@ -32,7 +32,12 @@ GATE = {
     "max_latency_ratio": None,
     "min_interval_low": -0.2,
 }
-LENIENT = GATE | {"min_difference": -1, "max_class_drop": None, "significance": None}
+LENIENT = GATE | {
+    "min_difference": -1,
+    "min_known_difference": None,
+    "max_class_drop": None,
+    "significance": None,
+}
 STEPS = ("train", "export", "gate", "register", "promote", "verify")
 
 

@@ -40,7 +40,9 @@ def test_the_examples_are_valid(file: str) -> None:
 
 
 def test_the_cronjobs_is_valid(tmp_path: Path) -> None:
-    documents = yaml.safe_load_all((ROOT / "deploy/kubernetes/retrain.yaml").read_text())
+    documents = yaml.safe_load_all(
+        (ROOT / "deploy/kubernetes/components/redeploy/retrain.yaml").read_text()
+    )
     (text,) = [d["data"]["redeploy.yaml"] for d in documents if d["kind"] == "ConfigMap"]
     (tmp_path / "redeploy.yaml").write_text(text)
     assert load_redeploy_config(tmp_path / "redeploy.yaml").services[0].http == "http://vgg19:3000"

@@ -1,0 +1,70 @@
+"""`vgg19 build`: a Bento that carries one model, pinned, with only what serves it."""
+
+from __future__ import annotations
+
+from contextlib import chdir
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import bentoml
+import yaml
+from bentoml.exceptions import BentoMLException
+
+from models import store
+from models.errors import UserError
+
+Flavour = Literal["cpu", "gpu"]
+
+
+class BuildError(UserError):
+    """BentoML can't build."""
+
+
+def build(reference: str, flavour: Flavour) -> str:
+    """Build a Bento of a registered model, and return its tag `vgg19:VERSION-FLAVOUR`.
+
+    Built again, it is the same Bento: the version is the model's.
+
+    Args:
+        flavour: which ONNX Runtime; gpu brings CUDA and cuDNN as packages.
+
+    Raises:
+        StoreError, BundleError: no such model, or its files are damaged.
+        BuildError: BentoML's own refusal.
+    """
+    version = store.resolve(reference)
+    store.open_stored(version)
+    root = _project()
+    options: dict[str, Any] = yaml.safe_load((root / "bentofile.yaml").read_text(encoding="utf-8"))
+    options["python"]["requirements_txt"] = f"./deploy/requirements-{flavour}.lock"
+    options["labels"] |= {"model": version, "flavour": flavour}
+    name = f"{store.MODEL_NAME}:{version}-{flavour}"
+    try:
+        existing = [str(bento.tag) for bento in bentoml.bentos.list(store.MODEL_NAME)]
+    except BentoMLException:  # none of that name
+        existing = []
+    if name in existing:
+        bentoml.bentos.delete(name)
+    try:
+        with chdir(root):  # BentoML reads no file outside of the working directory
+            bento = bentoml.bentos.build(
+                **options,
+                name=store.MODEL_NAME,
+                version=f"{version}-{flavour}",
+                models=[f"{store.MODEL_NAME}:{version}"],
+            )
+    except BentoMLException as error:
+        raise BuildError(f"the Bento can't be built: {error}") from None
+    return str(bento.tag)
+
+
+def _project() -> Path:
+    """The directory of bentofile.yaml, which lies beside service.py."""
+    spec = find_spec("service")
+    assert spec is not None
+    assert spec.origin is not None
+    root = Path(spec.origin).parent
+    if not (root / "bentofile.yaml").is_file():
+        raise BuildError(f"{root} has no bentofile.yaml; build from a checkout of the project")
+    return root
