@@ -19,10 +19,14 @@ from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings, worker_count
 
 logger = logging.getLogger("serving")
 app = create_app()
+# BentoML installs compilers and git into images of the distributions that it knows, so it is given
+# none. What it is to know of the image is in bentofile.yaml.
+IMAGE = bentoml.images.Image(base_image="docker.io/library/python:3.11-slim-bookworm", distro="")
 
 
 @bentoml.service(
     name="vgg19",
+    image=IMAGE,
     workers=worker_count(),
     traffic={"timeout": MAX_REQUEST_TIMEOUT_MS // 1000 + 60},
     logging={"access": {"enabled": False}},  # `serving.signals` writes one, for both transports

@@ -53,6 +53,13 @@ def pins(lock: Path) -> dict[str, set[str]]:
     return found
 
 
+def test_the_service_names_the_same_base_image() -> None:
+    from service import IMAGE
+
+    assert IMAGE.base_image == bentofile()["docker"]["base_image"]  # type: ignore[index]
+    assert IMAGE.commands == []  # compilers
+
+
 def test_what_is_included_exists() -> None:
     for name in bentofile()["include"]:  # type: ignore[attr-defined]
         assert (ROOT / name.lstrip("/")).exists(), name
@@ -92,8 +99,8 @@ def test_it_holds_what_serves_and_nothing_else(bento: Path) -> None:
     dockerfile = (bento / "env" / "docker" / "Dockerfile").read_text()
     assert "build-essential" not in dockerfile
     assert dockerfile.rindex("USER ") == dockerfile.index("USER bentoml")  # and no other after it
-    assert "EXPOSE 3001" in dockerfile
-    assert "HEALTHCHECK" in dockerfile
+    assert {"EXPOSE 3000", "EXPOSE 3001"} <= set(dockerfile.splitlines())
+    assert "VGG19_GRPC_HOST" in dockerfile
 
 
 def test_a_shared_store_gets_its_model_and_is_followed(bento: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,16 +47,19 @@ def build(reference: str, flavour: Flavour) -> str:
         existing = []
     if name in existing:
         bentoml.bentos.delete(name)
-    try:
-        with chdir(root):  # BentoML reads no file outside of the working directory
-            bento = bentoml.bentos.build(
-                **options,
+    options["models"] = [f"{store.MODEL_NAME}:{version}"]
+    with tempfile.TemporaryDirectory() as directory, chdir(root):  # BentoML reads only below it
+        pinned = Path(directory) / "bentofile.yaml"
+        pinned.write_text(yaml.safe_dump(options), encoding="utf-8")
+        try:
+            bento = bentoml.bentos.build_bentofile(
+                str(pinned),
                 name=store.MODEL_NAME,
                 version=f"{version}-{flavour}",
-                models=[f"{store.MODEL_NAME}:{version}"],
+                build_ctx=str(root),
             )
-    except BentoMLException as error:
-        raise BuildError(f"the Bento can't be built: {error}") from None
+        except BentoMLException as error:
+            raise BuildError(f"the Bento can't be built: {error}") from None
     return str(bento.tag)
 
 
