@@ -20,7 +20,7 @@ printf '[storage]\ndriver = "vfs"\ngraphroot = "%s/graph"\nrunroot = "%s/run"\n'
 server=""
 cleanup() {
   [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
-  for place in root/tmp root/proc root/dev root; do umount -l "$WORK/$place" 2>/dev/null || true; done
+  for place in root/etc/hosts root/tmp root/proc root/dev root; do umount -l "$WORK/$place" 2>/dev/null || true; done
   rm -rf "$WORK"
 }
 trap cleanup EXIT
@@ -37,6 +37,7 @@ step "base image by debootstrap, as $BASE_IMAGE"
 debootstrap --variant=minbase --include=python3,python3-pip,ca-certificates bookworm "$WORK/base" > "$WORK/debootstrap.log"
 rm -rf "$WORK"/base/usr/lib/python3*/EXTERNALLY-MANAGED "$WORK"/base/var/cache/apt "$WORK"/base/var/lib/apt/lists
 ln -s /usr/bin/python3 "$WORK/base/usr/local/bin/python"
+printf '127.0.0.1 localhost\n' > "$WORK/base/etc/hosts"
 cp "$CA" "$WORK/base$CA"     # the builder's own authorities, for pip
 base=$(buildah from scratch)
 buildah add -q "$base" "$WORK/base" / >/dev/null
@@ -79,9 +80,13 @@ mapfile -t environment < <(buildah inspect --format '{{range .OCIv1.Config.Env}}
 echo "user $user, entry point $entrypoint"
 
 step "running: root file system read-only, only /tmp writable, user 1034, no network but loopback needed"
+environment+=(BENTOML_HOME=/tmp/bentoml)  # as the manifests say
 mkdir "$WORK/root"
 mount --bind "$root" "$WORK/root"
 mount -o remount,ro,bind "$WORK/root"
+# What a container runtime gives every container; the image's own may be empty.
+printf '127.0.0.1 localhost\n' > "$WORK/hosts"
+[ ! -e "$WORK/root/etc/hosts" ] || mount --bind "$WORK/hosts" "$WORK/root/etc/hosts"
 mount -t tmpfs -o size=1g,mode=1777 tmpfs "$WORK/root/tmp"
 mount -t proc proc "$WORK/root/proc" 2>/dev/null || mount --rbind /proc "$WORK/root/proc"
 mount --rbind /dev "$WORK/root/dev"

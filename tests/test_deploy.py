@@ -120,9 +120,11 @@ def test_a_pod_may_do_nothing_it_need_not(deployment: dict[str, Any]) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    (bentofile,) = documents(DEPLOY.parent / "bentofile.yaml")
-    (home,) = [env["value"] for env in bentofile["envs"] if env["name"] == "BENTOML_HOME"]
+    (home,) = [env["value"] for env in container["env"] if env["name"] == "BENTOML_HOME"]
     assert any(home.startswith(mount) for mount in mounts)  # what is written lies on a volume
+    (compose,) = documents(DEPLOY / "compose.yaml")
+    assert compose["services"]["vgg19"]["environment"]["BENTOML_HOME"] == home
+    assert compose["services"]["vgg19-gpu"]["environment"]["BENTOML_HOME"] == home
 
 
 def test_everything_that_belongs_together_has_one_name() -> None:
