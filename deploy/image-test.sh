@@ -79,7 +79,7 @@ workdir=$(buildah inspect --format '{{.OCIv1.Config.WorkingDir}}' "$container")
 mapfile -t environment < <(buildah inspect --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$container" | grep =)
 echo "user $user, entry point $entrypoint"
 
-step "running: root file system read-only, only /tmp writable, user 1034, no network but loopback needed"
+step "running: root file system read-only, only /tmp writable, user 1034"
 environment+=(BENTOML_HOME=/tmp/bentoml)  # as the manifests say
 mkdir "$WORK/root"
 mount --bind "$root" "$WORK/root"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from contextlib import chdir
 from importlib.util import find_spec
@@ -61,6 +63,23 @@ def build(reference: str, flavour: Flavour) -> str:
         except BentoMLException as error:
             raise BuildError(f"the Bento can't be built: {error}") from None
     return str(bento.tag)
+
+
+def containerize(bento: str, image: str, backend: str) -> None:
+    """Make an image of a Bento.
+
+    Args:
+        backend: a tool that BentoML can use: docker, podman, buildah, ...
+
+    Raises:
+        BuildError: it can't; with the tool's last words.
+    """
+    command = [sys.executable, "-m", "bentoml", "containerize", bento]
+    options = ["--backend", backend, "-t", image]
+    result = subprocess.run(command + options, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        words = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["no reason given"]
+        raise BuildError(f"{image} can't be made with {backend}: {words[-1]}")
 
 
 def _project() -> Path:

@@ -22,6 +22,7 @@ from typing import Any
 from models import store
 from models.bundle import Bundle, open_bundle
 from models.errors import UserError
+from training.building import build, containerize
 from training.captured import labelled_images
 from training.checkpoint import weights_digest
 from training.collect import Collected, collect, write_csv
@@ -102,6 +103,8 @@ def _do(job: JobState, config: RedeployConfig, reporter: Reporter) -> Outcome:
     if gate["refused"]:
         outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
         return _finish(job, "refused", outcome, reporter)
+    if config.build is not None:
+        job.step("build", lambda: _build(version, config, reporter))
     job.step("promote", lambda: _promote(job, version, gate, reporter))
     verified = job.step("verify", lambda: _verify(bundle, version, config, reporter))
     if verified["failed"]:
@@ -276,6 +279,19 @@ def _register(bundle: Path, version: str, refused: str) -> dict[str, Any]:
     if version not in [model.version for model in store.list_models()]:
         store.register(bundle, rejected=refused)
     return {"version": version}
+
+
+def _build(version: str, config: RedeployConfig, reporter: Reporter) -> dict[str, Any]:
+    """Before the promotion: what can't be built doesn't become production."""
+    assert config.build is not None
+    bento = build(version, config.build)
+    reporter.say(f"built {bento}")
+    if config.image is None:
+        return {"bento": bento}
+    name = f"{config.image}:{version}-{config.build}"
+    containerize(bento, name, config.image_backend)
+    reporter.say(f"made the image {name}")
+    return {"bento": bento, "image": name}
 
 
 def _promote(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -46,6 +46,16 @@ class RedeployConfig(BaseModel):
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
+    build: Literal["cpu", "gpu"] | None = Field(
+        default=None,
+        description="for immutable deployments: build a Bento of the model ('vgg19 build')",
+    )
+    image: str | None = Field(
+        default=None,
+        description="name of an image to make of that Bento, tagged VERSION-FLAVOUR; needs build, "
+        "and a tool that BentoML can use",
+    )
+    image_backend: str = Field(default="docker", description="docker, podman, buildah, ...")
     services: tuple[ServiceConfig, ...] = Field(
         default=(), description="that must answer with the new version before the job is done"
     )
@@ -58,6 +68,8 @@ class RedeployConfig(BaseModel):
         for key in _NOT_TO_SET:
             if key in self.train:
                 raise ValueError(f"train.{key} is decided by the job; remove it")
+        if self.image is not None and self.build is None:
+            raise ValueError("image needs build: cpu or gpu")
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
         return self

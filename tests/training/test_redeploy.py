@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from models import store
 from tests import redeploy_stub
 from training import redeploy as job_module
+from training.building import BuildError
 from training.console import SilentReporter
 from training.job_state import JobState, finished_jobs
 from training.redeploy import REFUSED, ROLLED_BACK, Outcome, RedeployError
@@ -270,6 +271,38 @@ class TestAServiceThatDoesNotTakeItUp:
         assert store.production_version() == champion
 
 
+class TestImmutableDeployments:
+    def test_a_bento_and_an_image_are_made_before_the_promotion(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[tuple[str, ...]] = []
+
+        def build(version: str, flavour: str) -> str:
+            assert store.production_version() is None
+            made.append((version, flavour))
+            return f"vgg19:{version}-{flavour}"
+
+        monkeypatch.setattr(job_module, "build", build)
+        monkeypatch.setattr(job_module, "containerize", lambda *words: made.append(words))
+        place.configure(build="gpu", image="registry/vgg19", image_backend="buildah")
+        assert place.run().exit_code == 0
+        version = str(store.production_version())
+        assert made == [
+            (version, "gpu"),
+            (f"vgg19:{version}-gpu", f"registry/vgg19:{version}-gpu", "buildah"),
+        ]
+
+    def test_what_cannot_be_made_is_not_promoted(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(job_module, "build", lambda *_: "vgg19:no-such-bento")
+        place.configure(build="cpu", image="vgg19", image_backend="buildah")
+        with pytest.raises(BuildError, match="can't be made with buildah: "):
+            place.run()
+        assert store.production_version() is None
+        assert len(store.list_models()) == 1  # it goes on here
+
+
 def test_two_jobs_at_once(place: Place) -> None:
     """The second refuses or waits; the lock of one that was killed is free."""
     place.run_command(kill="before:train")
@@ -320,6 +353,7 @@ def test_the_report_shows_both(place: Place) -> None:
         ({"train": {"epochs": 0}}, "train: epochs is 0, it should be greater"),
         ({"val_fraction": 0.7}, "leave nothing to train on"),
         ({"data": []}, "data is"),
+        ({"image": "vgg19"}, "image needs build"),
     ],
 )
 def test_a_wrong_configuration_is_told_at_once(
