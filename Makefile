@@ -30,7 +30,7 @@ demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned mode
 	@exec $(BIN)/python examples/redeploy.py
 
 test: setup  ## all tests, under 10 minutes on two cores
-	@exec $(BIN)/python -m pytest
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup proto-check  ## formatting, lint, types, import directions, Kubernetes manifests
 	$(BIN)/ruff format --check .

@@ -8,8 +8,12 @@ import pytest
 from models.bundle import (
     CONTENT_FILES,
     MANIFEST_FILE,
+    SEEN_FILE,
     GoldenSamples,
+    Seen,
     open_bundle,
+    read_manifest,
+    seal,
 )
 from models.errors import BundleError
 
@@ -60,3 +64,18 @@ def test_golden_samples_never_unpickle(tmp_path: Path) -> None:
     np.savez(tmp_path / "golden.npz", images=np.array([{}], dtype=object))
     with pytest.raises(BundleError, match="no golden samples"):
         GoldenSamples.read(tmp_path / "golden.npz")
+
+
+def test_what_a_model_has_seen_is_told_by_the_beginnings_of_digests(tiny_bundle: Path) -> None:
+    assert open_bundle(tiny_bundle).seen() is None  # a bundle from before it was recorded
+    trained, judged = "a" * 64, "b" * 64
+    Seen([trained], [judged]).write(tiny_bundle / SEEN_FILE)
+    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    seen = open_bundle(tiny_bundle).seen()
+    assert seen is not None
+    assert (seen.trained(trained), seen.trained(judged)) == (True, False)
+    assert (seen.judged(trained), seen.judged(judged)) == (False, True)
+    assert trained not in (tiny_bundle / SEEN_FILE).read_text()
+    (tiny_bundle / SEEN_FILE).write_text('{"trained": [], "judged": []}')
+    with pytest.raises(BundleError, match=r"seen.json does not match its manifest"):
+        open_bundle(tiny_bundle)

@@ -125,3 +125,42 @@ def test_bentomls_own_commands_show_it(registered: str, store_home: Path, tmp_pa
         assert shown in details.stdout
     production = run_command("bentoml", "models", "get", "vgg19", cwd=tmp_path, home=store_home)
     assert registered.partition(":")[2] in production.stdout
+
+
+class TestRollback:
+    def test_to_what_was_before(self, registered: str, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="there is nothing to go back to"):
+            store.rollback()
+        store.promote(registered)
+        newer = store.register(
+            write_tiny_bundle(tmp_path / "newer", created_at="2026-02-28T12:00:00+00:00")
+        )
+        store.promote(newer, "a better one")
+        assert store.rollback(why="it was not") == registered
+        assert [(p.version, p.why) for p in store.promotions()] == [
+            (registered.partition(":")[2], "it was not"),
+            (newer.partition(":")[2], "a better one"),
+            (registered.partition(":")[2], "promoted by hand"),
+        ]
+        assert store.rollback(newer) == newer
+
+    def test_not_to_what_is_gone(self, registered: str, tmp_path: Path, store_home: Path) -> None:
+        newer = store.register(
+            write_tiny_bundle(tmp_path / "newer", created_at="2026-02-28T12:00:00+00:00")
+        )
+        store.promote(registered)
+        store.promote(newer)
+        shutil.rmtree(store_home / "models" / "vgg19" / registered.partition(":")[2])
+        with pytest.raises(StoreError, match="no model vgg19:"):
+            store.rollback()
+        assert store.production_version() == newer.partition(":")[2]
+
+
+def test_a_rejected_model_is_never_the_latest(registered: str, tmp_path: Path) -> None:
+    rejected = store.register(
+        write_tiny_bundle(tmp_path / "newer", created_at="2026-02-28T12:00:00+00:00"),
+        rejected="it is worse",
+    )
+    assert f"vgg19:{store.resolve('latest')}" == registered
+    assert store.list_models()[0].metadata["rejected"] == "it is worse"
+    assert store.promote(rejected) == rejected  # whoever names it may have it
