@@ -107,6 +107,11 @@ def reason(verdicts: list[Verdict]) -> str:
     return "; ".join(failed)
 
 
+def probability(p_value: float) -> str:
+    """A p-value as people write it."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
 def _about_the_challenger(
     comparison: Comparison, config: GateConfig, parity_difference: float
 ) -> Iterator[Verdict]:
@@ -138,7 +143,7 @@ def _about_the_difference(comparison: Comparison, config: GateConfig) -> Iterato
         worse = comparison.difference < 0
         yield Verdict(
             "McNemar's exact test",
-            f"p = {comparison.p_value:.3f}, {'fewer' if worse else 'not fewer'} right",
+            f"{probability(comparison.p_value)}, {'fewer' if worse else 'not fewer'} right",
             f"not fewer right, or p {level:g} or more",
             not worse or comparison.p_value >= level,
         )
@@ -151,7 +156,7 @@ def _about_known_images(comparison: Comparison, config: GateConfig) -> Iterator[
         return
     yield Verdict(
         f"difference on the {comparison.known_images} images known before",
-        f"{difference:+.3f}, p = {p_value:.3f}",
+        f"{difference:+.3f}, {probability(p_value)}",
         f"{least:+.3f} or more" + (f", or p {level:g} or more" if level else ""),
         difference >= least or (level is not None and p_value >= level),
     )

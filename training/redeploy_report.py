@@ -13,6 +13,7 @@ from models.image import load_image
 from models.spec import Preprocessing
 from training.compare import Comparison
 from training.data import Sample
+from training.gate import probability
 from training.html_page import PAGE_STYLE, picture, table, tile
 from training.job_state import JobState
 
@@ -88,7 +89,7 @@ def _tiles(comparison: dict[str, Any]) -> str:
             tile("accuracy of the champion", f"{old['accuracy']:.1%}"),
             tile(f"difference (95%: {low:+.1%} to {high:+.1%})",
                  f"{comparison['accuracy_difference']:+.1%}"),
-            tile("McNemar's exact p", f"{comparison['mcnemar_p']:.3f}"),
+            tile("McNemar's exact test", probability(comparison["mcnemar_p"])),
         ]  # fmt: skip
     tiles.append(tile("calibration error of the challenger", f"{new['calibration_error']:.3f}"))
     tiles += [

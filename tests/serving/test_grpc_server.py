@@ -18,7 +18,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.classifier import Classifier
-from serving.grpc_server import SERVICE, GrpcServer, GrpcServerError, TlsFiles, check_start
+from serving.grpc_server import (
+    SERVICE,
+    GrpcServer,
+    GrpcServerError,
+    TlsFiles,
+    _channel_arguments,
+    check_start,
+)
 from serving.grpc_service import InferenceServicer
 from tests.helpers import free_port
 from tests.serving.conftest import front_of, grpc_options, grpc_serving
@@ -154,3 +161,12 @@ class TestTls:
         ):
             with pytest.raises(GrpcServerError, match="TLS files can't be used"):
                 check_start(grpc_options(free_port(), tls=bad))
+
+
+def test_keep_alive_and_limits_reach_grpc() -> None:
+    arguments = dict(_channel_arguments(grpc_options(1, keepalive_s=7.5, max_connection_age_s=60)))
+    assert arguments["grpc.keepalive_time_ms"] == 7500
+    assert arguments["grpc.max_connection_age_ms"] == 60_000
+    assert arguments["grpc.max_receive_message_length"] == 50_000
+    assert arguments["grpc.so_reuseport"] == 0
+    assert "grpc.max_connection_age_ms" not in dict(_channel_arguments(grpc_options(1)))
