@@ -106,16 +106,7 @@ class Batcher(Generic[T, R]):
             ShuttingDown: `close` was called.
             BatchFailed: `run` raised for a batch that one of the items was in.
         """
-        if self._closed:
-            raise ShuttingDown("the service is shutting down")
-        if len(self._queue) + len(items) > self._max_queue:
-            # Given-up items must not count against the limit.
-            self._queue = deque(w for w in self._queue if not w.result.done())
-        if len(self._queue) + len(items) > self._max_queue:
-            raise Overloaded(
-                f"{len(self._queue)} images are waiting, the limit is {self._max_queue}; "
-                "try again later"
-            )
+        self.check_room(len(items))
         loop = asyncio.get_running_loop()
         now = loop.time()
         waiting = [_Waiting[T, R](item, loop.create_future(), now) for item in items]
@@ -136,6 +127,23 @@ class Batcher(Generic[T, R]):
                 future.cancel()  # those not awaited to their end: one failed, or we were cancelled
                 if future.done() and not future.cancelled():
                     future.exception()  # retrieved, so that asyncio doesn't log it
+
+    def check_room(self, count: int) -> None:
+        """Raise what `submit` would for so many items now; for those who have work before it.
+
+        Raises:
+            Overloaded, ShuttingDown: see `submit`.
+        """
+        if self._closed:
+            raise ShuttingDown("the service is shutting down")
+        if len(self._queue) + count > self._max_queue:
+            # Given-up items must not count against the limit.
+            self._queue = deque(w for w in self._queue if not w.result.done())
+        if len(self._queue) + count > self._max_queue:
+            raise Overloaded(
+                f"{len(self._queue)} images are waiting, the limit is {self._max_queue}; "
+                "try again later"
+            )
 
     async def close(self, grace_s: float) -> None:
         """Accept no more items, and wait up to `grace_s` seconds for those accepted.

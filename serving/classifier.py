@@ -104,6 +104,7 @@ class Classifier:
         """
         self._check_count(len(images))
         async with self._answering(version, timeout_s) as (model, started):
+            model.batcher.check_room(len(images))  # before the work of decoding
             rows = await self._decode_all(images, model.spec)
             decode_s = time.perf_counter() - started
             good = [row for row in rows if not isinstance(row, RequestError)]

@@ -24,6 +24,7 @@ from tests.serving.test_http import app_of
 
 BATCH, QUEUE = 4, 16
 FITS = BATCH + QUEUE
+PNG = {"Content-Type": "image/png"}
 IMAGE = encode(coloured_pixels(1))
 
 
@@ -56,8 +57,7 @@ async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> N
             stub = GRPCInferenceServiceStub(channel)
 
             async def by_http() -> None:
-                headers = {"Content-Type": "image/png"}
-                reply = await client.post("/classify", content=IMAGE, headers=headers)
+                reply = await client.post("/classify", content=IMAGE, headers=PNG)
                 outcomes.append("refused" if reply.status_code == 503 else str(reply.status_code))
 
             async def by_grpc() -> None:
@@ -79,6 +79,8 @@ async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> N
                 await asyncio.sleep(0.01)
             assert outcomes == ["refused"] * (asked - QUEUE)  # and the model still holds its first
             assert model.batches == [1]
+            late = await client.post("/classify", content=b"no image", headers=PNG)
+            assert late.status_code == 503  # not 400: nothing is decoded that has no room
             model.go.set()
             await asyncio.gather(first, *clients)
     assert outcomes[asked - QUEUE :] == ["200"] * (QUEUE + 1)
