@@ -129,7 +129,9 @@ async def test_sigterm_under_load_loses_no_accepted_request(home: Path, tmp_path
                     try:
                         await stub.ModelInfer(infer_request(), timeout=60)
                     except grpc.aio.AioRpcError as error:
-                        if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        # CANCELLED: it reached gRPC as that stopped, but no handler; if one had
+                        # begun, the log would say so below.
+                        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                             return
                         raise
                     seen["grpc OK"] += 1
