@@ -81,9 +81,13 @@ def history(
     if not promotions:
         say("nothing was promoted yet")
         return
-    table = Table("since", "version", "replaced", "why", box=None)
+    table = Table(box=None)
+    width = max(len(promotion.version) for promotion in promotions)
+    for name in ("since", "version", "replaced"):
+        table.add_column(name, no_wrap=True, min_width=16 if name == "since" else width)
+    table.add_column("why")
     for promotion in promotions:
-        since = f"{promotion.at.astimezone():%Y-%m-%d %H:%M:%S}"
+        since = f"{promotion.at.astimezone():%Y-%m-%d %H:%M}"
         table.add_row(since, promotion.version, promotion.replaced or "", promotion.why)
     Console().print(table)
 

@@ -307,7 +307,7 @@ def _promote(
             )
         accuracy = gate["comparison"]["challenger"]["accuracy"]
         difference = gate["comparison"]["accuracy_difference"]
-        change = "" if difference is None else f" ({difference:+.1%})"
+        change = "" if difference is None else f" ({100 * difference:+.1f} points)"
         store.promote(version, f"redeploy job {job.id}: accuracy {accuracy:.1%}{change}")
     reporter.say(f"promoted {store.MODEL_NAME}:{version}")
     return {"version": version}
