@@ -158,6 +158,11 @@ async def test_two_workers_share_both_ports(tmp_path: Path) -> None:
     home = make_home(tmp_path)
     with serve(home, tmp_path / "log", VGG19_WORKERS="2") as server:
         assert len(server.children()) >= 2
+        # Ready is what the first worker says; the other one is to listen, too.
+        for _ in range(300):
+            if server.log.read_text().count("gRPC listens on") == 2:
+                break
+            await asyncio.sleep(0.1)
         seen: Counter[str] = Counter()
         for _ in range(40):  # a connection for each, which the kernel gives to one or the other
             async with grpc.aio.insecure_channel(
