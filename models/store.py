@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import bentoml
@@ -67,14 +68,15 @@ def use(path: Path) -> None:
     own = own_bento()
     if own is None or _history().current_version() is not None:
         return
-    (source,) = (own / "models" / MODEL_NAME).glob(f"*/{MANIFEST_FILE}")
-    target = path / MODEL_NAME / source.parent.name
+    source = _model_of_bento(own)
+    target = path / MODEL_NAME / source.name
     if not target.exists():
         with staged_directory(target) as staging:
-            shutil.copytree(source.parent, staging, dirs_exist_ok=True)
-    promote(source.parent.name, "came with the image")
+            shutil.copytree(source, staging, dirs_exist_ok=True)
+    promote(source.name, "came with the image")
 
 
+@cache
 def own_bento() -> Path | None:
     """The Bento with a model that this code lies in, as `BENTO/src/models/store.py`."""
     bento = Path(__file__).resolve().parents[2]
@@ -136,7 +138,7 @@ def resolve(reference: str = PRODUCTION) -> str:
         if newest is None:
             raise StoreError(f"no model in {store_path()}; register one with 'vgg19 register RUN'")
         return newest.version
-    if not _is_registered(version):
+    if not is_registered(version):
         raise StoreError(
             f"no model {MODEL_NAME}:{version} in {store_path()}; 'vgg19 models' lists what is there"
         )
@@ -188,8 +190,9 @@ def production_version() -> str | None:
 
     In a Bento it is the one that the Bento was built with.
     """
-    if own_bento() is not None and _chosen is None:
-        return next((model.version for model in list_models()), None)
+    own = own_bento()
+    if own is not None and _chosen is None:
+        return _model_of_bento(own).name
     return _history().current_version()
 
 
@@ -227,6 +230,12 @@ def list_models() -> list[StoredModel]:
     return sorted(entries, key=lambda entry: entry.created_at, reverse=True)
 
 
+def _model_of_bento(bento: Path) -> Path:
+    """The directory of the one version that a Bento carries."""
+    (manifest,) = (bento / "models" / MODEL_NAME).glob(f"*/{MANIFEST_FILE}")
+    return manifest.parent
+
+
 def _resolve_production() -> str:
     version = production_version()
     if version is None:
@@ -234,7 +243,7 @@ def _resolve_production() -> str:
             f"no production model in {store_path()}; choose one with 'vgg19 promote TAG' "
             "('vgg19 models' lists the tags)"
         )
-    if not _is_registered(version):
+    if not is_registered(version):
         raise StoreError(
             f"the production model {MODEL_NAME}:{version} is no longer in {store_path()}; "
             "promote another one with 'vgg19 promote TAG'"
@@ -242,7 +251,8 @@ def _resolve_production() -> str:
     return version
 
 
-def _is_registered(version: str) -> bool:
+def is_registered(version: str) -> bool:
+    """Whether a version of this name is in the store."""
     plain = version not in ("", ".", "..") and "/" not in version
     return plain and (store_path() / MODEL_NAME / version / MANIFEST_FILE).is_file()
 

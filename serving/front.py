@@ -19,7 +19,6 @@ class Front:
 
     Args:
         is_ready: whether requests should be sent here.
-        capture: where feedback goes; None: nothing is kept, so there is no feedback.
     """
 
     classifier: Classifier
@@ -28,7 +27,11 @@ class Front:
     rate_limit: RateLimit
     signals: Signals
     is_ready: Callable[[], bool]
-    capture: Capture | None = None
+
+    @property
+    def capture(self) -> Capture | None:
+        """Where feedback goes; None: nothing is kept, so there is no feedback."""
+        return self.signals.capture
 
     def admit(self, authorization: str | None, address: str) -> str:
         """Whose request it is: its key's digest, or "" where no keys are asked for.

@@ -76,7 +76,6 @@ class Runtime:
             rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
             signals=signals,
             is_ready=lambda: self.ready,
-            capture=signals.capture,
         )
         self._grpc: GrpcServer | None = None
         self._stopping = False

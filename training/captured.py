@@ -48,7 +48,10 @@ def captured_images(url: str) -> list[CapturedImage]:
     try:
         files, root = fsspec.url_to_fs(url)
         names = sorted(str(name).rpartition("/")[2] for name in files.ls(root, detail=False))
-        labels = _labels(files, root) if LABELS_FILE in names else {}
+        labels = {}
+        if LABELS_FILE in names:
+            table = f"{root}/{LABELS_FILE}"
+            labels = read_labels(files.cat_file(table).decode("utf-8-sig"), table)
         return [
             _captured(files, root, name.removesuffix(".img"), names, labels)
             for name in names
@@ -75,10 +78,19 @@ def _captured(
     return CapturedImage(stem, _local(files, f"{root}/{stem}.img"), record, label)
 
 
-def _labels(files: Any, root: str) -> dict[str, str]:
-    text = files.cat_file(f"{root}/{LABELS_FILE}").decode("utf-8-sig")
+def read_labels(text: str, table: str) -> dict[str, str]:
+    """The rows of a table that have a label.
+
+    Args:
+        table: its name, for people.
+
+    Raises:
+        CaptureError: it has other columns.
+    """
     rows = csv.DictReader(io.StringIO(text))
-    return {row["stem"]: row["label"].strip() for row in rows if (row.get("label") or "").strip()}
+    if not {"stem", "label"} <= set(rows.fieldnames or ()):
+        raise CaptureError(f"{table} has no columns 'stem' and 'label'")
+    return {row["stem"]: row["label"].strip() for row in rows if (row["label"] or "").strip()}
 
 
 def _local(files: Any, path: str) -> Path:

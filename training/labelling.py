@@ -13,7 +13,7 @@ import fsspec
 from models.errors import ImageError
 from models.image import load_image
 from models.spec import Preprocessing
-from training.captured import LABELS_FILE, CapturedImage, CaptureError
+from training.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
 from training.html_page import PAGE_STYLE, picture
 
 _PICTURE_PIXELS = 112
@@ -52,24 +52,17 @@ def put_labels(url: str, table: Path) -> int:
     Raises:
         CaptureError: the table has other columns, or the location can't be written.
     """
-    labels = _read(table.read_text(encoding="utf-8-sig"), table)
+    labels = read_labels(table.read_text(encoding="utf-8-sig"), str(table))
     try:
         files, root = fsspec.url_to_fs(url)
         target = f"{str(root).rstrip('/')}/{LABELS_FILE}"
         if files.exists(target):
-            labels = _read(files.cat_file(target).decode("utf-8-sig"), Path(target)) | labels
+            labels = read_labels(files.cat_file(target).decode("utf-8-sig"), target) | labels
         lines = ["stem,label", *(f"{stem},{_quoted(label)}" for stem, label in labels.items())]
         files.pipe_file(target, ("\n".join(lines) + "\n").encode())
     except (ImportError, OSError, ValueError) as error:
         raise CaptureError(f"{url} can't be written: {error}") from None
     return len(labels)
-
-
-def _read(text: str, table: Path) -> dict[str, str]:
-    rows = csv.DictReader(text.splitlines())
-    if not {"stem", "label"} <= set(rows.fieldnames or ()):
-        raise CaptureError(f"{table} has no columns 'stem' and 'label'")
-    return {row["stem"]: row["label"].strip() for row in rows if (row["label"] or "").strip()}
 
 
 def _quoted(label: str) -> str:

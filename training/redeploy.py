@@ -25,7 +25,7 @@ from models.errors import UserError
 from training.building import build, containerize
 from training.captured import labelled_images
 from training.checkpoint import weights_digest
-from training.collect import Collected, collect, write_csv
+from training.collect import Collected, SplitRule, collect, write_csv
 from training.compare import compare
 from training.console import Reporter
 from training.data import Sample
@@ -116,12 +116,12 @@ def _do(job: JobState, config: RedeployConfig, reporter: Reporter) -> Outcome:
 
 
 def _collect(config: RedeployConfig, reporter: Reporter) -> Collected:
-    preprocessing = config.train_config(config.data[0], config.state, None).preprocessing()
-    fraction = float(config.train.get("max_bad_fraction", 0.1))
+    train = config.train_config(config.data[0], config.state, None)
+    rule = SplitRule(config.val_fraction, config.test_fraction, train.seed)
     captured = labelled_images(config.capture) if config.capture else []
     return collect(
-        config.data, config.split_rule(), preprocessing, reporter,
-        max_bad_fraction=fraction, more=captured,
+        config.data, rule, train.preprocessing(), reporter,
+        max_bad_fraction=train.max_bad_fraction, more=captured,
     )  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> l
 
 
 def _register(bundle: Path, version: str, refused: str) -> dict[str, Any]:
-    if version not in [model.version for model in store.list_models()]:
+    if not store.is_registered(version):
         store.register(bundle, rejected=refused)
     return {"version": version}
 

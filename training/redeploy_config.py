@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.collect import SplitRule
 from training.config import ConfigError, TrainConfig, explain, read_yaml
 from training.gate import GateConfig
 from training.smoke_test import ServiceConfig
@@ -73,10 +72,6 @@ class RedeployConfig(BaseModel):
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
         return self
-
-    def split_rule(self) -> SplitRule:
-        seed = int(self.train.get("seed", 0))
-        return SplitRule(self.val_fraction, self.test_fraction, seed)
 
     def train_config(self, data: Path, output: Path, weights: str | None) -> TrainConfig:
         """What 'vgg19 train' would be given.

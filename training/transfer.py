@@ -40,15 +40,15 @@ def push(url: str, reference: str) -> str:
     version = store.resolve(reference)
     bundle = store.open_stored(version)
     try:
-        files, root = fsspec.url_to_fs(url)
-        target = f"{root.rstrip('/')}/{version}"
+        files, root = _location(url)
+        target = f"{root}/{version}"
         if not files.exists(f"{target}/{MANIFEST_FILE}"):
             files.makedirs(target, exist_ok=True)
             names = sorted(file.name for file in bundle.path.iterdir() if file.is_file())
             for name in [*(n for n in names if n != MANIFEST_FILE), MANIFEST_FILE]:
                 files.put_file(str(bundle.path / name), f"{target}/{name}")
         if version == store.production_version():
-            files.pipe_file(f"{root.rstrip('/')}/{_PRODUCTION}", version.encode())
+            files.pipe_file(f"{root}/{_PRODUCTION}", version.encode())
     except (ImportError, OSError, ValueError) as error:
         raise TransferError(f"{url} can't be written: {error}") from None
     return f"{store.MODEL_NAME}:{version}"
@@ -68,18 +68,24 @@ def pull(url: str, reference: str) -> str:
         BundleError: what came doesn't match its manifest; it is not kept.
     """
     try:
-        files, root = fsspec.url_to_fs(url)
+        files, root = _location(url)
         version = reference.removeprefix(f"{store.MODEL_NAME}:")
         if version == _PRODUCTION:
-            version = files.cat_file(f"{root.rstrip('/')}/{_PRODUCTION}").decode().strip()
+            version = files.cat_file(f"{root}/{_PRODUCTION}").decode().strip()
         if not version or "/" in version or version.startswith("."):
             raise TransferError(f"'{version}' is no version")
-        _fetch(files, f"{root.rstrip('/')}/{version}", version)
+        _fetch(files, f"{root}/{version}", version)
     except FileNotFoundError as error:
         raise TransferError(f"{url} has no {reference} ({error})") from None
     except (ImportError, OSError, ValueError) as error:
         raise TransferError(f"{url} can't be read: {error}") from None
     return f"{store.MODEL_NAME}:{version}"
+
+
+def _location(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path in it."""
+    files, root = fsspec.url_to_fs(url)
+    return files, str(root).rstrip("/")
 
 
 def _fetch(files: Any, source: str, version: str) -> None:

@@ -138,7 +138,7 @@ class TestOverHttp:
         observed = Classifier(
             classifier.models, classifier._decoders, classifier.limits, signals.on_answer
         )
-        app = app_of(observed, signals=signals, capture=capture)
+        app = app_of(observed, signals=signals)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://test")
 
