@@ -86,9 +86,11 @@ VGG19.add_asgi_middleware(OwnRoutes, own=app)  # type: ignore[attr-defined]  # a
 
 
 def tracer() -> Any:
-    """Of BentoML's tracing, which its configuration turns on and exports."""
+    """Of BentoML's tracing; None unless its configuration names an exporter."""
     from bentoml._internal.container import BentoMLContainer
 
+    if BentoMLContainer.tracing.exporter_type.get() is None:
+        return None
     return BentoMLContainer.tracer_provider.get().get_tracer("vgg19")
 
 

@@ -7,6 +7,8 @@ so that they can't drift apart.
 from __future__ import annotations
 
 import io
+import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +32,6 @@ _REDUCED_DECODE_MARGIN = 2
 
 # EXIF orientations that swap width and height.
 _ON_ITS_SIDE = (5, 6, 7, 8)
-
-# Longer images than this, in units of their shorter side, are not resized whole.
-_MAX_ASPECT_RATIO = 8
 
 _WHITE = (255, 255, 255, 255)
 
@@ -98,7 +97,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize_and_crop(
@@ -107,7 +106,9 @@ def resize_and_crop(
     """Resize the shorter side and crop the centre, as torchvision's ImageClassification does.
 
     Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
-    `_center_crop_compute_crop_anchor`).
+    `_center_crop_compute_crop_anchor`). Unlike there, only what the crop keeps is resized, which
+    takes about 0.6 of the time. Up to a few values in 1,000 round to the level next to
+    torchvision's, where the crop's corner falls on a fraction that Pillow's float32 can't hold.
 
     Args:
         original: width and height before any reduced decode, which rounds them.
@@ -118,30 +119,32 @@ def resize_and_crop(
     size, short = preprocessing.image_size, preprocessing.resize_size
     long = int(short * max(original) / min(original))
     resized = (short, long) if original[0] <= original[1] else (long, short)
-    left, top = (round((length - size) / 2.0) for length in resized)
-    box = (left, top, left + size, top + size)
-    if long <= _MAX_ASPECT_RATIO * short:
-        cropped = image.resize(resized, Image.Resampling.BILINEAR).crop(box)
-    else:
-        # Resized whole, a strip of 20000 x 2 would be 2,560,000 x 256 pixels. Only the crop is
-        # computed then; Pillow's two passes may round by one level differently.
-        source = _source_of(box, image.size, resized)
-        cropped = image.resize((size, size), Image.Resampling.BILINEAR, box=source)
-    return np.asarray(cropped, dtype=np.uint8)
-
-
-def _source_of(
-    box: tuple[int, int, int, int], original: tuple[int, int], resized: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """The rectangle (left, top, right, bottom) of the original that becomes `box` when resized."""
-    scale_x, scale_y = original[0] / resized[0], original[1] / resized[1]
-    left, top, right, bottom = box
-    return (
-        left * scale_x,
-        top * scale_y,
-        min(right * scale_x, original[0]),
-        min(bottom * scale_y, original[1]),
+    (left, right), (top, bottom) = (
+        _source_of(length, after, size) for length, after in zip(image.size, resized, strict=True)
     )
+    # First across, then down: where Pillow does both, the sizes decide which comes first, and the
+    # levels between the two passes are rounded.
+    first, last = _rows_for(top, bottom, image.height, size)
+    rows = image.crop((0, first, image.width, last))
+    across = rows.resize(
+        (size, rows.height), Image.Resampling.BILINEAR, box=(left, 0, right, rows.height)
+    )
+    down = across.resize(
+        (size, size), Image.Resampling.BILINEAR, box=(0, top - first, size, bottom - first)
+    )
+    return np.asarray(down, dtype=np.uint8)
+
+
+def _source_of(length: int, resized: int, size: int) -> tuple[float, float]:
+    """Where the central `size` pixels of a side begin and end before it is resized."""
+    start = round((resized - size) / 2.0)
+    return start * length / resized, (start + size) * length / resized
+
+
+def _rows_for(top: float, bottom: float, height: int, size: int) -> tuple[int, int]:
+    """The rows that the filter reads for those from `top` to `bottom`, brought to `size`."""
+    reach = math.ceil(max(1.0, (bottom - top) / size)) + 1
+    return max(0, math.floor(top) - reach), min(height, math.ceil(bottom) + reach)
 
 
 def _open(source: bytes | Path) -> io.BytesIO:
@@ -171,8 +174,6 @@ def _is_on_its_side(image: Image.Image) -> bool:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        # A damaged EXIF block says nothing about the pixels; viewers ignore it as well.
-        return image
+    with suppress(Exception):  # a damaged EXIF block says nothing about pixels; viewers ignore it
+        ImageOps.exif_transpose(image, in_place=True)
+    return image

@@ -32,7 +32,7 @@ class Limits:
     request_timeout_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Prediction:
     """One label with its column in the output and its probability, 0..1."""
 
@@ -180,6 +180,8 @@ class Classifier:
             loop.run_in_executor(self._decoders, self._decode, index, image, spec)
             for index, image in enumerate(images)
         ]
+        if len(decoding) == 1:  # as most requests are; `gather` costs more than the rest of this
+            return [await decoding[0]]
         return list(await asyncio.gather(*decoding))
 
     def _decode(
@@ -201,10 +203,9 @@ def top(
 ) -> list[Prediction]:
     """The most probable labels of one row, best first: at most `top_k`, none below `threshold`."""
     order = np.argsort(-probabilities, kind="stable")[:top_k]
+    best = zip(order.tolist(), probabilities[order].tolist(), strict=True)
     return [
-        Prediction(labels[i], int(i), float(probabilities[i]))
-        for i in order
-        if probabilities[i] >= threshold
+        Prediction(labels[i], i, probability) for i, probability in best if probability >= threshold
     ]
 
 

@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import grpc
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
@@ -32,7 +30,7 @@ from serving.errors import (
     UnknownModel,
 )
 from serving.front import Front
-from serving.signals import Record
+from serving.signals import REQUEST_ID_HEADER, Record
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,6 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
 }
 # Requests of one stream that are answered beside each other.
 _STREAM_WINDOW = 64
-_REQUEST_ID = "x-request-id"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
 
@@ -216,13 +213,10 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         address = _address(context.peer())
         signals = self._front.signals
         with (
-            signals.observe("grpc", operation, metadata.get(_REQUEST_ID), address) as record,
-            signals.tracer.start_as_current_span(
-                operation, propagate.extract(metadata), SpanKind.SERVER
-            ),
+            signals.observe("grpc", operation, metadata, address) as record,
             _outcome(record),
         ):
-            context.set_trailing_metadata(((_REQUEST_ID, record.request_id),))
+            context.set_trailing_metadata(((REQUEST_ID_HEADER, record.request_id),))
             authorization = metadata.get("authorization")
             if admin:
                 self._front.admit_admin(authorization)

@@ -17,9 +17,8 @@ from serving.http_classify import classify
 from serving.http_errors import HANDLERS, on_request_error
 from serving.http_feedback import feedback
 from serving.providers import device_name
-from serving.signals import Record
+from serving.signals import REQUEST_ID_HEADER, Record
 
-REQUEST_ID = "X-Request-Id"
 _ADMIN = "/v2/repository/"
 # Probes and the description of the interface need no key and leave no signals.
 _OPEN = frozenset({"/", "/v2", "/openapi.json", "/docs.json", "/docs"})
@@ -52,6 +51,10 @@ class OwnRoutes:
 
     BentoML has a `/classify`, too, for its own clients' sake; but what it would do with a request
     there is to fetch the URLs in it.
+
+    BentoML adds a service's middleware behind its own (metrics, tracing, time limits), which took
+    more time for each request than this application does and which `serving.signals` has in place
+    of. So once BentoML starts, this middleware steps in front of them.
     """
 
     def __init__(self, app: ASGIApp, own: ASGIApp) -> None:
@@ -59,6 +62,10 @@ class OwnRoutes:
         self._own = own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            bentoml: Starlette = scope["app"]
+            assert bentoml.middleware_stack is not None, "the lifespan came by another way"
+            bentoml.middleware_stack = OwnRoutes(bentoml.middleware_stack, self._own)
         path = scope.get("path", "")
         is_bentoml = path in _BENTOML or path.startswith(_BENTOML_FILES)
         is_own = scope["type"] == "http" and not is_bentoml
@@ -79,13 +86,12 @@ class FrontMiddleware:
         headers = Headers(scope=scope)
         address = scope["client"][0] if scope.get("client") else ""
         operation = f"{scope['method']} {scope['path'][:200]}"
-        request_id = headers.get(REQUEST_ID)
-        with front.signals.observe("http", operation, request_id, address) as record:
+        with front.signals.observe("http", operation, headers, address) as record:
 
             async def send_and_note(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     record.status = str(message["status"])
-                    MutableHeaders(scope=message)[REQUEST_ID] = record.request_id
+                    MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.request_id
                 await send(message)
 
             try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.classifier import Answer
@@ -58,23 +61,26 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._current: tuple[str, ...] = ()
+        # `labels` checks and looks up what is the same for each request.
+        self._labelled: Any = cache(lambda metric, *values: metric.labels(*values))
 
     def count_request(self, transport: str, outcome: str, seconds: float) -> None:
-        self._requests.labels(transport, outcome).inc()
-        self._request_seconds.labels(transport).observe(seconds)
+        self._labelled(self._requests, transport, outcome).inc()
+        self._labelled(self._request_seconds, transport).observe(seconds)
 
     def count_answer(self, answer: Answer) -> None:
         failed = sum(isinstance(row, RequestError) for row in answer.rows)
-        self._images.labels("answered").inc(len(answer.rows) - failed)
-        self._images.labels("failed").inc(failed)
+        self._labelled(self._images, "answered").inc(len(answer.rows) - failed)
+        if failed:
+            self._labelled(self._images, "failed").inc(failed)
         for stage, seconds in vars(answer.timings).items():
-            self._stage_seconds.labels(stage.removesuffix("_s")).observe(seconds)
+            self._labelled(self._stage_seconds, stage.removesuffix("_s")).observe(seconds)
 
     def count_batch(self, size: int) -> None:
         self._batch_images.observe(size)
 
     def show_queue(self, version: str, depth: int) -> None:
-        self._queue.labels(version).set(depth)
+        self._labelled(self._queue, version).set(depth)
 
     def count_reload(self, model: ServedModel | None) -> None:
         """Of the model that is current now; None: it couldn't be loaded."""

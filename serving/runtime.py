@@ -82,12 +82,14 @@ class Runtime:
         self._watch = asyncio.create_task(self._follow_promotions())
 
     @classmethod
-    async def start(cls, settings: Settings, worker_index: int, tracer: trace.Tracer) -> Runtime:
+    async def start(
+        cls, settings: Settings, worker_index: int, tracer: trace.Tracer | None
+    ) -> Runtime:
         """Load the model, replay its golden samples, warm it up, then listen on gRPC.
 
         Args:
             worker_index: of the BentoML worker, from 1.
-            tracer: for the spans of requests.
+            tracer: for the spans of requests; None: there are none.
 
         Raises:
             UserError: what was asked for can't be served; the message says why.

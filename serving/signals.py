@@ -8,18 +8,19 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 
 from serving.capture import Capture
 from serving.classifier import Answer
 from serving.metrics import Metrics
 
+REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
 
 
@@ -50,7 +51,8 @@ class Signals:
 
     Args:
         write: gets each line of the access log; None: there is none.
-        tracer: whose spans `decode`, `queue` and `infer` lie in the request's span.
+        tracer: makes a span for each request, in which `decode`, `queue` and `infer` lie; None:
+            nobody collects them.
         capture: keeps images; None: none is kept.
     """
 
@@ -58,30 +60,33 @@ class Signals:
         self,
         metrics: Metrics,
         write: Callable[[str], None] | None,
-        tracer: trace.Tracer,
+        tracer: trace.Tracer | None,
         capture: Capture | None = None,
     ) -> None:
         self.metrics = metrics
-        self.tracer = tracer
+        self._tracer = tracer
         self._write = write
         self.capture = capture
 
     @contextmanager
     def observe(
-        self, transport: str, operation: str, request_id: str | None, client: str
+        self, transport: str, operation: str, headers: Mapping[str, str], client: str
     ) -> Iterator[Record]:
         """Around a request that is no probe.
 
         Args:
-            request_id: the client's own; one that isn't `REQUEST_ID` is replaced.
+            headers: of the request, or its metadata. A request id that isn't one is replaced; the
+                request's span continues a `traceparent`.
         """
+        request_id = headers.get(REQUEST_ID_HEADER)
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         record = Record(transport, operation, request_id, client)
         token = _current.set(record)
         started = time.perf_counter()
         try:
-            yield record
+            with nullcontext() if self._tracer is None else _span(self._tracer, record, headers):
+                yield record
         finally:
             _current.reset(token)
             seconds = time.perf_counter() - started
@@ -97,25 +102,42 @@ class Signals:
             if self.capture is not None:
                 self.capture.offer(images, answer, record.request_id)
         self.metrics.count_answer(answer)
-        if trace.get_current_span().is_recording():
-            self._add_spans(answer)
+        if (
+            self._tracer is not None
+            and trace.get_current_span().get_span_context().trace_flags.sampled
+        ):
+            _add_spans(self._tracer, answer)
 
-    def _add_spans(self, answer: Answer) -> None:
-        """The stages as spans that end now, one after another."""
-        timings = answer.timings
-        end = time.time_ns()
-        stages = (
-            ("infer", timings.run_s),
-            ("queue", timings.queue_s),
-            ("decode", timings.decode_s),
-        )
-        for name, seconds in stages:
-            start = end - int(seconds * 1e9)
-            span = self.tracer.start_span(name, start_time=start)
-            span.set_attribute("vgg19.images", len(answer.rows))
-            span.set_attribute("vgg19.model_version", answer.model.version)
-            span.end(end)
-            end = start
+
+@contextmanager
+def _span(tracer: trace.Tracer, record: Record, headers: Mapping[str, str]) -> Iterator[None]:
+    """The request's own span, which continues the client's trace."""
+    parent = propagate.extract(headers)
+    with tracer.start_as_current_span(record.operation, parent, trace.SpanKind.SERVER) as span:
+        try:
+            yield
+        finally:
+            span.set_attribute("vgg19.transport", record.transport)
+            span.set_attribute("vgg19.status", record.status)
+            span.set_attribute("vgg19.outcome", record.outcome)
+
+
+def _add_spans(tracer: trace.Tracer, answer: Answer) -> None:
+    """The stages as spans that end now, one after another."""
+    timings = answer.timings
+    end = time.time_ns()
+    stages = (
+        ("infer", timings.run_s),
+        ("queue", timings.queue_s),
+        ("decode", timings.decode_s),
+    )
+    for name, seconds in stages:
+        start = end - int(seconds * 1e9)
+        span = tracer.start_span(name, start_time=start)
+        span.set_attribute("vgg19.images", len(answer.rows))
+        span.set_attribute("vgg19.model_version", answer.model.version)
+        span.end(end)
+        end = start
 
 
 def access_logger() -> Callable[[str], None]:

@@ -41,9 +41,7 @@ class TestEqualsTorchvision:
     """The rule of `VGG19_Weights.IMAGENET1K_V1.transforms()`, on real photographs."""
 
     @pytest.mark.parametrize("photo", [0, 1])
-    @pytest.mark.parametrize(
-        "size", [(640, 427), (427, 640), (256, 256), (223, 301), (97, 61), (256, 900), (61, 488)]
-    )
+    @pytest.mark.parametrize("size", [(500, 400), (400, 500), (256, 256), (61, 488), (256, 900)])
     def test_photographs_are_equal(
         self, photos: list[Image.Image], photo: int, size: tuple[int, int]
     ) -> None:
@@ -54,8 +52,11 @@ class TestEqualsTorchvision:
 
         assert np.abs(actual - expected).max() <= 1e-6  # no pixel differs: one level is 0.017
 
-    @pytest.mark.parametrize("size", [(2000, 41), (33, 1999), (489, 61)])
-    def test_strips_are_equal_but_for_one_level(
+    @pytest.mark.parametrize(
+        "size",
+        [(640, 427), (427, 640), (223, 301), (97, 61), (1023, 700), (2000, 41), (33, 1999)],
+    )
+    def test_other_ratios_are_equal_but_for_one_level(
         self, photos: list[Image.Image], size: tuple[int, int]
     ) -> None:
         image = photos[0].resize(size, Image.Resampling.LANCZOS)
@@ -64,7 +65,7 @@ class TestEqualsTorchvision:
         difference = (normalise(load_image(png(image), IMAGENET)) - expected) * IMAGENET_STD
 
         assert np.abs(difference).max() <= 1 / 255 + 1e-6
-        assert abs(difference.mean()) <= 0.02 / 255  # roundings, with no bias
+        assert np.abs(difference).mean() <= 0.005 / 255  # of a few values in 1,000
 
     @pytest.mark.parametrize("image_size", [32, 64, 331])
     def test_other_sizes_keep_the_ratio(self, photos: list[Image.Image], image_size: int) -> None:
@@ -75,7 +76,9 @@ class TestEqualsTorchvision:
         actual = normalise(load_image(png(photos[0]), rule))
 
         expected = preset(photos[0]).permute(1, 2, 0).numpy()
-        assert np.abs(actual - expected).max() <= 1e-6
+        difference = (actual - expected) * IMAGENET_STD
+        assert np.abs(difference).max() <= 1 / 255 + 1e-6
+        assert np.abs(difference).mean() <= 0.005 / 255
 
     def test_the_constants_are_those_of_the_weights(self) -> None:
         preset = VGG19_Weights.IMAGENET1K_V1.transforms()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
 from models.errors import StoreError
@@ -76,8 +75,7 @@ def served(version: str, model: StubModel, spec: ModelSpec | None = None) -> Ser
 
 
 def signals_of(registry: CollectorRegistry | None = None, **changes: Any) -> Signals:
-    tracer = trace.NoOpTracerProvider().get_tracer("")
-    options: dict[str, Any] = {"write": None, "tracer": tracer}
+    options: dict[str, Any] = {"write": None, "tracer": None}
     return Signals(Metrics(registry or CollectorRegistry()), **(options | changes))
 
 

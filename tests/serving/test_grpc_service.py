@@ -11,9 +11,6 @@ from collections.abc import AsyncIterator
 import grpc
 import numpy as np
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -25,8 +22,8 @@ from tests.serving.conftest import (
     StubModel,
     front_of,
     grpc_serving,
-    signals_of,
 )
+from tests.serving.test_signals import TRACEPARENT, Traced, check_spans
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
@@ -285,29 +282,14 @@ async def test_the_request_id_comes_back(stub: GRPCInferenceServiceStub) -> None
 
 
 async def test_spans_continue_the_clients_trace(classifier: Classifier) -> None:
-    spans = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
-    signals = signals_of(tracer=provider.get_tracer("test"))
-    observed = Classifier(
-        classifier.models, classifier._decoders, classifier.limits, signals.on_answer
-    )
-    trace_id = "0af7651916cd43dd8448eb211c80319c"
-    parent = (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
+    traced = Traced(classifier)
     async with (
-        grpc_serving(front_of(observed, signals=signals)) as address,
+        grpc_serving(traced.front) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        await GRPCInferenceServiceStub(channel).ModelInfer(request(IMAGES[0]), metadata=parent)
-    finished = {span.name: span for span in spans.get_finished_spans()}
-    assert set(finished) == {"ModelInfer", "decode", "queue", "infer"}
-    assert {f"{span.context.trace_id:032x}" for span in finished.values()} == {trace_id}
-    inside = [finished[name] for name in ("decode", "queue", "infer")]
-    parents = {span.parent.span_id for span in inside if span.parent}
-    assert parents == {getattr(finished["ModelInfer"].context, "span_id", None)}
-    assert inside[0].end_time == inside[1].start_time
-    assert inside[1].end_time == inside[2].start_time
-    assert dict(inside[0].attributes or {}) == {"vgg19.images": 1, "vgg19.model_version": "v1"}
+        metadata = tuple(TRACEPARENT.items())
+        await GRPCInferenceServiceStub(channel).ModelInfer(request(IMAGES[0]), metadata=metadata)
+    check_spans(traced, "ModelInfer", "OK")
 
 
 async def test_5000_cancelled_calls_leave_nothing(

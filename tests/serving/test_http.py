@@ -9,7 +9,10 @@ import httpx
 import numpy as np
 import pytest
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
@@ -380,11 +383,46 @@ class TestOwnRoutes:
     async def test_ours(self, path: str) -> None:
         assert await who_answers(path) == "own"
 
-    async def test_the_lifespan_is_bentomls(self) -> None:
-        assert await who_answers("", kind="lifespan") == "bentoml"
+    async def test_once_started_no_middleware_of_bentoml_comes_before_ours(self) -> None:
+        passed: list[str] = []
+
+        class Costly:
+            """As BentoML puts its metrics, its tracing and its time limits before a service's."""
+
+            def __init__(self, app: ASGIApp) -> None:
+                self._app = app
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                passed.append(f"{scope['type']} {scope.get('path', '')}".strip())
+                await self._app(scope, receive, send)
+
+        own = Starlette(routes=[Route("/classify", lambda request: PlainTextResponse("own"))])
+        bentoml = Starlette(
+            routes=[Route("/livez", lambda request: PlainTextResponse("bentoml"))],
+            middleware=[Middleware(Costly), Middleware(OwnRoutes, own=own)],
+        )
+        await start_and_end(bentoml)
+        transport = httpx.ASGITransport(bentoml)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            assert (await client.get("/classify")).text == "own"
+            assert (await client.get("/livez")).text == "bentoml"
+        assert passed == ["lifespan", "http /livez"]
 
 
-async def who_answers(path: str, kind: str = "http") -> str:
+async def start_and_end(app: ASGIApp) -> None:
+    """Its lifespan, from beginning to end, as a server has it."""
+    received = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive() -> Message:
+        return next(received)
+
+    async def send(message: Message) -> None:
+        assert message["type"].endswith("complete"), message
+
+    await app({"type": "lifespan", "state": {}}, receive, send)
+
+
+async def who_answers(path: str) -> str:
     called: list[str] = []
 
     async def bentoml(scope: Scope, receive: Receive, send: Send) -> None:
@@ -394,6 +432,6 @@ async def who_answers(path: str, kind: str = "http") -> str:
         called.append("own")
 
     routes = OwnRoutes(bentoml, own)
-    await routes({"type": kind, "path": path}, None, None)  # type: ignore[arg-type]
+    await routes({"type": "http", "path": path}, None, None)  # type: ignore[arg-type]
     (answered,) = called
     return answered

@@ -5,10 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
+from bentoml._internal.utils.telemetry import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
+from serving.http import create_app
 from serving.signals import access_logger
 from tests.helpers import coloured_pixels, encode
 from tests.serving.conftest import StubModel, front_of, signals_of
@@ -130,6 +135,65 @@ def test_nothing_is_observed_outside_a_request() -> None:
 
 async def test_a_front_without_a_log(classifier: Classifier) -> None:
     front = front_of(classifier)
-    with front.signals.observe("http", "GET /", None, "") as record:
+    with front.signals.observe("http", "GET /", {}, "") as record:
         record.outcome = "ok"
     assert len(record.request_id) == 32
+
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
+
+
+class Traced:
+    """A front whose spans are kept, with BentoML's sampler: records all, samples none itself."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.spans = InMemorySpanExporter()
+        provider = TracerProvider(sampler=ParentBasedTraceIdRatio(0))
+        provider.add_span_processor(SimpleSpanProcessor(self.spans))
+        signals = signals_of(tracer=provider.get_tracer("test"))
+        observed = Classifier(
+            classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+        )
+        self.front = front_of(observed, signals=signals)
+
+
+def check_spans(traced: Traced, operation: str, status: str) -> None:
+    """One request in the client's trace, with its stages one after another."""
+    finished = {span.name: span for span in traced.spans.get_finished_spans()}
+    assert set(finished) == {operation, "decode", "queue", "infer"}
+    assert {f"{span.context.trace_id:032x}" for span in finished.values() if span.context} == {
+        TRACE_ID
+    }
+    inside = [finished[name] for name in ("decode", "queue", "infer")]
+    parents = {span.parent.span_id for span in inside if span.parent}
+    assert parents == {getattr(finished[operation].context, "span_id", None)}
+    assert inside[0].end_time == inside[1].start_time
+    assert inside[1].end_time == inside[2].start_time
+    assert dict(inside[0].attributes or {}) == {"vgg19.images": 1, "vgg19.model_version": "v1"}
+    attributes = finished[operation].attributes or {}
+    assert (attributes["vgg19.status"], attributes["vgg19.outcome"]) == (status, "ok")
+
+
+async def classify_traced(traced: Traced, headers: dict[str, str]) -> None:
+    app = create_app()
+    app.state.front = traced.front
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.post("/classify", content=IMAGE, headers=PNG | headers)
+    assert response.status_code == 200
+
+
+async def test_spans_over_http(classifier: Classifier) -> None:
+    traced = Traced(classifier)
+    await classify_traced(traced, TRACEPARENT)
+    check_spans(traced, "POST /classify", "200")
+
+
+async def test_what_nobody_samples_has_no_stages(classifier: Classifier) -> None:
+    traced = Traced(classifier)
+    await classify_traced(traced, {})
+    assert traced.spans.get_finished_spans() == ()
+    unsampled = TRACEPARENT["traceparent"].removesuffix("01") + "00"
+    await classify_traced(traced, {"traceparent": unsampled})
+    assert traced.spans.get_finished_spans() == ()
