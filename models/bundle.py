@@ -5,6 +5,8 @@ spec.json       `models.spec.ModelSpec`
 metrics.json    what training measured
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card
+model.X.onnx    variants of the graph, see `models.variants` (only if asked for)
+variants.json   how far they are from it
 seen.json       which images it was trained or chosen by, and which judged it, as the beginnings of
                 their SHA-256
 manifest.json   SHA-256 of every file above, and where the model came from
@@ -24,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import BundleError
 from models.spec import ModelSpec
+from models.variants import VARIANTS_FILE, Variants
 
 MODEL_FILE = "model.onnx"
 SPEC_FILE = "spec.json"
@@ -33,6 +36,7 @@ CARD_FILE = "README.md"
 MANIFEST_FILE = "manifest.json"
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
+_OPTIONAL_FILES = (SEEN_FILE, VARIANTS_FILE)
 
 # Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
 _SEEN_DIGITS = 16
@@ -120,6 +124,12 @@ class Bundle:
     def golden(self) -> GoldenSamples:
         return GoldenSamples.read(self.path / GOLDEN_FILE)
 
+    def variants(self) -> Variants:
+        """The variants beside model.onnx; a bundle may have none."""
+        if VARIANTS_FILE not in self.manifest.files:
+            return Variants()
+        return Variants.read(self.path / VARIANTS_FILE)
+
     def metrics(self) -> dict[str, Any]:
         metrics: dict[str, Any] = json.loads((self.path / METRICS_FILE).read_bytes())
         return metrics
@@ -197,7 +207,10 @@ def read_manifest(path: Path) -> Manifest:
 
 def seal(path: Path, provenance: Provenance) -> Bundle:
     """Write the manifest over the content files in `path` and open the result."""
-    names = [*CONTENT_FILES, *([SEEN_FILE] if (path / SEEN_FILE).exists() else [])]
+    names = [*CONTENT_FILES, *(name for name in _OPTIONAL_FILES if (path / name).exists())]
+    if VARIANTS_FILE in names:
+        variants = Variants.read(path / VARIANTS_FILE).variants
+        names += [name for variant in variants for name in variant.files]
     files = {name: sha256(path / name) for name in names}
     manifest = Manifest(files=files, provenance=provenance)
     (path / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import UserError
+from models.variants import Variant, VariantName, Variants
 
 Device = Literal["auto", "cuda", "cpu"]
-Precision = Literal["float32", "tf32", "float16"]
+Precision = Literal["float32", "tf32", "float16", "fc8", "fc4", "int8", "auto"]
+CpuEngine = Literal["onnxruntime", "ncnn"]
 Provider = str
 ProviderChoice = tuple[Provider, dict[str, str]]
 
@@ -26,7 +28,7 @@ CPU = "CPUExecutionProvider"
 
 def device_name(provider: Provider) -> Literal["cpu", "gpu"]:
     """What a provider runs on."""
-    return "cpu" if provider == CPU else "gpu"
+    return "gpu" if provider in (CUDA, TENSORRT) else "cpu"
 
 
 class SessionError(UserError):
@@ -39,7 +41,8 @@ class GpuOptions:
 
     Args:
         precision: `float32` is what golden samples are compared in; `tf32` rounds inputs of
-            convolutions and matrix products to 10 bits; `float16` needs TensorRT.
+            convolutions and matrix products to 10 bits; `float16` is the model's variant fp16, or
+            TensorRT's own; the others are variants of the model as well, see `variant_for`.
         tensorrt: build TensorRT engines, which takes minutes at the first start.
         mem_limit_bytes: of ONNX Runtime's memory arena; 0: all there is.
         device_id: which GPU.
@@ -65,15 +68,15 @@ def choose_providers(
     Raises:
         SessionError: what was asked for can't be had here.
     """
-    if gpu.precision == "float16" and not gpu.tensorrt:
-        raise SessionError(
-            "VGG19_PRECISION is float16, which needs VGG19_TENSORRT=true (the CUDA provider runs "
-            "the model as it was exported, in float32)"
-        )
     usable = CUDA in available and has_driver
     if device == "cpu" or (device == "auto" and not usable):
         if gpu.tensorrt:
             raise SessionError("VGG19_TENSORRT is true, but there is no GPU to use; switch it off")
+        if gpu.precision == "float16":
+            raise SessionError(
+                "VGG19_PRECISION is float16, but there is no GPU to use, and processors compute in "
+                "float32 what is stored in float16; choose float32, fc8 or int8"
+            )
         return [(CPU, {})]
     if not has_driver and CUDA in available:
         raise SessionError(
@@ -91,6 +94,56 @@ def choose_providers(
         )
     first = [(TENSORRT, tensorrt_options(gpu))] if gpu.tensorrt else []
     return [*first, (CUDA, cuda_options(gpu)), (CPU, {})]
+
+
+_VARIANTS: dict[Precision, VariantName] = {
+    "float16": "fp16",
+    "fc8": "fc8",
+    "fc4": "fc4",
+    "int8": "int8",
+}
+
+
+def variant_for(
+    gpu: GpuOptions, variants: Variants, engine: CpuEngine = "onnxruntime"
+) -> Variant | None:
+    """The variant of a model that is to be run; None: its float32 graph.
+
+    Args:
+        engine: of the processor; `onnxruntime` where there is a GPU.
+
+    Raises:
+        SessionError: the model wasn't exported with it, or there is none such.
+    """
+    if engine == "ncnn":
+        return _ncnn_variant(gpu, variants)
+    if gpu.precision in ("float32", "tf32") or (gpu.precision == "float16" and gpu.tensorrt):
+        return None
+    if gpu.precision == "auto":
+        return None if variants.recommended is None else variants.find(variants.recommended)
+    name: VariantName = _VARIANTS[gpu.precision]
+    variant = variants.find(name)
+    if variant is None:
+        raise SessionError(
+            f"VGG19_PRECISION is {gpu.precision}, but this model has no variant {name}; export it "
+            f"with 'vgg19 export RUN --variant {name}', or choose float32"
+        )
+    return variant
+
+
+def _ncnn_variant(gpu: GpuOptions, variants: Variants) -> Variant:
+    if gpu.precision not in ("float32", "auto"):
+        raise SessionError(
+            f"VGG19_CPU_ENGINE is ncnn, which computes in float32, but VGG19_PRECISION is "
+            f"{gpu.precision}; choose one of the two"
+        )
+    variant = variants.find("ncnn")
+    if variant is None:
+        raise SessionError(
+            "VGG19_CPU_ENGINE is ncnn, but this model has no files for it; export it with 'vgg19 "
+            "export RUN --variant ncnn', or choose onnxruntime"
+        )
+    return variant
 
 
 def cuda_options(gpu: GpuOptions) -> dict[str, str]:

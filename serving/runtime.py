@@ -239,6 +239,8 @@ def session_options(settings: Settings, worker_index: int) -> SessionOptions:
         must_run_on=providers[0][0] if settings.device == "cuda" else None,
         intra_op_threads=settings.intra_op_threads or worker_cores(settings),
         max_batch_size=settings.max_batch_size,
+        gpu=gpu,
+        cpu_engine=settings.cpu_engine,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import UserError
 from models.image import MAX_PIXELS
+from serving.providers import CpuEngine, Precision
 
 _PREFIX = "VGG19_"
 # What Kubernetes puts into every container beside a Service named vgg19.
@@ -85,9 +86,14 @@ class Settings(BaseSettings):
         default="auto",
         description="cuda fails where CUDA doesn't work; auto takes the CPU then, and logs it",
     )
-    precision: Literal["float32", "tf32", "float16"] = Field(
+    precision: Precision = Field(
         default="float32",
-        description="on a GPU; float16 needs TensorRT; golden samples must still agree",
+        description="tf32 and float16 on a GPU; fc8, fc4 and int8 are variants made by "
+        "`vgg19 export --variant`; auto takes what that recommends",
+    )
+    cpu_engine: CpuEngine = Field(
+        default="onnxruntime",
+        description="where the model runs on the CPU; ncnn is faster there, see docs/benchmarks.md",
     )
     tensorrt: bool = Field(
         default=False, description="run on TensorRT; its engines take minutes to build"

@@ -263,20 +263,34 @@ def evaluate(
 
 
 @app.command()
-def export(run: RunArgument) -> None:
+def export(
+    run: RunArgument,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A smaller or faster graph beside float32: fc8, fc4, fp16, int8; auto measures "
+            "here which is best. May be given several times."
+        ),
+    ] = None,
+) -> None:
     """Export a run's best checkpoint to ONNX, proved equal to PyTorch, as RUN/bundle.
 
-    Example: `vgg19 export runs/flowers`
+    Example: `vgg19 export runs/flowers --variant auto`
     """
     from training.exporting import export_run
     from training.run import Run
+    from training.variants import VariantJob, table
 
-    bundle, parity = export_run(Run(run))
+    job = VariantJob.of(Run(run), variant, reporter()) if variant else None
+    bundle, parity = export_run(Run(run), job)
     say(
         f"ONNX equals PyTorch: largest probability difference "
         f"{parity.max_probability_difference:.1e} (limit {parity.tolerance:.0e}) at batch sizes "
         f"{', '.join(map(str, parity.batch_sizes))}, same top-1 everywhere"
     )
+    if job is not None:
+        for line in [*table(job.rows), *job.remarks()]:
+            say(line)
     size = bundle.model_path.stat().st_size / 1e6
     say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")
 

@@ -38,7 +38,7 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
         images = load_labelled_images(data, spec.labels, spec.preprocessing, reporter)
     else:
         images = load_data(config, reporter)
-        _check_unchanged(run, images.fingerprint())
+        check_unchanged(run, images.fingerprint())
     job = Job(config, images, accelerator, reporter)
     source = str(data) if data is not None else images.held_out
     logits, targets = job.predict(model.to(accelerator.device), images.held_out)
@@ -46,7 +46,8 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
     return classification_metrics(logits / temperature, targets, images.labels), source
 
 
-def _check_unchanged(run: Run, fingerprint: str) -> None:
+def check_unchanged(run: Run, fingerprint: str) -> None:
+    """Raise RunError unless the run's images are those that it was trained on."""
     recorded = run.read_json(run.data)["fingerprint"]
     if recorded != fingerprint:
         raise RunError(

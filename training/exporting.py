@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,8 +46,15 @@ _HELD_OUT_NOTE = {
 }
 
 
-def export_run(run: Run) -> tuple[Bundle, Parity]:
+# Adds files to a bundle that is being made.
+AddVariants = Callable[[Path, ModelSpec, GoldenSamples], None]
+
+
+def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundle, Parity]:
     """Export the run's best checkpoint to `run.bundle`, or fail and leave nothing there.
+
+    Args:
+        add_variants: called before the bundle is sealed, see `training.variants`.
 
     Raises:
         RunError: the run isn't finished, or has a bundle already.
@@ -68,7 +77,10 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         export(module, spec, staging / MODEL_FILE)
         parity = prove_parity(module, spec, staging / MODEL_FILE, images)
         spec.write(staging / SPEC_FILE)
-        _golden_samples(module, images).write(staging / GOLDEN_FILE)
+        golden = _golden_samples(module, images)
+        golden.write(staging / GOLDEN_FILE)
+        if add_variants is not None:
+            add_variants(staging, spec, golden)
         metrics["onnx_parity"] = asdict(parity)
         (staging / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         (staging / CARD_FILE).write_text(

@@ -1,0 +1,87 @@
+"""The network on ncnn, whose Winograd convolutions are faster than ONNX Runtime's on processors
+with AVX2 (docs/benchmarks.md). Needs the extra `cpu-fast`.
+
+Two files, in the format of ncnn (github.com/Tencent/ncnn/wiki/param-and-model-file-structure):
+`.param` names the layers, `.bin` holds their weights in float32.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError
+from models.spec import ModelSpec
+
+INPUT, OUTPUT = "images", "probabilities"
+
+
+class NcnnError(UserError):
+    """ncnn isn't installed, or can't run the model."""
+
+
+class NcnnGraph:
+    """A loaded network: uint8[N,S,S,3] RGB -> float32[N,C] probabilities.
+
+    Args:
+        param: the `.param` file; the weights lie beside it as `.bin`.
+        threads: of an image. The images of a batch run one after another, each on all threads:
+            ncnn lays out its weights for a number of threads when it loads them, and two images
+            beside each other on one thread each were only 6% faster.
+
+    Raises:
+        NcnnError: see there.
+    """
+
+    provider = "ncnn"
+
+    def __init__(self, param: Path, spec: ModelSpec, threads: int) -> None:
+        self._ncnn = _ncnn()
+        self._net = self._ncnn.Net()
+        # All on by default where the processor has them; half precision costs 3 digits.
+        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(self._net.opt, f"use_{option}", False)
+        self._net.opt.num_threads = threads
+        if self._net.load_param(str(param)) or self._net.load_model(str(param.with_suffix(".bin"))):
+            raise NcnnError(f"ncnn can't load {param}; export the run again")
+        preprocessing = spec.preprocessing
+        self._mean = [255 * value for value in preprocessing.mean]
+        self._scale = [1 / (255 * value) for value in preprocessing.std]
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.stack([self._answer(image) for image in images])
+
+    def _answer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = self._ncnn.Mat.from_pixels(
+            np.ascontiguousarray(image),
+            self._ncnn.Mat.PixelType.PIXEL_RGB,
+            image.shape[1],
+            image.shape[0],
+        )
+        pixels.substract_mean_normalize(self._mean, self._scale)
+        extractor = self._net.create_extractor()
+        extractor.input(INPUT, pixels)
+        failed, output = extractor.extract(OUTPUT)
+        if failed:
+            raise NcnnError("ncnn failed; the log has its reason")
+        return np.array(output, np.float32)
+
+
+def ncnn_is_installed() -> bool:
+    return importlib.util.find_spec("ncnn") is not None
+
+
+def _ncnn() -> Any:
+    try:
+        import ncnn  # optional
+    except ImportError:
+        raise NcnnError(
+            "ncnn is not installed; install it with pip install 'vgg19-finetune[cpu-fast]'"
+        ) from None
+    module: ModuleType = ncnn
+    return module

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle import MODEL_FILE
+from models.ncnn_export import write_ncnn
+from models.ncnn_graph import NcnnError, NcnnGraph
+from models.onnx_variants import probabilities
+from models.spec import ModelSpec
+from tests.small_vgg import pixels, write_small_bundle
+
+pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, ModelSpec]:
+    bundle = tmp_path_factory.mktemp("ncnn") / "bundle"
+    spec, _ = write_small_bundle(bundle)
+    param = bundle / "model.ncnn.param"
+    write_ncnn(bundle / MODEL_FILE, param)
+    return bundle / MODEL_FILE, param, spec
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_answers_are_those_of_onnx_runtime(
+    files: tuple[Path, Path, ModelSpec], count: int, threads: int
+) -> None:
+    """Normalisation, temperature and softmax included."""
+    model, param, spec = files
+    images = pixels(count, first_seed=50)
+    answers = NcnnGraph(param, spec, threads)(images)
+    assert answers.dtype == np.float32
+    np.testing.assert_allclose(answers, probabilities(model, spec, images), atol=1e-5)
+
+
+def test_a_damaged_file(files: tuple[Path, Path, ModelSpec], tmp_path: Path) -> None:
+    param = tmp_path / "model.ncnn.param"
+    param.write_text("no network")
+    with pytest.raises(NcnnError, match="can't load"):
+        NcnnGraph(param, files[2], 1)
+
+
+def test_not_installed(
+    files: tuple[Path, Path, ModelSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *arguments: Any) -> Any:
+        if name == "ncnn":
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(NcnnError, match="cpu-fast"):
+        NcnnGraph(files[1], files[2], 1)

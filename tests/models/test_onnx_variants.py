@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from models.bundle import MODEL_FILE, GoldenSamples
+from models.onnx_variants import agreement, make_variant, measure_speed, probabilities
+from models.spec import ModelSpec
+from models.variants import VariantName
+from tests.small_vgg import pixels, write_small_bundle
+
+IMAGES = pixels(40, first_seed=10)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelSpec, GoldenSamples]:
+    path = tmp_path_factory.mktemp("small") / "bundle"
+    return path, *write_small_bundle(path)
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "top1"),
+    # The untrained network tells these images apart by the last digits, which 4 bits don't have.
+    [("fc8", 0.05, 1.0), ("fc4", 0.6, 0.5), ("fp16", 0.01, 1.0), ("int8", 0.2, 0.9)],
+)
+def test_variants_answer_as_float32_does(
+    exported: tuple[Path, ModelSpec, GoldenSamples],
+    tmp_path: Path,
+    name: VariantName,
+    limit: float,
+    top1: float,
+) -> None:
+    bundle, spec, _ = exported
+    target = tmp_path / "variant.onnx"
+    make_variant(name, bundle / MODEL_FILE, target, spec, IMAGES[:8])
+    expected = probabilities(bundle / MODEL_FILE, spec, IMAGES)
+    found = agreement(expected, probabilities(target, spec, IMAGES))
+    assert np.ptp(expected, axis=0).min() > 0.2  # the images tell models apart
+    assert 0 < found.max_probability_difference <= limit
+    assert found.top1 >= top1
+    inputs = onnx.load(target).graph.input
+    assert [tensor.name for tensor in inputs] == [spec.input_name]
+    assert inputs[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_fc8_leaves_convolutions_alone(
+    exported: tuple[Path, ModelSpec, GoldenSamples], tmp_path: Path
+) -> None:
+    bundle, spec, _ = exported
+    target = tmp_path / "fc8.onnx"
+    make_variant("fc8", bundle / MODEL_FILE, target, spec, IMAGES[:0])
+    before, after = operators(bundle / MODEL_FILE), operators(target)
+    assert after.count("Conv") == before.count("Conv") == 2
+    assert after.count("MatMulNBits") == before.count("Gemm") == 3
+    assert target.stat().st_size < 0.4 * (bundle / MODEL_FILE).stat().st_size
+
+
+def test_fp16_keeps_float32_where_it_would_overflow(
+    exported: tuple[Path, ModelSpec, GoldenSamples], tmp_path: Path
+) -> None:
+    """The first layer made to give values beyond 65504, the second to bring them back."""
+    bundle, spec, _ = exported
+    model = onnx.load(bundle / MODEL_FILE)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    first, second = [node for node in model.graph.node if node.op_type == "Conv"]
+    for node, factor in ((first, 1e5), (second, 1e-5)):
+        value = onnx.numpy_helper.to_array(weights[node.input[1]]) * np.float32(factor)
+        weights[node.input[1]].CopyFrom(onnx.numpy_helper.from_array(value, node.input[1]))
+    source, target = tmp_path / "large.onnx", tmp_path / "fp16.onnx"
+    onnx.save_model(model, source)
+    make_variant("fp16", source, target, spec, IMAGES[:4])
+    expected = probabilities(source, spec, IMAGES)
+    found = agreement(expected, probabilities(target, spec, IMAGES))
+    assert found.max_probability_difference < 0.1  # NaN, if the first one were float16
+
+
+def test_agreement() -> None:
+    expected = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]], np.float32)
+    other = np.array([[0.8, 0.2], [0.6, 0.4], [0.2, 0.8], [np.nan, np.nan]], np.float32)
+    assert agreement(expected, expected).top1 == 1.0
+    assert agreement(expected[:3], other[:3]).max_probability_difference == pytest.approx(0.2)
+    assert agreement(expected, other).top1 == 0.5  # another label, and none
+    assert not agreement(expected, other).max_probability_difference <= 1
+
+
+def test_speed_is_measured_of_each(exported: tuple[Path, ModelSpec, GoldenSamples]) -> None:
+    bundle, spec, _ = exported
+    speeds = measure_speed({"a": bundle / MODEL_FILE, "b": bundle / MODEL_FILE}, spec, rounds=2)
+    assert set(speeds) == {"a", "b"}
+    for speed in speeds.values():
+        assert min(speed.load_s, speed.batch1_s, speed.batch8_s) > 0

@@ -1,0 +1,67 @@
+"""A VGG of some thousand weights, built and exported as VGG-19 is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torchvision.models import VGG
+from torchvision.models.vgg import make_layers
+
+from models.bundle import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SPEC_FILE,
+    GoldenSamples,
+)
+from models.onnx_export import ServingModule, export, reference_probabilities
+from models.spec import ModelSpec
+from tests.helpers import coloured_pixels, tiny_spec
+
+TEMPERATURE = 0.03  # makes the untrained network's answers differ from image to image
+
+
+def small_vgg() -> VGG:
+    torch.manual_seed(0)
+    model = VGG(make_layers([8, "M", 16, "M"]), num_classes=3, init_weights=True)
+    model.classifier = nn.Sequential(
+        *(nn.Linear(16 * 49, 64), nn.ReLU(), nn.Dropout()),
+        *(nn.Linear(64, 64), nn.ReLU(), nn.Dropout()),
+        nn.Linear(64, 3),
+    )
+    nn.init.normal_(model.classifier[6].bias, std=0.01)
+    return model
+
+
+def write_small_bundle(path: Path) -> tuple[ModelSpec, GoldenSamples]:
+    """All files of a bundle but the manifest."""
+    path.mkdir(parents=True)
+    spec = tiny_spec()
+    module = ServingModule(small_vgg(), spec, TEMPERATURE)
+    _balance(module)
+    export(module, spec, path / MODEL_FILE)
+    images = pixels(4)
+    golden = GoldenSamples(images=images, probabilities=reference_probabilities(module, images))
+    golden.write(path / GOLDEN_FILE)
+    spec.write(path / SPEC_FILE)
+    (path / METRICS_FILE).write_text("{}")
+    (path / CARD_FILE).write_text("# small\n")
+    return spec, golden
+
+
+def _balance(module: ServingModule) -> None:
+    """Untrained, it would give all images the same label."""
+    with torch.no_grad():
+        logits = module.model(module.normalize(torch.from_numpy(pixels(30, 100))))
+        head = module.model.classifier[6]
+        assert isinstance(head, nn.Linear)
+        head.bias.sub_(logits.mean(dim=0))
+
+
+def pixels(count: int, first_seed: int = 0) -> NDArray[np.uint8]:
+    return np.stack([coloured_pixels(first_seed + number) for number in range(count)])
