@@ -8,7 +8,7 @@ PROTO := protocol/open_inference
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune bench-serving proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -54,6 +54,9 @@ bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tool
 	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
 	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
 	$(BIN)/python -m benchmarks.decode
+
+bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; 45 minutes
+	$(BIN)/python -m benchmarks.serving
 
 proto: setup  ## generate the gRPC code from the .proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO).proto

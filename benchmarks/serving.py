@@ -1,0 +1,429 @@
+"""This project's service beside other ways to serve the same model, on the same machine.
+
+    python -m benchmarks.serving --model null --rounds 3 --seconds 10
+
+Servers take turns, one at a time, so that each has all cores (which it shares with the clients) and
+a slow minute hits all of them. With the *null* model, which costs nothing, what is measured is
+decoding, batching and transport; with the *real* one, VGG-19 at 224 px, mostly ONNX Runtime. A
+server's answer is compared with the right one before each measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.contenders import (
+    CONTENDERS,
+    GRPC_METHOD,
+    OURS,
+    Contender,
+    Running,
+    infer_request,
+    log_tail,
+    run,
+)
+from benchmarks.load import Load, check_tools, closed_loop, constant_rate, grpc_closed_loop
+from benchmarks.machine import describe_machine
+from benchmarks.peers import common
+from benchmarks.plots import bar_chart
+from benchmarks.usage import cpu_seconds_of_others
+from benchmarks.workload import (
+    LARGE,
+    PLACE,
+    SMALL,
+    USUAL,
+    Expected,
+    ServedBundle,
+    expected,
+    photographs,
+    prepare,
+)
+from models.image import load_image
+from models.spec import Preprocessing
+
+DECODE, BARE_1, BARE_16 = "decode + resize alone", "bare loop, batch 1", "bare loop, batch 16"
+_OUTPUT = Path("build/benchmarks")
+_WARM_UP_S = 2.0
+_FIGURES = ("requests_per_second", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_request", "pss_mb")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """kind: `closed` (loop), `rate` (constant) or `grpc` (closed loop).
+
+    at_least_s: where requests take seconds, those under way at the beginning and at the end shall
+    be few of all.
+    """
+
+    name: str
+    model: str
+    kind: str
+    image: str
+    connections: int
+    at_least_s: float = 0.0
+
+
+SCENARIOS = (
+    Scenario(f"64 connections, {SMALL}", "null", "closed", SMALL, 64),
+    Scenario(f"64 connections, {USUAL}", "null", "closed", USUAL, 64),
+    Scenario(f"16 connections, {LARGE}", "null", "closed", LARGE, 16, 20.0),
+    Scenario(f"gRPC, 64 calls, {USUAL}", "null", "grpc", USUAL, 64),
+    Scenario(f"constant rate, {USUAL}", "null", "rate", USUAL, 0),
+    Scenario(f"1 connection, {USUAL}", "real", "closed", USUAL, 1, 10.0),
+    Scenario(f"16 connections, {USUAL}", "real", "closed", USUAL, 16, 40.0),
+)
+REFERENCE, REAL = SCENARIOS[1], SCENARIOS[6]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One server under one scenario, once. CPU time and memory are those of all its processes."""
+
+    server: str
+    model: str
+    scenario: str
+    round: int
+    requests_per_second: float
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    p99_ms: float = 0.0
+    cpu_ms_per_request: float = 0.0
+    pss_mb: float = 0.0
+    errors: int = 0
+    other_cores: float = 0.0  # used meanwhile by neither server nor clients: should be near 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians of the rounds, the sum of errors, and ours divided by this server's, a median too."""
+
+    server: str
+    model: str
+    scenario: str
+    medians: dict[str, float]
+    errors: int
+    ours_by_this: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A server that gave no number, and why."""
+
+    server: str
+    model: str
+    scenario: str
+    round: int
+    reason: str
+
+
+class Bench:
+    """The measurements of a run, as they come.
+
+    Args:
+        seconds: of each measurement.
+    """
+
+    def __init__(self, contenders: Sequence[Contender], seconds: float) -> None:
+        self.contenders = contenders
+        self.seconds = seconds
+        self.images = photographs()
+        self.measurements: list[Measurement] = []
+        self.failures: list[Failure] = []
+        self.rate = 0.0
+        self._expected: dict[str, Expected] = {}
+
+    def run_round(self, served: ServedBundle, number: int) -> None:
+        """Every server once, beginning with another one each time; then those at a constant rate,
+        which the first round has set."""
+        self._expected = expected(served, self.images)
+        shift = number % len(self.contenders)
+        order = [*self.contenders[shift:], *self.contenders[:shift]]
+        self._run_alone(served, number)
+        scenarios = [s for s in SCENARIOS if s.model == served.name]
+        for contender in order:
+            self._run_server(contender, served, [s for s in scenarios if s.kind != "rate"], number)
+        self.rate = self.rate or self._half_of_slowest()
+        constant = [s for s in scenarios if s.kind == "rate"]
+        if constant and self.rate:
+            for contender in order:
+                self._run_server(contender, served, constant, number)
+
+    def _run_server(
+        self,
+        contender: Contender,
+        served: ServedBundle,
+        scenarios: Sequence[Scenario],
+        number: int,
+    ) -> None:
+        """One that fails is reported, with the end of its log, and the rest goes on."""
+        place = PLACE.resolve() / "logs" / contender.name.replace(" ", "-")
+        scenario = scenarios[0]
+        try:
+            with run(contender, served, place, self.images[USUAL]) as running:
+                warm_up = min(_WARM_UP_S, self.seconds)
+                closed_loop(
+                    *_target(running, self.images[USUAL]), scenario.connections or 16, warm_up
+                )
+                for scenario in scenarios:
+                    self._measure(running, scenario, number)
+        except Exception as error:  # whatever a server does must not end the run
+            reason = f"{error}\n{log_tail(place)}".strip()
+            print(f"FAILED {contender.name}, {scenario.name}: {reason}", flush=True)
+            self.failures.append(
+                Failure(contender.name, served.name, scenario.name, number, reason)
+            )
+
+    def _measure(self, running: Running, scenario: Scenario, number: int) -> None:
+        name = running.contender.name
+        if scenario.kind == "grpc" and running.contender.counter is None:
+            return
+        image = self.images[scenario.image]
+        running.tree.settle()  # what clients left behind when the last measurement ended
+        running.check(image, self._expected[scenario.image])
+        started = time.monotonic()
+        before, others = running.tree.cpu_seconds(), cpu_seconds_of_others()
+        load = self._load(running, scenario, image)
+        cpu_s = running.tree.cpu_seconds() - before
+        others = cpu_seconds_of_others() - others - cpu_s
+        self._add(
+            Measurement(
+                server=name,
+                model=scenario.model,
+                scenario=scenario.name,
+                round=number,
+                requests_per_second=(load.requests - load.errors) / load.seconds
+                if scenario.kind == "closed"
+                else load.requests / load.seconds,
+                p50_ms=load.p50_ms,
+                p95_ms=load.p95_ms,
+                p99_ms=load.p99_ms,
+                cpu_ms_per_request=1e3 * cpu_s / max(1, load.requests),
+                pss_mb=running.tree.pss_bytes() / 1e6,
+                errors=load.errors,
+                other_cores=max(0.0, others) / (time.monotonic() - started),
+            )
+        )
+
+    def _load(self, running: Running, scenario: Scenario, image: bytes) -> Load:
+        if scenario.kind == "closed":
+            seconds = max(self.seconds, scenario.at_least_s)
+            return closed_loop(*_target(running, image), scenario.connections, seconds)
+        if scenario.kind == "rate":
+            return constant_rate(*_target(running, image), self.rate, self.seconds)
+        return self._load_grpc(running, scenario, image)
+
+    def _load_grpc(self, running: Running, scenario: Scenario, image: bytes) -> Load:
+        running.check_grpc(image, self._expected[scenario.image])
+        before = running.answered_calls()
+        load = grpc_closed_loop(
+            running.grpc_address,
+            GRPC_METHOD,
+            infer_request(image),
+            scenario.connections,
+            self.seconds,
+        )
+        answered = running.answered_calls() - before
+        if answered < load.requests:  # more: the calls that were under way at the end
+            raise RuntimeError(f"answered {answered:.0f} calls well of {load.requests}")
+        return load
+
+    def _run_alone(self, served: ServedBundle, number: int) -> None:
+        """What no server can be faster than: decoding, or the model in a loop."""
+        if served.name == "null":
+            data = self.images[USUAL]
+            self._add(decode_alone(data, self.seconds, number))
+            return
+        image = common.decode(self.images[USUAL])
+        model = common.load(str(served.model_file))
+        for name, size in ((BARE_1, 1), (BARE_16, 16)):
+            rate = _repeat(partial(model.run, [image] * size), self.seconds) * size
+            self._add(Measurement(name, served.name, REAL.name, number, rate))
+
+    def _half_of_slowest(self) -> float:
+        rates = [
+            m.requests_per_second
+            for m in self.measurements
+            if m.scenario == REFERENCE.name and m.server in CONTENDERS and m.server != OURS
+        ]
+        return min(rates, default=0.0) / 2
+
+    def _add(self, measurement: Measurement) -> None:
+        print(
+            f"{measurement.server}, {measurement.model}, {measurement.scenario}: "
+            f"{measurement.requests_per_second:.1f}/s, p99 {measurement.p99_ms:.1f} ms, "
+            f"{measurement.cpu_ms_per_request:.2f} ms of CPU, {measurement.errors} errors, "
+            f"others used {measurement.other_cores:.1f} cores",
+            flush=True,
+        )
+        self.measurements.append(measurement)
+
+
+def main() -> None:
+    options = _options()
+    check_tools()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are stopped then, too
+    bench = Bench([CONTENDERS[name] for name in options.servers], options.seconds)
+    bundles = [prepare(name) for name in options.model]
+    for number in range(options.rounds):
+        for served in bundles:
+            bench.run_round(served, number)
+    rows = summarise(bench.measurements)
+    write(rows, bench)
+    print(markdown(rows, bench.failures))
+
+
+def decode_alone(data: bytes, seconds: float, number: int) -> Measurement:
+    """This project's decoder in two threads."""
+    until = time.monotonic() + seconds
+
+    def work(_: int) -> int:
+        done = 0
+        while time.monotonic() < until:
+            load_image(data, Preprocessing())
+            done += 1
+        return done
+
+    cpu, started = time.process_time(), time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        done = sum(pool.map(work, range(2)))
+    cpu_ms = 1e3 * (time.process_time() - cpu) / done
+    rate = done / (time.monotonic() - started)
+    return Measurement(DECODE, "null", REFERENCE.name, number, rate, cpu_ms_per_request=cpu_ms)
+
+
+def summarise(measurements: Sequence[Measurement]) -> list[Row]:
+    """Rows in the order of scenarios, then of servers as they were measured first."""
+    names = [scenario.name for scenario in SCENARIOS]
+    servers = [*CONTENDERS, DECODE, BARE_1, BARE_16]
+    ours = {(m.scenario, m.round): m for m in measurements if m.server == OURS}
+
+    def place(m: Measurement) -> tuple[int, int]:
+        return names.index(m.scenario), servers.index(m.server)
+
+    rows = []
+    for _, group in groupby(sorted(measurements, key=place), key=place):
+        runs = list(group)
+        pairs = [(ours[m.scenario, m.round], m) for m in runs if (m.scenario, m.round) in ours]
+        rows.append(
+            Row(
+                server=runs[0].server,
+                model=runs[0].model,
+                scenario=runs[0].scenario,
+                medians={f: statistics.median(getattr(m, f) for m in runs) for f in _FIGURES},
+                errors=sum(m.errors for m in runs),
+                ours_by_this=dict(_ratios(pairs)),
+            )
+        )
+    return rows
+
+
+def _ratios(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[tuple[str, float]]:
+    for figure in _FIGURES:
+        ratios = [
+            getattr(mine, figure) / getattr(other, figure)
+            for mine, other in pairs
+            if getattr(other, figure)
+        ]
+        if ratios:
+            yield figure, statistics.median(ratios)
+
+
+def write(rows: Sequence[Row], bench: Bench) -> None:
+    """serving.json, and the charts."""
+    report = {
+        "machine": describe_machine(),
+        "command": " ".join(sys.argv),
+        "seconds": bench.seconds,
+        "constant_rate_per_second": bench.rate,
+        "failures": [asdict(failure) for failure in bench.failures],
+        "measurements": [asdict(measurement) for measurement in bench.measurements],
+        "summary": [asdict(row) for row in rows],
+    }
+    _OUTPUT.mkdir(parents=True, exist_ok=True)
+    (_OUTPUT / "serving.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    charts = (
+        (REFERENCE, "null", "a model that costs nothing", "requests a second"),
+        (REAL, "real", "VGG-19", "images a second"),
+    )
+    for scenario, name, title, unit in charts:
+        values = {
+            row.server: row.medians["requests_per_second"]
+            for row in rows
+            if row.scenario == scenario.name
+        }
+        if values:
+            bar_chart(
+                values,
+                title=f"{title}, {scenario.name}",
+                unit=f"{unit} (more is better)",
+                path=_OUTPUT / f"serving-{name}.png",
+            )
+
+
+def markdown(rows: Sequence[Row], failures: Sequence[Failure]) -> str:
+    lines = []
+    for scenario, group in groupby(rows, key=lambda row: (row.model, row.scenario)):
+        lines += [
+            "",
+            f"**{scenario[0]} model, {scenario[1]}**",
+            "",
+            "| | requests/s | p50 ms | p95 ms | p99 ms | CPU ms | memory MB | errors | ours/this |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        ]
+        for row in group:
+            cells = [f"{row.medians[figure]:.1f}" for figure in _FIGURES]
+            cells[4] = f"{row.medians['cpu_ms_per_request']:.2f}"
+            ratio = row.ours_by_this.get("requests_per_second")
+            cells += [str(row.errors), "" if ratio is None else f"{ratio:.2f}"]
+            lines.append(f"| {row.server} | " + " | ".join(cells) + " |")
+    for failure in failures:
+        reason = failure.reason.splitlines()[0]
+        lines += ["", f"{failure.server} failed in '{failure.scenario}': {reason}"]
+    return "\n".join(lines)
+
+
+def _target(running: Running, image: bytes) -> tuple[str, bytes, str]:
+    contender = running.contender
+    return running.url, contender.encode(image), contender.content_type
+
+
+def _repeat(work: Callable[[], object], seconds: float) -> float:
+    """Calls a second, after one that warms up."""
+    work()
+    started, done = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        work()
+        done += 1
+    return done / (time.monotonic() - started)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Serving, side by side.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument(
+        "--servers", default=",".join(CONTENDERS), help="names with commas; default: %(default)s"
+    )
+    parser.add_argument("--model", choices=["null", "real", "both"], default="both")
+    options = parser.parse_args()
+    options.servers = [name.strip() for name in options.servers.split(",")]
+    unknown = [name for name in options.servers if name not in CONTENDERS]
+    if unknown:
+        parser.error(f"no server '{unknown[0]}'; there are {', '.join(CONTENDERS)}")
+    options.model = ["null", "real"] if options.model == "both" else [options.model]
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""CPU time and memory of a server: of its process with all descendants."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+import psutil
+
+_STOP_S = 20
+_SETTLE_S = 60
+_IDLE_S, _IDLE_SHARE = 0.5, 0.3  # below so much of a core, it is idle (Ray's own chatter included)
+
+
+def cpu_seconds_of_others() -> float:
+    """CPU time so far of this machine, without this process and its children that have ended."""
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    mine = own.user + own.system + own.children_user + own.children_system
+    return float(machine.user + machine.nice + machine.system - mine)
+
+
+class Tree:
+    """A process and its descendants.
+
+    Args:
+        pid: of the process that was started.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+
+    def is_running(self) -> bool:
+        try:
+            return bool(self._root.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    def processes(self) -> list[psutil.Process]:
+        try:
+            return [self._root, *self._root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far of the processes that live."""
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def settle(self) -> None:
+        """Wait until it does next to nothing, a minute at most."""
+        deadline = time.monotonic() + _SETTLE_S
+        while time.monotonic() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(_IDLE_S)
+            if self.cpu_seconds() - before < _IDLE_SHARE * _IDLE_S:
+                return
+
+    def pss_bytes(self) -> int:
+        """Resident memory; what processes share is counted once."""
+        total = 0
+        for process in self.processes():
+            with suppress(psutil.Error):
+                total += process.memory_full_info().pss
+        return total
+
+    def stop(self) -> None:
+        """End the process group politely, then whatever is left of the tree by force."""
+        processes = self.processes()
+        with suppress(ProcessLookupError):
+            os.killpg(self._root.pid, signal.SIGTERM)
+        try:
+            psutil.wait_procs(processes, timeout=_STOP_S)
+        finally:  # Ctrl-C while waiting, too; some frameworks' workers survive their parent
+            for process in processes:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=_STOP_S)

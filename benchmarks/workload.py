@@ -1,0 +1,98 @@
+"""Images and models of the serving benchmark, kept in build/benchmarks/serving."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from benchmarks.null_model import CLASSES, SPEC, seal_random, write_null_bundle
+from benchmarks.peers import common
+from models.bundle import MODEL_FILE
+from models.onnx_export import ServingModule, export
+from models.vgg19 import Normalize, build, initialise_from_data
+from tests.helpers import run_command
+
+PLACE = Path("build/benchmarks/serving")
+SMALL, USUAL, LARGE = "64 x 64", "500 x 400", "12 megapixels"
+_SIZES = {SMALL: (64, 64), USUAL: (500, 400), LARGE: (4000, 3000)}
+
+
+@dataclass(frozen=True)
+class ServedBundle:
+    """bundle: for the peers; home: BentoML's, in which the same is the production model."""
+
+    name: str
+    bundle: Path
+    home: Path
+
+    @property
+    def model_file(self) -> Path:
+        return self.bundle / MODEL_FILE
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The most probable class of an image."""
+
+    label: str
+    probability: float
+
+
+def photographs() -> dict[str, bytes]:
+    """The same photograph in three sizes, as JPEG."""
+    photograph = Image.fromarray(load_sample_images().images[0])
+    return {name: _jpeg(photograph.resize(size)) for name, size in _SIZES.items()}
+
+
+def prepare(name: str) -> ServedBundle:
+    """The bundle `null` or `real`; made once."""
+    place = (PLACE / name).resolve()
+    served = ServedBundle(name, place / "bundle", place / "bentoml")
+    if not (place / "complete").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        (write_null_bundle if name == "null" else write_real_bundle)(served.bundle)
+        for arguments in (["register", str(served.bundle)], ["promote", "latest"]):
+            result = run_command("vgg19", *arguments, cwd=place, home=served.home)
+            if result.returncode != 0:
+                raise RuntimeError(result.stderr)
+        (place / "complete").touch()
+    return served
+
+
+def write_real_bundle(path: Path) -> Path:
+    """VGG-19 at 224 px with random weights, whose answers differ from class to class."""
+    path.mkdir(parents=True)
+    torch.manual_seed(0)
+    pixels = torch.from_numpy(np.stack([common.decode(data) for data in photographs().values()]))
+    inputs = Normalize(SPEC.preprocessing)(pixels)
+    network = build("none", CLASSES).eval()
+    initialise_from_data(network, inputs)
+    with torch.inference_mode():
+        spread = float(network(inputs).std(dim=1).mean())
+    # Divided by half their deviation, logits give one class most of the probability.
+    module = ServingModule(network, SPEC, temperature=spread / 2)
+    export(module, SPEC, path / MODEL_FILE)
+    seal_random(path, "random VGG-19")
+    return path
+
+
+def expected(served: ServedBundle, images: dict[str, bytes]) -> dict[str, Expected]:
+    model = common.load(str(served.model_file))
+    answers = {}
+    for name, data in images.items():
+        best = common.reply(model.labels, model.run([common.decode(data)])[0])["predictions"][0]
+        answers[name] = Expected(best["label"], best["probability"])
+    return answers
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
