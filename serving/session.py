@@ -171,6 +171,9 @@ def _inference_session(path: Path, options: SessionOptions) -> ort.InferenceSess
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
+    # The arena keeps what the largest batch took: 2.0 GB at 32 images instead of 0.8, and is no
+    # faster on the CPU (docs/benchmarks.md).
+    session_options.enable_cpu_mem_arena = False
     try:
         session = ort.InferenceSession(path, session_options, providers=list(options.providers))
     except Exception as error:

@@ -51,12 +51,16 @@ def test_providers_and_threads_reach_onnx_runtime(
     real = ort.InferenceSession
 
     def spy(path: Path, options: Any, providers: Any) -> Any:
-        seen.update(threads=options.intra_op_num_threads, providers=providers)
+        seen.update(
+            threads=options.intra_op_num_threads,
+            providers=providers,
+            keeps_memory=options.enable_cpu_mem_arena,
+        )
         return real(path, options, providers=providers)
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
     load(tiny_bundle, intra_op_threads=3)
-    assert seen == {"threads": 3, "providers": [(CPU, {})]}
+    assert seen == {"threads": 3, "providers": [(CPU, {})], "keeps_memory": False}
 
 
 class TestBuckets:
