@@ -104,13 +104,11 @@ _VARIANTS: dict[Precision, VariantName] = {
 }
 
 
-def variant_for(
-    gpu: GpuOptions, variants: Variants, engine: CpuEngine = "onnxruntime"
-) -> Variant | None:
+def variant_for(gpu: GpuOptions, variants: Variants, engine: CpuEngine | None) -> Variant | None:
     """The variant of a model that is to be run; None: its float32 graph.
 
     Args:
-        engine: of the processor; `onnxruntime` where there is a GPU.
+        engine: of the processor; None: it runs on a GPU.
 
     Raises:
         SessionError: the model wasn't exported with it, or there is none such.
@@ -120,7 +118,8 @@ def variant_for(
     if gpu.precision in ("float32", "tf32") or (gpu.precision == "float16" and gpu.tensorrt):
         return None
     if gpu.precision == "auto":
-        return None if variants.recommended is None else variants.find(variants.recommended)
+        measured = variants.recommended if engine is not None else None  # on a processor
+        return None if measured is None else variants.find(measured)
     name: VariantName = _VARIANTS[gpu.precision]
     variant = variants.find(name)
     if variant is None:

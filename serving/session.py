@@ -74,9 +74,8 @@ class Session:
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._spec = bundle.spec
         on_cpu = options.providers[0][0] == CPU
-        self.variant = variant_for(
-            options.gpu, bundle.variants(), options.cpu_engine if on_cpu else "onnxruntime"
-        )
+        engine = options.cpu_engine if on_cpu else None
+        self.variant = variant_for(options.gpu, bundle.variants(), engine)
         self._engine: Engine = _load(bundle, self.variant, options)
         self.provider = self._engine.provider
         if options.must_run_on is not None and self.provider != options.must_run_on:
@@ -167,13 +166,14 @@ def _load(bundle: Bundle, variant: Variant | None, options: SessionOptions) -> E
 
 
 def _inference_session(path: Path, options: SessionOptions) -> ort.InferenceSession:
-    if options.providers[0][0] != CPU:
-        ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
-    # The arena keeps what the largest batch took: 2.0 GB at 32 images instead of 0.8, and is no
-    # faster on the CPU (docs/benchmarks.md).
-    session_options.enable_cpu_mem_arena = False
+    if options.providers[0][0] == CPU:
+        # The arena keeps what the largest batch took: 2.0 GB at 32 images instead of 0.8, and is no
+        # faster on the CPU (docs/benchmarks.md).
+        session_options.enable_cpu_mem_arena = False
+    else:
+        ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     try:
         session = ort.InferenceSession(path, session_options, providers=list(options.providers))
     except Exception as error:

@@ -162,11 +162,18 @@ class TestVariantFor:
         ],
     )
     def test_by_precision(self, gpu: GpuOptions, expected: str | None) -> None:
-        chosen = variant_for(gpu, variants("fp16", "fc8", recommended="fc8"))
+        chosen = variant_for(gpu, variants("fp16", "fc8", recommended="fc8"), "onnxruntime")
         assert (chosen and chosen.name) == expected
 
     def test_auto_without_a_recommendation_is_float32(self) -> None:
-        assert variant_for(GpuOptions(precision="auto"), variants("fc8")) is None
+        assert variant_for(GpuOptions(precision="auto"), variants("fc8"), "onnxruntime") is None
+
+    def test_what_was_measured_on_a_processor_is_not_taken_for_a_gpu(self) -> None:
+        """ncnn would run on the CPU beside the GPU that was asked for."""
+        found = variants("fc8", "ncnn", recommended="ncnn")
+        assert variant_for(GpuOptions(precision="auto"), found, None) is None
+        assert variant_for(GpuOptions(precision="auto"), found, "onnxruntime") is not None
+        assert variant_for(GpuOptions(precision="fc8"), found, None) is not None
 
     def test_ncnn(self) -> None:
         chosen = variant_for(GpuOptions(), variants("fc8", "ncnn"), "ncnn")
