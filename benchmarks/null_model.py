@@ -8,7 +8,6 @@ pixel: softmax of a matrix with 49 x 3 values.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,17 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from models.bundle import (
-    CARD_FILE,
-    GOLDEN_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    SPEC_FILE,
-    GoldenSamples,
-    Provenance,
-    seal,
-)
+from models.bundle import MODEL_FILE, GoldenSamples, seal
 from models.spec import ModelSpec, Preprocessing
+from tests.helpers import provenance, write_beside_model
 
 CLASSES = 10
 SPEC = ModelSpec(
@@ -49,23 +40,12 @@ def write_null_bundle(path: Path) -> Path:
 
 def seal_random(path: Path, name: str) -> None:
     """Everything of a bundle but the model, which is there; its golden samples are noise."""
-    SPEC.write(path / SPEC_FILE)
     images = np.random.default_rng(1).integers(0, 256, (3, _SIZE, _SIZE, 3), dtype=np.uint8)
     session = ort.InferenceSession(path / MODEL_FILE, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run([SPEC.output_name], {SPEC.input_name: images})
-    GoldenSamples(images=images, probabilities=probabilities).write(path / GOLDEN_FILE)
-    held_out = {"split": "test", "images": len(images), "accuracy": 1.0, "loss": 0.1}
-    (path / METRICS_FILE).write_text(json.dumps({"held_out": held_out}), encoding="utf-8")
-    (path / CARD_FILE).write_text(f"# {name}\n", encoding="utf-8")
-    provenance = Provenance(
-        created_at="2026-01-31T12:00:00+00:00",
-        training_config={"strategy": "fc"},
-        data_fingerprint="0" * 64,
-        seed=0,
-        git_commit=None,
-        packages={"numpy": np.__version__},
-    )
-    seal(path, provenance)
+    golden = GoldenSamples(images=images, probabilities=probabilities)
+    write_beside_model(path, SPEC, golden, name)
+    seal(path, provenance())
 
 
 def _graph() -> onnx.ModelProto:

@@ -106,14 +106,25 @@ def write_tiny_bundle(
         _keep_busy(graph, busy)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save_model(model, path / MODEL_FILE)
-    spec.write(path / SPEC_FILE)
     images = np.stack([coloured_pixels(seed) for seed in range(3)])
     golden = GoldenSamples(images=images, probabilities=tiny_probabilities(images))
+    write_beside_model(path, spec, golden, "tiny")
+    seal(path, provenance(created_at))
+    return path
+
+
+def write_beside_model(path: Path, spec: ModelSpec, golden: GoldenSamples, name: str) -> None:
+    """What a bundle needs beside model.onnx and its manifest."""
+    spec.write(path / SPEC_FILE)
     golden.write(path / GOLDEN_FILE)
     held_out = {"split": "test", "images": 3, "accuracy": 1.0, "loss": 0.1}
     (path / METRICS_FILE).write_text(json.dumps({"held_out": held_out}))
-    (path / CARD_FILE).write_text("# tiny\n")
-    provenance = Provenance(
+    (path / CARD_FILE).write_text(f"# {name}\n")
+
+
+def provenance(created_at: str = "2026-01-31T12:00:00+00:00") -> Provenance:
+    """Of a model that nobody trained."""
+    return Provenance(
         created_at=created_at,
         training_config={"strategy": "fc"},
         data_fingerprint="0" * 64,
@@ -121,8 +132,6 @@ def write_tiny_bundle(
         git_commit=None,
         packages={"numpy": np.__version__},
     )
-    seal(path, provenance)
-    return path
 
 
 def free_port() -> int:

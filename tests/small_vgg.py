@@ -11,17 +11,10 @@ from torch import nn
 from torchvision.models import VGG
 from torchvision.models.vgg import make_layers
 
-from models.bundle import (
-    CARD_FILE,
-    GOLDEN_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    SPEC_FILE,
-    GoldenSamples,
-)
+from models.bundle import MODEL_FILE, GoldenSamples
 from models.onnx_export import ServingModule, export, reference_probabilities
 from models.spec import ModelSpec
-from tests.helpers import coloured_pixels, tiny_spec
+from tests.helpers import coloured_pixels, tiny_spec, write_beside_model
 
 TEMPERATURE = 0.03  # makes the untrained network's answers differ from image to image
 
@@ -47,10 +40,7 @@ def write_small_bundle(path: Path) -> tuple[ModelSpec, GoldenSamples]:
     export(module, spec, path / MODEL_FILE)
     images = pixels(4)
     golden = GoldenSamples(images=images, probabilities=reference_probabilities(module, images))
-    golden.write(path / GOLDEN_FILE)
-    spec.write(path / SPEC_FILE)
-    (path / METRICS_FILE).write_text("{}")
-    (path / CARD_FILE).write_text("# small\n")
+    write_beside_model(path, spec, golden, "small")
     return spec, golden
 
 

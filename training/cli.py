@@ -279,7 +279,7 @@ def export(
     """
     from training.exporting import export_run
     from training.run import Run
-    from training.variants import VariantJob, table
+    from training.variants import VariantJob
 
     job = VariantJob.of(Run(run), variant, reporter()) if variant else None
     bundle, parity = export_run(Run(run), job)
@@ -289,7 +289,7 @@ def export(
         f"{', '.join(map(str, parity.batch_sizes))}, same top-1 everywhere"
     )
     if job is not None:
-        for line in [*table(job.rows), *job.remarks()]:
+        for line in job.report():
             say(line)
     size = bundle.model_path.stat().st_size / 1e6
     say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")

@@ -131,14 +131,19 @@ class VariantJob:
         """
         images = read_images(self._run, spec, self._reporter)
         source = bundle / MODEL_FILE
+        count = len(images.held_out)
+        judged = np.concatenate([images.held_out, golden.images])
         expected = probabilities(source, spec, images.held_out)
         agreements = {"float32": Agreement(1.0, 0.0)}
+        tolerances = {}
         for name in self._names:
             path = _path(bundle, name)
             make_variant(name, source, path, spec, images.training)
-            agreements[name] = agreement(expected, probabilities(path, spec, images.held_out))
+            answers = probabilities(path, spec, judged)
+            agreements[name] = agreement(expected, answers[:count])
             if not self._choose:
-                check(name, agreements[name], len(images.held_out))
+                _check(name, agreements[name], count)
+            tolerances[name] = _tolerance(golden, answers[count:])
         paths = {"float32": source} | {name: _path(bundle, name) for name in self._names}
         speeds = measure_speed(paths, spec)
         self.rows = [
@@ -147,29 +152,38 @@ class VariantJob:
         recommended, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
         for name in self._names:
-            if agreements[name].top1 >= MIN_TOP1_AGREEMENT:
-                found, count = agreements[name], len(images.held_out)
-                variants.append(_variant(paths[name], name, spec, found, count, golden))
-            else:
+            found = agreements[name]
+            if not _agrees(found):
                 for file in variant_files(name):
                     (bundle / file).unlink()
+                continue
+            variants.append(
+                Variant(
+                    name=name,
+                    size_bytes=_size(paths[name]),
+                    images=count,
+                    top1_agreement=found.top1,
+                    max_probability_difference=found.max_probability_difference,
+                    tolerance=tolerances[name],
+                )
+            )
         record = Variants(variants=variants, recommended=recommended, why=self._why)
         record.write(bundle / VARIANTS_FILE)
 
-    def remarks(self) -> list[str]:
-        """What the table doesn't say: what was left out, and what is best."""
+    def report(self) -> list[str]:
+        """What was measured, what was left out, and what is best."""
         left_out = [
             f"{row.name} is left out: it keeps fewer than {MIN_TOP1_AGREEMENT:.1%} of the labels"
             for row in self.rows
-            if row.agreement.top1 < MIN_TOP1_AGREEMENT
+            if not _agrees(row.agreement)
         ]
         how = " (VGG19_PRECISION=auto takes what is best)"
-        return [*left_out, *([self._why + how] if self._choose else [])]
+        return [*table(self.rows), *left_out, *([self._why + how] if self._choose else [])]
 
 
 def recommend(rows: Sequence[Row]) -> tuple[VariantName | None, str]:
     """The fastest graph by the mean of its times at batch 1 and 8, of equal ones the smallest."""
-    usable = [row for row in rows if row.agreement.top1 >= MIN_TOP1_AGREEMENT]
+    usable = [row for row in rows if _agrees(row.agreement)]
     fastest = min(map(_seconds, usable))
     equal = [row for row in usable if _seconds(row) <= _SAME_SPEED * fastest]
     best = min(equal, key=lambda row: row.size_bytes)
@@ -194,32 +208,21 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def check(name: VariantName, found: Agreement, count: int) -> None:
-    """Raise ExportError unless a variant keeps enough labels of `count` images."""
-    if not found.top1 >= MIN_TOP1_AGREEMENT:
+def _agrees(found: Agreement) -> bool:
+    return found.top1 >= MIN_TOP1_AGREEMENT
+
+
+def _check(name: VariantName, found: Agreement, count: int) -> None:
+    if not _agrees(found):
         raise ExportError(
             f"variant {name} gives another label than float32 for {1 - found.top1:.1%} of {count} "
             f"held-out images, the limit is {1 - MIN_TOP1_AGREEMENT:.1%}; export without it"
         )
 
 
-def _variant(
-    path: Path,
-    name: VariantName,
-    spec: ModelSpec,
-    found: Agreement,
-    count: int,
-    golden: GoldenSamples,
-) -> Variant:
-    again = agreement(golden.probabilities, probabilities(path, spec, golden.images))
-    return Variant(
-        name=name,
-        size_bytes=_size(path),
-        images=count,
-        top1_agreement=found.top1,
-        max_probability_difference=found.max_probability_difference,
-        tolerance=max(PARITY_TOLERANCE, _TOLERANCE_FACTOR * again.max_probability_difference),
-    )
+def _tolerance(golden: GoldenSamples, answers: NDArray[np.float32]) -> float:
+    difference = agreement(golden.probabilities, answers).max_probability_difference
+    return max(PARITY_TOLERANCE, _TOLERANCE_FACTOR * difference)
 
 
 def _spread(data: ImageData, split: Split, spec: ModelSpec, most: int) -> NDArray[np.uint8]:

@@ -7,27 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle import Provenance, open_bundle, seal
+from models.bundle import open_bundle, seal
 from models.errors import UserError
 from models.onnx_export import ExportError
 from models.onnx_variants import Agreement, Speed
 from models.variants import VARIANTS_FILE, variant_files
 from serving.providers import CPU, CpuEngine, GpuOptions, Precision
 from serving.session import Session, SessionOptions
+from tests.helpers import provenance
 from tests.small_vgg import pixels, write_small_bundle
 from training import variants
 from training.console import SilentReporter
 from training.run import Run
 from training.variants import Images, Row, VariantJob, recommend, table
-
-PROVENANCE = Provenance(
-    created_at="2026-01-31T12:00:00+00:00",
-    training_config={},
-    data_fingerprint="0" * 64,
-    seed=0,
-    git_commit=None,
-    packages={},
-)
 
 
 @pytest.fixture
@@ -42,7 +34,7 @@ def make(bundle: Path, *wanted: str) -> VariantJob:
     spec, golden = write_small_bundle(bundle)
     job = VariantJob.of(Run(bundle.parent / "run"), wanted, SilentReporter())
     job(bundle, spec, golden)
-    seal(bundle, PROVENANCE)
+    seal(bundle, provenance())
     return job
 
 
@@ -89,7 +81,7 @@ def test_auto_leaves_it_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     record = open_bundle(bundle).variants()
     assert (record.variants, record.recommended) == ([], None)
     assert not list(bundle.glob("model.*.*"))
-    assert any("fc8 is left out" in line for line in job.remarks())
+    assert any("fc8 is left out" in line for line in job.report())
     assert session(bundle, "auto").variant is None
 
 
@@ -111,7 +103,7 @@ def test_a_variant_that_was_altered_is_not_served(bundle: Path) -> None:
     content["variants"][0]["name"] = "../evil"
     (bundle / VARIANTS_FILE).write_text(json.dumps(content))
     with pytest.raises(UserError, match="is damaged"):
-        seal(bundle, PROVENANCE)
+        seal(bundle, provenance())
 
 
 def row(name: str, megabytes: float, seconds: float, top1: float = 1.0) -> Row:
