@@ -20,10 +20,10 @@ import grpc
 import httpx
 import numpy as np
 
+from benchmarks.load import infer_request
 from benchmarks.null_model import SPEC
 from benchmarks.usage import Tree
 from benchmarks.workload import Expected, ServedBundle
-from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import free_port
 from tests.integration.conftest import serve
@@ -90,7 +90,7 @@ class Running:
         _compare(contender.best(reply.json()), expected)
 
     def check_grpc(self, image: bytes, expected: Expected) -> None:
-        request = pb.ModelInferRequest.FromString(infer_request(image))
+        request = infer_request(image)
         with grpc.insecure_channel(self.grpc_address) as channel:
             reply = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
         index = next(i for i, out in enumerate(reply.outputs) if out.name == "probabilities")
@@ -109,14 +109,6 @@ class Running:
             for line in text.splitlines()
             if re.match(self.contender.counter, line)
         )
-
-
-def infer_request(image: bytes) -> bytes:
-    """A serialised ModelInferRequest with one image."""
-    request = pb.ModelInferRequest(model_name="vgg19")
-    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
-    tensor.contents.bytes_contents.append(image)
-    return request.SerializeToString()
 
 
 @contextmanager
@@ -143,12 +135,7 @@ def log_tail(place: Path, lines: int = 8) -> str:
 
 @contextmanager
 def _run_ours(contender: Contender, served: ServedBundle, place: Path) -> Iterator[Running]:
-    manager = serve(served.home, place / "log", VGG19_ACCESS_LOG="false")
-    try:
-        server = manager.__enter__()
-    except AssertionError as error:
-        raise ContenderError(str(error)[-1000:]) from None
-    try:
+    with serve(served.home, place / "log", VGG19_ACCESS_LOG="false") as server:
         yield Running(
             contender,
             server.url,
@@ -156,8 +143,6 @@ def _run_ours(contender: Contender, served: ServedBundle, place: Path) -> Iterat
             f"{server.url}/metrics",
             Tree(server.process.pid),
         )
-    finally:
-        manager.__exit__(None, None, None)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ _ROUNDS = 15
 
 def main() -> None:
     photograph = Image.fromarray(load_sample_images().images[0])
-    rows = {name: measure(_jpeg(photograph.resize(size))) for name, size in _SIZES.items()}
+    rows = {name: measure(jpeg(photograph.resize(size))) for name, size in _SIZES.items()}
     for name, row in rows.items():
         print(
             f"{name:14} full {row['full_ms']:6.1f} ms  reduced {row['reduced_ms']:6.1f} ms  "
@@ -58,7 +58,7 @@ def _milliseconds(data: bytes) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol import open_inference_pb2 as pb
+
 # Clients of a constant rate: processes that start one after the other, so that their requests are
 # spread over time (the clients of one h2load process send all at the same moment).
 _RATE_CLIENTS = 16
@@ -126,6 +128,14 @@ def grpc_closed_loop(
         )  # fmt: skip
         _run(command, seconds)
         return _from_logs([log], seconds)
+
+
+def infer_request(image: bytes) -> pb.ModelInferRequest:
+    """The v2 protocol's request for one encoded image."""
+    request = pb.ModelInferRequest(model_name="vgg19")
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(image)
+    return request
 
 
 def _h2load(url: str, data: Path, seconds: float, log: Path, *options: str) -> list[str]:

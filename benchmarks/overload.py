@@ -21,8 +21,8 @@ from typing import Any
 import grpc
 import httpx
 
+from benchmarks.load import infer_request
 from benchmarks.machine import describe_machine
-from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import coloured_pixels, encode
 from tests.integration.conftest import make_home, serve
@@ -105,9 +105,7 @@ class HttpWay:
 class GrpcWay:
     def __init__(self, stub: GRPCInferenceServiceStub) -> None:
         self._stub = stub
-        self._request = pb.ModelInferRequest(model_name="vgg19")
-        tensor = self._request.inputs.add(name="image", datatype="BYTES", shape=[1])
-        tensor.contents.bytes_contents.append(_IMAGE)
+        self._request = infer_request(_IMAGE)
 
     async def ask(self) -> bool:
         try:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 from benchmarks.contenders import (
@@ -29,14 +27,21 @@ from benchmarks.contenders import (
     OURS,
     Contender,
     Running,
-    infer_request,
     log_tail,
     run,
 )
-from benchmarks.load import Load, check_tools, closed_loop, constant_rate, grpc_closed_loop
+from benchmarks.load import (
+    Load,
+    check_tools,
+    closed_loop,
+    constant_rate,
+    grpc_closed_loop,
+    infer_request,
+)
 from benchmarks.machine import describe_machine
 from benchmarks.peers import common
 from benchmarks.plots import bar_chart
+from benchmarks.results import Failure, Measurement, Row, markdown, summarise
 from benchmarks.usage import cpu_seconds_of_others
 from benchmarks.workload import (
     LARGE,
@@ -55,7 +60,6 @@ from models.spec import Preprocessing
 DECODE, BARE_1, BARE_16 = "decode + resize alone", "bare loop, batch 1", "bare loop, batch 16"
 _OUTPUT = Path("build/benchmarks")
 _WARM_UP_S = 2.0
-_FIGURES = ("requests_per_second", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_request", "pss_mb")
 
 
 @dataclass(frozen=True)
@@ -84,47 +88,6 @@ SCENARIOS = (
     Scenario(f"16 connections, {USUAL}", "real", "closed", USUAL, 16, 40.0),
 )
 REFERENCE, REAL = SCENARIOS[1], SCENARIOS[6]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One server under one scenario, once. CPU time and memory are those of all its processes."""
-
-    server: str
-    model: str
-    scenario: str
-    round: int
-    requests_per_second: float
-    p50_ms: float = 0.0
-    p95_ms: float = 0.0
-    p99_ms: float = 0.0
-    cpu_ms_per_request: float = 0.0
-    pss_mb: float = 0.0
-    errors: int = 0
-    other_cores: float = 0.0  # used meanwhile by neither server nor clients: should be near 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """Medians of the rounds, the sum of errors, and ours divided by this server's, a median too."""
-
-    server: str
-    model: str
-    scenario: str
-    medians: dict[str, float]
-    errors: int
-    ours_by_this: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A server that gave no number, and why."""
-
-    server: str
-    model: str
-    scenario: str
-    round: int
-    reason: str
 
 
 class Bench:
@@ -178,7 +141,9 @@ class Bench:
                 for scenario in scenarios:
                     self._measure(running, scenario, number)
         except Exception as error:  # whatever a server does must not end the run
-            reason = f"{error}\n{log_tail(place)}".strip()
+            reason = (
+                f"{str(error)[-1000:]}\n{log_tail(place)}".strip()
+            )  # `serve` says its whole log
             print(f"FAILED {contender.name}, {scenario.name}: {reason}", flush=True)
             self.failures.append(
                 Failure(contender.name, served.name, scenario.name, number, reason)
@@ -229,7 +194,7 @@ class Bench:
         load = grpc_closed_loop(
             running.grpc_address,
             GRPC_METHOD,
-            infer_request(image),
+            infer_request(image).SerializeToString(),
             scenario.connections,
             self.seconds,
         )
@@ -278,7 +243,11 @@ def main() -> None:
     for number in range(options.rounds):
         for served in bundles:
             bench.run_round(served, number)
-    rows = summarise(bench.measurements)
+    rows = summarise(
+        bench.measurements,
+        [scenario.name for scenario in SCENARIOS],
+        [*CONTENDERS, DECODE, BARE_1, BARE_16],
+    )
     write(rows, bench)
     print(markdown(rows, bench.failures))
 
@@ -300,43 +269,6 @@ def decode_alone(data: bytes, seconds: float, number: int) -> Measurement:
     cpu_ms = 1e3 * (time.process_time() - cpu) / done
     rate = done / (time.monotonic() - started)
     return Measurement(DECODE, "null", REFERENCE.name, number, rate, cpu_ms_per_request=cpu_ms)
-
-
-def summarise(measurements: Sequence[Measurement]) -> list[Row]:
-    """Rows in the order of scenarios, then of servers as they were measured first."""
-    names = [scenario.name for scenario in SCENARIOS]
-    servers = [*CONTENDERS, DECODE, BARE_1, BARE_16]
-    ours = {(m.scenario, m.round): m for m in measurements if m.server == OURS}
-
-    def place(m: Measurement) -> tuple[int, int]:
-        return names.index(m.scenario), servers.index(m.server)
-
-    rows = []
-    for _, group in groupby(sorted(measurements, key=place), key=place):
-        runs = list(group)
-        pairs = [(ours[m.scenario, m.round], m) for m in runs if (m.scenario, m.round) in ours]
-        rows.append(
-            Row(
-                server=runs[0].server,
-                model=runs[0].model,
-                scenario=runs[0].scenario,
-                medians={f: statistics.median(getattr(m, f) for m in runs) for f in _FIGURES},
-                errors=sum(m.errors for m in runs),
-                ours_by_this=dict(_ratios(pairs)),
-            )
-        )
-    return rows
-
-
-def _ratios(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[tuple[str, float]]:
-    for figure in _FIGURES:
-        ratios = [
-            getattr(mine, figure) / getattr(other, figure)
-            for mine, other in pairs
-            if getattr(other, figure)
-        ]
-        if ratios:
-            yield figure, statistics.median(ratios)
 
 
 def write(rows: Sequence[Row], bench: Bench) -> None:
@@ -369,28 +301,6 @@ def write(rows: Sequence[Row], bench: Bench) -> None:
                 unit=f"{unit} (more is better)",
                 path=_OUTPUT / f"serving-{name}.png",
             )
-
-
-def markdown(rows: Sequence[Row], failures: Sequence[Failure]) -> str:
-    lines = []
-    for scenario, group in groupby(rows, key=lambda row: (row.model, row.scenario)):
-        lines += [
-            "",
-            f"**{scenario[0]} model, {scenario[1]}**",
-            "",
-            "| | requests/s | p50 ms | p95 ms | p99 ms | CPU ms | memory MB | errors | ours/this |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-        ]
-        for row in group:
-            cells = [f"{row.medians[figure]:.1f}" for figure in _FIGURES]
-            cells[4] = f"{row.medians['cpu_ms_per_request']:.2f}"
-            ratio = row.ours_by_this.get("requests_per_second")
-            cells += [str(row.errors), "" if ratio is None else f"{ratio:.2f}"]
-            lines.append(f"| {row.server} | " + " | ".join(cells) + " |")
-    for failure in failures:
-        reason = failure.reason.splitlines()[0]
-        lines += ["", f"{failure.server} failed in '{failure.scenario}': {reason}"]
-    return "\n".join(lines)
 
 
 def _target(running: Running, image: bytes) -> tuple[str, bytes, str]:

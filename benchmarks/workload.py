@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from benchmarks.decode import jpeg
 from benchmarks.null_model import CLASSES, SPEC, seal_random, write_null_bundle
 from benchmarks.peers import common
 from models.bundle import MODEL_FILE
 from models.onnx_export import ServingModule, export
 from models.vgg19 import Normalize, build, initialise_from_data
-from tests.helpers import run_command
+from tests.integration.conftest import put_into_production
 
 PLACE = Path("build/benchmarks/serving")
 SMALL, USUAL, LARGE = "64 x 64", "500 x 400", "12 megapixels"
@@ -48,22 +48,19 @@ class Expected:
 def photographs() -> dict[str, bytes]:
     """The same photograph in three sizes, as JPEG."""
     photograph = Image.fromarray(load_sample_images().images[0])
-    return {name: _jpeg(photograph.resize(size)) for name, size in _SIZES.items()}
+    return {name: jpeg(photograph.resize(size)) for name, size in _SIZES.items()}
 
 
 def prepare(name: str) -> ServedBundle:
     """The bundle `null` or `real`; made once."""
     place = (PLACE / name).resolve()
-    served = ServedBundle(name, place / "bundle", place / "bentoml")
+    bundle, home = place / "bundle", place / "bentoml"  # as `put_into_production` has them
     if not (place / "complete").exists():
         shutil.rmtree(place, ignore_errors=True)
-        (write_null_bundle if name == "null" else write_real_bundle)(served.bundle)
-        for arguments in (["register", str(served.bundle)], ["promote", "latest"]):
-            result = run_command("vgg19", *arguments, cwd=place, home=served.home)
-            if result.returncode != 0:
-                raise RuntimeError(result.stderr)
+        (write_null_bundle if name == "null" else write_real_bundle)(bundle)
+        put_into_production(bundle)
         (place / "complete").touch()
-    return served
+    return ServedBundle(name, bundle, home)
 
 
 def write_real_bundle(path: Path) -> Path:
@@ -90,9 +87,3 @@ def expected(served: ServedBundle, images: dict[str, bytes]) -> dict[str, Expect
         best = common.reply(model.labels, model.run([common.decode(data)])[0])["predictions"][0]
         answers[name] = Expected(best["label"], best["probability"])
     return answers
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()

@@ -88,10 +88,14 @@ def wait_until_ready(server: Server) -> None:
 
 def make_home(directory: Path, busy: int = 0) -> Path:
     """A BentoML home whose production model is the tiny one."""
-    home = directory / "bentoml"
-    bundle = write_tiny_bundle(directory / "bundle", busy=busy)
+    return put_into_production(write_tiny_bundle(directory / "bundle", busy=busy))
+
+
+def put_into_production(bundle: Path) -> Path:
+    """A BentoML home beside a bundle, whose production model it is."""
+    home = bundle.with_name("bentoml")
     for arguments in (["register", str(bundle)], ["promote", "latest"]):
-        result = run_command("vgg19", *arguments, cwd=directory, home=home)
+        result = run_command("vgg19", *arguments, cwd=bundle.parent, home=home)
         assert result.returncode == 0, result.stderr
     return home
 

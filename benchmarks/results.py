@@ -1,0 +1,110 @@
+"""The measurements of the serving benchmark: medians, ratios and a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+_FIGURES = ("requests_per_second", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_request", "pss_mb")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One server under one scenario, once. CPU time and memory are those of all its processes."""
+
+    server: str
+    model: str
+    scenario: str
+    round: int
+    requests_per_second: float
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    p99_ms: float = 0.0
+    cpu_ms_per_request: float = 0.0
+    pss_mb: float = 0.0
+    errors: int = 0
+    other_cores: float = 0.0  # used meanwhile by neither server nor clients: should be near 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians of the rounds, the sum of errors, and ours divided by this server's, a median too."""
+
+    server: str
+    model: str
+    scenario: str
+    medians: dict[str, float]
+    errors: int
+    ours_by_this: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A server that gave no number, and why."""
+
+    server: str
+    model: str
+    scenario: str
+    round: int
+    reason: str
+
+
+def summarise(
+    measurements: Sequence[Measurement], scenarios: Sequence[str], servers: Sequence[str]
+) -> list[Row]:
+    """Rows in the order of `scenarios`, then of `servers`, of which the first is ours."""
+    ours = {(m.scenario, m.round): m for m in measurements if m.server == servers[0]}
+
+    def place(m: Measurement) -> tuple[int, int]:
+        return scenarios.index(m.scenario), servers.index(m.server)
+
+    rows = []
+    for _, group in groupby(sorted(measurements, key=place), key=place):
+        runs = list(group)
+        pairs = [(ours[m.scenario, m.round], m) for m in runs if (m.scenario, m.round) in ours]
+        rows.append(
+            Row(
+                server=runs[0].server,
+                model=runs[0].model,
+                scenario=runs[0].scenario,
+                medians={f: statistics.median(getattr(m, f) for m in runs) for f in _FIGURES},
+                errors=sum(m.errors for m in runs),
+                ours_by_this=dict(_ratios(pairs)),
+            )
+        )
+    return rows
+
+
+def _ratios(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[tuple[str, float]]:
+    for figure in _FIGURES:
+        ratios = [
+            getattr(mine, figure) / getattr(other, figure)
+            for mine, other in pairs
+            if getattr(other, figure)
+        ]
+        if ratios:
+            yield figure, statistics.median(ratios)
+
+
+def markdown(rows: Sequence[Row], failures: Sequence[Failure]) -> str:
+    lines = []
+    for scenario, group in groupby(rows, key=lambda row: (row.model, row.scenario)):
+        lines += [
+            "",
+            f"**{scenario[0]} model, {scenario[1]}**",
+            "",
+            "| | requests/s | p50 ms | p95 ms | p99 ms | CPU ms | memory MB | errors | ours/this |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        ]
+        for row in group:
+            cells = [f"{row.medians[figure]:.1f}" for figure in _FIGURES]
+            cells[4] = f"{row.medians['cpu_ms_per_request']:.2f}"
+            ratio = row.ours_by_this.get("requests_per_second")
+            cells += [str(row.errors), "" if ratio is None else f"{ratio:.2f}"]
+            lines.append(f"| {row.server} | " + " | ".join(cells) + " |")
+    for failure in failures:
+        reason = failure.reason.splitlines()[0]
+        lines += ["", f"{failure.server} failed in '{failure.scenario}': {reason}"]
+    return "\n".join(lines)
