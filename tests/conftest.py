@@ -13,6 +13,8 @@ from sklearn.datasets import load_sample_images
 
 from serving.providers import has_cuda_driver
 from tests.helpers import write_tiny_bundle
+from tests.small_vgg import thin_vgg19
+from training.features import _feature_shape
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,3 +53,12 @@ def store_home(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "tiny-bundle")
+
+
+@pytest.fixture
+def thin_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is built is `thin_vgg19`: for tests of what doesn't depend on a layer's width."""
+    monkeypatch.setattr("models.vgg19.vgg19", thin_vgg19)
+    _feature_shape.cache_clear()
+    yield
+    _feature_shape.cache_clear()

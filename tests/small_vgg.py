@@ -1,4 +1,4 @@
-"""A VGG of some thousand weights, built and exported as VGG-19 is."""
+"""VGGs of some thousand weights, built, trained and exported as VGG-19 is."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import VGG
-from torchvision.models.vgg import make_layers
+from torchvision.models.vgg import cfgs, make_layers
 
 from models.bundle import MODEL_FILE, GoldenSamples
 from models.onnx_export import ServingModule, export, reference_probabilities
 from models.spec import ModelSpec
 from tests.helpers import coloured_pixels, tiny_spec, write_beside_model
 
+_THIN_LAYERS: list[str | int] = [width if width == "M" else width // 16 for width in cfgs["E"]]
 TEMPERATURE = 0.03  # makes the untrained network's answers differ from image to image
 
 
@@ -28,6 +29,17 @@ def small_vgg() -> VGG:
         nn.Linear(64, 3),
     )
     nn.init.normal_(model.classifier[6].bias, std=0.01)
+    return model
+
+
+def thin_vgg19(*, weights: None = None, num_classes: int = 1000, init_weights: bool = True) -> VGG:
+    """torchvision's `vgg19` with all its layers, a sixteenth as wide: 0.5 MB instead of 575."""
+    model = VGG(make_layers(_THIN_LAYERS), num_classes, init_weights)
+    model.classifier = nn.Sequential(
+        *(nn.Linear(32 * 49, 32), nn.ReLU(True), nn.Dropout()),
+        *(nn.Linear(32, 32), nn.ReLU(True), nn.Dropout()),
+        nn.Linear(32, num_classes),
+    )
     return model
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,13 +24,36 @@ _SPEC_KEY = "spec"
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing or damaged."""
+    """A checkpoint is missing or damaged, or can't be written."""
+
+
+@contextmanager
+def staged_weights(path: Path) -> Iterator[Path]:
+    """A `staged_file` for safetensors or torch, which report a full disk each in its own way.
+
+    Raises:
+        CheckpointError: the disk is full, or fails.
+    """
+    with staged_file(path) as staging:
+        try:
+            yield staging
+        except (SafetensorError, RuntimeError) as error:
+            free = shutil.disk_usage(path.parent).free
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{path} can't be written ({reason}); its disk has {free / 1e6:,.0f} MB left: make "
+                "room, then go on with 'vgg19 train --resume' and the run directory"
+            ) from error
 
 
 def save_checkpoint(state: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> None:
-    """Replace `path` by a model's state dict; a crash leaves the old file or the new one."""
+    """Replace `path` by a model's state dict; a crash leaves the old file or the new one.
+
+    Raises:
+        CheckpointError: see `staged_weights`.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    with staged_file(path) as staging:
+    with staged_weights(path) as staging:
         save_file(contiguous, staging, metadata={_SPEC_KEY: spec.model_dump_json()})
 
 

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 
 from models.errors import UserError
-from models.files import staged_file
+from training.checkpoint import staged_weights
 from training.engine import Position, RunningStats, Trainer
 
 
@@ -24,6 +24,9 @@ def save_state(
     """Write weights, optimizer, scaler, average, RNG states and position; in the main process.
 
     All processes have to call it: each has an RNG state of its own.
+
+    Raises:
+        CheckpointError: see `staged_weights`.
     """
     accelerator = trainer.accelerator
     rng = gather_object([_rng_state()]) if accelerator.num_processes > 1 else [_rng_state()]
@@ -38,7 +41,7 @@ def save_state(
         "position": asdict(position),
         "history": history,
     }
-    with staged_file(path) as staging:
+    with staged_weights(path) as staging:
         torch.save(state, staging)
 
 

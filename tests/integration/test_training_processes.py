@@ -1,4 +1,7 @@
-"""Training in processes of its own: killed and resumed, ended by SIGTERM, and on two processes."""
+"""Training in processes of its own: killed and resumed, ended by SIGTERM, and on two processes.
+
+With a thin VGG-19: what is shown doesn't depend on the layers' width.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]
 def start(place: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", *launcher, *(() if launcher else ("training.cli",)), *arguments],
+        [sys.executable, "-m", *launcher, *(() if launcher else ("tests.thin_cli",)), *arguments],
         cwd=place, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -89,7 +92,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     alone = finish(start(tmp_path, *arguments, "--output", "one"))
     torchrun = (
         "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
-        "--master-port", str(free_port()), "-m", "training.cli",
+        "--master-port", str(free_port()), "-m", "tests.thin_cli",
     )  # fmt: skip
     together = finish(start(tmp_path, *arguments, "--output", "two", launcher=torchrun))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,12 @@ from safetensors.torch import save_file
 
 from models.vgg19 import build
 from tests.helpers import tiny_spec
-from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    staged_weights,
+)
 
 
 def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
@@ -43,6 +50,31 @@ def test_an_interrupted_write_leaves_the_old_file(
     monkeypatch.setattr("training.checkpoint.save_file", fail)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(build("none", num_classes=3).state_dict(), tiny_spec(), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def files_end_at_1_mb() -> Iterator[None]:
+    """Writing on fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("write", [save_file, torch.save], ids=["safetensors", "torch"])
+@pytest.mark.usefixtures("files_end_at_1_mb")
+def test_a_full_disk_is_said_plainly_and_leaves_the_old_file(
+    tmp_path: Path, write: Callable[..., None]
+) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(b"old")
+    with (
+        pytest.raises(CheckpointError, match=r"can't be written .* MB left: make room"),
+        staged_weights(path) as staging,
+    ):
+        write({"weight": torch.zeros(1_000_000)}, staging)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

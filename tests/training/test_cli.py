@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from tests.helpers import run_command, write_image_folder
+from tests.integration.conftest import ROOT
 from training.cli import main
 from training.client import ClientError, classify_files
 
@@ -190,12 +192,13 @@ def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path)
 def test_signals_leave_no_half_of_a_run(tmp_path: Path, number: signal.Signals) -> None:
     write_image_folder(tmp_path / "two", {"blue": 60, "red": 60})
     command = [
-        str(Path(sys.executable).with_name("vgg19")), "train", "--data", "two", "--output", "run",
+        sys.executable, "-m", "tests.thin_cli", "train", "--data", "two", "--output", "run",
         "--weights", "none", "--strategy", "full", "--image-size", "32", "--epochs", "50",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     while not (tmp_path / "run" / "data.json").exists():
         assert process.poll() is None
         time.sleep(0.05)

@@ -17,7 +17,7 @@ from training.run import Run, RunError, record_provenance, write_held_out, write
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, thin_network: None) -> Run:
     """A finished run, made by hand."""
     run = Run(tmp_path / "run")
     run.path.mkdir()

@@ -309,6 +309,7 @@ def config(tmp_path: Path, data: Path, **changes: Any) -> TrainConfig:
     return load_config(None, values | changes)
 
 
+@pytest.mark.usefixtures("thin_network")
 def test_losses_are_those_of_training_through_the_whole_network(
     tmp_path: Path, data: Path, written: list[str]
 ) -> None:

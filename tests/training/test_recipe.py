@@ -68,6 +68,7 @@ def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_pa
     assert table.splitlines()[-3].split() == ["classifier.3", "16,781,312", "yes", "1e-05"]
 
 
+@pytest.mark.usefixtures("thin_network")
 def test_gradual_thaws_the_named_blocks_at_the_named_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_gradual_thaws_the_named_blocks_at_the_named_epochs(
     assert [row["layers"] for row in metrics["history"]] == [3, 7, 11]
 
 
+@pytest.mark.usefixtures("thin_network")
 def test_what_a_run_leaves(tmp_path: Path) -> None:
     """Report, pictures, calibration and TensorBoard's numbers, in one run."""
     reporter = SilentReporter()
@@ -126,6 +128,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         resume_run(run.path, SilentReporter())
 
 
+@pytest.mark.usefixtures("thin_network")
 def test_mistakes_are_shown_as_pictures_with_escaped_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +147,7 @@ def test_mistakes_are_shown_as_pictures_with_escaped_names(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.usefixtures("thin_network")
 def test_nothing_is_left_of_a_run_without_a_finished_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
@@ -189,8 +193,9 @@ def test_early_stopping_waits_as_long_as_it_says() -> None:
     assert not should_stop([], 1)
 
 
+@pytest.mark.usefixtures("thin_network")
 class TestResume:
-    """The real network with everything that has a state: optimizer, average, dropout, mixup,
+    """With everything that has a state: optimizer, average, dropout, mixup,
     augmentation, schedule, and layers that thaw on the way."""
 
     def everything(self, tmp_path: Path, output: str) -> TrainConfig:
@@ -249,6 +254,7 @@ class TestResume:
             resume_run(run.path, SilentReporter())
 
 
+@pytest.mark.usefixtures("thin_network")
 class TestReproduce:
     def test_the_same_inputs_give_the_same_weights_and_other_images_are_named(
         self, tmp_path: Path

@@ -1,0 +1,12 @@
+"""`vgg19` with a thin VGG-19, for tests of processes: python -m tests.thin_cli ARGUMENTS."""
+
+from __future__ import annotations
+
+import models.vgg19
+from tests.small_vgg import thin_vgg19
+from training.cli import main
+
+models.vgg19.vgg19 = thin_vgg19  # type: ignore[attr-defined]  # it isn't exported
+
+if __name__ == "__main__":
+    main()
