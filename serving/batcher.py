@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serving.errors import Overloaded, ShuttingDown
+from serving.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Batcher(Generic[T, R]):
         self._on_batch = on_batch
         self._on_queue = on_queue
         self._queue: deque[_Waiting[T, R]] = deque()
-        self._threads = ThreadPoolExecutor(max_concurrent_batches, thread_name_prefix="batch")
+        self._threads = Workers(max_concurrent_batches, "batch")
         self._running: set[asyncio.Task[None]] = set()
         self._wake_up: asyncio.Handle | None = None
         self._closed = False
@@ -166,7 +166,7 @@ class Batcher(Generic[T, R]):
             batch.cancel()
         if self._running:
             await asyncio.wait(self._running)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _start_batches(self) -> None:
         """Start what is to start now, and have the rest started when its time comes."""
@@ -200,7 +200,7 @@ class Batcher(Generic[T, R]):
         for waiting in batch:
             waiting.started = started
         try:
-            results = await loop.run_in_executor(self._threads, self._run_checked, items)
+            results = await self._threads.run(self._run_checked, items)
         except Exception:
             logger.exception("a batch of %d failed", len(batch))
             _fail(batch, BatchFailed("the batch failed"))

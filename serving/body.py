@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Message
 
 from serving.errors import BadRequest, TooLarge
@@ -25,9 +25,7 @@ def limit_body(request: Request, max_bytes: int) -> Request:
     Raises:
         TooLarge: at once if its declared length is above, or while more than that is read.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(int(declared), max_bytes)
+    _check_declared(request, max_bytes)
     received = 0
 
     async def receive() -> Message:
@@ -41,13 +39,35 @@ def limit_body(request: Request, max_bytes: int) -> Request:
     return Request(request.scope, receive)
 
 
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: see `limit_body`.
+        ClientDisconnect: the client has gone before its end.
+    """
+    _check_declared(request, max_bytes)
+    chunks: list[bytes] = []
+    received = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        received += len(chunks[-1])
+        if received > max_bytes:
+            raise _too_large(received, max_bytes)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
 async def json_object(request: Request) -> dict[str, Any]:
     """A small body; {} if there is none.
 
     Raises:
         TooLarge, BadRequest: it is too large, or no JSON object.
     """
-    body = await limit_body(request, _MAX_JSON_BYTES).body()
+    body = await read_body(request, _MAX_JSON_BYTES)
     try:
         content = json.loads(body or b"{}")
     except (ValueError, RecursionError):
@@ -57,33 +77,38 @@ async def json_object(request: Request) -> dict[str, Any]:
     return content
 
 
-@asynccontextmanager
-async def cancelled_if_gone(request: Request) -> AsyncIterator[None]:
+class CancelledIfGone:
     """Around the work for a request whose body is read: cancelled when the client has gone.
 
     Raises:
         ClientDisconnect: it has.
     """
-    working = asyncio.current_task()
-    assert working is not None
-    gone = False
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        working.cancel()
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._is_gone = False
 
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and working.uncancel() == 0:
+    async def __aenter__(self) -> None:
+        working = asyncio.current_task()
+        assert working is not None
+        self._working = working
+        self._watching = asyncio.create_task(self._watch())
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._watching.cancel()
+        if kind is asyncio.CancelledError and self._is_gone and self._working.uncancel() == 0:
             raise ClientDisconnect from None
-        raise
-    finally:
-        watching.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        self._working.cancel()
+
+
+def json_response(content: Any) -> Response:
+    """As Starlette's JSONResponse, without an encoder of its own for each."""
+    return Response(to_json(content), media_type="application/json")
 
 
 def timeout_s(request: Request) -> float | None:
@@ -107,6 +132,12 @@ def number(value: str) -> float:
         return float(value)
     except ValueError:
         return math.nan
+
+
+def _check_declared(request: Request, max_bytes: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(int(declared), max_bytes)
 
 
 def _too_large(size: int, max_bytes: int) -> TooLarge:

@@ -26,6 +26,7 @@ _PING_TIMEOUT_MS = 20_000
 # A client that pings more often than this is cut off. gRPC's default, 5 minutes, would cut off
 # clients with a usual keep-alive of half a minute.
 _MIN_CLIENT_PING_MS = 10_000
+_LOOKAHEAD_BYTES = 4_000_000
 
 
 class GrpcServerError(UserError):
@@ -120,6 +121,9 @@ def _channel_arguments(options: GrpcOptions) -> list[tuple[str, int]]:
     """See gRPC's core/channel_arg_names.h."""
     arguments = [
         ("grpc.max_receive_message_length", options.max_message_bytes),
+        # gRPC lets a client send 64 KB of a message ahead, then it waits for a permit; most images
+        # are larger.
+        ("grpc.http2.lookahead_bytes", min(options.max_message_bytes, _LOOKAHEAD_BYTES)),
         # On by default: a second service on the same port would silently take half the calls.
         ("grpc.so_reuseport", int(options.share_port)),
         ("grpc.keepalive_time_ms", round(options.keepalive_s * 1000)),

@@ -8,10 +8,17 @@ from typing import Any
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Scope
 
-from serving.body import cancelled_if_gone, limit_body, number, timeout_s
+from serving.body import (
+    CancelledIfGone,
+    json_response,
+    limit_body,
+    number,
+    read_body,
+    timeout_s,
+)
 from serving.classifier import Answer, Limits, top
 from serving.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.front import Front
@@ -43,12 +50,13 @@ async def classify(request: Request) -> Response:
     """
     front: Front = request.app.state.front
     limit = timeout_s(request)
-    _options(request.query_params)  # wrong ones are told before a large body is read
+    options = _options(request.query_params)  # wrong ones are told before a large body is read
     upload = await _read_upload(request, front.classifier.limits)
-    options = _options({**upload.fields, **request.query_params})
-    async with cancelled_if_gone(request):
+    if upload.fields:
+        options = _options({**upload.fields, **request.query_params})
+    async with CancelledIfGone(request):
         answer = await front.classifier.classify(upload.images, timeout_s=limit)
-    return JSONResponse(
+    return json_response(
         reply_content(answer, upload.names, options.top_k, options.threshold),
     )
 
@@ -120,7 +128,7 @@ async def _read_upload(request: Request, limits: Limits) -> _Upload:
 
 
 async def _read_raw(request: Request, max_bytes: int) -> bytes:
-    body = await limit_body(request, max_bytes).body()
+    body = await read_body(request, max_bytes)
     if not body:
         raise BadImage("the body is empty; send the bytes of an image")
     return body

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__, open_inference, open_inference_json
-from serving.body import cancelled_if_gone, json_object, limit_body, timeout_s
+from serving.body import CancelledIfGone, json_object, read_body, timeout_s
 from serving.errors import BadRequest, UnknownModel, UnsupportedMedia
 from serving.front import Front
 from serving.model_info import as_json, model_config, model_metadata, model_statistics
@@ -98,8 +98,8 @@ async def infer(request: Request) -> Response:
     version = request.path_params.get("version", "")
     _model(request)
     limit = timeout_s(request)
-    body = await limit_body(request, classifier.limits.max_request_bytes).body()
-    async with cancelled_if_gone(request):
+    body = await read_body(request, classifier.limits.max_request_bytes)
+    async with CancelledIfGone(request):
         parsed = await asyncio.to_thread(
             open_inference_json.read_request, body, _header_length(request)
         )

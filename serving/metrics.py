@@ -71,7 +71,8 @@ class Metrics:
     def count_answer(self, answer: Answer) -> None:
         failed = sum(isinstance(row, RequestError) for row in answer.rows)
         self._labelled(self._images, "answered").inc(len(answer.rows) - failed)
-        self._labelled(self._images, "failed").inc(failed)
+        if failed:
+            self._labelled(self._images, "failed").inc(failed)
         for stage, seconds in vars(answer.timings).items():
             self._labelled(self._stage_seconds, stage.removesuffix("_s")).observe(seconds)
 

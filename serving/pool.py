@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,17 +57,16 @@ class ServedModel:
         self._unused = asyncio.Event()
         self._unused.set()
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Around a request, from its decoding to its answer: `close` waits for it."""
+    def take(self) -> None:
+        """Before a request is decoded: `close` waits for its `release`."""
         self._users += 1
         self._unused.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if not self._users:
-                self._unused.set()
+
+    def release(self) -> None:
+        """When it is answered, or failed."""
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
 
     async def close(self, grace_s: float) -> None:
         """Wait for those who use it, up to `grace_s`, and end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from serving.session import Session, SessionOptions
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 from serving.statistics import ModelStatistics
+from serving.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Runtime:
         self._settings = settings
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
-        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._decoders = Workers(threads, "decode")
         self.front = Front(
             classifier=Classifier(models, self._decoders, _limits(settings), signals.on_answer),
             repository=Repository(
@@ -130,7 +130,7 @@ class Runtime:
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
         if self.front.capture is not None:
             await asyncio.to_thread(self.front.capture.close)
 

@@ -110,9 +110,11 @@ class Session:
 
     def _padded(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """The images as one array, with blank ones up to the next bucket."""
-        size = next((size for size in self._buckets if size >= len(images)), len(images))
-        batch = np.zeros((size, *images[0].shape), np.uint8)
-        np.stack(images, out=batch[: len(images)])
+        count = len(images)
+        size = next((size for size in self._buckets if size >= count), count)
+        batch = np.empty((size, *images[0].shape), np.uint8)
+        np.stack(images, out=batch[:count])
+        batch[count:] = 0
         return batch
 
     def _replay(self, golden: GoldenSamples, tolerance: float) -> None:

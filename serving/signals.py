@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -80,7 +80,7 @@ class Signals:
         """
         request_id = headers.get(REQUEST_ID_HEADER)
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
+            request_id = f"{random.getrandbits(128):032x}"  # nobody needs it to be a secret
         record = Record(transport, operation, request_id, client)
         token = _current.set(record)
         started = time.perf_counter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +25,7 @@ from serving.pool import ModelPool, ServedModel, Wanted
 from serving.repository import Repository
 from serving.signals import Signals
 from serving.statistics import ModelStatistics
+from serving.workers import Workers
 from tests.helpers import free_port, tiny_probabilities, tiny_spec
 
 LIMITS = Limits(
@@ -114,8 +114,9 @@ async def models(model: StubModel) -> AsyncIterator[ModelPool]:
 
 @pytest.fixture
 def classifier(models: ModelPool) -> Iterator[Classifier]:
-    with ThreadPoolExecutor(2) as decoders:
-        yield Classifier(models, decoders, LIMITS)
+    decoders = Workers(2, "decode")
+    yield Classifier(models, decoders, LIMITS)
+    decoders.close()
 
 
 def grpc_options(port: int, **changes: Any) -> GrpcOptions:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import httpx
@@ -17,6 +16,7 @@ from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.pool import ModelPool, ServedModel, Wanted
 from serving.statistics import ModelStatistics
+from serving.workers import Workers
 from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
 from tests.serving.conftest import LIMITS, front_of, grpc_serving
 from tests.serving.test_grpc_service import request
@@ -46,46 +46,47 @@ async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> N
     pool = ModelPool(lambda version: served(version, model), grace_s=5)
     await pool.follow(Wanted("v1"))
     outcomes: list[str] = []
-    with ThreadPoolExecutor(2) as decoders:
-        classifier = Classifier(pool, decoders, LIMITS)
-        transport = httpx.ASGITransport(app_of(classifier))
-        async with (
-            httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
-            grpc_serving(front_of(classifier)) as address,
-            grpc.aio.insecure_channel(address) as channel,
-        ):
-            stub = GRPCInferenceServiceStub(channel)
+    decoders = Workers(2, "decode")
+    classifier = Classifier(pool, decoders, LIMITS)
+    transport = httpx.ASGITransport(app_of(classifier))
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
+        grpc_serving(front_of(classifier)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = GRPCInferenceServiceStub(channel)
 
-            async def by_http() -> None:
-                reply = await client.post("/classify", content=IMAGE, headers=PNG)
-                outcomes.append("refused" if reply.status_code == 503 else str(reply.status_code))
+        async def by_http() -> None:
+            reply = await client.post("/classify", content=IMAGE, headers=PNG)
+            outcomes.append("refused" if reply.status_code == 503 else str(reply.status_code))
 
-            async def by_grpc() -> None:
-                try:
-                    await stub.ModelInfer(request(IMAGE))
-                    outcomes.append("200")
-                except grpc.aio.AioRpcError as error:
-                    refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                    outcomes.append("refused" if refused else str(error.code()))
+        async def by_grpc() -> None:
+            try:
+                await stub.ModelInfer(request(IMAGE))
+                outcomes.append("200")
+            except grpc.aio.AioRpcError as error:
+                refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                outcomes.append("refused" if refused else str(error.code()))
 
-            first = asyncio.create_task(by_http())
-            while not model.batches:
-                await asyncio.sleep(0.01)
-            # One image runs, so a queue's worth is left of what comes now.
-            asked = 5 * FITS
-            ways = (by_http, by_grpc)
-            clients = [asyncio.create_task(one()) for _ in range(asked // 2) for one in ways]
-            while len(outcomes) < asked - QUEUE:
-                await asyncio.sleep(0.01)
-            assert outcomes == ["refused"] * (asked - QUEUE)  # and the model still holds its first
-            assert model.batches == [1]
-            late = await client.post("/classify", content=b"no image", headers=PNG)
-            assert late.status_code == 503  # not 400: nothing is decoded that has no room
-            model.go.set()
-            await asyncio.gather(first, *clients)
+        first = asyncio.create_task(by_http())
+        while not model.batches:
+            await asyncio.sleep(0.01)
+        # One image runs, so a queue's worth is left of what comes now.
+        asked = 5 * FITS
+        ways = (by_http, by_grpc)
+        clients = [asyncio.create_task(one()) for _ in range(asked // 2) for one in ways]
+        while len(outcomes) < asked - QUEUE:
+            await asyncio.sleep(0.01)
+        assert outcomes == ["refused"] * (asked - QUEUE)  # and the model still holds its first
+        assert model.batches == [1]
+        late = await client.post("/classify", content=b"no image", headers=PNG)
+        assert late.status_code == 503  # not 400: nothing is decoded that has no room
+        model.go.set()
+        await asyncio.gather(first, *clients)
     assert outcomes[asked - QUEUE :] == ["200"] * (QUEUE + 1)
     assert model.batches == [1, BATCH, BATCH, BATCH, BATCH]
     await pool.close()
+    decoders.close()
 
 
 def served(version: str, model: HeldModel) -> ServedModel:

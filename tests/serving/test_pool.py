@@ -81,10 +81,11 @@ async def test_what_is_current_is_not_loaded_again(pool: ModelPool, loader: Load
 async def test_a_request_in_use_is_finished_by_the_old_model(pool: ModelPool) -> None:
     """Decoded before the change, submitted after it."""
     old = pool.current
-    with old.in_use():
-        await pool.follow(Wanted("v2", 2))
-        await asyncio.sleep(0.02)
-        assert len((await old.batcher.submit(PIXELS)).results) == 1
+    old.take()
+    await pool.follow(Wanted("v2", 2))
+    await asyncio.sleep(0.02)
+    assert len((await old.batcher.submit(PIXELS)).results) == 1
+    old.release()
     await pool.close()
     with pytest.raises(ShuttingDown):
         await old.batcher.submit(PIXELS)
@@ -92,10 +93,10 @@ async def test_a_request_in_use_is_finished_by_the_old_model(pool: ModelPool) ->
 
 async def test_who_uses_it_too_long_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     model = served("v1", StubModel())
-    with model.in_use():
-        await model.close(grace_s=0.01)
-        with pytest.raises(ShuttingDown):
-            await model.batcher.submit(PIXELS)
+    model.take()
+    await model.close(grace_s=0.01)
+    with pytest.raises(ShuttingDown):
+        await model.batcher.submit(PIXELS)
     assert "vgg19:v1 is closed while 1 use it" in caplog.text
 
 
