@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import free_port
 from tests.integration.conftest import serve
 
-OURS = "this project"
+OURS, OURS_NCNN = "this project", "this project, ncnn"
 GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Decoders differ in the last level of some pixels.
 _TOLERANCE = 2e-2
@@ -54,6 +54,8 @@ class Contender:
         encode: an image -> the request's body.
         best: the answer's JSON -> label and probability.
         counter: the sample on /metrics that counts gRPC calls that were answered; None: no gRPC.
+        settings: this project's environment variables.
+        models: that it is measured with.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Contender:
     encode: Callable[[bytes], bytes]
     best: Callable[[Any], Expected]
     counter: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ("null", "real")
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def log_tail(place: Path, lines: int = 8) -> str:
 
 @contextmanager
 def _run_ours(contender: Contender, served: ServedBundle, place: Path) -> Iterator[Running]:
-    with serve(served.home, place / "log", VGG19_ACCESS_LOG="false") as server:
+    settings = {"VGG19_ACCESS_LOG": "false", **contender.settings}
+    with serve(served.home, place / "log", **settings) as server:
         yield Running(
             contender,
             server.url,
@@ -277,6 +282,10 @@ CONTENDERS = {
         Contender(
             OURS, None, (), *_RAW, _ours_best,
             r'vgg19_requests_total\{(?=.*transport="grpc")(?=.*outcome="ok")',
+        ),
+        Contender(
+            OURS_NCNN, None, (), *_RAW, _ours_best,
+            settings={"VGG19_CPU_ENGINE": "ncnn"}, models=("real",),
         ),
         Contender("FastAPI", "fastapi_plain", _SERVER, *_RAW, _plain_best),
         Contender(

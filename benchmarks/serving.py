@@ -24,7 +24,6 @@ from pathlib import Path
 from benchmarks.contenders import (
     CONTENDERS,
     GRPC_METHOD,
-    OURS,
     Contender,
     Running,
     log_tail,
@@ -110,8 +109,9 @@ class Bench:
         """Every server once, beginning with another one each time; then those at a constant rate,
         which the first round has set."""
         self._expected = expected(served, self.images)
-        shift = number % len(self.contenders)
-        order = [*self.contenders[shift:], *self.contenders[:shift]]
+        contenders = [one for one in self.contenders if served.name in one.models]
+        shift = number % len(contenders)
+        order = [*contenders[shift:], *contenders[:shift]]
         self._run_alone(served, number)
         scenarios = [s for s in SCENARIOS if s.model == served.name]
         for contender in order:
@@ -219,7 +219,9 @@ class Bench:
         rates = [
             m.requests_per_second
             for m in self.measurements
-            if m.scenario == REFERENCE.name and m.server in CONTENDERS and m.server != OURS
+            if m.scenario == REFERENCE.name
+            and m.server in CONTENDERS
+            and CONTENDERS[m.server].folder is not None
         ]
         return min(rates, default=0.0) / 2
 

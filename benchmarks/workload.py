@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from benchmarks.decode import jpeg
 from benchmarks.null_model import CLASSES, SPEC, seal_random, write_null_bundle
 from benchmarks.peers import common
-from models.bundle import MODEL_FILE
+from models.bundle import MODEL_FILE, PARITY_TOLERANCE
 from models.onnx_export import ServingModule, export
+from models.onnx_variants import agreement, make_variant, probabilities
+from models.variants import VARIANTS_FILE, Variant, Variants, variant_files
 from models.vgg19 import Normalize, build, initialise_from_data
 from tests.integration.conftest import put_into_production
 
@@ -76,8 +79,25 @@ def write_real_bundle(path: Path) -> Path:
     # Divided by half their deviation, logits give one class most of the probability.
     module = ServingModule(network, SPEC, temperature=spread / 2)
     export(module, SPEC, path / MODEL_FILE)
+    _write_ncnn(path, pixels.numpy())
     seal_random(path, "random VGG-19")
     return path
+
+
+def _write_ncnn(path: Path, images: NDArray[np.uint8]) -> None:
+    """The variant of a bundle for ncnn, judged on the photographs."""
+    source, target = path / MODEL_FILE, path / variant_files("ncnn")[0]
+    make_variant("ncnn", source, target, SPEC, images)
+    found = agreement(*(probabilities(file, SPEC, images) for file in (source, target)))
+    variant = Variant(
+        name="ncnn",
+        size_bytes=sum((path / file).stat().st_size for file in variant_files("ncnn")),
+        images=len(images),
+        top1_agreement=found.top1,
+        max_probability_difference=found.max_probability_difference,
+        tolerance=PARITY_TOLERANCE,
+    )
+    Variants(variants=[variant]).write(path / VARIANTS_FILE)
 
 
 def expected(served: ServedBundle, images: dict[str, bytes]) -> dict[str, Expected]:

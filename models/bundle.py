@@ -29,6 +29,7 @@ from models.spec import ModelSpec
 from models.variants import VARIANTS_FILE, Variants
 
 MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"  # its large tensors, if it has any, for ONNX Runtime to map
 SPEC_FILE = "spec.json"
 METRICS_FILE = "metrics.json"
 GOLDEN_FILE = "golden.npz"
@@ -36,7 +37,7 @@ CARD_FILE = "README.md"
 MANIFEST_FILE = "manifest.json"
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
-_OPTIONAL_FILES = (SEEN_FILE, VARIANTS_FILE)
+_OPTIONAL_FILES = (WEIGHTS_FILE, SEEN_FILE, VARIANTS_FILE)
 
 # Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
 _SEEN_DIGITS = 16
@@ -174,11 +175,13 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: no bundle there, or a file is missing or differs from the manifest.
     """
     manifest = read_manifest(path)
-    missing = sorted(set(CONTENT_FILES) - set(manifest.files))
-    if missing:
-        raise BundleError(f"{path / MANIFEST_FILE} doesn't list {', '.join(missing)}")
+    unlisted = sorted(set(CONTENT_FILES) - set(manifest.files))
+    if unlisted:
+        raise BundleError(f"{path / MANIFEST_FILE} doesn't list {', '.join(unlisted)}")
     for name, expected in manifest.files.items():
-        actual = _sha256_or_missing(path / name)
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name} is missing; export or register the model again")
+        actual = sha256(path / name)
         if actual != expected:
             raise BundleError(
                 f"{path / name} does not match its manifest (SHA-256 is {actual[:12]}, should be "
@@ -222,8 +225,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256_or_missing(path: Path) -> str:
-    try:
-        return sha256(path)
-    except FileNotFoundError:
-        return "missing file"
+def graph_bytes(path: Path) -> int:
+    """Size of an ONNX file with the weights beside it."""
+    weights = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)

@@ -89,7 +89,7 @@ class Session:
         self._buckets = batch_buckets(options.max_batch_size) if on_gpu else []
         golden = bundle.golden()
         self._replay(golden, self.variant.tolerance if self.variant else golden.tolerance)
-        self._warm_up(options.max_batch_size)
+        self._warm_up()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -127,10 +127,13 @@ class Session:
                     "is not served, export it again"
                 )
 
-    def _warm_up(self, max_batch_size: int) -> None:
-        """Run each batch size that will occur once, so that no request pays for the first time."""
+    def _warm_up(self) -> None:
+        """Run each batch size that will occur once, so that no request pays for the first time.
+
+        On the CPU nothing is made for a batch size; the golden samples were the first run.
+        """
         blank = np.zeros(self.input_shape, np.uint8)
-        for batch_size in self._buckets or [1, max_batch_size]:
+        for batch_size in self._buckets:
             started = time.perf_counter()
             self.run([blank] * batch_size)
             seconds = time.perf_counter() - started

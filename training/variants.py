@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.bundle import MODEL_FILE, PARITY_TOLERANCE, GoldenSamples
+from models.bundle import MODEL_FILE, PARITY_TOLERANCE, GoldenSamples, graph_bytes
 from models.errors import UserError
 from models.ncnn_graph import ncnn_is_installed
 from models.onnx_export import ExportError
@@ -239,8 +239,7 @@ def _path(bundle: Path, name: VariantName) -> Path:
 
 def _size(path: Path) -> int:
     """Of a graph with its weights, in bytes."""
-    beside = path.with_suffix(".bin") if path.suffix == ".param" else path
-    return beside.stat().st_size
+    return path.with_suffix(".bin").stat().st_size if path.suffix == ".param" else graph_bytes(path)
 
 
 def _seconds(row: Row) -> float:

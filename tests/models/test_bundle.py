@@ -9,6 +9,7 @@ from models.bundle import (
     CONTENT_FILES,
     MANIFEST_FILE,
     SEEN_FILE,
+    WEIGHTS_FILE,
     GoldenSamples,
     Seen,
     open_bundle,
@@ -37,7 +38,16 @@ def test_one_flipped_bit_in_any_file_is_found(tiny_bundle: Path, name: str) -> N
 @pytest.mark.parametrize("name", CONTENT_FILES)
 def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
     (tiny_bundle / name).unlink()
-    with pytest.raises(BundleError, match=f"{name} .*missing file"):
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        open_bundle(tiny_bundle)
+
+
+def test_weights_beside_the_graph_are_held_to_the_manifest(tiny_bundle: Path) -> None:
+    (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weights")
+    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    assert WEIGHTS_FILE in open_bundle(tiny_bundle).manifest.files
+    (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weightz")
+    with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
         open_bundle(tiny_bundle)
 
 

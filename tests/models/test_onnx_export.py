@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.bundle import graph_bytes
 from models.onnx_export import (
     PARITY_BATCH_SIZES,
     ExportError,
@@ -62,6 +63,14 @@ def test_interface_of_the_graph(exported: Path) -> None:
     assert dims[1:] == [32, 32, 3]
     assert result.name == "probabilities"
     assert result.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_weights_are_beside_the_graph(exported: Path) -> None:
+    weights = exported.with_name("model.onnx.data")
+    assert exported.stat().st_size < 4e6
+    assert weights.stat().st_size > 550e6
+    assert {path.name for path in exported.parent.iterdir()} == {exported.name, weights.name}
+    assert graph_bytes(exported) == exported.stat().st_size + weights.stat().st_size
 
 
 def test_the_file_tells_nothing_of_this_machine(exported: Path) -> None:
