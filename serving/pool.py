@@ -19,6 +19,7 @@ from models.errors import UserError
 from models.spec import ModelSpec
 from serving.batcher import Batcher
 from serving.errors import Conflict, UnknownModel
+from serving.memory import give_back
 from serving.statistics import ModelStatistics
 
 logger = logging.getLogger(__name__)
@@ -228,13 +229,21 @@ class ModelPool:
     async def _loaded_model(self, version: str) -> ServedModel:
         if version not in self._loaded:
             self._loaded[version] = await asyncio.to_thread(self._load, version)
+            await asyncio.to_thread(give_back)  # what loading took besides the model
         return self._loaded[version]
 
     def _drop(self, model: ServedModel) -> None:
         del self._loaded[model.version]
         task = asyncio.get_running_loop().create_task(model.close(self._grace_s))
         self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        loop = asyncio.get_running_loop()
+        # In the next turn, when the task has let go of the model, too; off the loop, for it takes
+        # some milliseconds.
+        loop.call_soon(lambda: loop.run_in_executor(None, give_back))
 
     def _fail(self, wanted: Wanted, reason: str) -> None:
         self.failed = FailedLoad(wanted, reason)

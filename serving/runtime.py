@@ -23,6 +23,7 @@ from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc_service import InferenceServicer
 from serving.http_classify import reply_content
+from serving.memory import keep_modules
 from serving.metrics import Metrics
 from serving.pool import ImageBatcher, ModelPool, ServedModel, Wanted
 from serving.providers import (
@@ -94,6 +95,7 @@ class Runtime:
         Raises:
             UserError: what was asked for can't be served; the message says why.
         """
+        keep_modules()
         use_store(settings)
         metrics = Metrics()
         load = partial(load_model, settings, session_options(settings, worker_index), metrics)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -89,6 +91,23 @@ async def test_a_request_in_use_is_finished_by_the_old_model(pool: ModelPool) ->
     await pool.close()
     with pytest.raises(ShuttingDown):
         await old.batcher.submit(PIXELS)
+
+
+async def test_a_dropped_model_is_let_go_even_by_garbage(pool: ModelPool) -> None:
+    """As left by requests whose clients have gone: exceptions in cycles with their frames."""
+    old = weakref.ref(pool.current)
+    garbage: list[object] = [pool.current]
+    garbage.append(garbage)
+    del garbage
+    gc.disable()  # an accidental collection would hide that none is made
+    try:
+        await pool.follow(Wanted("v2", 2))
+        async with asyncio.timeout(10):
+            while old() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+    await pool.close()
 
 
 async def test_who_uses_it_too_long_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:

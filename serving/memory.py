@@ -1,0 +1,26 @@
+"""Gives back what a process no longer needs, at the few moments when that is much."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from contextlib import suppress
+
+
+def give_back() -> None:
+    """After a model was loaded or dropped: half a gigabyte may be free, or held by garbage.
+
+    Requests whose clients have gone leave cycles of exceptions and frames that hold the model they
+    were for, and Python looks for those among old objects hardly ever. glibc keeps freed memory
+    between what is still used; `malloc_trim` returns it to the system.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_modules() -> None:
+    """When everything is imported, and no model loaded: later collections don't look at it again,
+    and take milliseconds. (What is looked at no more can't be found to be garbage either.)"""
+    gc.collect()
+    gc.freeze()
