@@ -4,11 +4,13 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PROTO := protocol/open_inference
+PROTOS := protocol/open_inference.proto protocol/onnx_graph.proto
 
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune bench-serving proto proto-check lock clean
+protoc = $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) $(PROTOS) && $(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=$(1) $(firstword $(PROTOS))
+
+.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune bench-serving fuzz proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -58,13 +60,18 @@ bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tool
 bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; 45 minutes
 	$(BIN)/python -m benchmarks.serving
 
-proto: setup  ## generate the gRPC code from the .proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO).proto
+SECONDS ?= 60
+fuzz: setup  ## fuzz what reads a client's bytes, guided by coverage; make fuzz SECONDS=600 for each
+	test -d build/fuzz/atheris || $(BIN)/python -m pip install --disable-pip-version-check --quiet --target build/fuzz/atheris atheris==3.0.0
+	for target in decoder json binary message multipart; do \
+	  echo "== $$target"; PYTHONPATH=build/fuzz/atheris:. $(BIN)/python -W ignore -m fuzz.run $$target $(SECONDS) || exit 1; done
+
+proto: setup  ## generate the code from the .proto files
+	$(call protoc,.)
 
 proto-check: setup
-	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$out" --pyi_out="$$out" --grpc_python_out="$$out" $(PROTO).proto && \
-	for file in $(PROTO)_pb2.py $(PROTO)_pb2.pyi $(PROTO)_pb2_grpc.py; do \
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && $(call protoc,"$$out") && \
+	for file in $$(cd "$$out" && echo protocol/*); do \
 	  cmp "$$out/$$file" $$file || { echo "$$file is not what the .proto gives; run make proto"; exit 1; }; done
 
 lock:  ## pin every dependency again, needs uv

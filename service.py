@@ -78,6 +78,9 @@ class VGG19:
         if self._runtime is not None:
             await self._runtime.stop()
 
+    async def __is_alive__(self) -> bool:
+        return self._runtime is None or self._runtime.alive
+
     async def __is_ready__(self) -> bool:
         return self._runtime is not None and self._runtime.ready
 

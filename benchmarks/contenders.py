@@ -28,7 +28,7 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import free_port
 from tests.integration.conftest import serve
 
-OURS, OURS_NCNN = "this project", "this project, ncnn"
+OURS, OURS_NCNN = "this project", "this project on ncnn"
 GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Decoders differ in the last level of some pixels.
 _TOLERANCE = 2e-2

@@ -89,7 +89,7 @@ class Batcher(Generic[T, R]):
         self._on_queue = on_queue
         self._queue: deque[_Waiting[T, R]] = deque()
         self._threads = Workers(max_concurrent_batches, "batch")
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], float] = {}  # since when, by the loop's clock
         self._wake_up: asyncio.Handle | None = None
         self._closed = False
 
@@ -97,6 +97,13 @@ class Batcher(Generic[T, R]):
     def queue_depth(self) -> int:
         """Items that wait for a batch (given-up ones included, until they are dropped)."""
         return len(self._queue)
+
+    @property
+    def running_s(self) -> float:
+        """How long the oldest of the batches that run has been running; 0 if none runs."""
+        if not self._running:
+            return 0.0
+        return asyncio.get_running_loop().time() - min(self._running.values())
 
     async def submit(self, items: Sequence[T]) -> Ran[R]:
         """Have items run, in one batch or several, alone or with others', and await the results.
@@ -174,8 +181,9 @@ class Batcher(Generic[T, R]):
             self._wake_up.cancel()
             self._wake_up = None
         while self._may_start() and (batch := self._next_batch()):
-            task = asyncio.get_running_loop().create_task(self._run_batch(batch))
-            self._running.add(task)
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(self._run_batch(batch))
+            self._running[task] = loop.time()
             task.add_done_callback(self._ended)
             self._on_queue(len(self._queue))
         if self._queue and self._running and len(self._running) < self._max_concurrent:
@@ -190,7 +198,7 @@ class Batcher(Generic[T, R]):
         return not self._running or full or waited >= self.max_delay_s
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._start_batches()
 
     async def _run_batch(self, batch: list[_Waiting[T, R]]) -> None:

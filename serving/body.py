@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,10 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from serving.errors import BadRequest, TooLarge
+from serving.errors import BadRequest, SlowBody, TooLarge
 
 _TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-_MAX_JSON_BYTES = 100_000
+_MAX_JSON_BYTES, _JSON_BODY_S = 100_000, 30.0
 
 
 def limit_body(request: Request, max_bytes: int) -> Request:
@@ -61,13 +63,30 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+@asynccontextmanager
+async def body_within(seconds: float) -> AsyncIterator[None]:
+    """Around the reading of a body: a client that trickles it doesn't hold a connection for ever.
+
+    Raises:
+        SlowBody: it was not there in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise SlowBody(
+            f"the body was not there within {seconds:g} s; send it faster, or less in one request"
+        ) from None
+
+
 async def json_object(request: Request) -> dict[str, Any]:
     """A small body; {} if there is none.
 
     Raises:
-        TooLarge, BadRequest: it is too large, or no JSON object.
+        TooLarge, SlowBody, BadRequest: it is too large, too slow, or no JSON object.
     """
-    body = await read_body(request, _MAX_JSON_BYTES)
+    async with body_within(_JSON_BODY_S):
+        body = await read_body(request, _MAX_JSON_BYTES)
     try:
         content = json.loads(body or b"{}")
     except (ValueError, RecursionError):

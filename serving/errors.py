@@ -90,3 +90,7 @@ class DeadlineExceeded(RequestError):
     """The answer was not there within the time limit."""
 
     outcome = "expired"
+
+
+class SlowBody(DeadlineExceeded):
+    """The request itself was not there within the time limit."""

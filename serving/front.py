@@ -19,6 +19,7 @@ class Front:
 
     Args:
         is_ready: whether requests should be sent here.
+        is_alive: False when only a new start can help.
     """
 
     classifier: Classifier
@@ -27,6 +28,7 @@ class Front:
     rate_limit: RateLimit
     signals: Signals
     is_ready: Callable[[], bool]
+    is_alive: Callable[[], bool] = lambda: True
 
     @property
     def capture(self) -> Capture | None:

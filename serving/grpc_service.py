@@ -64,7 +64,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ServerLive(  # noqa: N802
         self, request: pb.ServerLiveRequest, context: Context
     ) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=True)
+        return pb.ServerLiveResponse(live=self._front.is_alive())
 
     async def ServerReady(  # noqa: N802
         self, request: pb.ServerReadyRequest, context: Context

@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from serving.body import (
     CancelledIfGone,
+    body_within,
     json_response,
     limit_body,
     number,
@@ -51,7 +52,9 @@ async def classify(request: Request) -> Response:
     front: Front = request.app.state.front
     limit = timeout_s(request)
     options = _options(request.query_params)  # wrong ones are told before a large body is read
-    upload = await _read_upload(request, front.classifier.limits)
+    limits = front.classifier.limits
+    async with body_within(limits.request_timeout_s):
+        upload = await _read_upload(request, limits)
     if upload.fields:
         options = _options({**upload.fields, **request.query_params})
     async with CancelledIfGone(request):

@@ -22,6 +22,7 @@ from serving.errors import (
     RateLimited,
     RequestError,
     ShuttingDown,
+    SlowBody,
     TooLarge,
     Unauthenticated,
     UnknownModel,
@@ -43,6 +44,7 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    SlowBody: HTTPStatus.REQUEST_TIMEOUT,
 }
 
 

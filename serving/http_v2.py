@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__, open_inference, open_inference_json
-from serving.body import CancelledIfGone, json_object, read_body, timeout_s
+from serving.body import CancelledIfGone, body_within, json_object, read_body, timeout_s
 from serving.errors import BadRequest, UnknownModel, UnsupportedMedia
 from serving.front import Front
 from serving.model_info import as_json, model_config, model_metadata, model_statistics
@@ -61,8 +61,10 @@ async def server(_: Request) -> Response:
     )
 
 
-async def live(_: Request) -> Response:
-    return JSONResponse({"live": True})
+async def live(request: Request) -> Response:
+    is_alive = _front(request).is_alive()
+    status = HTTPStatus.OK if is_alive else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse({"live": is_alive}, status)
 
 
 async def ready(request: Request) -> Response:
@@ -98,7 +100,8 @@ async def infer(request: Request) -> Response:
     version = request.path_params.get("version", "")
     _model(request)
     limit = timeout_s(request)
-    body = await read_body(request, classifier.limits.max_request_bytes)
+    async with body_within(classifier.limits.request_timeout_s):
+        body = await read_body(request, classifier.limits.max_request_bytes)
     async with CancelledIfGone(request):
         parsed = await asyncio.to_thread(
             open_inference_json.read_request, body, _header_length(request)

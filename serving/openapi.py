@@ -37,6 +37,7 @@ _PROBLEMS = {
     401: "no API key, or a wrong one",
     404: "no such model, version or image",
     409: "not possible in the state that the service is in",
+    408: "the body was not there within the time limit",
     413: "more bytes, pixels or images than the limits allow",
     415: "a content type that isn't accepted",
     422: "a parameter or a field has a value that isn't allowed",
@@ -45,7 +46,7 @@ _PROBLEMS = {
     504: "no answer within the time limit",
 }
 _ANY = (401, 429)
-_WORK = (400, *_ANY, 413, 415, 422, 503, 504)
+_WORK = (400, *_ANY, 408, 413, 415, 422, 503, 504)
 
 Json = dict[str, Any]
 
@@ -125,7 +126,7 @@ def _classification() -> Json:
     )
     feedback = _operation(
         "feedback", "Tell the right label of an image that was kept (VGG19_CAPTURE)",
-        schema.FeedbackReply, (*_ANY, 404, 413, 422), body=_json_body(schema.FeedbackRequest),
+        schema.FeedbackReply, (*_ANY, 404, 408, 413, 422), body=_json_body(schema.FeedbackRequest),
     )  # fmt: skip
     return {
         "/classify": {"post": classify},
@@ -146,9 +147,14 @@ def _protocol() -> Json:
     unready = {
         "503": {"description": "not ready", "content": {_JSON: {"schema": _ref(schema.ReadyReply)}}}
     }
+    dead = {
+        "503": {"description": "it hangs", "content": {_JSON: {"schema": _ref(schema.LiveReply)}}}
+    }
     paths: Json = {
         "/v2": {"get": _operation("server", "The server", schema.ServerReply)},
-        "/v2/health/live": {"get": _operation("live", "Is it up?", schema.LiveReply)},
+        "/v2/health/live": {
+            "get": _operation("live", "Is it up?", schema.LiveReply, extra=dead)
+        },
         "/v2/health/ready": {
             "get": _operation("ready", "Should requests come?", schema.ReadyReply, extra=unready)
         },
@@ -208,10 +214,10 @@ def _infer(name: str, parameters: list[Json]) -> Json:
 
 def _repository() -> Json:
     """There only if an admin key is set."""
-    problems = (401, 404, 409, 413, 422)
+    problems = (401, 404, 408, 409, 413, 422)
     path = "/v2/repository/models/{name}"
     listed = _operation(
-        "index", "Registered versions (admin)", schema.IndexEntryReply, (401, 404, 413, 422),
+        "index", "Registered versions (admin)", schema.IndexEntryReply, (401, 404, 408, 413, 422),
         body=_json_body(schema.IndexRequest),
     )  # fmt: skip
     content = listed["responses"]["200"]["content"][_JSON]

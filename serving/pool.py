@@ -193,6 +193,11 @@ class ModelPool:
             if old is not None and old.version not in self._asked_for:
                 self._drop(old)
 
+    @property
+    def running_s(self) -> float:
+        """How long the oldest batch of any model has been running."""
+        return max((model.batcher.running_s for model in self._loaded.values()), default=0.0)
+
     async def load(self, version: str) -> ServedModel:
         """Load a version beside the current one.
 

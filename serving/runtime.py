@@ -77,6 +77,7 @@ class Runtime:
             rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
             signals=signals,
             is_ready=lambda: self.ready,
+            is_alive=lambda: self.alive,
         )
         self._grpc: GrpcServer | None = None
         self._stopping = False
@@ -114,6 +115,11 @@ class Runtime:
         """Whether requests should be sent here."""
         stale = self._models.failed is not None and not self._settings.ready_while_stale
         return not self._stopping and not stale
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model's runs come to an end. A hanging one can't be interrupted."""
+        return self._models.running_s < self._settings.session_timeout_s
 
     async def classify_file(self, image: Path, top_k: int, threshold: float) -> dict[str, Any]:
         """The body of an answer to `/classify` for one image file.

@@ -17,6 +17,7 @@ from models.bundle import Bundle, GoldenSamples
 from models.ncnn_graph import NcnnGraph
 from models.spec import ModelSpec
 from models.variants import Variant
+from serving.graph_check import check_graph
 from serving.providers import (
     CPU,
     CUDA,
@@ -68,7 +69,7 @@ class Session:
 
     Raises:
         SessionError: the provider didn't start, or the model doesn't reproduce its golden samples.
-        BundleError: the golden samples can't be read.
+        BundleError: the golden samples can't be read, or the graph does what it shouldn't.
     """
 
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
@@ -167,6 +168,7 @@ def _load(bundle: Bundle, variant: Variant | None, options: SessionOptions) -> E
         logger.info("running the model's variant %s", variant.name)
     if variant is not None and variant.name == "ncnn":
         return NcnnGraph(path, bundle.spec, options.intra_op_threads)
+    check_graph(path)
     return _OnnxRuntime(path, bundle.spec, options)
 
 

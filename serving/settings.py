@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         le=MAX_REQUEST_TIMEOUT_MS,
         description="time limit of a request, waiting included",
     )
+    session_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="a batch that runs longer hangs: the service is not live any more",
+    )
     shutdown_grace_s: float = Field(
         default=20.0,
         ge=0,

@@ -137,7 +137,7 @@ def compare(
         known_difference=known_difference,
         known_p_value=known_p_value,
         latency_ms=_latencies(sessions, bundles),
-        size_bytes={name: bundle.model_path.stat().st_size for name, bundle in bundles.items()},
+        size_bytes={name: bundle.model_bytes for name, bundle in bundles.items()},
     )
 
 

@@ -48,7 +48,7 @@ def _describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "classes", ", ".join(bundle.spec.labels)
     yield "data", provenance.data_fingerprint[:12]
     yield "code", provenance.git_commit or "unknown"
-    yield "model file", f"{bundle.model_path.stat().st_size / 1e6:.1f} MB"
+    yield "model file", f"{bundle.model_bytes / 1e6:.1f} MB"
     yield from _flat("config", provenance.training_config)
     yield from _flat("package", provenance.packages)
     yield from _flat("hardware", provenance.hardware)

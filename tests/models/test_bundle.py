@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,29 @@ def test_weights_beside_the_graph_are_held_to_the_manifest(tiny_bundle: Path) ->
     assert WEIGHTS_FILE in open_bundle(tiny_bundle).manifest.files
     (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weightz")
     with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
+        open_bundle(tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    "name", ["../other", "/etc/hostname", "..", "", "a/b", "..\\other", "a\0b"]
+)
+def test_names_that_lead_elsewhere_are_refused(tiny_bundle: Path, name: str) -> None:
+    (tiny_bundle.parent / "other").write_bytes(b"other")
+    manifest = read_manifest(tiny_bundle)
+    listed = manifest.model_copy(
+        update={"files": {**manifest.files, name: hashlib.sha256(b"other").hexdigest()}}
+    )
+    (tiny_bundle / MANIFEST_FILE).write_text(listed.model_dump_json())
+    with pytest.raises(BundleError, match="no plain file name"):
+        open_bundle(tiny_bundle)
+
+
+def test_links_are_refused_even_to_the_right_content(tiny_bundle: Path) -> None:
+    model = tiny_bundle / "model.onnx"
+    elsewhere = tiny_bundle.parent / "model.onnx"
+    model.rename(elsewhere)
+    model.symlink_to(elsewhere)
+    with pytest.raises(BundleError, match=r"model\.onnx is a link"):
         open_bundle(tiny_bundle)
 
 

@@ -235,6 +235,25 @@ async def test_sizes_waits_and_run_times_are_told(run: Recorder) -> None:
     await batcher.close(grace_s=5)
 
 
+async def test_how_long_the_oldest_batch_has_been_running(run: Recorder) -> None:
+    batcher: Batcher[int, int] = Batcher(
+        run, max_batch_size=1, max_queue=10, max_concurrent_batches=2
+    )
+    assert batcher.running_s == 0.0
+    first = await run.hold(batcher)
+    await asyncio.sleep(0.05)
+    second = await run.hold(batcher)
+    assert batcher.running_s >= 0.05
+    first.cancel()  # its submitter has given up; the run goes on
+    await asyncio.sleep(0.05)
+    assert batcher.running_s >= 0.1
+    run.gate.set()
+    await second
+    while batcher.running_s:  # the first one's end may come a little later
+        await asyncio.sleep(0.01)
+    await batcher.close(grace_s=5)
+
+
 class TestClose:
     async def test_finishes_what_was_accepted_and_refuses_the_rest(
         self, run: Recorder, batcher: Batcher[int, int]

@@ -1,8 +1,10 @@
-"""A client that goes while its request is worked on, over real connections."""
+"""Clients that go while their request is worked on, or never come to its end, over real
+connections."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 
 import pytest
@@ -57,3 +59,31 @@ async def test_work_of_a_client_that_has_gone_never_reaches_the_model(
     assert classifier.models.current.statistics.failed.count == 4
     for writer in (first, waiting[4][1]):
         writer.close()
+
+
+@pytest.mark.parametrize("path", ["/classify", "/v2/models/vgg19/infer"])
+@pytest.mark.parametrize(
+    "kind", ["image/png", "multipart/form-data; boundary=x", "application/json"]
+)
+async def test_a_body_that_trickles_is_ended(
+    port: int, classifier: Classifier, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
+) -> None:
+    if path == "/classify" and kind == "application/json":
+        pytest.skip("refused by its type before it is read")
+    limits = dataclasses.replace(classifier.limits, request_timeout_s=0.3)
+    monkeypatch.setattr(classifier, "limits", limits)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Type: {kind}", "Content-Length: 1000"]
+    writer.write("\r\n".join([*head, "", ""]).encode())
+
+    async def trickle() -> None:
+        for _ in range(900):
+            writer.write(b"-")
+            await asyncio.sleep(0.05)
+
+    trickling = asyncio.create_task(trickle())
+    answer = await asyncio.wait_for(reader.read(1000), 20)
+    trickling.cancel()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the body was not there within 0.3 s" in answer

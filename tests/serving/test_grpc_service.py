@@ -166,6 +166,33 @@ async def test_keys_and_rates(classifier: Classifier) -> None:
         assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
 
 
+@pytest.mark.parametrize("key", [None, "Bearer wrong"])
+async def test_every_method_asks_for_a_key_but_the_probes(
+    classifier: Classifier, key: str | None
+) -> None:
+    """Of the service's own description, so that a new method without a decision fails."""
+    open_to_all = {"ServerLive", "ServerReady", "ServerMetadata"}
+    secret = hashlib.sha256(b"secret").hexdigest()
+    front = front_of(classifier, keys=Keys([secret], secret))
+    metadata = None if key is None else (("authorization", key),)
+    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    async with grpc_serving(front) as address, grpc.aio.insecure_channel(address) as channel:
+        for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
+            if method.server_streaming:
+                replies = channel.stream_stream(path)(iter([b""]), metadata=metadata)
+                reply = pb.ModelStreamInferResponse.FromString(await replies.read())
+                assert "this needs a key" in reply.error_message
+                continue
+            try:
+                await channel.unary_unary(path)(b"", metadata=metadata)
+                code = grpc.StatusCode.OK
+            except grpc.aio.AioRpcError as error:
+                code = error.code()
+            refused = code is grpc.StatusCode.UNAUTHENTICATED
+            assert refused != (method.name in open_to_all), (method.name, code)
+
+
 async def test_config_and_statistics(stub: GRPCInferenceServiceStub) -> None:
     config = (await stub.ModelConfig(pb.ModelConfigRequest(name="vgg19"))).config
     assert (config.name, config.max_batch_size) == ("vgg19", 4)

@@ -300,6 +300,25 @@ class TestKeys:
         for path in ("/model", "/labels", "/v2/models/vgg19", "/nothing"):
             assert (await client.get(path, headers=encoded)).status_code == 401
 
+    async def test_every_route_asks_for_one_but_those_named_here(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        """Of the application's own list, so that a new route without a decision fails."""
+        open_to_all = {
+            "/", "/v2", "/v2/health/live", "/v2/health/ready",
+            "/openapi.json", "/docs.json", "/docs",
+        }  # fmt: skip
+        asked = set()
+        for route in create_app().routes:
+            assert isinstance(route, Route)
+            path = route.path.format(name="vgg19", version="v1")
+            for method in (route.methods or set()) - {"HEAD"}:
+                for headers in ({}, {"Authorization": "Bearer wrong"}):
+                    status = (await client.request(method, path, headers=headers)).status_code
+                    assert (status != 401) == (route.path in open_to_all), (method, path)
+            asked.add(route.path)
+        assert open_to_all < asked
+
     async def test_probes_need_none(self, client: httpx.AsyncClient) -> None:
         for path in ("/v2", "/v2/health/live", "/v2/health/ready"):
             assert (await client.get(path)).status_code == 200

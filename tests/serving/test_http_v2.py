@@ -54,6 +54,14 @@ async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
     assert model["outputs"][0]["shape"] == [-1, 3]
 
 
+async def test_a_service_that_hangs_is_not_live(classifier: Classifier) -> None:
+    transport = httpx.ASGITransport(app_of(classifier, is_alive=lambda: False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        reply = await client.get("/v2/health/live")
+    assert reply.status_code == 503
+    assert reply.json() == {"live": False}
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [("vgg19", 200), ("vgg19/versions/v1", 200), ("vgg19/versions/v2", 503), ("resnet", 503)],

@@ -1,0 +1,65 @@
+"""Looks at an ONNX file before ONNX Runtime does: a bundle may come from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from models.errors import BundleError
+from protocol.onnx_graph_pb2 import Graph, Model, Tensor
+
+# What VGG-19 with its preprocessing, its softmax and its variants is made of, and plain arithmetic
+# beside it. No control flow, no sequences, no strings, nothing that calls out of the graph.
+_STANDARD = frozenset(
+    {
+        *("Conv", "Gemm", "MatMul", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool"),
+        *("Softmax", "Add", "Sub", "Mul", "Div", "ReduceMean", "ReduceMax", "ReduceSum", "Clip"),
+        *("Cast", "Transpose", "Reshape", "Flatten", "Slice", "Gather", "Concat", "Squeeze"),
+        *("Unsqueeze", "Shape", "Identity", "Constant"),
+        *("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"),
+    }
+)
+_ALLOWED = {"": _STANDARD, "ai.onnx": _STANDARD, "com.microsoft": frozenset({"MatMulNBits"})}
+
+
+def check_graph(path: Path) -> None:
+    """Refuse a graph that could do more than classify, or that reads other files than its own.
+
+    Raises:
+        BundleError: it is no ONNX file, has an operator that is not allowed, a function of its own,
+            or weights elsewhere than in `path`.data beside it.
+    """
+    try:
+        model = Model.FromString(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise BundleError(f"{path} is no ONNX file; export the run again") from error
+    if model.functions:
+        raise BundleError(f"{path} defines operators of its own; {_WAY_OUT}")
+    _check(model.graph, path)
+
+
+_WAY_OUT = "it was not made by 'vgg19 export', and is not served"
+
+
+def _check(graph: Graph, path: Path) -> None:
+    tensors = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
+    for node in graph.node:
+        if node.op_type not in _ALLOWED.get(node.domain, frozenset()):
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise BundleError(f"{path} has the operator '{name[:100]}'; {_WAY_OUT}")
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs:
+                raise BundleError(f"{path} has a graph inside '{node.op_type}'; {_WAY_OUT}")
+            tensors += [attribute.t, *attribute.tensors]
+    for place in _places(tensors):
+        if place != f"{path.name}.data":
+            raise BundleError(f"{path} has weights in '{place[:100]}'; {_WAY_OUT}")
+
+
+def _places(tensors: list[Tensor]) -> Iterator[str]:
+    for tensor in tensors:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                yield entry.value

@@ -1,0 +1,260 @@
+"""A running service under requests that no client of good will sends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import grpc
+import httpx
+import psutil
+import pytest
+
+from protocol import open_inference_pb2 as pb
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.helpers import coloured_pixels, encode
+from tests.integration.conftest import Server
+
+IMAGE = encode(coloured_pixels(3))
+PNG = {"Content-Type": "image/png"}
+INFER = "/v2/models/vgg19/infer"
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, list[object]]]:
+    """A URL, and who has connected to it."""
+    callers: list[object] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        ended = threading.Event()
+
+        def accept() -> None:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    connection, address = server.accept()
+                    connection.close()
+                    callers.append(address)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/image.png", callers
+        ended.set()
+        thread.join()
+
+
+def check_good(server: Server) -> None:
+    """In between, a good image is answered on both transports."""
+    reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=PNG, timeout=30)
+    assert reply.status_code == 200, reply.text
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=30)
+
+
+def infer_request(image: bytes) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="vgg19", raw_input_contents=[])
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(image)
+    return request
+
+
+def test_urls_are_never_fetched(server: Server) -> None:
+    with listener() as (url, callers):
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
+        encoded = base64.b64encode(url.encode()).decode()
+        for path in ("/classify", INFER, "/feedback", "/classify/submit"):
+            target = server.url + path
+            httpx.post(target, json={"image": url, "top_k": 1})
+            httpx.post(target, json={"inputs": [{**tensor, "data": [url]}]})
+            httpx.post(target, json={"inputs": [{**tensor, "data": [encoded]}]})
+            httpx.post(target, data={"image": url})
+            httpx.post(target, files={"image": (None, url)})
+            httpx.post(target, files={"image": ("image.png", url.encode(), "text/uri-list")})
+            httpx.post(target, params={"image": url}, content=IMAGE, headers=PNG)
+            httpx.post(target, content=url.encode(), headers=PNG)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            with pytest.raises(grpc.RpcError) as refused:
+                GRPCInferenceServiceStub(channel).ModelInfer(infer_request(url.encode()))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert callers == []
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(url, timeout=5)
+        while not callers:  # the listener does notice a caller
+            time.sleep(0.01)
+    check_good(server)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/vnd.bentoml+pickle", "application/octet-stream+pickle", "text/plain", ""]
+)
+def test_other_content_types_are_refused_unread(server: Server, kind: str) -> None:
+    hostile = b"cos\nsystem\n(S'touch /tmp/vgg19-was-here'\ntR."
+    reply = httpx.post(f"{server.url}/classify", content=hostile, headers={"Content-Type": kind})
+    assert reply.status_code == 415
+    assert httpx.post(
+        f"{server.url}/schema.json", content=hostile, headers={"Content-Type": kind}
+    ).status_code in (404, 405)
+
+
+@pytest.mark.parametrize("version", ["../../etc/passwd", "..", "%2e%2e%2f", "latest\0", "a" * 5000])
+def test_no_path_of_a_client_reaches_the_file_system(server: Server, version: str) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        request = infer_request(IMAGE)
+        request.model_version = version
+        with pytest.raises(grpc.RpcError) as refused:
+            GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "passwd" not in httpx.get(f"{server.url}/v2/models/vgg19").text
+    for path in (f"/v2/models/vgg19/versions/{version[:50]}/infer", f"/static_content/{version}"):
+        with suppress(httpx.InvalidURL):
+            assert httpx.post(server.url + path, content=b"{}").status_code in (404, 405, 422)
+
+
+def test_a_hundred_thousand_parts_are_refused(server: Server) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n'
+    body = part * 100_000 + b"--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    reply = httpx.post(f"{server.url}/classify", content=body, headers=headers, timeout=60)
+    assert reply.status_code in (400, 413)
+    check_good(server)
+
+
+RAW_REQUESTS = {
+    "no HTTP": b"\x16\x03\x01" + bytes(200),
+    "a header flood": b"POST /classify HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * 100_000,
+    "a header without end": b"GET / HTTP/1.1\r\nX: " + b"a" * 1_000_000,
+    "a length that is none": b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    "a negative length": b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": (
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
+    "a length that lies": (
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Content-Length: 99999999999\r\n\r\nabc"
+    ),
+    "a bad host": b"GET /model HTTP/1.1\r\nHost: \xff\x00 evil\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", RAW_REQUESTS)
+def test_what_is_hardly_http(server: Server, name: str) -> None:
+    port = int(server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(RAW_REQUESTS[name])
+            answer = connection.recv(1000)
+            assert not answer or answer.split()[1][:1] in (b"2", b"4"), answer
+            assert b"Traceback" not in answer
+    check_good(server)
+
+
+def test_a_chunked_body_without_end_is_cut_off(server: Server) -> None:
+    """At the limit of an image, 20 MB, however it is sent."""
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(3_000):
+            sent += 100_000
+            yield bytes(100_000)
+
+    with suppress(httpx.WriteError):  # it may close before all is written
+        reply = httpx.post(f"{server.url}/classify", content=chunks(), headers=PNG, timeout=60)
+        assert reply.status_code == 413
+    assert sent < 300_000_000
+    check_good(server)
+
+
+def test_malformed_and_oversized_grpc_messages(server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        randomness = random.Random(0)
+        for _ in range(200):
+            with pytest.raises(grpc.RpcError) as refused:
+                call(randomness.randbytes(randomness.randrange(1, 500)), timeout=30)
+            assert refused.value.code() in (
+                grpc.StatusCode.INTERNAL,  # gRPC's own answer to what is no protobuf
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.NOT_FOUND,
+            )
+            assert "Traceback" not in refused.value.details()
+        with pytest.raises(grpc.RpcError) as refused:
+            call(bytes(300_000_000), timeout=60)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    check_good(server)
+
+
+def test_thousands_of_mutated_images_on_both_transports(server: Server) -> None:
+    """Answers are 200 or 400, and memory and descriptors stay level."""
+    randomness = random.Random(1)
+    originals = [encode(coloured_pixels(seed), kind) for seed, kind in enumerate(KINDS * 3)]
+    worker = max(
+        psutil.Process(server.process.pid).children(recursive=True),
+        key=lambda process: process.memory_info().rss,
+    )
+    with (
+        httpx.Client(base_url=server.url, timeout=60) as client,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        before = (0, 0)
+        for number in range(MUTATED):
+            image = mutated(randomness.choice(originals), randomness)
+            if number % 2:
+                status = client.post("/classify", content=image, headers=PNG).status_code
+                assert status in (200, 400), status
+            else:
+                try:
+                    infer(infer_request(image), timeout=60)
+                except grpc.RpcError as error:
+                    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
+            if number == MUTATED // 4:
+                before = worker.memory_info().rss, worker.num_fds()
+        after = worker.memory_info().rss, worker.num_fds()
+    assert after[0] - before[0] < 20e6
+    assert abs(after[1] - before[1]) <= 5
+    check_good(server)
+
+
+KINDS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+MUTATED = 2_000
+
+
+def mutated(image: bytes, randomness: random.Random) -> bytes:
+    """Cut off, with bits flipped, bytes overwritten, or pieces of it repeated."""
+    data = bytearray(image)
+    kind = randomness.randrange(4)
+    if kind == 0:
+        del data[randomness.randrange(len(data)) :]
+    elif kind == 1:
+        for _ in range(randomness.randrange(1, 20)):
+            data[randomness.randrange(len(data))] ^= 1 << randomness.randrange(8)
+    elif kind == 2:
+        start = randomness.randrange(len(data))
+        data[start : start + 8] = randomness.randbytes(8)
+    else:
+        start = randomness.randrange(len(data))
+        data[start:start] = data[start : start + randomness.randrange(1, 400)]
+    return bytes(data) or b"x"
+
+
+def test_json_of_every_shape(server: Server) -> None:
+    """Depth, size and types that a parser may stumble over."""
+    deep = "[" * 100_000 + "]" * 100_000
+    bodies = [
+        deep, "{" * 50_000, "nul", "1e999999", "-" * 1000, json.dumps({"inputs": {}}),
+        json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [10**30]}]}),
+        json.dumps({"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [2**62] * 4}]}),
+        json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1], "data": 5}]}),
+    ]  # fmt: skip
+    for body in bodies:
+        reply = httpx.post(server.url + INFER, content=body.encode(), timeout=60)
+        assert reply.status_code in (400, 422), (body[:50], reply.status_code)
+        assert "Traceback" not in reply.text
+    check_good(server)

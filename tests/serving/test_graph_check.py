@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
+
+from models.errors import BundleError
+from serving.graph_check import check_graph
+
+MATRIX = from_array(np.eye(4, dtype=np.float32), "matrix")
+
+
+def save(path: Path, *nodes: onnx.NodeProto, **model: object) -> Path:
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [MATRIX],
+    )
+    onnx.save_model(helper.make_model(graph, **model), path)
+    return path
+
+
+PRODUCT = helper.make_node("MatMul", ["x", "matrix"], ["y"])
+
+
+def test_what_an_export_holds_is_allowed(tmp_path: Path) -> None:
+    check_graph(save(tmp_path / "model.onnx", PRODUCT))
+    nbits = helper.make_node("MatMulNBits", ["x", "matrix"], ["y"], domain="com.microsoft")
+    check_graph(save(tmp_path / "fc8.onnx", nbits))
+
+
+@pytest.mark.parametrize(
+    ("kind", "domain", "shown"),
+    [
+        ("Loop", "", "Loop"),
+        ("If", "", "If"),
+        ("PyOp", "ai.onnx.contrib", "ai.onnx.contrib.PyOp"),
+        ("StringNormalizer", "", "StringNormalizer"),
+        ("MatMul", "evil", "evil.MatMul"),
+        ("Gelu", "com.microsoft", "com.microsoft.Gelu"),
+    ],
+)
+def test_operators_that_are_not_allowed(
+    tmp_path: Path, kind: str, domain: str, shown: str
+) -> None:
+    node = helper.make_node(kind, ["x"], ["y"], domain=domain)
+    with pytest.raises(BundleError, match=f"has the operator '{shown}'; it was not made by"):
+        check_graph(save(tmp_path / "model.onnx", node))
+
+
+def test_graphs_inside_operators_and_functions(tmp_path: Path) -> None:
+    inner = helper.make_graph([helper.make_node("If", [], [])], "inner", [], [])
+    node = helper.make_node("MatMul", ["x", "matrix"], ["y"], hidden=inner)
+    with pytest.raises(BundleError, match="has a graph inside 'MatMul'"):
+        check_graph(save(tmp_path / "model.onnx", node))
+    function = helper.make_function(
+        "own", "MatMul", ["a"], ["b"], [], [helper.make_opsetid("", 20)]
+    )
+    with pytest.raises(BundleError, match="defines operators of its own"):
+        check_graph(save(tmp_path / "model.onnx", PRODUCT, functions=[function]))
+
+
+@pytest.mark.parametrize("place", ["other.data", "../model.onnx.data", "/etc/passwd", ""])
+def test_weights_elsewhere(tmp_path: Path, place: str) -> None:
+    path = save(tmp_path / "model.onnx", PRODUCT)
+    model = onnx.load(path)
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=place)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=f"has weights in '{place}'"):
+        check_graph(path)
+
+
+def test_in_a_constant_as_well(tmp_path: Path) -> None:
+    value = from_array(np.zeros(1, np.float32))
+    value.external_data.add(key="location", value="/etc/passwd")
+    node = helper.make_node("Constant", [], ["y"], value=value)
+    with pytest.raises(BundleError, match="has weights in '/etc/passwd'"):
+        check_graph(save(tmp_path / "model.onnx", node))
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 100, b"\x3a\xff\xff\xff\xff\x0f"])
+def test_no_onnx(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match="is no ONNX file"):
+        check_graph(tmp_path / "model.onnx")
