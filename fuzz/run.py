@@ -12,11 +12,13 @@ import asyncio
 import io
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["models", "PIL", "serving", "starlette", "python_multipart"]):
+_INSTRUMENTED = ["models", "PIL", "serving", "starlette", "python_multipart"]
+with atheris.instrument_imports(include=_INSTRUMENTED):
     from google.protobuf.message import DecodeError
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
@@ -63,12 +65,10 @@ def binary(data: bytes) -> None:
 
 def message(data: bytes) -> None:
     """A protobuf message -> tensors, DecodeError or RequestError."""
-    try:
+    with suppress(DecodeError, RequestError):
         request = ModelInferRequest.FromString(data)
         open_inference.requested_outputs(request)
         open_inference.read_input(request)
-    except (DecodeError, RequestError):
-        pass
 
 
 def multipart(data: bytes) -> None:
@@ -79,19 +79,15 @@ def multipart(data: bytes) -> None:
 
     headers = [(b"content-type", b"multipart/form-data; boundary=x")]
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
-    try:
+    with suppress(HTTPException, RequestError):
         asyncio.run(_read_upload(request, _LIMITS))
-    except (HTTPException, RequestError):
-        pass
 
 
 def _read_v2(body: bytes, header_length: int | None) -> None:
-    try:
+    with suppress(RequestError):
         request = open_inference_json.read_request(body, header_length)
         open_inference.requested_outputs(request.message)
         open_inference.read_input(request.message)
-    except RequestError:
-        pass
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -229,8 +229,8 @@ def _check_place(bundle: Path, name: str) -> None:
     """Raise BundleError unless `name` is a file in the bundle itself, and no link out of it."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise BundleError(
-            f"{bundle / MANIFEST_FILE} lists '{name[:100]}', which is no plain file name; the bundle "
-            "was not made by 'vgg19 export'"
+            f"{bundle / MANIFEST_FILE} lists '{name[:100]}', which is no plain file name; the "
+            "bundle was not made by 'vgg19 export'"
         )
     file = bundle / name
     if file.is_symlink():

@@ -57,6 +57,8 @@ async def on_request_error(request: Request, error: Exception) -> Response:
     headers = {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"
+    if isinstance(error, TooLarge | SlowBody):
+        headers["Connection"] = "close"  # or what is left of the body would still be received
     if isinstance(error, RateLimited):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthenticated):

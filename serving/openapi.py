@@ -152,9 +152,7 @@ def _protocol() -> Json:
     }
     paths: Json = {
         "/v2": {"get": _operation("server", "The server", schema.ServerReply)},
-        "/v2/health/live": {
-            "get": _operation("live", "Is it up?", schema.LiveReply, extra=dead)
-        },
+        "/v2/health/live": {"get": _operation("live", "Is it up?", schema.LiveReply, extra=dead)},
         "/v2/health/ready": {
             "get": _operation("ready", "Should requests come?", schema.ReadyReply, extra=unready)
         },

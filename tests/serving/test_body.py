@@ -75,6 +75,8 @@ async def test_a_body_that_trickles_is_ended(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Type: {kind}", "Content-Length: 1000"]
     writer.write("\r\n".join([*head, "", ""]).encode())
+    if kind.startswith("multipart/"):
+        writer.write(b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n')
 
     async def trickle() -> None:
         for _ in range(900):

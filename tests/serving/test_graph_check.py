@@ -46,9 +46,7 @@ def test_what_an_export_holds_is_allowed(tmp_path: Path) -> None:
         ("Gelu", "com.microsoft", "com.microsoft.Gelu"),
     ],
 )
-def test_operators_that_are_not_allowed(
-    tmp_path: Path, kind: str, domain: str, shown: str
-) -> None:
+def test_operators_that_are_not_allowed(tmp_path: Path, kind: str, domain: str, shown: str) -> None:
     node = helper.make_node(kind, ["x"], ["y"], domain=domain)
     with pytest.raises(BundleError, match=f"has the operator '{shown}'; it was not made by"):
         check_graph(save(tmp_path / "model.onnx", node))

@@ -180,12 +180,14 @@ async def test_every_method_asks_for_a_key_but_the_probes(
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             if method.server_streaming:
-                replies = channel.stream_stream(path)(iter([b""]), metadata=metadata)
-                reply = pb.ModelStreamInferResponse.FromString(await replies.read())
+                replies = channel.stream_stream(path, None, None)(iter([b""]), metadata=metadata)
+                content = await replies.read()
+                assert isinstance(content, bytes)
+                reply = pb.ModelStreamInferResponse.FromString(content)
                 assert "this needs a key" in reply.error_message
                 continue
             try:
-                await channel.unary_unary(path)(b"", metadata=metadata)
+                await channel.unary_unary(path, None, None)(b"", metadata=metadata)
                 code = grpc.StatusCode.OK
             except grpc.aio.AioRpcError as error:
                 code = error.code()

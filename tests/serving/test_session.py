@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 from models.bundle import GOLDEN_FILE, GoldenSamples, open_bundle, read_manifest, seal
+from models.errors import BundleError
 from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
 from serving.session import Session, SessionOptions, batch_buckets
 from tests.helpers import coloured_pixels, tiny_probabilities
@@ -114,6 +117,14 @@ class TestGolden:
 
 def test_a_graph_that_cannot_be_loaded(tiny_bundle: Path) -> None:
     (tiny_bundle / "model.onnx").write_bytes(b"rubbish")
+    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    with pytest.raises(BundleError, match="is no ONNX file"):
+        load(tiny_bundle)
+
+
+def test_a_graph_that_onnx_runtime_refuses(tiny_bundle: Path) -> None:
+    graph = helper.make_graph([helper.make_node("Relu", ["nowhere"], ["y"])], "graph", [], [])
+    onnx.save_model(helper.make_model(graph), tiny_bundle / "model.onnx")
     seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
     with pytest.raises(SessionError, match="ONNX Runtime can't load"):
         load(tiny_bundle)
