@@ -17,7 +17,11 @@ _STANDARD = frozenset(
         *("Conv", "Gemm", "MatMul", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool"),
         *("Softmax", "Add", "Sub", "Mul", "Div", "ReduceMean", "ReduceMax", "ReduceSum", "Clip"),
         *("Cast", "Transpose", "Reshape", "Flatten", "Slice", "Gather", "Concat", "Squeeze"),
-        *("Unsqueeze", "Shape", "Identity", "Constant"),
+        *("Unsqueeze", "Shape", "Identity", "Constant", "ConstantOfShape", "Expand", "Pad"),
+        # Average pooling to 7 x 7 of sizes that 7 doesn't divide is exported as these.
+        *("GatherND", "GatherElements", "Range", "Split", "Tile", "Where", "Equal", "Less"),
+        *("Greater", "Not", "And", "Or", "Mod", "Floor", "Ceil", "Min", "Max", "Neg", "Abs"),
+        *("Sqrt", "Pow", "Exp", "ArgMax", "ReduceMin", "ReduceProd", "Resize"),
         *("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul"),
     }
 )

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.onnx_export import ServingModule, export
+from models.spec import ModelSpec, Preprocessing
+from serving.graph_check import check_graph
+from tests.small_vgg import thin_vgg19
+
+
+@pytest.mark.parametrize("size", [32, 100, 224, 300])
+def test_exports_of_any_image_size_pass(tmp_path: Path, size: int) -> None:
+    """Pooling to 7 x 7 is exported in other operators where 7 doesn't divide."""
+    preprocessing = Preprocessing(image_size=size, resize_size=size)
+    spec = ModelSpec(labels=("a", "b"), preprocessing=preprocessing)
+    path = tmp_path / "model.onnx"
+    export(ServingModule(thin_vgg19(num_classes=2).eval(), spec), spec, path)
+    check_graph(path)
