@@ -78,7 +78,8 @@ def multipart(data: bytes) -> None:
         return {"type": "http.request", "body": data, "more_body": False}
 
     headers = [(b"content-type", b"multipart/form-data; boundary=x")]
-    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    scope = {"type": "http", "method": "POST", "headers": headers, "app": None}  # as in an app
+    request = Request(scope, receive)
     with suppress(HTTPException, RequestError):
         asyncio.run(_read_upload(request, _LIMITS))
 
