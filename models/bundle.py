@@ -244,7 +244,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_beside(graph: Path) -> Path:
+    """Where an ONNX file's large tensors are, if it has any: `WEIGHTS_FILE` of `MODEL_FILE`."""
+    return graph.with_name(f"{graph.name}.data")
+
+
 def graph_bytes(path: Path) -> int:
     """Size of an ONNX file with the weights beside it."""
-    weights = path.with_name(f"{path.name}.data")
+    weights = weights_beside(path)
     return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import VGG
 
-from models.bundle import PARITY_TOLERANCE
+from models.bundle import PARITY_TOLERANCE, weights_beside
 from models.errors import UserError
 from models.spec import ModelSpec
 from models.vgg19 import Normalize
@@ -94,7 +94,7 @@ def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:
         graph,
         path,
         save_as_external_data=True,
-        location=f"{path.name}.data",
+        location=weights_beside(path).name,
         size_threshold=_EXTERNAL_BYTES,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from models.bundle import weights_beside
 from models.errors import BundleError
 from protocol.onnx_graph_pb2 import Graph, Model, Tensor
 
@@ -58,7 +59,7 @@ def _check(graph: Graph, path: Path) -> None:
                 raise BundleError(f"{path} has a graph inside '{node.op_type}'; {_WAY_OUT}")
             tensors += [attribute.t, *attribute.tensors]
     for place in _places(tensors):
-        if place != f"{path.name}.data":
+        if place != weights_beside(path).name:
             raise BundleError(f"{path} has weights in '{place[:100]}'; {_WAY_OUT}")
 
 
