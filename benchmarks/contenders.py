@@ -28,10 +28,10 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import free_port
 from tests.integration.conftest import serve
 
-OURS, OURS_NCNN = "this project", "this project on ncnn"
+OURS, OURS_NCNN, OURS_INT8 = "this project", "this project on ncnn", "this project in int8"
 GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# Decoders differ in the last level of some pixels.
-_TOLERANCE = 2e-2
+# Decoders differ in the last level of some pixels; int8 differs from float32.
+_TOLERANCE, _INT8_TOLERANCE = 2e-2, 0.2
 _ROOT = Path(__file__).parents[1]
 _PEERS = Path(__file__).with_name("peers")
 _VENVS = Path("build/benchmarks/peers")
@@ -56,6 +56,7 @@ class Contender:
         counter: the sample on /metrics that counts gRPC calls that were answered; None: no gRPC.
         settings: this project's environment variables.
         models: that it is measured with.
+        tolerance: largest difference of the probability from the right one.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Contender:
     counter: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ("null", "real")
+    tolerance: float = _TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Running:
         reply = httpx.post(self.url, content=contender.encode(image), headers=headers, timeout=60)
         if reply.status_code != httpx.codes.OK:
             raise ContenderError(f"answered {reply.status_code}: {reply.text[:300]}")
-        _compare(contender.best(reply.json()), expected)
+        _compare(contender.best(reply.json()), expected, contender.tolerance)
 
     def check_grpc(self, image: bytes, expected: Expected) -> None:
         request = infer_request(image)
@@ -102,7 +104,7 @@ class Running:
             values = np.frombuffer(reply.raw_output_contents[index], np.float32)
         else:
             values = np.array(reply.outputs[index].contents.fp32_contents, np.float32)
-        _compare(_from_row(values.tolist()), expected)
+        _compare(_from_row(values.tolist()), expected, self.contender.tolerance)
 
     def answered_calls(self) -> float:
         """gRPC calls so far that were answered well, by the server's own counter."""
@@ -226,8 +228,8 @@ def _environment(folder: str) -> Path:
     return venv
 
 
-def _compare(actual: Expected, expected: Expected) -> None:
-    near = abs(actual.probability - expected.probability) <= _TOLERANCE
+def _compare(actual: Expected, expected: Expected, tolerance: float) -> None:
+    near = abs(actual.probability - expected.probability) <= tolerance
     if actual.label != expected.label or not near:
         raise ContenderError(f"answered {actual}, right is {expected}")
 
@@ -286,6 +288,10 @@ CONTENDERS = {
         Contender(
             OURS_NCNN, None, (), *_RAW, _ours_best,
             settings={"VGG19_CPU_ENGINE": "ncnn"}, models=("real",),
+        ),
+        Contender(
+            OURS_INT8, None, (), *_RAW, _ours_best,
+            settings={"VGG19_PRECISION": "int8"}, models=("real",), tolerance=_INT8_TOLERANCE,
         ),
         Contender("FastAPI", "fastapi_plain", _SERVER, *_RAW, _plain_best),
         Contender(

@@ -210,8 +210,10 @@ def _largest_activations(
 
 def _int8(source: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as directory:
-        prepared, quantized = Path(directory) / "prepared.onnx", Path(directory) / "int8.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        whole, prepared, quantized = (Path(directory) / f"{n}.onnx" for n in ("all", "ready", "q"))
+        # The preparation copies a graph to another folder, where the weights beside it are missing.
+        onnx.save_model(onnx.load(source), whole)
+        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             quantized,
