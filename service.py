@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
+from serving.ending import end_service, listen_to_workers
 from serving.http import OwnRoutes, create_app
 from serving.http_classify import DEFAULT_TOP_K
 from serving.runtime import Runtime, check_start
@@ -56,6 +55,7 @@ class VGG19:
             check_start(load_settings())
         except UserError as error:
             raise BentoMLException(str(error)) from None
+        listen_to_workers()
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -95,13 +95,3 @@ def tracer() -> Any:
     if BentoMLContainer.tracing.exporter_type.get() is None:
         return None
     return BentoMLContainer.tracer_provider.get().get_tracer("vgg19")
-
-
-def end_service() -> NoReturn:
-    """End this worker and its parent.
-
-    Left to itself, BentoML starts a failing worker five times more and then keeps an open port
-    that nobody answers on. An ended service is what an orchestrator notices.
-    """
-    os.kill(os.getppid(), signal.SIGTERM)
-    os._exit(1)

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import BundleError
 from models.spec import ModelSpec
-from models.variants import VARIANTS_FILE, Variants
+from models.variants import VARIANTS_FILE, Variant, Variants
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # its large tensors, if it has any, for ONNX Runtime to map
@@ -37,6 +37,7 @@ CARD_FILE = "README.md"
 MANIFEST_FILE = "manifest.json"
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
+_GRAPH_PREFIX = "model."  # of every graph and its weights
 _OPTIONAL_FILES = (WEIGHTS_FILE, SEEN_FILE, VARIANTS_FILE)
 
 # Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
@@ -111,7 +112,8 @@ class GoldenSamples(BaseModel):
 
 
 class Bundle:
-    """A bundle on disk whose files have been checked against its manifest."""
+    """A bundle on disk whose files have been checked against its manifest; of one from
+    `inspect_bundle`, its graphs only where `check_graph` was called."""
 
     def __init__(self, path: Path, manifest: Manifest, spec: ModelSpec) -> None:
         self.path = path
@@ -126,6 +128,36 @@ class Bundle:
     def model_bytes(self) -> int:
         """Size of the float32 graph with its weights."""
         return graph_bytes(self.model_path)
+
+    def check_graph(self, variant: Variant | None, known: Collection[str] = ()) -> list[str]:
+        """Compare the files that are read to run a variant (None: float32) with the manifest.
+
+        Args:
+            known: marks that an earlier call returned: files that have them are not read again.
+
+        Returns:
+            A mark for each file, which is another one as soon as the file changes.
+
+        Raises:
+            BundleError: one is missing, lies elsewhere, differs, or isn't listed.
+        """
+        names = [MODEL_FILE] if variant is None else [*variant.files]
+        weights = weights_beside(self.path / names[0])
+        names += [weights.name] if weights.exists() else []
+        return [self._check_graph_file(name, known) for name in names]
+
+    def _check_graph_file(self, name: str, known: Collection[str]) -> str:
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise BundleError(
+                f"{self.path / MANIFEST_FILE} doesn't list {name}, which the model would be read "
+                "from; export the run again"
+            )
+        _check_place(self.path, name)
+        mark = _mark(self.path / name, expected)  # before it is read: it may change meanwhile
+        if mark not in known:
+            _check_content(self.path / name, expected)
+        return mark
 
     def golden(self) -> GoldenSamples:
         return GoldenSamples.read(self.path / GOLDEN_FILE)
@@ -180,18 +212,28 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: no bundle there, or a file is missing, lies elsewhere, or differs from the
             manifest.
     """
+    bundle = inspect_bundle(path)
+    for name, expected in bundle.manifest.files.items():
+        if _is_graph(name):
+            _check_content(path / name, expected)
+    return bundle
+
+
+def inspect_bundle(path: Path) -> Bundle:
+    """Open a bundle whose graphs are not compared with the manifest: for who will run one of them
+    and call `Bundle.check_graph` before, since a bundle may hold half a gigabyte for each variant.
+
+    Raises:
+        BundleError: see `open_bundle`.
+    """
     manifest = read_manifest(path)
     unlisted = sorted(set(CONTENT_FILES) - set(manifest.files))
     if unlisted:
         raise BundleError(f"{path / MANIFEST_FILE} doesn't list {', '.join(unlisted)}")
     for name, expected in manifest.files.items():
         _check_place(path, name)
-        actual = sha256(path / name)
-        if actual != expected:
-            raise BundleError(
-                f"{path / name} does not match its manifest (SHA-256 is {actual[:12]}, should be "
-                f"{expected[:12]}); export or register the model again"
-            )
+        if not _is_graph(name):
+            _check_content(path / name, expected)
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
 
 
@@ -223,6 +265,27 @@ def seal(path: Path, provenance: Provenance) -> Bundle:
     manifest = Manifest(files=files, provenance=provenance)
     (path / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
+
+
+def _is_graph(name: str) -> bool:
+    """A graph, or weights of one: what is large."""
+    return name.startswith(_GRAPH_PREFIX)
+
+
+def _mark(file: Path, digest: str) -> str:
+    stat = file.stat()
+    return (
+        f"{digest} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    )
+
+
+def _check_content(file: Path, expected: str) -> None:
+    actual = sha256(file)
+    if actual != expected:
+        raise BundleError(
+            f"{file} does not match its manifest (SHA-256 is {actual[:12]}, should be "
+            f"{expected[:12]}); export or register the model again"
+        )
 
 
 def _check_place(bundle: Path, name: str) -> None:

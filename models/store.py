@@ -20,7 +20,7 @@ from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
-from models.bundle import MANIFEST_FILE, Bundle, open_bundle, sha256
+from models.bundle import MANIFEST_FILE, Bundle, inspect_bundle, open_bundle, sha256
 from models.errors import StoreError
 from models.files import staged_directory, staged_file
 from models.history import History, Promotion
@@ -209,6 +209,11 @@ def promotions() -> list[Promotion]:
 def open_stored(version: str) -> Bundle:
     """Open a registered version, its files checked against its manifest."""
     return open_bundle(store_path() / MODEL_NAME / version)
+
+
+def inspect_stored(version: str) -> Bundle:
+    """Open a registered version to run one of its graphs, see `models.bundle.inspect_bundle`."""
+    return inspect_bundle(store_path() / MODEL_NAME / version)
 
 
 def list_models() -> list[StoredModel]:

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from models import store
 from models.errors import UserError
 from models.machine import cpu_count
-from serving import __version__, grpc_server
+from serving import __version__, compared, grpc_server
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.capture import Capture
@@ -34,7 +34,7 @@ from serving.providers import (
     has_cuda_driver,
 )
 from serving.repository import Repository
-from serving.session import Session, SessionOptions
+from serving.session import Session, SessionOptions, variant_to_run
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 from serving.statistics import ModelStatistics
@@ -51,8 +51,9 @@ def check_start(settings: Settings) -> None:
             TLS files can't be used.
     """
     use_store(settings)
-    store.open_stored(store.resolve(settings.model))
-    session_options(settings, worker_index=1)
+    bundle = store.inspect_stored(store.resolve(settings.model))
+    variant = variant_to_run(bundle, session_options(settings, worker_index=1))
+    compared.tell_workers(bundle.check_graph(variant))
     grpc_server.check_start(grpc_options(settings))
     capture = _capture(settings)
     if capture is not None:
@@ -195,7 +196,8 @@ def load_model(
     Raises:
         UserError: it isn't there, is damaged, or can't be run here.
     """
-    bundle = store.open_stored(store.resolve(version))
+    bundle = store.inspect_stored(store.resolve(version))
+    bundle.check_graph(variant_to_run(bundle, options), compared.by_parent())
     session = Session(bundle, options)
     statistics = ModelStatistics()
 

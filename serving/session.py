@@ -64,8 +64,21 @@ def batch_buckets(max_batch_size: int) -> list[int]:
     return buckets
 
 
+def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
+    """The variant of a bundle that the options choose; None: float32.
+
+    Raises:
+        SessionError: the bundle doesn't have it.
+    """
+    on_cpu = options.providers[0][0] == CPU
+    return variant_for(options.gpu, bundle.variants(), options.cpu_engine if on_cpu else None)
+
+
 class Session:
     """A loaded model, its golden samples replayed and its batch sizes warmed.
+
+    Args:
+        bundle: whose graph has been checked (`Bundle.check_graph`).
 
     Raises:
         SessionError: the provider didn't start, or the model doesn't reproduce its golden samples.
@@ -74,9 +87,7 @@ class Session:
 
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._spec = bundle.spec
-        on_cpu = options.providers[0][0] == CPU
-        engine = options.cpu_engine if on_cpu else None
-        self.variant = variant_for(options.gpu, bundle.variants(), engine)
+        self.variant = variant_to_run(bundle, options)
         self._engine: Engine = _load(bundle, self.variant, options)
         self.provider = self._engine.provider
         if options.must_run_on is not None and self.provider != options.must_run_on:

@@ -77,7 +77,8 @@ def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterat
 def wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        assert server.process.poll() is None, f"ended: {server.log.read_text()}"
+        code = server.process.poll()
+        assert code is None, f"ended with {code}: {server.log.read_text()}"
         try:
             if httpx.get(f"{server.url}/readyz", timeout=5).status_code == httpx.codes.OK:
                 return

@@ -262,7 +262,9 @@ def test_a_failure_in_the_worker_ends_the_service(tiny_home: Path, tmp_path: Pat
         run_command("vgg19", *arguments, cwd=tmp_path, home=home)
 
     with (
-        pytest.raises(AssertionError, match=r"(?s)^ended: .*differs from its golden samples"),
+        pytest.raises(
+            AssertionError, match=r"(?s)^ended with 1: .*differs from its golden samples"
+        ),
         serve(home, tmp_path / "log"),
     ):
         pass

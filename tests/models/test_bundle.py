@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 from models.bundle import (
     CONTENT_FILES,
     MANIFEST_FILE,
+    MODEL_FILE,
     SEEN_FILE,
     WEIGHTS_FILE,
     GoldenSamples,
     Seen,
+    inspect_bundle,
     open_bundle,
     read_manifest,
     seal,
+    sha256,
 )
 from models.errors import BundleError
 
@@ -50,6 +54,33 @@ def test_weights_beside_the_graph_are_held_to_the_manifest(tiny_bundle: Path) ->
     (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weightz")
     with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
         open_bundle(tiny_bundle)
+
+
+def test_a_graph_is_compared_when_it_is_to_run_and_read_again_only_after_a_change(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_bundle / MODEL_FILE
+    marks = inspect_bundle(tiny_bundle).check_graph(None)
+    read: list[Path] = []
+    original = sha256
+    monkeypatch.setattr("models.bundle.sha256", lambda path: [read.append(path), original(path)][1])
+    bundle = inspect_bundle(tiny_bundle)
+    assert read
+    assert model not in read
+    assert bundle.check_graph(None, marks) == marks
+    assert model not in read
+    content, times = model.read_bytes(), model.stat()
+    model.write_bytes(content[::-1])
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    with pytest.raises(BundleError, match=f"{MODEL_FILE} does not match its manifest"):
+        bundle.check_graph(None, marks)
+    assert model in read
+
+
+def test_weights_that_the_manifest_does_not_list_are_not_run(tiny_bundle: Path) -> None:
+    (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weights")
+    with pytest.raises(BundleError, match=f"doesn't list {WEIGHTS_FILE}"):
+        inspect_bundle(tiny_bundle).check_graph(None)
 
 
 @pytest.mark.parametrize(

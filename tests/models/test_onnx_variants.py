@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from models.bundle import MODEL_FILE, GoldenSamples
+from models.bundle import MODEL_FILE, GoldenSamples, weights_beside
 from models.onnx_variants import agreement, make_variant, measure_speed, probabilities
 from models.spec import ModelSpec
-from models.variants import VariantName
+from models.variants import VariantName, variant_files
 from tests.small_vgg import pixels, write_small_bundle
 
 IMAGES = pixels(40, first_seed=10)
@@ -48,6 +48,25 @@ def test_variants_answer_as_float32_does(
     inputs = onnx.load(target).graph.input
     assert [tensor.name for tensor in inputs] == [spec.input_name]
     assert inputs[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+@pytest.mark.parametrize("name", ["fc8", "fp16", "int8", "ncnn"])
+def test_variants_of_a_graph_with_its_weights_beside_it(
+    exported: tuple[Path, ModelSpec, GoldenSamples], tmp_path: Path, name: VariantName
+) -> None:
+    """As `vgg19 export` writes it. ONNX Runtime's quantizer looked for them elsewhere."""
+    bundle, spec, _ = exported
+    source = tmp_path / MODEL_FILE
+    onnx.save_model(
+        onnx.load(bundle / MODEL_FILE), source, save_as_external_data=True,
+        location=weights_beside(source).name, size_threshold=100,
+    )  # fmt: skip
+    assert weights_beside(source).stat().st_size > source.stat().st_size
+    targets = [tmp_path / f"{place}-{variant_files(name)[0]}" for place in ("inside", "beside")]
+    for graph, target in zip((bundle / MODEL_FILE, source), targets, strict=True):
+        make_variant(name, graph, target, spec, IMAGES[:8])
+    inside, beside = (probabilities(target, spec, IMAGES) for target in targets)
+    np.testing.assert_allclose(beside, inside, atol=1e-6)
 
 
 def test_fc8_leaves_convolutions_alone(
