@@ -1,0 +1,147 @@
+"""A service under moderate load for a long time: does anything grow, is anything lost?
+
+    python -m reliability.soak --minutes 60        (make soak MINUTES=60)
+
+Both transports; of 20 requests 16 are photographs, 3 damaged, and 1 is by a client that goes away
+at once. Every minute another version is promoted. Memory, descriptors and threads of all processes
+are sampled every ten seconds. Ends with 1 if a request was lost or something grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+from benchmarks.workload import LARGE, SMALL, USUAL, photographs
+from reliability.clients import Client, ask_and_vanish, clients_of, lost
+from reliability.resources import Sample, growth, sample, too_much
+from tests.helpers import run_command, write_tiny_bundle
+from tests.integration.conftest import Server, serve
+
+_RATE = 15.0  # requests a second: about a twelfth of what two cores can do
+_SAMPLE_S, _PROMOTE_S = 10.0, 60.0
+_OUTPUT = Path("build/reliability/soak.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A soak test.")
+    parser.add_argument("--minutes", type=float, default=60)
+    minutes = parser.parse_args().minutes
+    with tempfile.TemporaryDirectory() as name:
+        home, versions = _two_versions(Path(name))
+        with serve(home, home / "log", VGG19_ACCESS_LOG="false") as server:
+            outcomes, samples = asyncio.run(soak(server, home, versions, 60 * minutes))
+    found = growth(samples)
+    report = {
+        "machine": describe_machine(),
+        "minutes": minutes,
+        "sent": outcomes.total(),
+        "outcomes": dict(outcomes),
+        "promotions": int(60 * minutes / _PROMOTE_S),
+        "samples": len(samples),
+        "growth": found,
+    }
+    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
+    broken = lost(outcomes) | too_much(found)
+    sys.exit(f"not as promised: {broken}" if broken else 0)
+
+
+async def soak(
+    server: Server, home: Path, versions: list[str], seconds: float
+) -> tuple[Counter[str], list[Sample]]:
+    """What became of the requests, and what the service held meanwhile."""
+    samples: list[Sample] = []
+    async with clients_of(server) as clients:
+        asking = asyncio.create_task(_ask_at_a_rate(clients, seconds))
+        helpers = [
+            asyncio.create_task(_take_samples(server, samples)),
+            asyncio.create_task(_promote_in_turns(home, versions)),
+        ]
+        outcomes = await asking
+        for helper in helpers:
+            helper.cancel()
+        for ended in await asyncio.gather(*helpers, return_exceptions=True):
+            if not isinstance(ended, asyncio.CancelledError):
+                raise RuntimeError("a helper of the soak test ended before it") from ended
+    return outcomes, samples
+
+
+async def _ask_at_a_rate(clients: tuple[Client, Client], seconds: float) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    pending: set[asyncio.Task[str]] = set()
+
+    def ended(task: asyncio.Task[str]) -> None:
+        pending.discard(task)
+        outcomes[task.result()] += 1
+
+    images = photographs()
+    started, number = time.monotonic(), 0
+    while (now := time.monotonic() - started) < seconds:
+        if now < number / _RATE:
+            await asyncio.sleep(number / _RATE - now)
+        task = asyncio.create_task(_one_request(clients[number % 2], number // 2, images))
+        pending.add(task)
+        task.add_done_callback(ended)
+        number += 1
+    await asyncio.gather(*pending)
+    await asyncio.sleep(0)  # the last one's callback
+    if outcomes.total() != number:
+        raise RuntimeError(f"{number} requests were sent, {outcomes.total()} are accounted for")
+    return outcomes
+
+
+async def _one_request(client: Client, number: int, images: dict[str, bytes]) -> str:
+    usual = images[USUAL]
+    match number % 20:
+        case 0:
+            return await ask_and_vanish(client, usual, 0.001)
+        case 1 | 2 | 3 as kind:  # cut off, overwritten, no image at all
+            return await client.ask([usual[:9000], usual[:600] + bytes(9000), b"text"][kind - 1])
+        case 4:
+            return await client.ask(images[LARGE if number % 100 == 4 else SMALL])
+        case _:
+            return await client.ask(usual)
+
+
+async def _take_samples(server: Server, samples: list[Sample]) -> None:
+    while True:
+        await asyncio.sleep(_SAMPLE_S)
+        samples.append(sample(server.process.pid))
+
+
+async def _promote_in_turns(home: Path, versions: list[str]) -> None:
+    number = 1
+    while True:
+        await asyncio.sleep(_PROMOTE_S)
+        await asyncio.to_thread(_vgg19, home, "promote", versions[number % len(versions)])
+        number += 1
+
+
+def _two_versions(place: Path) -> tuple[Path, list[str]]:
+    home, tags = place / "home", []
+    for day in (1, 2):
+        bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
+        _vgg19(home, "register", str(bundle))
+        (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
+        tags.append(f"vgg19:{version}")
+    _vgg19(home, "promote", tags[0])
+    return home, tags
+
+
+def _vgg19(home: Path, *arguments: str) -> None:
+    result = run_command("vgg19", *arguments, cwd=home.parent, home=home)
+    if result.returncode:
+        raise RuntimeError(result.stderr)
+
+
+if __name__ == "__main__":
+    main()
