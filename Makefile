@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 protoc = $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) $(PROTOS) && $(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=$(1) $(firstword $(PROTOS))
 
-.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune bench-serving fuzz proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune bench-serving fuzz soak faults proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -65,6 +65,13 @@ fuzz: setup  ## fuzz what reads a client's bytes, guided by coverage; make fuzz 
 	test -d build/fuzz/atheris || $(BIN)/python -m pip install --disable-pip-version-check --quiet --target build/fuzz/atheris atheris==3.0.0
 	for target in decoder json binary message multipart; do \
 	  echo "== $$target"; PYTHONPATH=build/fuzz/atheris:. $(BIN)/python -W ignore -m fuzz.run $$target $(SECONDS) || exit 1; done
+
+MINUTES ?= 60
+soak: setup  ## a service under load for an hour (MINUTES=60): does anything grow, is anything lost?
+	@exec $(BIN)/python -W ignore -m reliability.soak --minutes $(MINUTES)
+
+faults: setup  ## faults of a running service, one after another, 5 minutes
+	@exec $(BIN)/python -W ignore -m reliability.serving
 
 proto: setup  ## generate the code from the .proto files
 	$(call protoc,.)

@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class BatchFailed(Exception):
-    """The run of the batch that an item was in raised; the cause is in the log."""
+    """`run` raised for an item; the cause is in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ class Batcher(Generic[T, R]):
     costs nothing.
 
     An item whose submitter has given up (cancelled or timed out) is dropped before it reaches
-    `run`. An exception of `run` fails the items of that batch only.
+    `run`. Where `run` raises, each item of the batch is run once more, alone, so that only those it
+    raises for fail: one bad item doesn't take its neighbours along, nor does a batch that was too
+    large for the memory of a GPU.
 
     All methods belong to one event loop.
 
@@ -65,7 +67,8 @@ class Batcher(Generic[T, R]):
         max_queue: items that may wait for a batch.
         max_delay_s: how long an item may wait for others while a batch runs.
         max_concurrent_batches: batches that run beside each other.
-        on_batch: called in the event loop with (size, run time in s) after each successful batch.
+        on_batch: called in the event loop with (items that have a result, run time in s) after each
+            batch that has any.
         on_queue: called in the event loop with `queue_depth` when it has changed.
     """
 
@@ -111,7 +114,7 @@ class Batcher(Generic[T, R]):
         Raises:
             Overloaded: the queue has no room for all of them; none was accepted.
             ShuttingDown: `close` was called.
-            BatchFailed: `run` raised for a batch that one of the items was in.
+            BatchFailed: `run` raised for one of the items.
         """
         self.check_room(len(items))
         loop = asyncio.get_running_loop()
@@ -208,23 +211,33 @@ class Batcher(Generic[T, R]):
         for waiting in batch:
             waiting.started = started
         try:
-            results = await self._threads.run(self._run_checked, items)
-        except Exception:
-            logger.exception("a batch of %d failed", len(batch))
-            _fail(batch, BatchFailed("the batch failed"))
+            results = await self._threads.run(self._run_all, items)
         except asyncio.CancelledError:
             _fail(batch, ShuttingDown("the service is shutting down"))
             raise
-        else:
-            self._on_batch(len(batch), loop.time() - started)
-            for waiting, result in zip(batch, results, strict=True):
-                if not waiting.result.done():
-                    waiting.result.set_result(result)
+        good = sum(not isinstance(result, BatchFailed) for result in results)
+        if good:
+            self._on_batch(good, loop.time() - started)
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.result.done():
+                continue
+            if isinstance(result, BatchFailed):
+                waiting.result.set_exception(result)
+            else:
+                waiting.result.set_result(result)
 
-    def _run_checked(self, items: Sequence[T]) -> Sequence[R]:
-        results = self._run(items)
+    def _run_all(self, items: Sequence[T]) -> Sequence[R | BatchFailed]:
+        """In a thread: the results of a batch; where it raises, those of its items run alone."""
+        try:
+            results = self._run(items)
+        except Exception:
+            logger.exception("a batch of %d failed", len(items))
+            if len(items) == 1:
+                return [BatchFailed("the model failed")]
+            return [self._run_all([item])[0] for item in items]
         if len(results) != len(items):
-            raise RuntimeError(f"{len(items)} items gave {len(results)} results")
+            logger.error("a batch of %d gave %d results", len(items), len(results))
+            return [BatchFailed("the model lost a result")] * len(items)
         return results
 
     def _next_batch(self) -> list[_Waiting[T, R]]:

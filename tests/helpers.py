@@ -75,12 +75,17 @@ def tiny_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def write_tiny_bundle(
-    path: Path, created_at: str = "2026-01-31T12:00:00+00:00", busy: int = 0
+    path: Path,
+    created_at: str = "2026-01-31T12:00:00+00:00",
+    busy: int = 0,
+    *,
+    fails_on_white: bool = False,
 ) -> Path:
     """A bundle whose model is a few nodes instead of VGG-19: which channel is brightest?
 
     Args:
         busy: matrix products, of some milliseconds each, that every batch takes besides.
+        fails_on_white: ONNX Runtime raises on a batch that holds an image that is all white.
     """
     path.mkdir(parents=True)
     spec = tiny_spec()
@@ -104,6 +109,8 @@ def write_tiny_bundle(
     )
     if busy:
         _keep_busy(graph, busy)
+    if fails_on_white:
+        _fail_on_white(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save_model(model, path / MODEL_FILE)
     images = np.stack([coloured_pixels(seed) for seed in range(3)])
@@ -156,6 +163,29 @@ def _keep_busy(graph: onnx.GraphProto, count: int) -> None:
     matrix = np.full((BUSY_SIZE, BUSY_SIZE), 1 / BUSY_SIZE, np.float32)
     graph.initializer.extend(
         [from_array(matrix, "matrix"), from_array(np.zeros((), np.float32), "zero")]
+    )
+
+
+def _fail_on_white(graph: onnx.GraphProto) -> None:
+    """Look each image's brightness up in a table of one element, where only white is number 1."""
+    softmax = graph.node.pop()
+    before, softmax.input[0] = softmax.input[0], "looked_up"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["float", "all_axes"], ["brightness"], keepdims=0),
+            helper.make_node("Div", ["brightness", "white"], ["share"]),
+            helper.make_node("Cast", ["share"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["found"], axis=0),  # [N,1], of zeros
+            helper.make_node("Add", [before, "found"], ["looked_up"]),
+            softmax,
+        ]
+    )
+    graph.initializer.extend(
+        [
+            helper.make_tensor("all_axes", TensorProto.INT64, [3], [1, 2, 3]),
+            helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+            helper.make_tensor("table", TensorProto.FLOAT, [1, 1], [0.0]),
+        ]
     )
 
 

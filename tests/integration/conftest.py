@@ -87,9 +87,10 @@ def wait_until_ready(server: Server) -> None:
     raise AssertionError(f"not ready: {server.log.read_text()}")
 
 
-def make_home(directory: Path, busy: int = 0) -> Path:
+def make_home(directory: Path, busy: int = 0, *, fails_on_white: bool = False) -> Path:
     """A BentoML home whose production model is the tiny one."""
-    return put_into_production(write_tiny_bundle(directory / "bundle", busy=busy))
+    bundle = write_tiny_bundle(directory / "bundle", busy=busy, fails_on_white=fails_on_white)
+    return put_into_production(bundle)
 
 
 def put_into_production(bundle: Path) -> Path:
