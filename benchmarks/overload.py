@@ -1,49 +1,70 @@
 """Five times more requests than the service can answer: how long take answers, how long refusals?
 
-    python -m benchmarks.overload
+    python -m benchmarks.overload --seconds 300
 
 A real service, whose model takes a fixed time a batch on one core; constant rates, half over HTTP
 and half over gRPC. An accepted image waits for at most what the full queue is worth, so its time is
-told as a multiple of that.
+told as a multiple of that. What the service holds and what a lone request takes is told before and
+after. Ends with 1 if a request was neither answered nor refused.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
-import httpx
-
-from benchmarks.load import infer_request
 from benchmarks.machine import describe_machine
-from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from reliability.clients import ANSWERED, REFUSED, Client, clients_of, lost
+from reliability.resources import Sample, sample
 from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import make_home, serve
+from tests.integration.conftest import Server, make_home, serve
 
 _BUSY = 100  # matrix products a batch
 _BATCH, _QUEUE = 8, 32
 _OVERLOAD = 5
-_SECONDS = 20.0
+_CAPACITY_S = 6.0
+_LONE_REQUESTS = 20
+_SETTLE_S = 5.0
 _IMAGE = encode(coloured_pixels(1))
+_OUTPUT = Path("build/benchmarks/overload.json")
 
 
 @dataclass
 class Times:
-    """Seconds of each request, by what became of it."""
+    """What became of the requests, and the seconds of each that was answered or refused."""
 
-    accepted: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {ANSWERED: [], REFUSED: []})
+
+    def add(self, outcome: str, seconds: float) -> None:
+        self.outcomes[outcome] += 1
+        if outcome in self.seconds:
+            self.seconds[outcome].append(seconds)
+
+
+@dataclass(frozen=True)
+class State:
+    """Of the service at rest. capacity: images a second; lone_ms: of a request on its own."""
+
+    capacity: float
+    lone_ms: float
+    holds: Sample
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Five times too many requests.")
+    parser.add_argument("--seconds", type=float, default=20)
+    seconds = parser.parse_args().seconds
     settings = {
         "VGG19_MAX_BATCH_SIZE": str(_BATCH),
         "VGG19_MAX_QUEUE_IMAGES": str(_QUEUE),
@@ -52,109 +73,86 @@ def main() -> None:
         "VGG19_ACCESS_LOG": "false",
     }
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        home = make_home(directory, busy=_BUSY)
-        with serve(home, directory / "log", **settings) as server:
-            result = asyncio.run(measure(server.url, f"127.0.0.1:{server.grpc_port}"))
-    path = Path("build/benchmarks/overload.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": describe_machine(), **result}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        home = make_home(Path(name), busy=_BUSY)
+        with serve(home, home / "log", **settings) as server:
+            result = asyncio.run(measure(server, seconds))
+    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": describe_machine(), "seconds": seconds, **result}
+    _OUTPUT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name, value in result.items():
         print(f"{name:32} {value}")
+    sys.exit(1 if result["lost"] else 0)
 
 
-async def measure(url: str, address: str) -> dict[str, Any]:
-    limits = httpx.Limits(max_connections=400, max_keepalive_connections=400)
-    async with (
-        httpx.AsyncClient(timeout=60, limits=limits) as client,
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        ways = (HttpWay(client, url), GrpcWay(GRPCInferenceServiceStub(channel)))
-        capacity = await _capacity(ways[0])
-        times = await _open_loop(ways, _OVERLOAD * capacity)
-        after = await _capacity(ways[0])
-    queue_s = (_QUEUE + _BATCH) / capacity
+async def measure(server: Server, seconds: float) -> dict[str, Any]:
+    async with clients_of(server) as clients:
+        before = await _state(server, clients)
+        times = await _open_loop(clients, _OVERLOAD * before.capacity, seconds)
+        await asyncio.sleep(_SETTLE_S)
+        after = await _state(server, clients)
+    queue_s = (_QUEUE + _BATCH) / before.capacity
+    accepted, refused = times.seconds[ANSWERED], times.seconds[REFUSED]
     return {
-        "capacity_images_per_second": round(capacity, 1),
-        "asked_per_second": round(_OVERLOAD * capacity, 1),
-        "accepted": len(times.accepted),
-        "refused": len(times.refused),
-        "failed": len(times.failed),
+        "capacity_images_per_second": round(before.capacity, 1),
+        "asked_per_second": round(_OVERLOAD * before.capacity, 1),
+        "sent": times.outcomes.total(),
+        "accepted": len(accepted),
+        "refused": len(refused),
+        "lost": lost(times.outcomes),
         "queue_worth_s": round(queue_s, 3),
-        "accepted_p99_in_queues": round(_percentile(times.accepted, 99) / queue_s, 2),
-        "refused_p50_ms": round(1e3 * statistics.median(times.refused), 1),
-        "refused_p99_ms": round(1e3 * _percentile(times.refused, 99), 1),
-        "capacity_afterwards": round(after, 1),
+        "accepted_p99_in_queues": round(_percentile(accepted, 99) / queue_s, 2),
+        "refused_p50_ms": round(1e3 * statistics.median(refused), 1),
+        "refused_p99_ms": round(1e3 * _percentile(refused, 99), 1),
+        "capacity_afterwards": round(after.capacity, 1),
+        "lone_request_ms": [round(before.lone_ms, 1), round(after.lone_ms, 1)],
+        "memory_mb": [round(before.holds.memory_mb, 1), round(after.holds.memory_mb, 1)],
+        "descriptors": [before.holds.descriptors, after.holds.descriptors],
+        "threads": [before.holds.threads, after.holds.threads],
     }
 
 
-class HttpWay:
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self._client, self._url = client, f"{url}/classify"
-
-    async def ask(self) -> bool:
-        """Whether it was answered; False: refused."""
-        headers = {"Content-Type": "image/png"}
-        reply = await self._client.post(self._url, content=_IMAGE, headers=headers)
-        if reply.status_code not in (200, 503):
-            raise RuntimeError(reply.text)
-        return reply.status_code == httpx.codes.OK
+async def _state(server: Server, clients: tuple[Client, Client]) -> State:
+    capacity = await _capacity(clients)
+    times = []
+    for number in range(_LONE_REQUESTS):
+        started = time.monotonic()
+        await clients[number % 2].ask(_IMAGE)
+        times.append(time.monotonic() - started)
+    return State(capacity, 1e3 * statistics.median(times), sample(server.process.pid))
 
 
-class GrpcWay:
-    def __init__(self, stub: GRPCInferenceServiceStub) -> None:
-        self._stub = stub
-        self._request = infer_request(_IMAGE)
-
-    async def ask(self) -> bool:
-        try:
-            await self._stub.ModelInfer(self._request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise
-            return False
-        return True
-
-
-async def _capacity(way: HttpWay) -> float:
+async def _capacity(clients: tuple[Client, Client]) -> float:
     """Images a second that full batches give, with as many clients as fill them."""
     done = 0
-    until = time.monotonic() + 6
+    until = time.monotonic() + _CAPACITY_S
 
-    async def client() -> None:
+    async def ask(client: Client) -> None:
         nonlocal done
         while time.monotonic() < until:
-            answered = await way.ask()  # first: `done` is read before what is awaited
-            done += answered
+            outcome = await client.ask(_IMAGE)  # first: `done` is read before what is awaited
+            done += outcome == ANSWERED
 
     started = time.monotonic()
-    await asyncio.gather(*(client() for _ in range(2 * _BATCH)))
+    await asyncio.gather(*(ask(clients[number % 2]) for number in range(2 * _BATCH)))
     return done / (time.monotonic() - started)
 
 
-async def _open_loop(ways: tuple[HttpWay, GrpcWay], rate: float) -> Times:
+async def _open_loop(clients: tuple[Client, Client], rate: float, seconds: float) -> Times:
     times = Times()
 
-    async def ask(way: HttpWay | GrpcWay) -> None:
+    async def ask(client: Client) -> None:
         started = time.monotonic()
-        try:
-            accepted = await way.ask()
-        except Exception as error:  # of either transport: counted
-            times.failed.append(str(error))
-            return
-        seconds = time.monotonic() - started
-        (times.accepted if accepted else times.refused).append(seconds)
+        times.add(await client.ask(_IMAGE), time.monotonic() - started)
 
-    started, tasks = time.monotonic(), []
-    for number in range(int(rate * _SECONDS)):
-        await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-        tasks.append(asyncio.create_task(ask(ways[number % 2])))
-    await asyncio.gather(*tasks)
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            group.create_task(ask(clients[number % 2]))
     return times
 
 
-def _percentile(values: list[float], percent: int) -> float:
+def _percentile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100)[percent - 1]
 
 
