@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from benchmarks.contenders import (
     CONTENDERS,
@@ -156,11 +157,11 @@ class Bench:
         image = self.images[scenario.image]
         running.tree.settle()  # what clients left behind when the last measurement ended
         running.check(image, self._expected[scenario.image])
-        started = time.monotonic()
-        before, others = running.tree.cpu_seconds(), cpu_seconds_of_others()
-        load = self._load(running, scenario, image)
-        cpu_s = running.tree.cpu_seconds() - before
-        others = cpu_seconds_of_others() - others - cpu_s
+        before = running.tree.cpu_seconds()
+        with _Others() as others:
+            load = self._load(running, scenario, image)
+            cpu_s = running.tree.cpu_seconds() - before
+            others.not_counting(cpu_s)
         self._add(
             Measurement(
                 server=name,
@@ -176,7 +177,7 @@ class Bench:
                 cpu_ms_per_request=1e3 * cpu_s / max(1, load.requests),
                 pss_mb=running.tree.pss_bytes() / 1e6,
                 errors=load.errors,
-                other_cores=max(0.0, others) / (time.monotonic() - started),
+                other_cores=others.cores,
             )
         )
 
@@ -212,8 +213,11 @@ class Bench:
         image = common.decode(self.images[USUAL])
         model = common.load(str(served.model_file))
         for name, size in ((BARE_1, 1), (BARE_16, 16)):
-            rate = _repeat(partial(model.run, [image] * size), self.seconds) * size
-            self._add(Measurement(name, served.name, REAL.name, number, rate))
+            with _Others() as others:
+                rate = _repeat(partial(model.run, [image] * size), self.seconds) * size
+            self._add(
+                Measurement(name, served.name, REAL.name, number, rate, other_cores=others.cores)
+            )
 
     def _half_of_slowest(self) -> float:
         rates = [
@@ -266,11 +270,33 @@ def decode_alone(data: bytes, seconds: float, number: int) -> Measurement:
         return done
 
     cpu, started = time.process_time(), time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
+    with _Others() as others, ThreadPoolExecutor(2) as pool:
         done = sum(pool.map(work, range(2)))
     cpu_ms = 1e3 * (time.process_time() - cpu) / done
     rate = done / (time.monotonic() - started)
-    return Measurement(DECODE, "null", REFERENCE.name, number, rate, cpu_ms_per_request=cpu_ms)
+    return Measurement(
+        DECODE, "null", REFERENCE.name, number, rate, cpu_ms_per_request=cpu_ms,
+        other_cores=others.cores,
+    )  # fmt: skip
+
+
+class _Others:
+    """The cores that processes used meanwhile which are neither this one nor its children, in
+    `cores` after the block."""
+
+    cores = 0.0
+
+    def __enter__(self) -> Self:
+        self._started, self._before = time.monotonic(), cpu_seconds_of_others()
+        return self
+
+    def not_counting(self, seconds: float) -> None:
+        """Of CPU time, which the server used."""
+        self._before += seconds
+
+    def __exit__(self, *_: object) -> None:
+        used = cpu_seconds_of_others() - self._before
+        self.cores = max(0.0, used) / (time.monotonic() - self._started)
 
 
 def write(rows: Sequence[Row], bench: Bench) -> None:

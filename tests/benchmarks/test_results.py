@@ -6,8 +6,12 @@ OURS, PEER, ALONE = "ours", "peer", "alone"
 LOAD = "64 connections"
 
 
-def measured(server: str, round_: int, rate: float, p99: float = 10.0) -> Measurement:
-    return Measurement(server, "null", LOAD, round_, rate, p99_ms=p99, errors=round_)
+def measured(
+    server: str, round_: int, rate: float, p99: float = 10.0, other_cores: float = 0.0
+) -> Measurement:
+    return Measurement(
+        server, "null", LOAD, round_, rate, p99_ms=p99, errors=round_, other_cores=other_cores
+    )
 
 
 def test_medians_and_ratios_are_of_rounds_not_of_medians() -> None:
@@ -22,6 +26,22 @@ def test_medians_and_ratios_are_of_rounds_not_of_medians() -> None:
     assert peer.ours_by_this["requests_per_second"] == 2.0  # of 2, 1 and 3; medians give 2.25
     assert ours.ours_by_this["requests_per_second"] == 1.0
     assert peer.errors == 0 + 1 + 2
+
+
+def test_rounds_that_others_disturbed_are_left_out_unless_all_were() -> None:
+    measurements = [
+        *(measured(OURS, i, rate) for i, rate in enumerate([100, 90, 80])),
+        measured(PEER, 0, 50),
+        measured(PEER, 1, 10, other_cores=0.9),
+        measured(PEER, 2, 40, other_cores=0.1),
+        measured(ALONE, 0, 7, other_cores=0.5),
+    ]
+    ours, peer, alone = summarise(measurements, [LOAD], [OURS, PEER, ALONE])
+    assert (ours.rounds, peer.rounds, alone.rounds) == (3, 2, 1)
+    assert peer.medians["requests_per_second"] == 45
+    assert peer.ours_by_this["requests_per_second"] == 2.0
+    assert peer.errors == 3  # of all rounds
+    assert alone.medians["requests_per_second"] == 7
 
 
 def test_a_round_without_ours_gives_no_ratio_and_zeros_are_no_divisor() -> None:
