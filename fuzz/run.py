@@ -25,13 +25,15 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from starlette.types import Message
 
     from models.errors import ImageError
-    from models.image import load_image
+    from models.image import FORMATS, load_image
     from models.spec import Preprocessing
     from protocol.open_inference_pb2 import ModelInferRequest
     from serving import open_inference, open_inference_json
     from serving.classifier import Limits
     from serving.errors import RequestError
     from serving.http_classify import _read_upload
+
+from reliability import corpus
 
 _PREPROCESSING = Preprocessing(image_size=32, resize_size=32)
 _LIMITS = Limits(
@@ -40,6 +42,7 @@ _LIMITS = Limits(
     max_request_images=4,
     max_request_bytes=200_000,
     request_timeout_s=10.0,
+    image_formats=FORMATS,
 )
 _PLACE = Path("build/fuzz")
 
@@ -101,10 +104,11 @@ def seeds(name: str) -> list[bytes]:
     from PIL import Image
 
     images = []
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+    for kind in FORMATS:
         buffer = io.BytesIO()
         Image.new("RGB", (9, 7), (200, 30, 60)).save(buffer, kind)
         images.append(buffer.getvalue())
+    images += [sample.data for sample in corpus.samples() if len(sample.data) < 1_000]
     text = (
         b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["aGk="]}],'
         b'"outputs":[{"name":"probabilities","parameters":{"classification":2}}]}'

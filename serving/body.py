@@ -162,5 +162,5 @@ def _check_declared(request: Request, max_bytes: int) -> None:
 def _too_large(size: int, max_bytes: int) -> TooLarge:
     return TooLarge(
         f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (VGG19_MAX_IMAGE_BYTES "
-        "for one image)"
+        "for one image, VGG19_MAX_REQUEST_BYTES for a request)"
     )
