@@ -28,12 +28,11 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from models.image import FORMATS, load_image
     from models.spec import Preprocessing
     from protocol.open_inference_pb2 import ModelInferRequest
+    from reliability import corpus
     from serving import open_inference, open_inference_json
     from serving.classifier import Limits
     from serving.errors import RequestError
     from serving.http_classify import _read_upload
-
-from reliability import corpus
 
 _PREPROCESSING = Preprocessing(image_size=32, resize_size=32)
 _LIMITS = Limits(
