@@ -46,7 +46,8 @@ _PROBLEMS = {
     504: "no answer within the time limit",
 }
 _ANY = (401, 429)
-_WORK = (400, *_ANY, 408, 413, 415, 422, 503, 504)
+_READ = (408, 413, 415, 422)  # of those that have a body
+_WORK = (400, *_ANY, *_READ, 503, 504)
 
 Json = dict[str, Any]
 
@@ -126,7 +127,7 @@ def _classification() -> Json:
     )
     feedback = _operation(
         "feedback", "Tell the right label of an image that was kept (VGG19_CAPTURE)",
-        schema.FeedbackReply, (*_ANY, 404, 408, 413, 422), body=_json_body(schema.FeedbackRequest),
+        schema.FeedbackReply, (*_ANY, 404, *_READ), body=_json_body(schema.FeedbackRequest),
     )  # fmt: skip
     return {
         "/classify": {"post": classify},
@@ -212,10 +213,10 @@ def _infer(name: str, parameters: list[Json]) -> Json:
 
 def _repository() -> Json:
     """There only if an admin key is set."""
-    problems = (401, 404, 408, 409, 413, 422)
+    problems = (401, 404, 409, *_READ)
     path = "/v2/repository/models/{name}"
     listed = _operation(
-        "index", "Registered versions (admin)", schema.IndexEntryReply, (401, 404, 408, 413, 422),
+        "index", "Registered versions (admin)", schema.IndexEntryReply, (401, 404, *_READ),
         body=_json_body(schema.IndexRequest),
     )  # fmt: skip
     content = listed["responses"]["200"]["content"][_JSON]
