@@ -129,7 +129,10 @@ async def infer(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """`POST /v2/repository/index`: every registered version, and which are loaded."""
     body = await json_object(request)
-    entries = await _front(request).repository.index(only_ready=bool(body.get("ready")))
+    only_ready = body.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise BadRequest("'ready' must be true or false")
+    entries = await _front(request).repository.index(only_ready=only_ready)
     return JSONResponse([vars(entry) for entry in entries])
 
 

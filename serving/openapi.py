@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from serving import __version__, http_errors
 from serving import http_schema as schema
+from serving.http_classify import DEFAULT_TOP_K, MAX_TOP_K
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
@@ -100,7 +101,7 @@ def _classification() -> Json:
         "type": "object",
         "properties": {
             "image": {"type": "array", "items": binary, "minItems": 1},
-            "top_k": {"type": "integer", "minimum": 1},
+            "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
             "threshold": {"type": "number", "minimum": 0, "maximum": 1},
         },
         "required": ["image"],
@@ -114,7 +115,11 @@ def _classification() -> Json:
         },
     }
     parameters = [
-        _query("top_k", {"type": "integer", "minimum": 1, "default": 5}, "labels for each image"),
+        _query(
+            "top_k",
+            {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": DEFAULT_TOP_K},
+            "labels for each image",
+        ),
         _query(
             "threshold",
             {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
@@ -127,7 +132,8 @@ def _classification() -> Json:
     )
     feedback = _operation(
         "feedback", "Tell the right label of an image that was kept (VGG19_CAPTURE)",
-        schema.FeedbackReply, (*_ANY, 404, *_READ), body=_json_body(schema.FeedbackRequest),
+        schema.FeedbackReply, (*_ANY, 404, *_READ),
+        body=_json_body(schema.FeedbackRequest, required=True),
     )  # fmt: skip
     return {
         "/classify": {"post": classify},
@@ -258,8 +264,8 @@ def _operation(
     return operation
 
 
-def _json_body(model: type[BaseModel]) -> Json:
-    return {"required": False, "content": {_JSON: {"schema": _ref(model)}}}
+def _json_body(model: type[BaseModel], *, required: bool = False) -> Json:
+    return {"required": required, "content": {_JSON: {"schema": _ref(model)}}}
 
 
 def _query(name: str, values: Json, description: str) -> Json:
@@ -271,7 +277,7 @@ def _path(name: str, description: str) -> Json:
     return parameter | {"description": description}
 
 
-_NAME = _path("name", "of the model")
+_NAME = _path("name", "of the model") | {"example": "vgg19"}
 _VERSION = _path("version", "a loaded one")
 _TIMEOUT: Json = {
     "name": "X-Request-Timeout-Ms",
