@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def load_image(
     preprocessing: Preprocessing,
     *,
     max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] = FORMATS,
+    formats: tuple[str, ...] = FORMATS,
 ) -> NDArray[np.uint8]:
     """Decode an image and bring it to the network's geometry.
 

@@ -80,7 +80,7 @@ class Client:
 
     async def close(self) -> None:
         await self._http.aclose()
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def send(self, number: int, sample: Sample) -> None:
         """Even ones over gRPC, the others over HTTP: raw, or in a form."""

@@ -86,7 +86,7 @@ class GrpcServer:
         add_GRPCInferenceServiceServicer_to_server(servicer, checked)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, checked)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_servicer = reflection.aio.ReflectionServicer(names)
+        reflection_servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # not in stubs
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_servicer, checked)
         bound = _bind(server, options)
         started = cls(server, health_servicer)

@@ -30,6 +30,8 @@ from serving.grpc_service import InferenceServicer
 from tests.helpers import free_port
 from tests.serving.conftest import front_of, grpc_options, grpc_serving
 
+NO_MESSAGE = b"\xff\xff\xff"
+
 
 def test_a_taken_port_is_an_error() -> None:
     with (
@@ -103,7 +105,7 @@ async def test_a_message_that_is_none(
         grpc.aio.insecure_channel(address) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(f"/{method}")(b"\xff\xff\xff", timeout=20)
+            await channel.unary_unary(f"/{method}", None, None)(NO_MESSAGE, timeout=20)
     check_malformed(caught.value)
     assert caplog.records == []
 
@@ -122,11 +124,12 @@ async def test_a_message_of_a_stream_that_is_none(
         grpc_serving(front_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        call = channel.stream_stream(f"/{method}")(iter([b"", b"\xff\xff\xff", b""]), timeout=20)
+        streaming = channel.stream_stream(f"/{method}", None, None)
+        call = streaming(iter([b"", NO_MESSAGE, b""]), timeout=20)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in call:
                 pass
-        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff\xff\xff", timeout=20)
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(NO_MESSAGE)
         with pytest.raises(grpc.aio.AioRpcError) as watching:
             await watch.read()
     check_malformed(caught.value)
