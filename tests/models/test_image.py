@@ -199,6 +199,22 @@ class TestModes:
         image = Image.fromarray(np.full((40, 40), value, np.uint16))
         assert first_pixel(png(image)) == (expected,) * 3
 
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16"])
+    def test_strips_are_the_whole(self, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (61, 40, 4), np.uint8)
+        image = Image.fromarray(noise)
+        if mode == "I;16":
+            image = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 256 + noise[:, :, 1])
+        elif mode == "P":
+            image = image.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+            image.info["transparency"] = bytes(range(256))
+        else:
+            image = image.convert(mode)
+        whole = np.asarray(to_rgb(image.copy()))
+        monkeypatch.setattr("models.image._STRIP_ROWS", 7)
+        assert len(np.unique(whole)) > 100
+        assert (np.asarray(to_rgb(image)) == whole).all()
+
     def test_of_an_animation_the_first_frame(self) -> None:
         buffer = io.BytesIO()
         frames = [solid("RGB", (9, 9, 9)), solid("RGB", (200, 200, 200))]
