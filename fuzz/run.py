@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,9 +26,10 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from starlette.types import Message
 
     from models.errors import ImageError
-    from models.image import load_image
+    from models.image import FORMATS, load_image
     from models.spec import Preprocessing
     from protocol.open_inference_pb2 import ModelInferRequest
+    from reliability import corpus
     from serving import open_inference, open_inference_json
     from serving.classifier import Limits
     from serving.errors import RequestError
@@ -40,6 +42,7 @@ _LIMITS = Limits(
     max_request_images=4,
     max_request_bytes=200_000,
     request_timeout_s=10.0,
+    image_formats=FORMATS,
 )
 _PLACE = Path("build/fuzz")
 
@@ -101,10 +104,11 @@ def seeds(name: str) -> list[bytes]:
     from PIL import Image
 
     images = []
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+    for kind in FORMATS:
         buffer = io.BytesIO()
         Image.new("RGB", (9, 7), (200, 30, 60)).save(buffer, kind)
         images.append(buffer.getvalue())
+    images += [sample.data for sample in corpus.samples() if len(sample.data) < 1_000]
     text = (
         b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["aGk="]}],'
         b'"outputs":[{"name":"probabilities","parameters":{"classification":2}}]}'
@@ -131,6 +135,7 @@ def seeds(name: str) -> list[bytes]:
 
 def main() -> None:
     name, seconds = sys.argv[1:]
+    logging.disable()  # a line for each broken form
     corpus = _PLACE / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds(name)):

@@ -13,6 +13,10 @@ class ImageError(UserError):
     """The bytes or the file can't be turned into an image."""
 
 
+class UnknownFormat(ImageError):
+    """The bytes are no image of a format that is opened."""
+
+
 class BundleError(UserError):
     """A bundle on disk is missing, incomplete or not what its manifest says."""
 

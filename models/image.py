@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from models.errors import ImageError
+from models.errors import ImageError, UnknownFormat
+from models.jpeg import check_jpeg
 from models.spec import Preprocessing
 
 # Raster formats only: Pillow also opens EPS (which starts Ghostscript) and other formats that
-# have no place in an upload.
+# have no place in an upload. The service takes fewer, see `serving.settings`.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 # Pillow's own threshold for a decompression bomb: 1 GiB at 3 bytes a pixel, divided by 4.
@@ -34,10 +36,15 @@ _REDUCED_DECODE_MARGIN = 2
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 _WHITE = (255, 255, 255, 255)
+_STRIP_ROWS = 256
 
 
 def load_image(
-    source: bytes | Path, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS
+    source: bytes | Path,
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = FORMATS,
 ) -> NDArray[np.uint8]:
     """Decode an image and bring it to the network's geometry.
 
@@ -48,27 +55,34 @@ def load_image(
         source: encoded image, or the path of one.
         preprocessing: the size rule, see `Preprocessing`.
         max_pixels: limit on width x height, checked before anything is decoded.
+        formats: those of `FORMATS` that are tried; no other decoder sees the bytes.
 
     Returns:
         uint8[S, S, 3], RGB, with S = `preprocessing.image_size`.
 
     Raises:
-        ImageError: not an image of a supported format, truncated or corrupt, too many pixels, or
-            a file that can't be read.
+        UnknownFormat: not an image of these formats.
+        ImageError: truncated or corrupt, too many pixels, made to keep a decoder busy, or a file
+            that can't be read.
     """
+    data = _read(source)
+    check_jpeg(data)
     try:
-        with Image.open(_open(source), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_pixels(image, max_pixels)
-            size = image.size[::-1] if _is_on_its_side(image) else image.size
+            size = image.size
             # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
             enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size
             image.draft(None, (enough, enough))
-            return resize_and_crop(to_rgb(image), preprocessing, size)
+            image.load()
+            # Asked now, since a TIFF is upright, its size included, once it is loaded.
+            upright = size[::-1] if _is_on_its_side(image) else size
+            return resize_and_crop(to_rgb(image), preprocessing, upright)
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(
-            f"not an image in a supported format ({', '.join(FORMATS)}); convert it to one of them"
+        raise UnknownFormat(
+            f"not an image in a supported format ({', '.join(formats)}); convert it to one of them"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"the image has more than {max_pixels:,} pixels; scale it down") from None
@@ -91,13 +105,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
             "save it with 8 or 16 bits a channel"
         )
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling 65535 to 255.
-        grey = np.asarray(image, dtype=np.float32) * (255 / 65535)
-        return Image.fromarray(np.round(grey).astype(np.uint8)).convert("RGB")
+        return _in_strips(image, _scaled_from_16_bits)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+        return _in_strips(image, _over_white)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """As `convert` of the whole, whose steps between would take 12 bytes a pixel besides."""
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP_ROWS):
+        rows = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height)))
+        rgb.paste(convert(rows), (0, top))
+    return rgb
+
+
+def _scaled_from_16_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255 instead of scaling 65535 to 255.
+    grey = np.asarray(image, dtype=np.float32) * (255 / 65535)
+    return Image.fromarray(np.round(grey).astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
 
 
 def resize_and_crop(
@@ -147,22 +178,32 @@ def _rows_for(top: float, bottom: float, height: int, size: int) -> tuple[int, i
     return max(0, math.floor(top) - reach), min(height, math.ceil(bottom) + reach)
 
 
-def _open(source: bytes | Path) -> io.BytesIO:
+def _read(source: bytes | Path) -> bytes:
     if isinstance(source, bytes):
-        return io.BytesIO(source)
+        return source
     try:
-        return io.BytesIO(source.read_bytes())
+        return source.read_bytes()
     except OSError as error:
         raise ImageError(f"{source} can't be read: {error.strerror}") from None
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise ImageError(
-            f"the image has {image.width} x {image.height} = {pixels:,} pixels, "
-            f"the limit is {max_pixels:,}; scale it down"
-        )
+    for width, height in (image.size, _tile_size(image)):
+        pixels = width * height
+        if pixels > max_pixels:
+            raise ImageError(
+                f"the image has {width} x {height} = {pixels:,} pixels, "
+                f"the limit is {max_pixels:,}; scale it down"
+            )
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Of a TIFF, whose tiles are decoded whole: 200 bytes can be an icon on a tile of 1 GB."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return (0, 0)
+    tags = image.tag_v2
+    width, height = TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH
+    return tags.get(width, 0), tags.get(height, 0)
 
 
 def _is_on_its_side(image: Image.Image) -> bool:

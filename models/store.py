@@ -7,6 +7,7 @@ Which version is production, and which were before it, is in two files beside th
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from models.history import History, Promotion
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"
+# What a version may be called: a plain name, as BentoML wants it as well.
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _chosen: Path | None = None
 # Label of a version that a redeploy job refused; why is in the metadata under the same name.
 REJECTED = "rejected"
@@ -257,9 +260,10 @@ def _resolve_production() -> str:
 
 
 def is_registered(version: str) -> bool:
-    """Whether a version of this name is in the store."""
-    plain = version not in ("", ".", "..") and "/" not in version
-    return plain and (store_path() / MODEL_NAME / version / MANIFEST_FILE).is_file()
+    """Whether a version of this name is in the store. No other name reaches the file system."""
+    if not VERSION.fullmatch(version):
+        return False
+    return (store_path() / MODEL_NAME / version / MANIFEST_FILE).is_file()
 
 
 def version_of(bundle: Bundle) -> str:

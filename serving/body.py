@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from serving.errors import BadRequest, SlowBody, TooLarge
+from serving.errors import BadRequest, SlowBody, TooLarge, UnsupportedMedia
 
 _TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_JSON_BYTES, _JSON_BODY_S = 100_000, 30.0
@@ -79,12 +79,25 @@ async def body_within(seconds: float) -> AsyncIterator[None]:
         ) from None
 
 
+def check_json_type(request: Request) -> None:
+    """Raise UnsupportedMedia where a content type is told that is none of JSON."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # Triton's asyncio client sends JSON as application/octet-stream.
+    if content_type not in ("application/json", "application/octet-stream", ""):
+        raise UnsupportedMedia(
+            f"the content type is '{content_type[:50]}'; send application/json, or to a v2 infer "
+            "application/octet-stream with binary tensors"
+        )
+
+
 async def json_object(request: Request) -> dict[str, Any]:
     """A small body; {} if there is none.
 
     Raises:
+        UnsupportedMedia: see `check_json_type`.
         TooLarge, SlowBody, BadRequest: it is too large, too slow, or no JSON object.
     """
+    check_json_type(request)
     async with body_within(_JSON_BODY_S):
         body = await read_body(request, _MAX_JSON_BYTES)
     try:
@@ -162,5 +175,5 @@ def _check_declared(request: Request, max_bytes: int) -> None:
 def _too_large(size: int, max_bytes: int) -> TooLarge:
     return TooLarge(
         f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (VGG19_MAX_IMAGE_BYTES "
-        "for one image)"
+        "for one image, VGG19_MAX_REQUEST_BYTES for a request)"
     )

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ImageError
+from models.errors import ImageError, UnknownFormat
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.batcher import Ran
@@ -30,6 +30,7 @@ class Limits:
     max_request_images: int
     max_request_bytes: int
     request_timeout_s: float
+    image_formats: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -181,7 +182,14 @@ class Classifier:
                 f"{self.limits.max_image_bytes / 1e6:.1f} MB (VGG19_MAX_IMAGE_BYTES)"
             )
         try:
-            return load_image(image, spec.preprocessing, max_pixels=self.limits.max_image_pixels)
+            return load_image(
+                image,
+                spec.preprocessing,
+                max_pixels=self.limits.max_image_pixels,
+                formats=self.limits.image_formats,
+            )
+        except UnknownFormat as error:
+            return BadImage(f"image {index}: {error} (VGG19_IMAGE_FORMATS)")
         except ImageError as error:
             return BadImage(f"image {index}: {error}")
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from models.errors import UserError
 from protocol.open_inference_pb2 import DESCRIPTOR
 from protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from serving.grpc_messages import CheckedServer
 from serving.grpc_service import InferenceServicer
 
 logger = logging.getLogger(__name__)
@@ -81,10 +82,12 @@ class GrpcServer:
             maximum_concurrent_rpcs=options.max_concurrent_calls,
         )
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in stubs
-        add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        checked = CheckedServer(server)
+        add_GRPCInferenceServiceServicer_to_server(servicer, checked)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, checked)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection_servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # not in stubs
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_servicer, checked)
         bound = _bind(server, options)
         started = cls(server, health_servicer)
         await started.set_ready(True)

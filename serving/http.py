@@ -70,6 +70,7 @@ class OwnRoutes:
             bentoml.middleware_stack = OwnRoutes(bentoml.middleware_stack, self._own)
         path = scope.get("path", "")
         is_bentoml = path in _BENTOML or path.startswith(_BENTOML_FILES)
+        is_bentoml = is_bentoml and scope.get("method") in ("GET", "HEAD")  # it reads no body
         is_own = scope["type"] == "http" and not is_bentoml
         await (self._own if is_own else self._app)(scope, receive, send)
 

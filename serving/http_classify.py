@@ -24,7 +24,7 @@ from serving.classifier import Answer, Limits, top
 from serving.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.front import Front
 
-DEFAULT_TOP_K = 5
+DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999
 _IMAGE_FIELD = "image"
 
 
@@ -56,6 +56,7 @@ async def classify(request: Request) -> Response:
     async with body_within(limits.request_timeout_s):
         upload = await _read_upload(request, limits)
     if upload.fields:
+        _options(upload.fields)  # wrong ones are told, also where the address has others
         options = _options({**upload.fields, **request.query_params})
     async with CancelledIfGone(request):
         answer = await front.classifier.classify(upload.images, timeout_s=limit)
@@ -107,7 +108,7 @@ def _options(values: Mapping[str, str]) -> _Options:
 
 def _top_k(value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 9 or int(value) < 1:
-        raise BadRequest(f"top_k is '{value[:20]}', it must be a whole number from 1")
+        raise BadRequest(f"top_k is '{value[:20]}', it must be a whole number, 1 to {MAX_TOP_K}")
     return int(value)
 
 

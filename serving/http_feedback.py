@@ -29,6 +29,8 @@ async def feedback(request: Request) -> Response:
         raise BadRequest("'request_id' must be the X-Request-Id of an answer")
     if not isinstance(label, str) or not 0 < len(label.strip()) <= _MAX_LABEL:
         raise BadRequest(f"'label' must be text, of up to {_MAX_LABEL} characters")
+    if isinstance(index, float) and index.is_integer():  # 1.0 is 1 in JSON
+        index = int(index)
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1000:
         raise BadRequest("'image' must be the place of the image in its request, from 0")
     await asyncio.to_thread(front.capture.label, request_id, index, label.strip())

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.signals import REQUEST_ID
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -63,9 +65,11 @@ class LabelsReply(_Body):
 
 
 class FeedbackRequest(BaseModel):
-    request_id: str = Field(description="the X-Request-Id of the answer")
-    label: str = Field(min_length=1, max_length=200, description="the right one")
-    image: int = Field(default=0, ge=0, description="its place in a request of several")
+    request_id: str = Field(
+        pattern=f"^{REQUEST_ID.pattern}$", description="the X-Request-Id of the answer"
+    )
+    label: str = Field(pattern=r"\S", max_length=200, description="the right one")
+    image: int = Field(default=0, ge=0, lt=1000, description="its place in a request of several")
 
 
 class FeedbackReply(_Body):

@@ -10,8 +10,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__, open_inference, open_inference_json
-from serving.body import CancelledIfGone, body_within, json_object, read_body, timeout_s
-from serving.errors import BadRequest, UnknownModel, UnsupportedMedia
+from serving.body import (
+    CancelledIfGone,
+    body_within,
+    check_json_type,
+    json_object,
+    read_body,
+    timeout_s,
+)
+from serving.errors import BadRequest, UnknownModel
 from serving.front import Front
 from serving.model_info import as_json, model_config, model_metadata, model_statistics
 from serving.pool import ServedModel
@@ -96,6 +103,7 @@ async def model_ready(request: Request) -> Response:
 
 
 async def infer(request: Request) -> Response:
+    check_json_type(request)
     classifier = _front(request).classifier
     version = request.path_params.get("version", "")
     _model(request)
@@ -121,7 +129,10 @@ async def infer(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """`POST /v2/repository/index`: every registered version, and which are loaded."""
     body = await json_object(request)
-    entries = await _front(request).repository.index(only_ready=bool(body.get("ready")))
+    only_ready = body.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise BadRequest("'ready' must be true or false")
+    entries = await _front(request).repository.index(only_ready=only_ready)
     return JSONResponse([vars(entry) for entry in entries])
 
 
@@ -152,13 +163,6 @@ async def _version_parameter(request: Request) -> str:
 def _header_length(request: Request) -> int | None:
     value = request.headers.get(_HEADER_LENGTH)
     if value is None:
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # Triton's asyncio client sends JSON as application/octet-stream.
-        if content_type not in ("application/json", "application/octet-stream", ""):
-            raise UnsupportedMedia(
-                f"the content type is '{content_type[:50]}'; send application/json, or binary "
-                f"tensors with the header {_HEADER_LENGTH}"
-            )
         return None
     if not value.isascii() or not value.isdigit() or len(value) > 12:
         raise BadRequest(f"{_HEADER_LENGTH} is '{value[:20]}', it must be a number of bytes")

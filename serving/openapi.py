@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from serving import __version__, http_errors
 from serving import http_schema as schema
+from serving.http_classify import DEFAULT_TOP_K, MAX_TOP_K
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
@@ -46,7 +47,8 @@ _PROBLEMS = {
     504: "no answer within the time limit",
 }
 _ANY = (401, 429)
-_WORK = (400, *_ANY, 408, 413, 415, 422, 503, 504)
+_READ = (408, 413, 415, 422)  # of those that have a body
+_WORK = (400, *_ANY, *_READ, 503, 504)
 
 Json = dict[str, Any]
 
@@ -99,7 +101,7 @@ def _classification() -> Json:
         "type": "object",
         "properties": {
             "image": {"type": "array", "items": binary, "minItems": 1},
-            "top_k": {"type": "integer", "minimum": 1},
+            "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
             "threshold": {"type": "number", "minimum": 0, "maximum": 1},
         },
         "required": ["image"],
@@ -113,7 +115,11 @@ def _classification() -> Json:
         },
     }
     parameters = [
-        _query("top_k", {"type": "integer", "minimum": 1, "default": 5}, "labels for each image"),
+        _query(
+            "top_k",
+            {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": DEFAULT_TOP_K},
+            "labels for each image",
+        ),
         _query(
             "threshold",
             {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
@@ -126,7 +132,8 @@ def _classification() -> Json:
     )
     feedback = _operation(
         "feedback", "Tell the right label of an image that was kept (VGG19_CAPTURE)",
-        schema.FeedbackReply, (*_ANY, 404, 408, 413, 422), body=_json_body(schema.FeedbackRequest),
+        schema.FeedbackReply, (*_ANY, 404, *_READ),
+        body=_json_body(schema.FeedbackRequest, required=True),
     )  # fmt: skip
     return {
         "/classify": {"post": classify},
@@ -212,10 +219,10 @@ def _infer(name: str, parameters: list[Json]) -> Json:
 
 def _repository() -> Json:
     """There only if an admin key is set."""
-    problems = (401, 404, 408, 409, 413, 422)
+    problems = (401, 404, 409, *_READ)
     path = "/v2/repository/models/{name}"
     listed = _operation(
-        "index", "Registered versions (admin)", schema.IndexEntryReply, (401, 404, 408, 413, 422),
+        "index", "Registered versions (admin)", schema.IndexEntryReply, (401, 404, *_READ),
         body=_json_body(schema.IndexRequest),
     )  # fmt: skip
     content = listed["responses"]["200"]["content"][_JSON]
@@ -257,8 +264,8 @@ def _operation(
     return operation
 
 
-def _json_body(model: type[BaseModel]) -> Json:
-    return {"required": False, "content": {_JSON: {"schema": _ref(model)}}}
+def _json_body(model: type[BaseModel], *, required: bool = False) -> Json:
+    return {"required": required, "content": {_JSON: {"schema": _ref(model)}}}
 
 
 def _query(name: str, values: Json, description: str) -> Json:
@@ -270,7 +277,7 @@ def _path(name: str, description: str) -> Json:
     return parameter | {"description": description}
 
 
-_NAME = _path("name", "of the model")
+_NAME = _path("name", "of the model") | {"example": "vgg19"}
 _VERSION = _path("version", "a loaded one")
 _TIMEOUT: Json = {
     "name": "X-Request-Timeout-Ms",

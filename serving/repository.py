@@ -7,17 +7,14 @@ promoted now, and unloading without one drops every version beside the current o
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from models.errors import UserError
+from models.store import VERSION
 from serving.errors import BadRequest, Conflict, UnknownModel
 from serving.pool import ModelPool
-
-# What the store calls its versions; a name from a client is compared with it before it is used.
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Repository:
         current = self._models.current
         if name != current.name:
             raise UnknownModel(f"model '{name[:50]}' is not served here; '{current.name}' is")
-        if version and not _VERSION.fullmatch(version):
+        if version and not VERSION.fullmatch(version):
             raise BadRequest(f"'{version[:50]}' is no version; one is like 20260131-120000-1a2b3c")
         if self._shared:
             raise Conflict(

@@ -299,4 +299,5 @@ def _limits(settings: Settings) -> Limits:
         max_request_images=settings.max_request_images,
         max_request_bytes=settings.max_request_bytes,
         request_timeout_s=settings.request_timeout_ms / 1000,
+        image_formats=settings.formats,
     )

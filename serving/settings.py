@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import UserError
-from models.image import MAX_PIXELS
+from models.image import FORMATS, MAX_PIXELS
 from serving.providers import CpuEngine, Precision
 
 _PREFIX = "VGG19_"
@@ -21,6 +21,8 @@ _SERVICE_LINK = re.compile(r"VGG19_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
 # The service tells BentoML to wait longer than this, so that the answer in time is ours.
 MAX_REQUEST_TIMEOUT_MS = 600_000
+# Room for what a request holds beside its image.
+ENVELOPE_BYTES = 1_000_000
 
 
 class SettingsError(UserError):
@@ -174,6 +176,10 @@ class Settings(BaseSettings):
         default=1_000_000_000, ge=1, description="bytes kept; the oldest make room"
     )
 
+    image_formats: str = Field(
+        default="JPEG,PNG,WEBP",
+        description="formats that are opened, with commas between; there are also GIF, BMP, TIFF",
+    )
     max_image_bytes: int = Field(default=10_000_000, ge=1, description="size of one encoded image")
     max_image_pixels: int = Field(
         default=MAX_PIXELS,
@@ -182,6 +188,32 @@ class Settings(BaseSettings):
         description="width x height of one image, before it is decoded",
     )
     max_request_images: int = Field(default=64, ge=1, description="images in one request")
+    max_request_bytes: int = Field(
+        default=128_000_000,
+        ge=1,
+        le=2**31 - 1,  # gRPC keeps it in an int32
+        description="size of a body or a gRPC message, with all its images",
+    )
+
+    @model_validator(mode="after")
+    def _formats_are_known(self) -> Self:
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown:
+            raise ValueError(
+                f"VGG19_IMAGE_FORMATS is '{self.image_formats}': '{unknown[0]}' is no format that "
+                f"can be opened; there are {', '.join(FORMATS)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_image_fits_a_request(self) -> Self:
+        if self.max_request_bytes < self.max_image_bytes + ENVELOPE_BYTES:
+            raise ValueError(
+                f"VGG19_MAX_REQUEST_BYTES is {self.max_request_bytes}, it must be at least "
+                f"VGG19_MAX_IMAGE_BYTES ({self.max_image_bytes}) and {ENVELOPE_BYTES} for what is "
+                "around it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Self:
@@ -207,9 +239,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def max_request_bytes(self) -> int:
-        """Largest body: every image at its limit, and a little for the envelope."""
-        return self.max_request_images * self.max_image_bytes + 1_000_000
+    def formats(self) -> tuple[str, ...]:
+        """Of `image_formats`, by Pillow's names."""
+        return tuple(name.strip().upper() for name in self.image_formats.split(","))
 
 
 def load_settings() -> Settings:

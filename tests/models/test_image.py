@@ -15,9 +15,10 @@ from PIL import Image, ImageOps
 from torchvision.models import VGG19_Weights
 from torchvision.transforms._presets import ImageClassification
 
-from models.errors import ImageError
+from models.errors import ImageError, UnknownFormat
 from models.image import load_image, to_rgb
 from models.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, default_resize_size
+from reliability import corpus
 
 IMAGENET = Preprocessing()
 SMALL = Preprocessing(image_size=32, resize_size=32)
@@ -198,6 +199,22 @@ class TestModes:
         image = Image.fromarray(np.full((40, 40), value, np.uint16))
         assert first_pixel(png(image)) == (expected,) * 3
 
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16"])
+    def test_strips_are_the_whole(self, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (61, 40, 4), np.uint8)
+        image = Image.fromarray(noise)
+        if mode == "I;16":
+            image = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 256 + noise[:, :, 1])
+        elif mode == "P":
+            image = image.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+            image.info["transparency"] = bytes(range(256))
+        else:
+            image = image.convert(mode)
+        whole = np.asarray(to_rgb(image.copy()))
+        monkeypatch.setattr("models.image._STRIP_ROWS", 7)
+        assert len(np.unique(whole)) > 100
+        assert (np.asarray(to_rgb(image)) == whole).all()
+
     def test_of_an_animation_the_first_frame(self) -> None:
         buffer = io.BytesIO()
         frames = [solid("RGB", (9, 9, 9)), solid("RGB", (200, 200, 200))]
@@ -232,6 +249,19 @@ class TestModes:
         x = 0 if corner[1] == "l" else -1
         assert pixels[y, x].tolist() == [255, 255, 255]
         assert pixels.sum() == 8 * 8 * 3 * 255
+
+    @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+    def test_what_lies_on_its_side_keeps_its_ratio(self, image_format: str) -> None:
+        """A TIFF is upright once Pillow has loaded it, its size even before."""
+        image = solid("RGB", (0, 0, 0), (128, 64))
+        image.paste((255, 255, 255), (0, 0, 48, 64))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a quarter to the right: white is on top then, 48 of 128 rows
+        buffer = io.BytesIO()
+        image.save(buffer, image_format, exif=exif)
+        pixels = load_image(buffer.getvalue(), SMALL)  # of 64 rows the central 32
+        assert pixels[:6].min() > 240
+        assert pixels[10:].max() < 15
 
     def test_a_path_gives_what_its_bytes_give(self, tmp_path: Path) -> None:
         data = png(solid("RGB", (5, 6, 7)))
@@ -270,6 +300,18 @@ class TestRefusals:
         )
         with pytest.raises(ImageError, match="pixels"):
             load_image(data, SMALL)
+
+    def test_a_small_tiff_on_a_huge_tile_is_not_decoded(self) -> None:
+        """The decoder would allocate and clear 1 GB for 16 x 16 pixels."""
+        (bomb,) = (s.data for s in corpus.samples() if s.name == "TIFF with a tile of 1 GB")
+        with pytest.raises(ImageError, match="32768 x 32768 = 1,073,741,824 pixels"):
+            load_image(bomb, SMALL)
+
+    def test_only_the_formats_that_are_named_are_opened(self) -> None:
+        data = png(solid("RGB", (1, 2, 3)))
+        with pytest.raises(UnknownFormat, match=r"supported format \(JPEG, GIF\)"):
+            load_image(data, SMALL, formats=("JPEG", "GIF"))
+        assert load_image(data, SMALL, formats=("PNG",)).shape == (32, 32, 3)
 
     def test_unreadable_paths(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="No such file"):
@@ -312,6 +354,22 @@ def test_damaged_files_give_pixels_or_image_error(
         return
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    magic=st.sampled_from(
+        [b"", *(seed[:12] for seed in _seeds()), b"II*\0", b"MM\0+", b"\xff\xd8\xff"]
+    ),
+    rest=st.binary(max_size=300),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_any_bytes_give_pixels_or_image_error(magic: bytes, rest: bytes) -> None:
+    try:
+        pixels = load_image(magic + rest, SMALL, max_pixels=10**6)
+    except ImageError:
+        return
+    assert pixels.shape == (32, 32, 3)
 
 
 def test_a_tensor_can_be_made_of_it(photos: list[Image.Image]) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models import store
 from models.bundle import CONTENT_FILES, MANIFEST_FILE
@@ -98,6 +101,27 @@ def test_a_deleted_production_model_is_reported(registered: str, store_home: Pat
 def test_references_to_nothing(registered: str, reference: str) -> None:
     with pytest.raises(StoreError):
         store.resolve(reference)
+
+
+HOSTILE = st.text(max_size=80) | st.lists(
+    st.sampled_from(["..", "/", "\\", "%2e", "\0", "a", ".", "-", "latest", "~", "C:", " "]),
+    max_size=8,
+).map("".join)
+
+
+@given(name=HOSTILE)
+def test_only_plain_names_reach_the_file_system(name: str) -> None:
+    looked_at: list[Path] = []
+
+    def look(path: Path) -> bool:
+        looked_at.append(path)
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "is_file", look)
+        store.is_registered(name)
+    assert all(path.parent.name == name and path.parts.count("..") == 0 for path in looked_at)
+    assert bool(looked_at) == bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name))
 
 
 def test_references_to_another_model(store_home: Path) -> None:

@@ -34,6 +34,7 @@ LIMITS = Limits(
     max_request_images=8,
     max_request_bytes=100_000,
     request_timeout_s=10.0,
+    image_formats=("JPEG", "PNG", "WEBP"),
 )
 
 

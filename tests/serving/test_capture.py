@@ -16,7 +16,7 @@ from serving.errors import BadImage, NotThere
 from serving.statistics import Timings
 from tests.helpers import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
-from tests.serving.test_http import app_of, check_problem
+from tests.serving.test_http import PICKLE, app_of, check_problem
 
 IMAGE = encode(coloured_pixels(1))
 PNG = {"Content-Type": "image/png"}
@@ -160,6 +160,10 @@ class TestOverHttp:
     async def test_bad_feedback(self, client: httpx.AsyncClient, change: dict[str, Any]) -> None:
         body = {"request_id": "r", "label": "rose"} | change
         check_problem(await client.post("/feedback", json=body), 422, "must be")
+
+    async def test_other_media_types(self, client: httpx.AsyncClient) -> None:
+        response = await client.post("/feedback", content=b"{}", headers={"Content-Type": PICKLE})
+        check_problem(response, 415, PICKLE)
 
     async def test_there_is_none_where_nothing_is_kept(self, classifier: Classifier) -> None:
         transport = httpx.ASGITransport(app_of(classifier))

@@ -30,6 +30,8 @@ from serving.grpc_service import InferenceServicer
 from tests.helpers import free_port
 from tests.serving.conftest import front_of, grpc_options, grpc_serving
 
+NO_MESSAGE = b"\xff\xff\xff"
+
 
 def test_a_taken_port_is_an_error() -> None:
     with (
@@ -87,6 +89,57 @@ async def test_reflection_describes_every_call(classifier: Classifier) -> None:
     (service,) = pb.DESCRIPTOR.services_by_name.values()
     assert described == [method.name for method in service.methods]
     assert {"ModelInfer", "ModelStreamInfer", "RepositoryModelLoad"} <= set(described)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [*(f"{SERVICE}/{method.name}" for method in pb.DESCRIPTOR.services_by_name[
+        "GRPCInferenceService"].methods if method.name != "ModelStreamInfer"),
+     "grpc.health.v1.Health/Check"],
+)  # fmt: skip
+async def test_a_message_that_is_none(
+    classifier: Classifier, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    async with (
+        grpc_serving(front_of(classifier)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(f"/{method}", None, None)(NO_MESSAGE, timeout=20)
+    check_malformed(caught.value)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        f"{SERVICE}/ModelStreamInfer",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_a_message_of_a_stream_that_is_none(
+    classifier: Classifier, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    async with (
+        grpc_serving(front_of(classifier)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        streaming = channel.stream_stream(f"/{method}", None, None)
+        call = streaming(iter([b"", NO_MESSAGE, b""]), timeout=20)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(NO_MESSAGE)
+        with pytest.raises(grpc.aio.AioRpcError) as watching:
+            await watch.read()
+    check_malformed(caught.value)
+    check_malformed(watching.value)
+    assert caplog.records == []
+
+
+def check_malformed(error: grpc.aio.AioRpcError) -> None:
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(error.details()).startswith("the request is no message of this call")
 
 
 async def test_calls_above_the_limit_are_refused(classifier: Classifier) -> None:

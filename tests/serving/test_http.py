@@ -10,15 +10,21 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
+from serving.errors import RequestError
 from serving.http import OwnRoutes, create_app
+from serving.http_classify import _read_upload
 from serving.pool import ModelPool, Wanted
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
 from tests.serving.conftest import LIMITS, StubModel, front_of
@@ -26,6 +32,7 @@ from tests.serving.conftest import LIMITS, StubModel, front_of
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
 PNG = {"Content-Type": "image/png"}
+PICKLE = "application/vnd.bentoml+pickle"
 
 
 def app_of(classifier: Classifier, **changes: Any) -> Starlette:
@@ -175,7 +182,7 @@ async def test_bad_top_k(client: httpx.AsyncClient, top_k: str) -> None:
     response = await client.post(
         "/classify", params={"top_k": top_k}, content=IMAGES[0], headers=PNG
     )
-    check_problem(response, 422, "it must be a whole number from 1")
+    check_problem(response, 422, "it must be a whole number, 1 to")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", ""])
@@ -212,6 +219,28 @@ async def test_the_charset_of_a_form_does_no_harm(
     response = await client.post("/classify", content=body, headers=headers)
     assert response.status_code == 200
     assert response.json()["images"][0]["filename"] == filename
+
+
+FORM_PIECES = st.sampled_from(
+    [b"--x", b"--x--", b"\r\n", b"\r\n\r\n", b"Content-Disposition: form-data", b"; name=image",
+     b'; name="image"; filename="a"', b"; filename*=utf-8''%ff", b"Content-Type: image/png", b":",
+     b'"', b"\0", b"\xff", IMAGES[0]]
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(FORM_PIECES | st.binary(max_size=20), max_size=30).map(b"".join))
+def test_any_form_gives_images_or_a_refusal(body: bytes) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "headers": headers, "app": None}
+    try:
+        upload = asyncio.run(_read_upload(Request(scope, receive), LIMITS))
+    except (HTTPException, RequestError):
+        return
+    assert len(upload.images) == len(upload.names) >= 1
 
 
 async def test_bodies_over_the_limit(client: httpx.AsyncClient) -> None:
@@ -359,6 +388,12 @@ class TestKeys:
             409, "the current one",
         )  # fmt: skip
 
+    @pytest.mark.parametrize("path", ["index", "models/vgg19/load", "models/vgg19/unload"])
+    async def test_other_media_types(self, client: httpx.AsyncClient, path: str) -> None:
+        headers = {"Authorization": "Bearer admin", "Content-Type": PICKLE}
+        response = await client.post(f"/v2/repository/{path}", content=b"{}", headers=headers)
+        check_problem(response, 415, PICKLE)
+
     @pytest.mark.parametrize(
         ("body", "words"),
         [
@@ -397,6 +432,7 @@ class TestOwnRoutes:
     )
     async def test_bentomls(self, path: str) -> None:
         assert await who_answers(path) == "bentoml"
+        assert await who_answers(path, "POST") == "own"  # it never gets a body
 
     @pytest.mark.parametrize(
         "path", ["/classify", "/", "/v2", "/docs.json", "/classify/submit", "/livez/x", "/nowhere"]
@@ -443,7 +479,7 @@ async def start_and_end(app: ASGIApp) -> None:
     await app({"type": "lifespan", "state": {}}, receive, send)
 
 
-async def who_answers(path: str) -> str:
+async def who_answers(path: str, method: str = "GET") -> str:
     called: list[str] = []
 
     async def bentoml(scope: Scope, receive: Receive, send: Send) -> None:
@@ -453,6 +489,7 @@ async def who_answers(path: str) -> str:
         called.append("own")
 
     routes = OwnRoutes(bentoml, own)
-    await routes({"type": "http", "path": path}, None, None)  # type: ignore[arg-type]
+    scope = {"type": "http", "path": path, "method": method}
+    await routes(scope, None, None)  # type: ignore[arg-type]
     (answered,) = called
     return answered

@@ -17,7 +17,7 @@ from serving.classifier import Classifier
 from serving.errors import BadRequest
 from tests.helpers import coloured_pixels, encode, tiny_probabilities
 from tests.serving.conftest import StubModel
-from tests.serving.test_http import app_of, check_problem
+from tests.serving.test_http import PICKLE, app_of, check_problem
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
@@ -219,6 +219,8 @@ async def test_a_bad_image_is_named(client: httpx.AsyncClient, model: StubModel)
 async def test_other_media_types_and_header_lengths(client: httpx.AsyncClient) -> None:
     response = await client.post(INFER, content=b"x", headers={"Content-Type": "image/png"})
     check_problem(response, 415, "send application/json")
+    headers = {"Content-Type": PICKLE, "Inference-Header-Content-Length": "1"}
+    check_problem(await client.post(INFER, content=b"x", headers=headers), 415, PICKLE)
     for length, words in (("x", "a number of bytes"), ("0", "0 bytes long"), ("9", "the body 2")):
         headers = {"Inference-Header-Content-Length": length}
         check_problem(await client.post(INFER, content=b"{}", headers=headers), 422, words)
@@ -242,6 +244,12 @@ JSON = st.recursive(
     ),
     max_leaves=20,
 )  # fmt: skip
+
+
+@given(st.binary(max_size=200), st.none() | st.integers(-1, 300))
+def test_any_bytes_are_a_request_or_a_bad_one(body: bytes, header_length: int | None) -> None:
+    with pytest.raises(BadRequest):  # none of them happens to be one
+        open_inference_json.read_request(body, header_length)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

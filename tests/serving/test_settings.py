@@ -51,6 +51,27 @@ def test_a_request_must_fit_into_the_queue(monkeypatch: pytest.MonkeyPatch) -> N
         load_settings()
 
 
+def test_formats_are_a_choice_of_six(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().formats == ("JPEG", "PNG", "WEBP")
+    monkeypatch.setenv("VGG19_IMAGE_FORMATS", "png, TIFF")
+    assert load_settings().formats == ("PNG", "TIFF")
+    for value, unknown in (("JPEG,JPG", "JPG"), ("EPS", "EPS"), ("", ""), ("PNG,", "")):
+        monkeypatch.setenv("VGG19_IMAGE_FORMATS", value)
+        words = f"^VGG19_IMAGE_FORMATS is '{value}': '{unknown}' is no format that can be opened; "
+        with pytest.raises(
+            SettingsError, match=words + "there are JPEG, PNG, WEBP, GIF, BMP, TIFF$"
+        ):
+            load_settings()
+
+
+def test_an_image_must_fit_into_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VGG19_MAX_IMAGE_BYTES", "200000000")
+    with pytest.raises(SettingsError, match=r"VGG19_MAX_REQUEST_BYTES is 128000000, it must be at"):
+        load_settings()
+    monkeypatch.setenv("VGG19_MAX_REQUEST_BYTES", "201000000")
+    assert load_settings().max_request_bytes == 201_000_000
+
+
 @pytest.mark.parametrize(
     "name", ["VGG19_PORT", "VGG19_SERVICE_HOST", "VGG19_SERVICE_PORT_HTTP", "VGG19_PORT_3000_TCP"]
 )

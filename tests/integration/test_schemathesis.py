@@ -1,0 +1,53 @@
+"""Requests made up from the service's own OpenAPI document, good and bad ones: its answers are as
+the document says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
+
+from serving.openapi import document
+from tests.helpers import coloured_pixels, encode
+from tests.integration.conftest import serve
+
+ADMIN = "admin"
+IMAGE = encode(coloured_pixels(3))
+
+schemathesis.openapi.format("binary", st.sampled_from([IMAGE, IMAGE[:50], b"no image"]))
+
+
+service = schemathesis.openapi.from_dict(document())  # as it is at /openapi.json
+
+
+@pytest.fixture(scope="module")
+def url(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a service where everything is switched on."""
+    options = {
+        "VGG19_ADMIN_KEY": hashlib.sha256(ADMIN.encode()).hexdigest(),
+        "VGG19_CAPTURE": "sample",
+        "VGG19_CAPTURE_URL": str(tmp_path_factory.mktemp("kept")),
+    }
+    with serve(tiny_home, tiny_home / "described.log", **options) as server:
+        yield server.url
+
+
+@service.parametrize()
+@settings(max_examples=60, derandomize=True, deadline=None, database=None,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+def test_answers_are_as_the_document_says(case: Any, url: str) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+    # Not_a_server_error: 503 and 504 are answers, where they are described.
+    excluded = [not_a_server_error, ignored_auth]
+    if case.path.endswith(("/classify", "/infer")):
+        excluded.append(positive_data_acceptance)  # which bytes are an image no schema can say
+    response = case.call_and_validate(url, headers=headers, excluded_checks=excluded)
+    assert response.status_code != 500
