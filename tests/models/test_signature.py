@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import model_signing
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -25,7 +24,13 @@ from models.bundle import (
 )
 from models.errors import BundleError
 from models.signature import PASSPHRASE, SignatureError, Signer, Verifier
-from tests.helpers import write_keys, write_private_key, write_public_key, write_tiny_bundle
+from tests.helpers import (
+    run_command,
+    write_keys,
+    write_private_key,
+    write_public_key,
+    write_tiny_bundle,
+)
 
 Keys = tuple[Path, Path]
 
@@ -67,8 +72,11 @@ def test_curves(tiny_bundle: Path, tmp_path: Path, curve: type[ec.EllipticCurve]
 
 
 def test_the_librarys_own_command_can_check_it(signed: Path, keys: Keys) -> None:
-    config = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=keys[1])
-    config.verify(signed / MANIFEST_FILE, signed / SIGNATURE_FILE)
+    result = run_command(
+        "model_signing", "verify", "key", MANIFEST_FILE, "--signature", SIGNATURE_FILE,
+        "--public_key", str(keys[1]), cwd=signed, home=signed,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
 
 
 def test_signed_again_the_last_key_counts(signed: Path, keys: Keys, tmp_path: Path) -> None:
