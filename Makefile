@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 protoc = $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) $(PROTOS) && $(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=$(1) $(firstword $(PROTOS))
 
-.PHONY: help setup demo demo-redeploy test check format image-test sbom bench-finetune bench-serving fuzz soak faults proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test check format image-test sbom audit bench-finetune bench-serving fuzz soak faults proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -39,6 +39,7 @@ check: setup proto-check  ## formatting, lint, types, import directions, Kuberne
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --recursive --tests B613,B614,B615 models serving training service.py
 	$(BIN)/kubernetes-validate --strict --no-warn --quiet deploy/kubernetes/base/*.yaml deploy/kubernetes/components/*/retrain.yaml
 
 format: setup  ## format the code and repair what the linter can
@@ -51,6 +52,11 @@ image-test: setup  ## build the CPU image with buildah, run it read-only, check 
 sbom: setup  ## what the images hold, as CycloneDX in build/
 	@mkdir -p build
 	for flavour in cpu gpu; do $(BIN)/cyclonedx-py requirements deploy/requirements-$$flavour.lock --of JSON -o build/sbom-$$flavour.json; done
+
+audit: setup  ## look up published vulnerabilities of everything that is locked; asks PyPI
+	test -d build/audit/pip_audit || $(BIN)/python -m pip install --disable-pip-version-check --quiet --target build/audit pip-audit==2.10.1
+	for lock in requirements.lock deploy/requirements-*.lock; do \
+	  echo "== $$lock"; PYTHONPATH=build/audit $(BIN)/python -m pip_audit --strict --require-hashes --disable-pip --progress-spinner off -r $$lock || exit 1; done
 
 bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, 30 to 60 minutes
 	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224

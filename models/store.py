@@ -21,7 +21,15 @@ from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
-from models.bundle import MANIFEST_FILE, Bundle, inspect_bundle, open_bundle, sha256
+from models.bundle import (
+    MANIFEST_FILE,
+    Bundle,
+    CheckManifest,
+    inspect_bundle,
+    open_bundle,
+    sha256,
+    signature_of,
+)
 from models.errors import StoreError
 from models.files import staged_directory, staged_file
 from models.history import History, Promotion
@@ -90,6 +98,8 @@ def own_bento() -> Path | None:
 def register(bundle_path: Path, rejected: str = "") -> str:
     """Copy a bundle into the store, after checking it, and return its tag `vgg19:<version>`.
 
+    Its signature comes with it, if it has one.
+
     The version is put together aside and renamed into place: a crash leaves no half of it.
 
     Args:
@@ -101,7 +111,7 @@ def register(bundle_path: Path, rejected: str = "") -> str:
     """
     bundle = open_bundle(bundle_path)
     version = version_of(bundle)
-    target = store_path() / MODEL_NAME / version
+    target = stored_path(version)
     if target.exists():
         raise StoreError(
             f"{MODEL_NAME}:{version} is registered already; promote it with "
@@ -114,6 +124,9 @@ def register(bundle_path: Path, rejected: str = "") -> str:
         entry = Path(staging) / MODEL_NAME / version
         for name in (MANIFEST_FILE, *bundle.manifest.files):
             shutil.copy2(bundle.path / name, entry / name)
+        signature = signature_of(bundle.path)
+        if signature is not None:
+            shutil.copy2(signature, entry / signature.name)
         entry.rename(target)
     if not rejected:
         _point(target.parent / "latest", version)
@@ -211,12 +224,17 @@ def promotions() -> list[Promotion]:
 
 def open_stored(version: str) -> Bundle:
     """Open a registered version, its files checked against its manifest."""
-    return open_bundle(store_path() / MODEL_NAME / version)
+    return open_bundle(stored_path(version))
 
 
-def inspect_stored(version: str) -> Bundle:
+def stored_path(version: str) -> Path:
+    """The directory of a registered version, which is a bundle."""
+    return store_path() / MODEL_NAME / version
+
+
+def inspect_stored(version: str, check: CheckManifest | None = None) -> Bundle:
     """Open a registered version to run one of its graphs, see `models.bundle.inspect_bundle`."""
-    return inspect_bundle(store_path() / MODEL_NAME / version)
+    return inspect_bundle(stored_path(version), check)
 
 
 def list_models() -> list[StoredModel]:
@@ -261,9 +279,9 @@ def _resolve_production() -> str:
 
 def is_registered(version: str) -> bool:
     """Whether a version of this name is in the store. No other name reaches the file system."""
-    if not VERSION.fullmatch(version):
-        return False
-    return (store_path() / MODEL_NAME / version / MANIFEST_FILE).is_file()
+    return (
+        VERSION.fullmatch(version) is not None and (stored_path(version) / MANIFEST_FILE).is_file()
+    )
 
 
 def version_of(bundle: Bundle) -> str:

@@ -16,7 +16,7 @@ from models import store
 from models.errors import UserError
 from models.machine import cpu_count
 from serving.providers import gpu_count, has_cuda_driver
-from serving.runtime import session_options, use_store
+from serving.runtime import open_model, session_options, use_store
 from serving.session import Session, variant_to_run
 from serving.settings import Settings, load_settings
 
@@ -70,7 +70,7 @@ def _try_out(settings: Settings, say: Callable[[str], None]) -> None:
             say(f"  {name}: {', '.join(f'{k}={v}' for k, v in values.items())}")
     model = store.resolve(settings.model)
     started = time.perf_counter()
-    bundle = store.inspect_stored(model)
+    bundle = open_model(settings, model)
     bundle.check_graph(variant_to_run(bundle, options))
     session = Session(bundle, options)
     say(

@@ -12,8 +12,10 @@ import onnxruntime as ort
 from opentelemetry import trace
 
 from models import store
+from models.bundle import Bundle
 from models.errors import UserError
 from models.machine import cpu_count
+from models.signature import Verifier
 from serving import __version__, compared, grpc_server
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
@@ -47,11 +49,11 @@ def check_start(settings: Settings) -> None:
     """Find out, without loading the model, what would keep the service from starting.
 
     Raises:
-        UserError: no such model, damaged files, no such device, the gRPC port is taken, or its
-            TLS files can't be used.
+        UserError: no such model, damaged files, no signature where one is required, no such device,
+            the gRPC port is taken, or its TLS files can't be used.
     """
     use_store(settings)
-    bundle = store.inspect_stored(store.resolve(settings.model))
+    bundle = open_model(settings, settings.model)
     variant = variant_to_run(bundle, session_options(settings, worker_index=1))
     compared.tell_workers(bundle.check_graph(variant))
     grpc_server.check_start(grpc_options(settings))
@@ -188,15 +190,29 @@ def wanted_model(settings: Settings) -> Wanted:
     return Wanted(store.resolve(settings.model), token)
 
 
+def open_model(settings: Settings, reference: str) -> Bundle:
+    """Open a registered model, whose signature is checked first if the settings require one. Its
+    graphs aren't checked yet, see `Bundle.check_graph`.
+
+    Raises:
+        UserError: it isn't there, is damaged, or not signed with the key that the settings name; or
+            that can't be used.
+    """
+    version = store.resolve(reference)
+    if settings.signature_key is None:  # which is to say: none is required
+        return store.inspect_stored(version)
+    return store.inspect_stored(version, Verifier(settings.signature_key).check)
+
+
 def load_model(
     settings: Settings, options: SessionOptions, metrics: Metrics, version: str
 ) -> ServedModel:
     """Load a registered model, replay its golden samples and warm it up; takes seconds.
 
     Raises:
-        UserError: it isn't there, is damaged, or can't be run here.
+        UserError: it isn't there, is damaged, not signed as required, or can't be run here.
     """
-    bundle = store.inspect_stored(store.resolve(version))
+    bundle = open_model(settings, version)
     bundle.check_graph(variant_to_run(bundle, options), compared.by_parent())
     session = Session(bundle, options)
     statistics = ModelStatistics()

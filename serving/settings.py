@@ -50,6 +50,14 @@ class Settings(BaseSettings):
         "before it goes on serving; false: with 503",
     )
 
+    require_signature: bool = Field(
+        default=False,
+        description="serve only models whose signature fits VGG19_SIGNATURE_KEY",
+    )
+    signature_key: Path | None = Field(
+        default=None, description="PEM file with the public key of who may sign models"
+    )
+
     grpc_host: str = Field(default="127.0.0.1", description="address of the gRPC server")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="port of the gRPC server")
     grpc_tls_cert: Path | None = Field(
@@ -230,6 +238,14 @@ class Settings(BaseSettings):
             raise ValueError("VGG19_GRPC_TLS_CERT and VGG19_GRPC_TLS_KEY are set together or not")
         if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
             raise ValueError("VGG19_GRPC_TLS_CLIENT_CA needs VGG19_GRPC_TLS_CERT as well")
+        return self
+
+    @model_validator(mode="after")
+    def _signatures_need_a_key(self) -> Self:
+        if self.require_signature != (self.signature_key is not None):
+            raise ValueError(
+                "VGG19_REQUIRE_SIGNATURE and VGG19_SIGNATURE_KEY are set together or not"
+            )
         return self
 
     @model_validator(mode="after")

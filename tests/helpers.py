@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
@@ -32,6 +35,7 @@ from models.spec import ModelSpec, Preprocessing
 
 SIZE = 32
 BUSY_SIZE = 512
+_PEM = serialization.Encoding.PEM
 COLOURS = ("blue", "green", "red")  # sorted, as the labels of an image folder are
 
 
@@ -139,6 +143,32 @@ def provenance(created_at: str = "2026-01-31T12:00:00+00:00") -> Provenance:
         git_commit=None,
         packages={"numpy": np.__version__},
     )
+
+
+def write_keys(
+    directory: Path, name: str = "key", curve: type[ec.EllipticCurve] = ec.SECP256R1
+) -> tuple[Path, Path]:
+    """A new pair of keys to sign models with: `NAME.pem` and `NAME.pub`."""
+    key = ec.generate_private_key(curve())
+    return write_private_key(directory / f"{name}.pem", key), write_public_key(
+        directory / f"{name}.pub", key
+    )
+
+
+def write_private_key(path: Path, key: PrivateKeyTypes, passphrase: str = "") -> Path:
+    encryption = (
+        serialization.BestAvailableEncryption(passphrase.encode())
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    path.write_bytes(key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, encryption))
+    return path
+
+
+def write_public_key(path: Path, key: PrivateKeyTypes) -> Path:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    path.write_bytes(key.public_key().public_bytes(_PEM, form))
+    return path
 
 
 def free_port() -> int:

@@ -21,6 +21,7 @@ def test_the_service_loads_neither_torch_nor_training() -> None:
     loaded = modules_after("import service")
     assert "serving.http" in loaded
     assert not loaded & {"torch", "torchvision", "onnx", "sklearn", "training", "models.vgg19"}
+    assert not loaded & {"model_signing", "sigstore"}  # only where a signature is required
 
 
 def test_the_command_line_starts_without_torch() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from models.errors import UserError
-from training import cli_cache, cli_store
+from training import cli_cache, cli_sign, cli_store
 from training.cli_common import reporter, say
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.add_typer(cli_store.app)
+app.add_typer(cli_sign.app)
 app.add_typer(cli_cache.app, name="cache")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -9,6 +10,12 @@ import typer
 
 def say(message: str) -> None:
     typer.echo(message)
+
+
+def bundle_in(path: Path) -> Path:
+    """The bundle of a run, or the directory itself."""
+    bundle = path / "bundle"
+    return bundle if bundle.is_dir() else path
 
 
 def reporter() -> Any:

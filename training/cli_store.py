@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.cli_common import reporter, say
+from training.cli_common import bundle_in, reporter, say
 
 app = typer.Typer()
 
@@ -22,8 +22,7 @@ def register(
     """
     from models import store
 
-    bundle = path / "bundle"
-    tag = store.register(bundle if bundle.is_dir() else path)
+    tag = store.register(bundle_in(path))
     say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
 
 

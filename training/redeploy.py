@@ -22,6 +22,7 @@ from typing import Any
 from models import store
 from models.bundle import Bundle, open_bundle
 from models.errors import UserError
+from models.signature import Signer
 from training.building import build, containerize
 from training.captured import labelled_images
 from training.checkpoint import weights_digest
@@ -73,6 +74,7 @@ def redeploy(
         RedeployError: another job runs, or production was changed by somebody else meanwhile.
         UserError: a step can't be done; the next call tries it again.
     """
+    signer = Signer(config.sign_key) if config.sign_key else None  # told now, not after training
     with _exclusive(config.state, wait=wait, reporter=reporter):
         job = unfinished_job(config.state)
         if job is None or not job.has("register"):  # after that, it is to be finished as it is
@@ -85,10 +87,12 @@ def redeploy(
                 job = _new_job(collected, config)
         else:
             reporter.say(f"going on with job {job.id}")
-        return _do(job, config, reporter)
+        return _do(job, config, signer, reporter)
 
 
-def _do(job: JobState, config: RedeployConfig, reporter: Reporter) -> Outcome:
+def _do(
+    job: JobState, config: RedeployConfig, signer: Signer | None, reporter: Reporter
+) -> Outcome:
     run = Run(job.path / "run")
     for folder in (job.path, run.path):
         for leftover in folder.glob(".*"):  # of a write that was killed
@@ -98,7 +102,7 @@ def _do(job: JobState, config: RedeployConfig, reporter: Reporter) -> Outcome:
     bundle = open_bundle(run.bundle)
     gate = job.step("gate", lambda: _gate(job, run, bundle, config, reporter))
     version = store.version_of(bundle)
-    job.step("register", lambda: _register(run.bundle, version, gate["refused"]))
+    job.step("register", lambda: _register(run.bundle, version, gate["refused"], signer))
     tag = f"{store.MODEL_NAME}:{version}"
     if gate["refused"]:
         outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
@@ -275,8 +279,10 @@ def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> l
     return unseen
 
 
-def _register(bundle: Path, version: str, refused: str) -> dict[str, Any]:
+def _register(bundle: Path, version: str, refused: str, signer: Signer | None) -> dict[str, Any]:
     if not store.is_registered(version):
+        if signer is not None and not refused:
+            signer.sign(bundle)
         store.register(bundle, rejected=refused)
     return {"version": version}
 

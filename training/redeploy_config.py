@@ -45,6 +45,11 @@ class RedeployConfig(BaseModel):
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
+    sign_key: Path | None = Field(
+        default=None,
+        description="private key that signs accepted challengers, for services with "
+        "VGG19_REQUIRE_SIGNATURE; its passphrase is in MODEL_SIGNING_PASSPHRASE",
+    )
     build: Literal["cpu", "gpu"] | None = Field(
         default=None,
         description="for immutable deployments: build a Bento of the model ('vgg19 build')",

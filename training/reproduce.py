@@ -76,7 +76,7 @@ def _recorded(source: str) -> tuple[Provenance, str]:
     if Path(source).is_dir():
         raise RunError(f"{source} is no run: it has no {run.provenance.name}")
     version = store.resolve(source)
-    manifest = read_manifest(store.store_path() / store.MODEL_NAME / version)
+    manifest = read_manifest(store.stored_path(version))
     if manifest.provenance.weights_sha256 is None:
         raise RunError(f"{source} was exported without the digest of its weights")
     return manifest.provenance, manifest.provenance.weights_sha256

@@ -47,7 +47,8 @@ def find_images(
     Args:
         data: a folder `class/file` or `{train,val,test}/class/file`; a `.csv` file with a path
             and a label and perhaps a split and a group in each row; a folder written by
-            `datasets.save_to_disk`; or `hf:NAME`, a data set of the Hugging Face hub.
+            `datasets.save_to_disk`; or `hf:NAME`, a data set of the Hugging Face hub, at its
+            newest or with `hf:NAME@REVISION` at that commit, tag or branch.
 
     Raises:
         DataError: there is no such thing, or it isn't as described.
@@ -214,7 +215,8 @@ def _load_dataset(datasets: Any, data: Path) -> Any:
     try:
         if is_saved_dataset(data):
             return datasets.load_from_disk(str(data))
-        return datasets.load_dataset(str(data).removeprefix(_HF_PREFIX))
+        name, _, revision = str(data).removeprefix(_HF_PREFIX).partition("@")
+        return datasets.load_dataset(name, revision=revision or None)
     except Exception as error:  # the library raises its own, fsspec's, httpx's and OSErrors
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"the data set {data} can't be loaded: {reason}") from error

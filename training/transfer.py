@@ -3,6 +3,7 @@
 Below the URL lie `VERSION/` with the files of the store, and `production`, the version that was
 promoted in the store that pushed last. The manifest is copied last, so a version that is still on
 its way, or whose copy was interrupted, is no version yet. On arrival files are compared with it.
+A signature may come later, or anew with another key: it is copied also where the version is.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 import fsspec
 
 from models import store
-from models.bundle import MANIFEST_FILE, open_bundle
+from models.bundle import MANIFEST_FILE, SIGNATURE_FILE, open_bundle, signature_of
 from models.errors import UserError
+from models.files import staged_file
 
 _PRODUCTION = "production"
 
@@ -42,10 +44,13 @@ def push(url: str, reference: str) -> str:
     try:
         files, root = _location(url)
         target = f"{root}/{version}"
+        files.makedirs(target, exist_ok=True)
+        signature = signature_of(bundle.path)
+        if signature is not None:
+            files.put_file(str(signature), f"{target}/{signature.name}")
         if not files.exists(f"{target}/{MANIFEST_FILE}"):
-            files.makedirs(target, exist_ok=True)
-            names = sorted(file.name for file in bundle.path.iterdir() if file.is_file())
-            for name in [*(n for n in names if n != MANIFEST_FILE), MANIFEST_FILE]:
+            names = {file.name for file in bundle.path.iterdir() if file.is_file()}
+            for name in [*sorted(names - {SIGNATURE_FILE, MANIFEST_FILE}), MANIFEST_FILE]:
                 files.put_file(str(bundle.path / name), f"{target}/{name}")
         if version == store.production_version():
             files.pipe_file(f"{root}/{_PRODUCTION}", version.encode())
@@ -55,7 +60,7 @@ def push(url: str, reference: str) -> str:
 
 
 def pull(url: str, reference: str) -> str:
-    """Copy a version from a URL into the store; nothing happens if it is there.
+    """Copy a version from a URL into the store; if it is there, only its signature.
 
     Args:
         reference: a tag, a version, or production: what was promoted where it was pushed.
@@ -89,8 +94,9 @@ def _location(url: str) -> tuple[Any, str]:
 
 
 def _fetch(files: Any, source: str, version: str) -> None:
-    target = store.store_path() / store.MODEL_NAME / version
+    target = store.stored_path(version)
     if target.exists():
+        _fetch_signature(files, source, target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     files.cat_file(f"{source}/{MANIFEST_FILE}")  # without it, it is no version
@@ -101,3 +107,9 @@ def _fetch(files: Any, source: str, version: str) -> None:
             files.get_file(name, str(entry / str(name).rpartition("/")[2]))
         open_bundle(entry)
         entry.rename(target)
+
+
+def _fetch_signature(files: Any, source: str, target: Path) -> None:
+    if files.exists(f"{source}/{SIGNATURE_FILE}"):
+        with staged_file(target / SIGNATURE_FILE) as staging:
+            files.get_file(f"{source}/{SIGNATURE_FILE}", str(staging))

@@ -74,6 +74,21 @@ def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterat
             process.wait(timeout=60)
 
 
+def refusal(home: Path, **settings: str) -> str:
+    """The one line with which `bentoml serve` says why it doesn't start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ({"VGG19_GRPC_PORT": str(free_port())} | settings).items():
+            patch.setenv(name, value)
+        result = run_command(
+            "bentoml", "serve", PROJECT, "--host", "127.0.0.1", "--port", str(free_port()),
+            cwd=ROOT, home=home,
+        )  # fmt: skip
+    assert result.returncode != 0
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "Traceback" not in result.stdout
+    return result.stderr
+
+
 def wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:

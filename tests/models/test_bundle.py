@@ -62,8 +62,12 @@ def test_a_graph_is_compared_when_it_is_to_run_and_read_again_only_after_a_chang
     model = tiny_bundle / MODEL_FILE
     marks = inspect_bundle(tiny_bundle).check_graph(None)
     read: list[Path] = []
-    original = sha256
-    monkeypatch.setattr("models.bundle.sha256", lambda path: [read.append(path), original(path)][1])
+
+    def spy(path: Path) -> str:
+        read.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr("models.bundle.sha256", spy)
     bundle = inspect_bundle(tiny_bundle)
     assert read
     assert model not in read

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import store
-from models.bundle import CONTENT_FILES, MANIFEST_FILE
+from models.bundle import CONTENT_FILES, MANIFEST_FILE, SIGNATURE_FILE
 from models.errors import BundleError, StoreError
 from tests.helpers import run_command, write_tiny_bundle
 
@@ -33,6 +33,22 @@ def test_only_what_the_manifest_lists_is_stored(store_home: Path, tiny_bundle: P
     entry = store_home / "models" / store.register(tiny_bundle).replace(":", "/")
     names = {path.name for path in entry.iterdir()}
     assert names == {*CONTENT_FILES, MANIFEST_FILE, "model.yaml"}
+
+
+def test_a_signature_is_stored_as_well(store_home: Path, tiny_bundle: Path) -> None:
+    (tiny_bundle / SIGNATURE_FILE).write_text("signature")
+    version = store.resolve(store.register(tiny_bundle))
+    assert (store.stored_path(version) / SIGNATURE_FILE).read_text() == "signature"
+
+
+def test_a_signature_that_is_a_link_is_not_followed(
+    store_home: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tiny_bundle / SIGNATURE_FILE).symlink_to(tmp_path / "precious")
+    with pytest.raises(BundleError, match="is a link"):
+        store.register(tiny_bundle)
+    assert store.list_models() == []
 
 
 def test_registering_twice_is_refused(registered: str, tiny_bundle: Path) -> None:

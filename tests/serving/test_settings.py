@@ -45,6 +45,18 @@ def test_a_variable_of_no_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("VGG19_REQUIRE_SIGNATURE", "1"), ("VGG19_SIGNATURE_KEY", "/keys/public.pem")],
+)
+def test_a_required_signature_needs_a_key_and_a_key_a_use(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="VGG19_SIGNATURE_KEY are set together or not"):
+        load_settings()
+
+
 def test_a_request_must_fit_into_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGG19_MAX_QUEUE_IMAGES", "16")
     with pytest.raises(SettingsError, match=r"VGG19_MAX_QUEUE_IMAGES is 16, it must be at least"):

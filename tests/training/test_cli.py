@@ -34,6 +34,8 @@ COMMANDS = (
     "models",
     "serve",
     "classify",
+    "sign",
+    "verify",
 )
 
 
@@ -111,6 +113,9 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
         ("classify http://127.0.0.1:1 typo.yaml", "no service answers at http://127.0.0.1:1"),
         ("classify nowhere typo.yaml", "no service answers at nowhere"),
         ("classify http://127.0.0.1:1 none.jpg", "none.jpg can't be read"),
+        ("sign none --key none.pem", "no model vgg19:none in"),
+        ("sign one --key none.pem", "the key none.pem can't be read: No such file"),
+        ("verify one --key typo.yaml", "typo.yaml is not the public half of an ECDSA key"),
         ("classify", "Missing argument"),
         ("dance", "No such command 'dance'"),
     ],

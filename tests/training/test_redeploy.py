@@ -17,7 +17,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from models import store
+from models.bundle import SIGNATURE_FILE
+from models.signature import SignatureError, Verifier
 from tests import redeploy_stub
+from tests.helpers import write_keys
 from training import redeploy as job_module
 from training.building import BuildError
 from training.console import SilentReporter
@@ -301,6 +304,27 @@ class TestImmutableDeployments:
             place.run()
         assert store.production_version() is None
         assert len(store.list_models()) == 1  # it goes on here
+
+
+class TestSigning:
+    def test_what_is_accepted_is_signed(self, place: Place) -> None:
+        private, public = write_keys(place.path)
+        place.configure(sign_key=str(private))
+        place.run()
+        store.inspect_stored(store.resolve("production"), Verifier(public).check)
+
+    def test_what_is_refused_is_not(self, place: Place) -> None:
+        private, _ = write_keys(place.path)
+        place.configure(sign_key=str(private), gate=GATE | {"min_accuracy": 1.0})
+        assert place.run().exit_code == REFUSED
+        (refused,) = store.list_models()
+        assert not (store.stored_path(refused.version) / SIGNATURE_FILE).exists()
+
+    def test_a_key_that_cannot_sign_is_told_before_anything_is_done(self, place: Place) -> None:
+        place.configure(sign_key=str(place.path / "none.pem"))
+        with pytest.raises(SignatureError, match=r"none\.pem can't be read"):
+            place.run()
+        assert not (place.path / "state").exists()
 
 
 def test_two_jobs_at_once(place: Place) -> None:

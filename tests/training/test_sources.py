@@ -80,12 +80,31 @@ def test_hugging_face_data_set_from_disk(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_hub_data_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: str) -> None:
+    def fail(_: str, revision: str | None) -> None:
         raise ConnectionError("no network in tests")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataError, match=r"hf:org/name can't be loaded: no network in tests"):
         find_images(Path("hf:org/name"))
+
+
+@pytest.mark.parametrize(
+    ("data", "asked"),
+    [("hf:org/name", ("org/name", None)), ("hf:org/name@1a2b3c", ("org/name", "1a2b3c"))],
+)
+def test_a_data_set_of_the_hub_at_a_revision(
+    monkeypatch: pytest.MonkeyPatch, data: str, asked: tuple[str, str | None]
+) -> None:
+    calls: list[tuple[str, str | None]] = []
+
+    def note(name: str, revision: str | None) -> None:
+        calls.append((name, revision))
+        raise ConnectionError
+
+    monkeypatch.setattr(datasets, "load_dataset", note)
+    with pytest.raises(DataError):
+        find_images(Path(data))
+    assert calls == [asked]
 
 
 def test_a_file_that_is_neither(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from models import store
+from models.bundle import SIGNATURE_FILE
 from models.errors import BundleError, StoreError
 from tests.helpers import write_tiny_bundle
 from training.diff import diff_models
@@ -80,6 +82,29 @@ def test_what_is_not_there(tag: str, tmp_path: Path) -> None:
         push(url, "vgg19:none")
     with pytest.raises(TransferError, match="can't be written"):
         push("nosuchprotocol://x", tag)
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_signature_travels_with_its_version_and_after_it(
+    tag: str, tmp_path: Path, scheme: str
+) -> None:
+    url = f"{scheme}{tmp_path}/signed"
+    signature = store.stored_path(store.resolve(tag)) / SIGNATURE_FILE
+    push(url, tag)
+    with store_elsewhere(tmp_path):
+        pull(url, tag)
+        arrived = store.stored_path(store.resolve(tag)) / SIGNATURE_FILE
+        assert not arrived.exists()
+    for content in ("by one key", "by the next"):
+        signature.write_text(content)
+        push(url, tag)
+        with store_elsewhere(tmp_path):
+            pull(url, tag)
+            assert arrived.read_text() == content
+    shutil.rmtree(arrived.parent)
+    with store_elsewhere(tmp_path):
+        pull(url, tag)  # with all other files
+    assert arrived.read_text() == "by the next"
 
 
 def test_diff_names_what_differs_and_nothing_else(tag: str, tmp_path: Path) -> None:

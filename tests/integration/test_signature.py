@@ -1,0 +1,136 @@
+"""A real service that requires signatures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.bundle import CARD_FILE, SIGNATURE_FILE, read_manifest, seal
+from models.signature import Signer
+from tests.helpers import (
+    coloured_pixels,
+    encode,
+    run_command,
+    write_keys,
+    write_tiny_bundle,
+)
+from tests.integration.conftest import Server, refusal, serve
+
+IMAGE = encode(coloured_pixels(1))
+
+
+class Place:
+    """A home whose production model is signed, beside an unsigned version, and keys."""
+
+    def __init__(self, path: Path) -> None:
+        self.home = path / "home"
+        self.private, self.public = write_keys(path)
+        self.versions: list[str] = []
+        for day in (1, 2):
+            bundle = write_tiny_bundle(path / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
+            if day == 1:
+                Signer(self.private).sign(bundle)
+            self.versions.append(self.vgg19("register", str(bundle)).split()[1].split(":")[1])
+        self.vgg19("promote", self.versions[0])
+
+    def vgg19(self, *arguments: str) -> str:
+        result = run_command("vgg19", *arguments, cwd=self.home.parent, home=self.home)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def bundle(self, version: str) -> Path:
+        return self.home / "models" / "vgg19" / version
+
+    def settings(self, **changes: str) -> dict[str, str]:
+        required = {"VGG19_REQUIRE_SIGNATURE": "1", "VGG19_SIGNATURE_KEY": str(self.public)}
+        return required | {"VGG19_WATCH_INTERVAL_S": "1"} | changes
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("signed"))
+
+
+@pytest.fixture(scope="module")
+def server(place: Place) -> Iterator[Server]:
+    with serve(place.home, place.home / "server.log", **place.settings()) as server:
+        yield server
+
+
+def model(server: Server) -> dict[str, object]:
+    reply: dict[str, object] = httpx.get(f"{server.url}/model").json()
+    return reply
+
+
+def wait_for(server: Server, reached: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+    deadline = time.monotonic() + 30
+    while not reached(reply := model(server)):
+        assert time.monotonic() < deadline, reply
+        time.sleep(0.1)
+    return reply
+
+
+def test_an_unsigned_model_does_not_take_over_until_it_is_signed(
+    place: Place, server: Server
+) -> None:
+    signed, unsigned = place.versions
+    assert model(server)["version"] == signed
+    place.vgg19("promote", unsigned)
+    failed = wait_for(server, lambda reply: reply["failed_load"] is not None)["failed_load"]
+    assert isinstance(failed, dict)
+    assert failed["version"] == unsigned
+    assert "is not signed" in failed["reason"]
+    reply = httpx.post(
+        f"{server.url}/classify", content=IMAGE, headers={"Content-Type": "image/png"}
+    )
+    assert (reply.status_code, reply.json()["model_version"]) == (200, signed)
+
+    place.vgg19("sign", unsigned, "--key", str(place.private))
+    place.vgg19("promote", unsigned)
+    reply_now = wait_for(server, lambda reply: reply["version"] == unsigned)
+    assert reply_now["failed_load"] is None
+
+
+def remove_signature(bundle: Path) -> None:
+    (bundle / SIGNATURE_FILE).unlink()
+
+
+def alter_and_seal(bundle: Path) -> None:
+    (bundle / CARD_FILE).write_text("# the best of all models")
+    seal(bundle, read_manifest(bundle).provenance)
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (remove_signature, "is not signed; sign it with 'vgg19 sign"),
+        (alter_and_seal, "is no signature of this manifest.json by the key of"),
+    ],
+)
+def test_it_does_not_start_with_what_is_not_signed(
+    place: Place, tmp_path: Path, alter: Callable[[Path], None], words: str
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(place.home, home)
+    alter(home / "models" / "vgg19" / place.versions[0])
+    assert words in refusal(home, **place.settings(VGG19_MODEL=place.versions[0]))
+
+
+@pytest.mark.parametrize("kind", ["missing", "private"])
+def test_it_does_not_start_with_a_key_that_cannot_be_used(place: Place, kind: str) -> None:
+    key = place.private if kind == "private" else place.private.with_name("none.pem")
+    words = "none.pem can't be read" if kind == "missing" else "is not the public half of an ECDSA"
+    assert words in refusal(place.home, **place.settings(VGG19_SIGNATURE_KEY=str(key)))
+
+
+def test_it_does_not_start_without_the_package(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "model_signing.py").write_text("raise ImportError('not installed')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    told = refusal(place.home, **place.settings(PYTHONPATH=path))
+    assert "install it with pip install 'vgg19-finetune[sign]'" in told
