@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -15,10 +17,12 @@ from serving import http_v2, openapi
 from serving.errors import RequestError
 from serving.front import Front
 from serving.http_classify import classify
-from serving.http_errors import HANDLERS, on_request_error
+from serving.http_errors import HANDLERS, on_internal_error, on_request_error
 from serving.http_feedback import feedback
 from serving.providers import device_name
 from serving.signals import REQUEST_ID_HEADER, Record
+
+logger = logging.getLogger(__name__)
 
 CLASSIFY = "/classify"
 _ADMIN = "/v2/repository/"
@@ -119,17 +123,31 @@ class FrontMiddleware:
 
             try:
                 _admit(front, record, scope["path"], headers.get("authorization"))
+                await self._app(scope, receive, send_and_note)
             except RequestError as error:
                 response = await on_request_error(Request(scope), error)
                 await response(scope, receive, send_and_note)
-                return
-            try:
-                await self._app(scope, receive, send_and_note)
-            except BaseException as error:
-                internal = isinstance(error, Exception)
-                record.outcome = "error" if internal else "cancelled"
-                record.status = "500" if internal else ""
+            except Exception as error:
+                await _fail(scope, receive, send_and_note, record, error)
+            except BaseException:
+                record.outcome, record.status = "cancelled", ""
                 raise
+
+
+async def _fail(
+    scope: Scope, receive: Receive, send: Send, record: Record, error: Exception
+) -> None:
+    """Answer what nobody expected, unless an answer was begun.
+
+    Raised further, the server would close the connection after the answer, and with it the next
+    request that the client has sent on it meanwhile.
+    """
+    record.outcome = "error"
+    if record.status:
+        raise error
+    logger.error("a request failed", exc_info=error)
+    response = await on_internal_error(Request(scope), error)
+    await response(scope, receive, send)
 
 
 def _is_open(path: str) -> bool:

@@ -83,7 +83,6 @@ async def on_disconnect(_: Request, __: Exception) -> Response:
 
 
 async def on_internal_error(request: Request, __: Exception) -> Response:
-    # Starlette raises the exception again after this answer, which puts it into the log.
     return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from reliability import serving
-from reliability.serving import Finding
+from reliability.serving import IMAGE, WHITE, Finding
+from tests.integration.conftest import make_home, serve
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,23 @@ from reliability.serving import Finding
 def test_the_service_keeps_its_promise(fault: Callable[[Path], Finding], tmp_path: Path) -> None:
     finding = fault(tmp_path)
     assert not finding.broken, finding
+
+
+def test_a_request_after_an_internal_error_is_answered_on_the_same_connection(
+    tmp_path: Path,
+) -> None:
+    """It was closed after the error, under the next request."""
+    home = make_home(tmp_path, fails_on_white=True)
+    with serve(home, tmp_path / "log") as server:
+        connection = HTTPConnection("127.0.0.1", server.http_port, timeout=30)
+        statuses = []
+        for image in (WHITE, IMAGE):
+            connection.request("POST", "/classify", image, {"Content-Type": "image/png"})
+            connection.auto_open = 0  # http.client would connect anew without a word
+            reply = connection.getresponse()
+            reply.read()
+            statuses.append(reply.status)
+            time.sleep(0.2)
+        connection.close()
+    assert statuses == [500, 200]
+    assert "indices element out of data bounds" in (tmp_path / "log").read_text()
