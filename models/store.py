@@ -8,7 +8,7 @@ Which version is production, and which were before it, is in two files beside th
 from __future__ import annotations
 
 import shutil
-import tempfile
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -20,9 +20,9 @@ from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
-from models.bundle import MANIFEST_FILE, Bundle, open_bundle, sha256
+from models.bundle import MANIFEST_FILE, Bundle, open_bundle, read_manifest, sha256
 from models.errors import StoreError
-from models.files import staged_directory, staged_file
+from models.files import staged_directory, staged_file, workplace
 from models.history import History, Promotion
 
 MODEL_NAME = "vgg19"
@@ -87,33 +87,31 @@ def own_bento() -> Path | None:
 def register(bundle_path: Path, rejected: str = "") -> str:
     """Copy a bundle into the store, after checking it, and return its tag `vgg19:<version>`.
 
-    The version is put together aside and renamed into place: a crash leaves no half of it.
+    The version is put together aside and renamed into place: a crash leaves no half of it. One that
+    is there already stays as it is, so that the command of a process that was killed can be given
+    again.
 
     Args:
         rejected: why it is not to serve; kept as label and metadata.
 
     Raises:
         BundleError: the bundle's files don't match its manifest.
-        StoreError: the version is in the store already.
+        StoreError: another model has that version.
     """
     bundle = open_bundle(bundle_path)
     version = version_of(bundle)
     target = store_path() / MODEL_NAME / version
-    if target.exists():
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _put(bundle, version, target, rejected)
+    elif read_manifest(target) != bundle.manifest:
         raise StoreError(
-            f"{MODEL_NAME}:{version} is registered already; promote it with "
-            f"'vgg19 promote {MODEL_NAME}:{version}'"
+            f"{MODEL_NAME}:{version} is another model already; export the run again, to give it "
+            "another version"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # On the store's file system, but outside of it: BentoML reads every directory in there.
-    with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store_path().parent) as staging:
-        _write_store_entry(bundle, version, Path(staging), rejected)
-        entry = Path(staging) / MODEL_NAME / version
-        for name in (MANIFEST_FILE, *bundle.manifest.files):
-            shutil.copy2(bundle.path / name, entry / name)
-        entry.rename(target)
-    if not rejected:
-        _point(target.parent / "latest", version)
+    newest = _newest_accepted()
+    if newest is not None:
+        _point(target.parent / "latest", newest.version)  # BentoML's own name for it
     return f"{MODEL_NAME}:{version}"
 
 
@@ -133,8 +131,7 @@ def resolve(reference: str = PRODUCTION) -> str:
     if version == PRODUCTION:
         return _resolve_production()
     if version == "latest":
-        accepted = [m for m in list_models() if m.labels.get("status") != REJECTED]
-        newest = max(accepted, key=lambda model: model.created_at, default=None)
+        newest = _newest_accepted()
         if newest is None:
             raise StoreError(f"no model in {store_path()}; register one with 'vgg19 register RUN'")
         return newest.version
@@ -230,6 +227,19 @@ def list_models() -> list[StoredModel]:
     return sorted(entries, key=lambda entry: entry.created_at, reverse=True)
 
 
+def staging_place() -> AbstractContextManager[Path]:
+    """A place to put a version together, beside the store; see `models.files.workplace`.
+
+    On the store's file system, but outside of it: BentoML reads every directory in there.
+    """
+    return workplace(store_path().parent, ".vgg19-staging-")
+
+
+def _newest_accepted() -> StoredModel | None:
+    accepted = [model for model in list_models() if model.labels.get("status") != REJECTED]
+    return max(accepted, key=lambda model: model.created_at, default=None)
+
+
 def _model_of_bento(bento: Path) -> Path:
     """The directory of the one version that a Bento carries."""
     (manifest,) = (bento / "models" / MODEL_NAME).glob(f"*/{MANIFEST_FILE}")
@@ -261,6 +271,15 @@ def version_of(bundle: Bundle) -> str:
     """When and what: creation time, and six digits of the manifest's SHA-256."""
     created = datetime.fromisoformat(bundle.manifest.provenance.created_at).astimezone(UTC)
     return f"{created:%Y%m%d-%H%M%S}-{sha256(bundle.path / MANIFEST_FILE)[:6]}"
+
+
+def _put(bundle: Bundle, version: str, target: Path, rejected: str) -> None:
+    with staging_place() as place:
+        _write_store_entry(bundle, version, place, rejected)
+        entry = place / MODEL_NAME / version
+        for name in (MANIFEST_FILE, *bundle.manifest.files):
+            shutil.copy2(bundle.path / name, entry / name)
+        entry.rename(target)
 
 
 def _write_store_entry(bundle: Bundle, version: str, store: Path, rejected: str) -> None:

@@ -7,8 +7,6 @@ its way, or whose copy was interrupted, is no version yet. On arrival files are 
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -94,8 +92,8 @@ def _fetch(files: Any, source: str, version: str) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     files.cat_file(f"{source}/{MANIFEST_FILE}")  # without it, it is no version
-    with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store.store_path().parent) as staging:
-        entry = Path(staging) / version
+    with store.staging_place() as place:
+        entry = place / version
         entry.mkdir()
         for name in files.ls(source, detail=False):
             files.get_file(name, str(entry / str(name).rpartition("/")[2]))
