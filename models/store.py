@@ -101,10 +101,11 @@ def register(bundle_path: Path, rejected: str = "") -> str:
     bundle = open_bundle(bundle_path)
     version = version_of(bundle)
     target = store_path() / MODEL_NAME / version
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _put(bundle, version, target, rejected)
-    elif read_manifest(target) != bundle.manifest:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with staging_place() as place:  # also where there is nothing to do: for what others left
+        if not target.exists():
+            _put(bundle, version, place, target, rejected)
+    if read_manifest(target) != bundle.manifest:
         raise StoreError(
             f"{MODEL_NAME}:{version} is another model already; export the run again, to give it "
             "another version"
@@ -273,13 +274,12 @@ def version_of(bundle: Bundle) -> str:
     return f"{created:%Y%m%d-%H%M%S}-{sha256(bundle.path / MANIFEST_FILE)[:6]}"
 
 
-def _put(bundle: Bundle, version: str, target: Path, rejected: str) -> None:
-    with staging_place() as place:
-        _write_store_entry(bundle, version, place, rejected)
-        entry = place / MODEL_NAME / version
-        for name in (MANIFEST_FILE, *bundle.manifest.files):
-            shutil.copy2(bundle.path / name, entry / name)
-        entry.rename(target)
+def _put(bundle: Bundle, version: str, place: Path, target: Path, rejected: str) -> None:
+    _write_store_entry(bundle, version, place, rejected)
+    entry = place / MODEL_NAME / version
+    for name in (MANIFEST_FILE, *bundle.manifest.files):
+        shutil.copy2(bundle.path / name, entry / name)
+    entry.rename(target)
 
 
 def _write_store_entry(bundle: Bundle, version: str, store: Path, rejected: str) -> None:

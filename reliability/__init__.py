@@ -1,1 +1,1 @@
-"""Faults, many times over: processes that are killed, and what they left. See docs/reliability.md."""
+"""Kills processes at every step, or at random ones, and looks at what they left."""

@@ -3,10 +3,10 @@
     python -m reliability.store
 
 For each command, a store with two models is made, and the command killed in a child before its
-first step (with SIGKILL), then before its second, and last when all is done. After each kill the store must list
-whole versions only, production must be the old or the new one with its history, and the command
-must do its work when it is given again and leave nothing of the killed one's files. (A rollback
-that had moved production is not given again: it would go back further.)
+first step (with SIGKILL), then before its second, and last when all is done. After each kill the
+store must list whole versions only, production must be the old or the new one with its history, and
+the command must do its work when it is given again and leave nothing of the killed one's files. (A
+rollback that had moved production is not given again: it would go back further.)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 trains a thin VGG-19 (all layers, a sixteenth as wide) that saves its state after every step, once
 undisturbed, then again and again until it is killed: in turn the moment that a file is seen
-half-written, and at a random instant between two of them. Then
+half-written, at a random instant between two of them, and before the first. Then
 `vgg19 evaluate` must answer or say in one line why not, and `vgg19 train --resume` (or, where there
 is nothing to resume, the same command) must end with the weights of the undisturbed run, bit for
 bit, and leave nothing of the killed one's files.
@@ -68,10 +68,11 @@ def trials(place: Path, times: int, seed: int) -> Iterator[Outcome]:
     for number in range(3 * times):
         run = Run(place / f"run{number}")
         process = _start(place, *_TRAIN, "--output", run.path.name)
-        writes = randomness.randrange(undisturbed.writes)
-        # In turn: in a write, and somewhere between two (or before the first).
-        seconds = randomness.uniform(0, undisturbed.seconds_a_write) if done % 2 else 0.0
-        when = _wait(process, run, writes if done % 2 else writes + 1, seconds)
+        writes = randomness.randint(1, undisturbed.writes)
+        seconds = randomness.uniform(0, undisturbed.seconds_a_write)
+        # In turn: in a write, between two, and before the first.
+        moment = ((writes, 0.0), (writes, seconds), (0, seconds))[done % 3]
+        when = _wait(process, run, *moment)
         if process.poll() is not None:  # it was quicker than the undisturbed one
             process.communicate()
             continue

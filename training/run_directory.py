@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,10 +48,22 @@ def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
         _create(job, run)
     job.accelerator.wait_for_everyone()
     try:
-        yield run
+        with _named(run):
+            yield run
     except BaseException:
         if not run.best.exists() and not run.state.exists():
             shutil.rmtree(run.path, ignore_errors=True)  # the first error says more
+        raise
+
+
+@contextmanager
+def _named(run: Run) -> Iterator[None]:
+    """A write that finds the disk full names no file: name the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            error.filename = str(run.path)
         raise
 
 
@@ -59,7 +72,7 @@ def _create(job: Job, run: Run) -> None:
     check_free(run.path)  # again: another run may have taken it since
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with staged_directory(run.path) as staging:
+        with _named(run), staged_directory(run.path) as staging:
             _fill(job, Run(staging))
     except BaseException:
         run.path.rmdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import store
-from models.bundle import CONTENT_FILES, MANIFEST_FILE
+from models.bundle import CONTENT_FILES, MANIFEST_FILE, read_manifest, seal
 from models.errors import BundleError, StoreError
 from tests.helpers import run_command, write_tiny_bundle
 
@@ -32,8 +32,21 @@ def test_only_what_the_manifest_lists_is_stored(store_home: Path, tiny_bundle: P
     assert names == {*CONTENT_FILES, MANIFEST_FILE, "model.yaml"}
 
 
-def test_registering_twice_is_refused(registered: str, tiny_bundle: Path) -> None:
-    with pytest.raises(StoreError, match="is registered already"):
+def test_registering_twice_is_as_once(registered: str, tiny_bundle: Path, store_home: Path) -> None:
+    """After a kill nobody knows how far it came."""
+    latest = store_home / "models" / "vgg19" / "latest"
+    latest.unlink()  # as after a kill between the two renames
+    assert store.register(tiny_bundle) == registered
+    assert [model.tag for model in store.list_models()] == [registered]
+    assert latest.read_text() == registered.partition(":")[2]
+
+
+def test_another_model_of_the_same_version_is_refused(
+    registered: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(tiny_bundle, read_manifest(tiny_bundle).provenance.model_copy(update={"seed": 1}))
+    monkeypatch.setattr(store, "version_of", lambda bundle: registered.partition(":")[2])
+    with pytest.raises(StoreError, match="is another model already"):
         store.register(tiny_bundle)
 
 

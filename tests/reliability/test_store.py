@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from models import store
+from reliability import killing
+from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
+from reliability.store import COMMANDS, _check_store, _in_store, _set_scene, trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, threads
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_store_survives_sigkill(tmp_path: Path, command: str) -> None:
+    """At a few of the steps; `python -m reliability.store` tries all."""
+    outcomes = list(trials(tmp_path, command, every=6 if command == "register" else 3))
+    assert len(outcomes) >= 5
+    assert [outcome for outcome in outcomes if outcome.what == FAILED] == []
+
+
+def test_half_a_version_would_be_noticed(tmp_path: Path) -> None:
+    scene = _set_scene(tmp_path / "scene", "register")
+    with _in_store(scene.home):
+        version = store.resolve("latest")
+    (scene.home / "models" / "vgg19" / version / "model.yaml").unlink()
+    with pytest.raises(BrokenPromiseError, match="versions are"):
+        _check_store(scene)
+
+
+def test_every_change_of_a_file_is_a_step(tmp_path: Path) -> None:
+    def change() -> None:
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "file").write_text("text")
+        os.replace(tmp_path / "made" / "file", tmp_path / "file")  # noqa: PTH105
+        (tmp_path / "file").unlink()
+        (tmp_path / "made").rmdir()
+
+    steps = 1
+    while killing.killed(change, steps):
+        for name in ("made/file", "file"):
+            (tmp_path / name).unlink(missing_ok=True)
+        if (tmp_path / "made").exists():
+            (tmp_path / "made").rmdir()
+        steps += 1
+    assert steps - 1 == 6  # the five, and the end
+    assert killing.in_child(lambda: os.kill(os.getpid(), signal.SIGKILL)) == -signal.SIGKILL
+
+
+def test_one_broken_promise_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = Outcome("resumed identical", "killed in write 1")
+    assert report("SIGKILL", [kept, kept])
+    assert not report("SIGKILL", [kept, Outcome(FAILED, "the weights differ")])
+    assert "SIGKILL: 2 tried, 1 failed, 1 resumed identical" in capsys.readouterr().out
