@@ -25,6 +25,7 @@ from pathlib import Path
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from models import store
+from models.bundle import open_bundle
 from models.errors import UserError
 from reliability.killing import in_child, killed
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
@@ -56,11 +57,15 @@ class Scene:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("commands", nargs="*", default=COMMANDS, metavar="|".join(COMMANDS))
+    parser.add_argument("--every", type=int, default=1, help="only every so manieth step")
+    options = parser.parse_args()
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # fork beside threads
     kept = []
-    for command in parser.parse_args().commands:
+    for command in options.commands:
         with tempfile.TemporaryDirectory(prefix="vgg19-reliability-") as directory:
-            kept.append(report(f"SIGKILL in {command}", trials(Path(directory), command)))
+            kept.append(
+                report(f"SIGKILL in {command}", trials(Path(directory), command, options.every))
+            )
     sys.exit(0 if all(kept) else 1)
 
 
@@ -92,7 +97,7 @@ def _set_scene(place: Path, command: str) -> Scene:
         store.promote(old)
         if command == "rollback":
             store.promote(new)
-        added = store.version_of(store.open_bundle(bundles["third"]))
+        added = store.version_of(open_bundle(bundles["third"]))
     arguments = {"register": ("third",), "promote": (new,), "rollback": ()}[command]
     before, after = {"register": (old, old), "promote": (old, new), "rollback": (new, old)}[command]
     return Scene(
