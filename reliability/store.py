@@ -57,7 +57,7 @@ class Scene:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("commands", nargs="*", default=COMMANDS, metavar="|".join(COMMANDS))
-    parser.add_argument("--every", type=int, default=1, help="only every so manieth step")
+    parser.add_argument("--every", type=int, default=1, help="kill before each such step only")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # fork beside threads
     kept = []
