@@ -43,6 +43,9 @@ CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
 _GRAPH_PREFIX = "model."  # of every graph and its weights
 _OPTIONAL_FILES = (WEIGHTS_FILE, SEEN_FILE, VARIANTS_FILE)
 
+# What the store puts beside a bundle's files; BentoML reads the second of every version it lists.
+_NOT_ITS_OWN = (MANIFEST_FILE, "model.yaml")
+
 # Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
 _SEEN_DIGITS = 16
 
@@ -264,6 +267,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _manifest_content(path: Path) -> bytes:
+    _check_no_link(path / MANIFEST_FILE)
     try:
         return (path / MANIFEST_FILE).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -321,11 +325,20 @@ def _check_place(bundle: Path, name: str) -> None:
             f"{bundle / MANIFEST_FILE} lists '{name[:100]}', which is no plain file name; the "
             "bundle was not made by 'vgg19 export'"
         )
+    if name in _NOT_ITS_OWN:
+        raise BundleError(
+            f"{bundle / MANIFEST_FILE} lists '{name}', which is no file of a bundle; it was not "
+            "made by 'vgg19 export'"
+        )
     file = bundle / name
-    if file.is_symlink():
-        raise BundleError(f"{file} is a link; a bundle holds its files itself, copy it there")
+    _check_no_link(file)
     if not file.is_file():
         raise BundleError(f"{file} is missing; export or register the model again")
+
+
+def _check_no_link(file: Path) -> None:
+    if file.is_symlink():
+        raise BundleError(f"{file} is a link; a bundle holds its files itself, copy it there")
 
 
 def signature_of(path: Path) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -27,11 +27,12 @@ from models.bundle import (
     CheckManifest,
     inspect_bundle,
     open_bundle,
+    read_manifest,
     sha256,
     signature_of,
 )
 from models.errors import StoreError
-from models.files import staged_directory, staged_file
+from models.files import staged_directory, staged_file, workplace
 from models.history import History, Promotion
 
 MODEL_NAME = "vgg19"
@@ -98,38 +99,34 @@ def own_bento() -> Path | None:
 def register(bundle_path: Path, rejected: str = "") -> str:
     """Copy a bundle into the store, after checking it, and return its tag `vgg19:<version>`.
 
-    Its signature comes with it, if it has one.
-
-    The version is put together aside and renamed into place: a crash leaves no half of it.
+    The version is put together aside and renamed into place: a crash leaves no half of it. One that
+    is there already stays as it is, so that the command of a process that was killed can be given
+    again. A signature comes along, also one that the version there doesn't have yet.
 
     Args:
         rejected: why it is not to serve; kept as label and metadata.
 
     Raises:
         BundleError: the bundle's files don't match its manifest.
-        StoreError: the version is in the store already.
+        StoreError: another model has that version.
     """
     bundle = open_bundle(bundle_path)
     version = version_of(bundle)
     target = stored_path(version)
-    if target.exists():
-        raise StoreError(
-            f"{MODEL_NAME}:{version} is registered already; promote it with "
-            f"'vgg19 promote {MODEL_NAME}:{version}'"
-        )
     target.parent.mkdir(parents=True, exist_ok=True)
-    # On the store's file system, but outside of it: BentoML reads every directory in there.
-    with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store_path().parent) as staging:
-        _write_store_entry(bundle, version, Path(staging), rejected)
-        entry = Path(staging) / MODEL_NAME / version
-        for name in (MANIFEST_FILE, *bundle.manifest.files):
-            shutil.copy2(bundle.path / name, entry / name)
-        signature = signature_of(bundle.path)
-        if signature is not None:
-            shutil.copy2(signature, entry / signature.name)
-        entry.rename(target)
-    if not rejected:
-        _point(target.parent / "latest", version)
+    with staging_place() as place:  # also where there is nothing to do: for what others left
+        if not target.exists():
+            _put(bundle, version, place, target, rejected)
+    if read_manifest(target) != bundle.manifest:
+        raise StoreError(
+            f"{MODEL_NAME}:{version} is another model already; export the run again, to give it "
+            "another version"
+        )
+    if signature_of(target) is None:
+        _copy_signature(bundle.path, target)
+    newest = _newest_accepted()
+    if newest is not None:
+        _point(target.parent / "latest", newest.version)  # BentoML's own name for it
     return f"{MODEL_NAME}:{version}"
 
 
@@ -149,8 +146,7 @@ def resolve(reference: str = PRODUCTION) -> str:
     if version == PRODUCTION:
         return _resolve_production()
     if version == "latest":
-        accepted = [m for m in list_models() if m.labels.get("status") != REJECTED]
-        newest = max(accepted, key=lambda model: model.created_at, default=None)
+        newest = _newest_accepted()
         if newest is None:
             raise StoreError(f"no model in {store_path()}; register one with 'vgg19 register RUN'")
         return newest.version
@@ -256,6 +252,19 @@ def list_models() -> list[StoredModel]:
     return sorted(entries, key=lambda entry: entry.created_at, reverse=True)
 
 
+def staging_place() -> AbstractContextManager[Path]:
+    """A place to put a version together, beside the store; see `models.files.workplace`.
+
+    On the store's file system, but outside of it: BentoML reads every directory in there.
+    """
+    return workplace(store_path().parent, ".vgg19-staging-")
+
+
+def _newest_accepted() -> StoredModel | None:
+    accepted = [model for model in list_models() if model.labels.get("status") != REJECTED]
+    return max(accepted, key=lambda model: model.created_at, default=None)
+
+
 def _model_of_bento(bento: Path) -> Path:
     """The directory of the one version that a Bento carries."""
     (manifest,) = (bento / "models" / MODEL_NAME).glob(f"*/{MANIFEST_FILE}")
@@ -288,6 +297,23 @@ def version_of(bundle: Bundle) -> str:
     """When and what: creation time, and six digits of the manifest's SHA-256."""
     created = datetime.fromisoformat(bundle.manifest.provenance.created_at).astimezone(UTC)
     return f"{created:%Y%m%d-%H%M%S}-{sha256(bundle.path / MANIFEST_FILE)[:6]}"
+
+
+def _put(bundle: Bundle, version: str, place: Path, target: Path, rejected: str) -> None:
+    _write_store_entry(bundle, version, place, rejected)
+    entry = place / MODEL_NAME / version
+    for name in (MANIFEST_FILE, *bundle.manifest.files):
+        shutil.copy2(bundle.path / name, entry / name)
+    _copy_signature(bundle.path, entry)
+    entry.rename(target)
+
+
+def _copy_signature(source: Path, target: Path) -> None:
+    """From one bundle to another; a signature that is a link or no file is a BundleError."""
+    signature = signature_of(source)
+    if signature is not None:
+        with staged_file(target / signature.name) as staging:
+            shutil.copyfile(signature, staging)
 
 
 def _write_store_entry(bundle: Bundle, version: str, store: Path, rejected: str) -> None:

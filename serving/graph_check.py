@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from models.bundle import weights_beside
 from models.errors import BundleError
-from protocol.onnx_graph_pb2 import Graph, Model, Tensor
+from protocol.onnx_graph_pb2 import Graph, Model, SparseTensor, Tensor
 
 # What VGG-19 with its preprocessing, its softmax and its variants is made of, and plain arithmetic
 # beside it. No control flow, no sequences, no strings, nothing that calls out of the graph.
@@ -49,7 +49,7 @@ _WAY_OUT = "it was not made by 'vgg19 export', and is not served"
 
 
 def _check(graph: Graph, path: Path) -> None:
-    tensors = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
+    tensors = [*graph.initializer, *_parts(graph.sparse_initializer)]
     for node in graph.node:
         if node.op_type not in _ALLOWED.get(node.domain, frozenset()):
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -58,9 +58,15 @@ def _check(graph: Graph, path: Path) -> None:
             if attribute.HasField("g") or attribute.graphs:
                 raise BundleError(f"{path} has a graph inside '{node.op_type}'; {_WAY_OUT}")
             tensors += [attribute.t, *attribute.tensors]
+            tensors += _parts([attribute.sparse_tensor, *attribute.sparse_tensors])
     for place in _places(tensors):
         if place != weights_beside(path).name:
             raise BundleError(f"{path} has weights in '{place[:100]}'; {_WAY_OUT}")
+
+
+def _parts(tensors: Iterable[SparseTensor]) -> Iterator[Tensor]:
+    for sparse in tensors:
+        yield from (sparse.values, sparse.indices)
 
 
 def _places(tensors: list[Tensor]) -> Iterator[str]:

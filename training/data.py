@@ -31,6 +31,15 @@ _MAX_WORKERS = 8
 _PREFETCH = 4
 
 
+class LostImageError(DataError):
+    """An image that was there when the data was checked can't be read any more."""
+
+    @property
+    def reason(self) -> str:
+        """In one line: from a loader process PyTorch brings it with a traceback before it."""
+        return str(self).strip().splitlines()[-1].rpartition(f"{type(self).__name__}: ")[2]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One readable image. `sha256` is that of the file's bytes."""
@@ -303,9 +312,18 @@ class ImageDataset(Dataset[tuple[Tensor, int, int, float]]):
         return len(self.samples)
 
     def pixels(self, index: int) -> Tensor:
-        """uint8[S,S,3], not augmented."""
-        # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
-        return torch.from_numpy(load_image(self.samples[index].path, self._preprocessing).copy())
+        """uint8[S,S,3], not augmented.
+
+        Raises:
+            LostImageError: the file was readable when training began, and is no longer.
+        """
+        path = self.samples[index].path
+        try:
+            # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
+            return torch.from_numpy(load_image(path.read_bytes(), self._preprocessing).copy())
+        except (OSError, ImageError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise LostImageError(f"{path} can no longer be read ({reason})") from None
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int, float]:
         pixels = self.pixels(draw.image)

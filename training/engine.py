@@ -28,6 +28,9 @@ from models.freezing import FineTuner, ParameterGroup, run_modules
 _FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
+_LOWER_THE_RATE = "Lower the learning rate (--learning-rate; 'vgg19 find-lr' suggests one)"
+
+
 class TrainingError(UserError):
     """Training can't go on."""
 
@@ -287,6 +290,18 @@ class Trainer:
         position.step += 1
         return int(count)
 
+    def check_weights(self, position: Position) -> None:
+        """Before they are kept: a step with a finite loss may have spoiled them.
+
+        Raises:
+            TrainingError: a weight is no longer a number.
+        """
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise TrainingError(
+                f"weights are no longer numbers in epoch {position.epoch}, after batch "
+                f"{position.batch}; they are not kept. {_LOWER_THE_RATE}"
+            )
+
     def _backward_in_memory(
         self, inputs: Tensor, targets: Tensor, weights: Tensor, total: Tensor, start: int
     ) -> tuple[Tensor, Tensor]:
@@ -337,8 +352,16 @@ class Trainer:
         files = [self._names(int(index)) for index in batch.indices]
         return (
             f"the loss is {value} in epoch {position.epoch}, batch {position.batch + 1}; no step "
-            f"was taken. Lower the learning rate (--learning-rate; 'vgg19 find-lr' suggests one) "
-            f"or look at its files: {', '.join(files)}"
+            f"was taken. {_LOWER_THE_RATE} or look at its files: {', '.join(files)}"
+        )
+
+
+def check_validation(loss: float, epoch: int) -> None:
+    """Raise TrainingError where the weights that an epoch came to give no numbers."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss is {loss} after epoch {epoch}; its weights are not kept. "
+            f"{_LOWER_THE_RATE}"
         )
 
 

@@ -42,7 +42,9 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
     job = Job(config, images, accelerator, reporter)
     source = str(data) if data is not None else images.held_out
     logits, targets = job.predict(model.to(accelerator.device), images.held_out)
-    temperature = run.read_json(run.metrics)["calibration"]["temperature"]
+    # The best checkpoint of a run that was interrupted is not calibrated yet.
+    calibration = run.read_json(run.metrics).get("calibration", {"temperature": 1.0})
+    temperature = calibration["temperature"]
     return classification_metrics(logits / temperature, targets, images.labels), source
 
 

@@ -49,7 +49,13 @@ class Keeper:
             self.save(position, history)
 
     def save(self, position: Position, history: Sequence[Epoch]) -> None:
-        """Write everything that is needed to go on from `position`."""
+        """Write everything that is needed to go on from `position`.
+
+        Raises:
+            TrainingError: the weights are no longer numbers; what is on the disk stays.
+            CheckpointError: see `training.checkpoint.staged_weights`.
+        """
+        self._trainer.check_weights(position)
         if self._job.accelerator.is_main_process and history:
             self.write_best()
             if position.batch == 0:  # between epochs

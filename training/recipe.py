@@ -13,7 +13,14 @@ from models.freezing import HEAD_LAYER
 from training.calibration import fit_temperature
 from training.config import TrainConfig, read_config
 from training.console import Reporter, SilentReporter
-from training.engine import Position, Trainer, TrainingError, make_accelerator
+from training.data import LostImageError
+from training.engine import (
+    Position,
+    Trainer,
+    TrainingError,
+    check_validation,
+    make_accelerator,
+)
 from training.features import Features
 from training.history import Epoch, best_epoch, should_stop
 from training.job import Job, load_data
@@ -39,7 +46,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
 
     Raises:
         UserError: the configuration can't be carried out. Nothing is left behind unless an
-            epoch was finished.
+            epoch was finished, or there is a state to go on from.
         Terminated: SIGTERM came; the run can be resumed.
     """
     config = config.resolved()
@@ -107,11 +114,28 @@ def _train(trainer: Trainer, features: Features, job: Job, run: Run, keeper: Kee
                 job.reporter.say(f"no better epoch in {job.config.early_stopping}: stopping early")
                 break
             thaw(trainer, job, position.epoch)
-            _train_epoch(trainer, features, job, position, history, keeper, stop)
-            history.append(_judge_epoch(trainer, features, job, position, history))
+            try:
+                _train_epoch(trainer, features, job, position, history, keeper, stop)
+                history.append(_judge_epoch(trainer, features, job, position, history))
+            except LostImageError as error:
+                raise _kept(error, job, position, history, keeper) from None
             position = Position(epoch=position.epoch + 1, step=position.step)
             keeper.finish_epoch(position, history)
     return history
+
+
+def _kept(
+    error: LostImageError, job: Job, position: Position, history: list[Epoch], keeper: Keeper
+) -> TrainingError:
+    """Images are read between steps: what there is by then can be gone on from.
+
+    Alone; where processes train together, the others don't know of it.
+    """
+    if job.accelerator.num_processes == 1:
+        keeper.save(position, history)
+    return TrainingError(
+        f"{error.reason}; put it back, then go on with 'vgg19 train --resume {job.config.output}'"
+    )
 
 
 def _judge_epoch(
@@ -119,6 +143,7 @@ def _judge_epoch(
 ) -> Epoch:
     """Evaluate on the validation images, and tell."""
     scores = quick_metrics(*features.predict(trainer.inference_model, "val"))
+    check_validation(scores["loss"], position.epoch)
     epoch = Epoch(
         position.epoch,
         _head_rate(trainer),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from models.files import staged_file
 from training.html_page import PAGE_STYLE, picture, table, tile
 from training.job import Job
 from training.layer_table import LayerRow, rate, trains
@@ -63,7 +64,9 @@ def write_report(
             figure.savefig(path, bbox_inches="tight")
             plots[name] = path.read_bytes()
     mistakes = worst_mistakes(job, probabilities, targets)
-    run.report.write_text(_page(job, table, metrics, plots, mistakes), encoding="utf-8")
+    page = _page(job, table, metrics, plots, mistakes)
+    with staged_file(run.report) as staging:  # a run with a report has come to its end
+        staging.write_text(page, encoding="utf-8")
 
 
 def curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:

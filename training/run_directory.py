@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from models.files import staged_directory
 from training.config import write_config
 from training.job import Job
 from training.run import (
@@ -39,33 +41,52 @@ def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
         return
     if resume:
         _check_same_images(job, run)
-        for leftover in run.state.parent.glob(".*"):  # of a write that was killed
-            leftover.unlink()
+        for file in (run.state, run.best, run.last, run.metrics, run.report):
+            for leftover in file.parent.glob(f".{file.name}-*"):  # of a write that was killed
+                leftover.unlink()
     else:
         _create(job, run)
     job.accelerator.wait_for_everyone()
     try:
-        yield run
+        with _named(run):
+            yield run
     except BaseException:
         if not run.best.exists() and not run.state.exists():
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)  # the first error says more
+        raise
+
+
+@contextmanager
+def _named(run: Run) -> Iterator[None]:
+    """A write that finds the disk full names no file: name the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            error.filename = str(run.path)
         raise
 
 
 def _create(job: Job, run: Run) -> None:
+    """Whole or not at all: a run that was killed meanwhile could be resumed, but not exported."""
     check_free(run.path)  # again: another run may have taken it since
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        # Absolute: 'vgg19 evaluate' may run from another directory.
-        absolute = job.config.model_copy(update={"data": job.config.data.absolute()})
-        write_config(absolute, run.config)
-        write_json(run.data, job.data.describe())
-        provenance = record_provenance(absolute, job.data.fingerprint())
-        write_json(run.provenance, provenance.model_dump(mode="json"))
-        _keep_held_out_images(job, run)
+        with _named(run), staged_directory(run.path) as staging:
+            _fill(job, Run(staging))
     except BaseException:
-        shutil.rmtree(run.path)
+        run.path.rmdir()
         raise
+
+
+def _fill(job: Job, run: Run) -> None:
+    # Absolute: 'vgg19 evaluate' may run from another directory.
+    absolute = job.config.model_copy(update={"data": job.config.data.absolute()})
+    write_config(absolute, run.config)
+    write_json(run.data, job.data.describe())
+    provenance = record_provenance(absolute, job.data.fingerprint())
+    write_json(run.provenance, provenance.model_dump(mode="json"))
+    _keep_held_out_images(job, run)
 
 
 def _check_same_images(job: Job, run: Run) -> None:

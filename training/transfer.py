@@ -8,7 +8,6 @@ A signature may come later, or anew with another key: it is copied also where th
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +99,8 @@ def _fetch(files: Any, source: str, version: str) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     files.cat_file(f"{source}/{MANIFEST_FILE}")  # without it, it is no version
-    with tempfile.TemporaryDirectory(prefix="vgg19-", dir=store.store_path().parent) as staging:
-        entry = Path(staging) / version
+    with store.staging_place() as place:
+        entry = place / version
         entry.mkdir()
         for name in files.ls(source, detail=False):
             files.get_file(name, str(entry / str(name).rpartition("/")[2]))

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import psutil
 import pytest
 
@@ -25,7 +26,7 @@ from tests.helpers import (
     tiny_probabilities,
     write_tiny_bundle,
 )
-from tests.integration.conftest import ROOT, Server, refusal, serve
+from tests.integration.conftest import ROOT, Server, put_into_production, refusal, serve
 
 COUNT = 40
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(COUNT)])
@@ -233,6 +234,24 @@ class TestStartsThatFail:
         self.check(
             tiny_home, "choose another VGG19_GRPC_PORT", VGG19_GRPC_PORT=str(server.grpc_port)
         )
+
+
+def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> None:
+    """Its manifest is right, so it can be registered; it is refused before a session is made."""
+    from models.bundle import MODEL_FILE, read_manifest, seal
+
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    model = onnx.load(bundle / MODEL_FILE)
+    model.graph.node[0].op_type = "Loop"
+    onnx.save_model(model, bundle / MODEL_FILE)
+    seal(bundle, read_manifest(bundle).provenance)
+    home = put_into_production(bundle)
+    with (
+        pytest.raises(AssertionError, match=r"(?s)^ended: .*has the operator 'Loop'; it was not"),
+        serve(home, tmp_path / "log"),
+    ):
+        pass
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_failure_in_the_worker_ends_the_service(tiny_home: Path, tmp_path: Path) -> None:

@@ -110,6 +110,27 @@ def test_links_are_refused_even_to_the_right_content(tiny_bundle: Path) -> None:
         open_bundle(tiny_bundle)
 
 
+def test_a_manifest_that_is_a_link_is_refused(tiny_bundle: Path) -> None:
+    manifest = tiny_bundle / MANIFEST_FILE
+    manifest.rename(tiny_bundle.parent / "elsewhere")
+    manifest.symlink_to(tiny_bundle.parent / "elsewhere")
+    with pytest.raises(BundleError, match=r"manifest\.json is a link"):
+        open_bundle(tiny_bundle)
+
+
+@pytest.mark.parametrize("name", ["model.yaml", MANIFEST_FILE])
+def test_files_that_the_store_writes_are_not_the_bundles(tiny_bundle: Path, name: str) -> None:
+    """BentoML reads the model.yaml of every version: a bad one would break its list of all."""
+    (tiny_bundle / "model.yaml").write_text("[")
+    manifest = read_manifest(tiny_bundle)
+    listed = {**manifest.files, name: hashlib.sha256(b"[").hexdigest()}
+    (tiny_bundle / MANIFEST_FILE).write_text(
+        manifest.model_copy(update={"files": listed}).model_dump_json()
+    )
+    with pytest.raises(BundleError, match=f"lists '{name}', which is no file of a bundle"):
+        open_bundle(tiny_bundle)
+
+
 def test_a_manifest_that_leaves_a_file_out_is_refused(tiny_bundle: Path) -> None:
     manifest = tiny_bundle / MANIFEST_FILE
     text = manifest.read_text()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from models.files import staged_directory, staged_file
+from models.files import staged_directory, staged_file, workplace
 
 
 class TestStagedDirectory:
@@ -45,3 +47,48 @@ class TestStagedFile:
             raise error
         assert (tmp_path / "file").read_text() == "old"
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def test_an_error_of_the_disk_names_the_file(self, tmp_path: Path) -> None:
+        with (
+            pytest.raises(OSError, match="No space left") as caught,
+            staged_file(tmp_path / "file"),
+        ):
+            raise OSError(28, "No space left on device")  # as a write does
+        assert caught.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
+class TestWorkplace:
+    def killed(self, parent: Path) -> None:
+        child = os.fork()
+        if child == 0:
+            with workplace(parent, ".made-") as place:
+                (place / "half").mkdir()
+                (place / "half" / "file").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+
+    def test_what_a_killed_process_left_is_removed_by_the_next(self, tmp_path: Path) -> None:
+        self.killed(tmp_path)
+        (left,) = tmp_path.iterdir()
+        with workplace(tmp_path, ".made-") as place:
+            assert [*tmp_path.iterdir()] == [place]
+            assert place != left
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_that_is_worked_in_stays(self, tmp_path: Path) -> None:
+        with workplace(tmp_path, ".made-") as first:
+            (first / "mine").touch()
+            with workplace(tmp_path, ".made-") as second:
+                assert second != first
+            assert (first / "mine").exists()
+
+    def test_directories_of_others_stay(self, tmp_path: Path) -> None:
+        (tmp_path / ".made-by-hand").mkdir()
+        (tmp_path / ".made-by-hand" / "file").touch()
+        (tmp_path / "other").mkdir()
+        (tmp_path / ".made-link").symlink_to(tmp_path / "other")
+        self.killed(tmp_path)
+        with workplace(tmp_path, ".made-"):
+            pass
+        assert {p.name for p in tmp_path.iterdir()} == {".made-by-hand", "other", ".made-link"}

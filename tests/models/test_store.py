@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import store
-from models.bundle import CONTENT_FILES, MANIFEST_FILE, SIGNATURE_FILE
+from models.bundle import (
+    CONTENT_FILES,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    read_manifest,
+    seal,
+)
 from models.errors import BundleError, StoreError
 from tests.helpers import run_command, write_tiny_bundle
 
@@ -41,6 +47,19 @@ def test_a_signature_is_stored_as_well(store_home: Path, tiny_bundle: Path) -> N
     assert (store.stored_path(version) / SIGNATURE_FILE).read_text() == "signature"
 
 
+def test_a_signature_made_later_comes_by_registering_again(
+    registered: str, tiny_bundle: Path
+) -> None:
+    stored = store.stored_path(store.resolve(registered)) / SIGNATURE_FILE
+    assert not stored.exists()
+    (tiny_bundle / SIGNATURE_FILE).write_text("signature")
+    store.register(tiny_bundle)
+    assert stored.read_text() == "signature"
+    (tiny_bundle / SIGNATURE_FILE).write_text("another")
+    store.register(tiny_bundle)
+    assert stored.read_text() == "signature"  # `vgg19 sign TAG` replaces it
+
+
 def test_a_signature_that_is_a_link_is_not_followed(
     store_home: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -51,8 +70,21 @@ def test_a_signature_that_is_a_link_is_not_followed(
     assert store.list_models() == []
 
 
-def test_registering_twice_is_refused(registered: str, tiny_bundle: Path) -> None:
-    with pytest.raises(StoreError, match="is registered already"):
+def test_registering_twice_is_as_once(registered: str, tiny_bundle: Path, store_home: Path) -> None:
+    """After a kill nobody knows how far it came."""
+    latest = store_home / "models" / "vgg19" / "latest"
+    latest.unlink()  # as after a kill between the two renames
+    assert store.register(tiny_bundle) == registered
+    assert [model.tag for model in store.list_models()] == [registered]
+    assert latest.read_text() == registered.partition(":")[2]
+
+
+def test_another_model_of_the_same_version_is_refused(
+    registered: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(tiny_bundle, read_manifest(tiny_bundle).provenance.model_copy(update={"seed": 1}))
+    monkeypatch.setattr(store, "version_of", lambda bundle: registered.partition(":")[2])
+    with pytest.raises(StoreError, match="is another model already"):
         store.register(tiny_bundle)
 
 

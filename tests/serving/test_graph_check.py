@@ -85,6 +85,24 @@ def test_in_a_constant_as_well(tmp_path: Path) -> None:
         check_graph(save(tmp_path / "model.onnx", node))
 
 
+@pytest.mark.parametrize("part", ["values", "indices"])
+@pytest.mark.parametrize("where", ["initializer", "constant"])
+def test_in_sparse_tensors_as_well(tmp_path: Path, part: str, where: str) -> None:
+    sparse = helper.make_sparse_tensor(
+        from_array(np.ones(1, np.float32), "sparse"), from_array(np.zeros(1, np.int64)), [4]
+    )
+    getattr(sparse, part).external_data.add(key="location", value="/etc/passwd")
+    path = save(tmp_path / "model.onnx", PRODUCT)
+    model = onnx.load(path)
+    if where == "initializer":
+        model.graph.sparse_initializer.append(sparse)
+    else:
+        model.graph.node.append(helper.make_node("Constant", [], ["c"], sparse_value=sparse))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="has weights in '/etc/passwd'"):
+        check_graph(path)
+
+
 @pytest.mark.parametrize("content", [b"\xff" * 100, b"\x3a\xff\xff\xff\xff\x0f"])
 def test_no_onnx(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from tests.helpers import run_command, write_image_folder
+from tests.helpers import run_command, write_image_folder, write_tiny_bundle
 from tests.integration.conftest import ROOT
 from training.cli import main
 from training.client import ClientError, classify_files
@@ -180,6 +180,55 @@ def test_serve_takes_the_model_from_the_environment(
     monkeypatch.setenv("VGG19_MODEL", "vgg19:environment")
     assert "no model vgg19:environment in" in serve()
     assert "no model vgg19:flag in" in serve("--model", "vgg19:flag")
+
+
+def _truncate(bundle: Path) -> None:
+    model = bundle / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-10])
+
+
+def _link(bundle: Path) -> None:
+    (bundle / "model.onnx").rename(bundle.parent / "elsewhere")
+    (bundle / "model.onnx").symlink_to(bundle.parent / "elsewhere")
+
+
+def _lists(name: str) -> Callable[[Path], None]:
+    def spoil(bundle: Path) -> None:
+        manifest = bundle / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"files": {', f'"files": {{"{name}": "",'))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_truncate, "model.onnx does not match its manifest"),
+        (lambda bundle: (bundle / "golden.npz").unlink(), "golden.npz is missing"),
+        (lambda bundle: (bundle / "manifest.json").write_text("{"), "manifest.json is damaged"),
+        (_link, "model.onnx is a link"),
+        (_lists("../secret"), "lists '../secret', which is no plain file name"),
+        (_lists("/etc/passwd"), "lists '/etc/passwd', which is no plain file name"),
+        (_lists("model.yaml"), "lists 'model.yaml', which is no file of a bundle"),
+    ],
+)
+def test_what_is_no_whole_bundle_is_neither_registered_nor_promoted(
+    vgg19: Vgg19, tmp_path: Path, spoil: Callable[[Path], object], words: str
+) -> None:
+    spoil(write_tiny_bundle(tmp_path / "spoilt"))
+    refused = vgg19("register", "spoilt")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert words in refused.stderr
+    assert "no model in" in vgg19("models").stdout
+
+    write_tiny_bundle(tmp_path / "whole")
+    assert vgg19("register", "whole").returncode == 0
+    (manifest,) = (tmp_path / "bentoml" / "models" / "vgg19").glob("*/manifest.json")
+    spoil(manifest.parent)
+    refused = vgg19("promote", "latest")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert words in refused.stderr
+    assert "nothing was promoted yet" in vgg19("history").stdout
 
 
 def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path) -> None:

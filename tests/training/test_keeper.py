@@ -33,7 +33,9 @@ class Scene:
             accelerator=SimpleNamespace(is_main_process=True, num_processes=1),
             spec=tiny_spec(),
         )
-        trainer: Any = SimpleNamespace(inference_model=self.model)
+        trainer: Any = SimpleNamespace(
+            inference_model=self.model, check_weights=lambda position: None
+        )
         self.keeper = Keeper(trainer, job, self.run)
 
     def save_state(self, path: Path, trainer: Any, position: Position, history: Any) -> None:
