@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+from contextlib import suppress
 
 import pytest
 
@@ -28,6 +30,30 @@ def test_the_admin_key_is_an_api_key_and_not_the_other_way_round() -> None:
     keys.check_admin("Bearer admin")
     with pytest.raises(Unauthenticated):
         keys.check_admin("Bearer user")
+
+
+def test_every_key_is_compared_whole_whatever_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the time tells neither how much of a key is right nor which one it is."""
+    compared: list[tuple[str, str]] = []
+    original = hmac.compare_digest
+
+    def spy(known: str, sent: str) -> bool:
+        compared.append((known, sent))
+        return original(known, sent)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    known = [digest("first"), digest("second"), digest("admin")]
+    keys = Keys(known[:2], known[2])
+    for sent in ("first", "second", "admin", "firs", "nobody", "", digest("first")):
+        compared.clear()
+        with suppress(Unauthenticated):
+            keys.check(f"Bearer {sent}")
+        assert compared == [(one, digest(sent)) for one in known]  # digests: of equal length
+
+
+def test_a_digest_in_place_of_its_key_opens_nothing() -> None:
+    with pytest.raises(Unauthenticated):
+        Keys([digest("user")], digest("admin")).check(f"Bearer {digest('user')}")
 
 
 class Clock:
