@@ -27,7 +27,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.usage import Tree
 from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
 from models.bundle import graph_bytes, read_manifest, seal
-from tests.helpers import free_port, run_command
+from tests.helpers import free_port, vgg19
 from tests.integration.conftest import ROOT, serve
 
 _ALONE = """
@@ -117,7 +117,7 @@ def _memory(served: ServedBundle, image: bytes) -> dict[str, float]:
         tree.settle()
         found["after_load"] = tree.pss_bytes() / 1e6
         before = _loaded(server.url)
-        _vgg19(home, "promote", "latest")
+        vgg19(home, "promote", "latest")
         deadline = time.monotonic() + _LIMIT_S
         while _loaded(server.url) == before or len(_loaded(server.url)) > 1:
             found["largest_in_swap"] = max(
@@ -152,18 +152,12 @@ def _two_versions(served: ServedBundle) -> Iterator[Path]:
             provenance = read_manifest(bundle).provenance
             created_at = f"2026-01-0{number + 1}T00:00:00+00:00"
             seal(bundle, provenance.model_copy(update={"created_at": created_at}))
-            _vgg19(home, "register", str(bundle))
+            vgg19(home, "register", str(bundle))
             if number == 0:
-                _vgg19(home, "promote", "latest")
+                vgg19(home, "promote", "latest")
         yield home
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _vgg19(home: Path, *arguments: str) -> None:
-    result = run_command("vgg19", *arguments, cwd=home.parent, home=home)
-    if result.returncode:
-        sys.exit(result.stderr)
 
 
 if __name__ == "__main__":

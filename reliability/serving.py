@@ -24,11 +24,10 @@ import httpx
 import numpy as np
 import psutil
 
-from models.bundle import GOLDEN_FILE, GoldenSamples, read_manifest, seal
 from reliability.clients import ANSWERED, Client, ask_and_vanish, clients_of, lost
 from reliability.resources import LIMITS, sample
-from tests.helpers import coloured_pixels, encode, run_command, write_tiny_bundle
-from tests.integration.conftest import Server, make_home, serve
+from tests.helpers import coloured_pixels, encode, vgg19
+from tests.integration.conftest import Server, make_home, register_version, serve
 
 IMAGE, WHITE = encode(coloured_pixels(1)), encode(np.full((32, 32, 3), 255, np.uint8))
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian's `faketime`
@@ -185,7 +184,9 @@ def _workers(server: Server) -> list[psutil.Process]:
 
 def swap_to_broken(place: Path, times: int = 5) -> Finding:
     """Under load, a version is promoted whose golden samples lie, or that was damaged since."""
-    home, good, bad = _good_and_broken(place)
+    home = place / "home"
+    good, bad = register_version(place, 1), register_version(place, 2, lies=True)
+    vgg19(home, "promote", good)
     with serve(home, place / "log", VGG19_WATCH_INTERVAL_S="1", **_QUIET) as server:
         outcomes, refused = asyncio.run(_swap_to_broken(server, home, (good, bad), times))
     return Finding(
@@ -210,28 +211,12 @@ async def _swap_to_broken(
 
         for _ in range(times):
             for version, fails in zip(reversed(versions), (True, False), strict=True):
-                await asyncio.to_thread(_vgg19, home, "promote", version)
+                await asyncio.to_thread(vgg19, home, "promote", version)
                 async with asyncio.timeout(_WAIT_S):
                     while await failed_load() is not fails:
                         await asyncio.sleep(0.05)
                 refused += fails
     return outcomes, refused
-
-
-def _good_and_broken(place: Path) -> tuple[Path, str, str]:
-    home, tags = place / "home", []
-    for day in (1, 2):
-        bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
-        if day == 2:
-            golden = GoldenSamples.read(bundle / GOLDEN_FILE)
-            wrong = golden.probabilities[::-1]
-            golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
-            seal(bundle, read_manifest(bundle).provenance)
-        _vgg19(home, "register", str(bundle))
-        (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-        tags.append(f"vgg19:{version}")
-    _vgg19(home, "promote", tags[0])
-    return home, tags[0], tags[1]
 
 
 def clients_vanish(place: Path, thousands: int = 10) -> Finding:
@@ -347,12 +332,6 @@ def _answers(server: Server) -> bool:
     headers = {"Content-Type": "image/png"}
     reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=headers, timeout=60)
     return reply.status_code == httpx.codes.OK
-
-
-def _vgg19(home: Path, *arguments: str) -> None:
-    result = run_command("vgg19", *arguments, cwd=home.parent, home=home)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
 
 
 def _first(*findings: tuple[bool, str]) -> str:

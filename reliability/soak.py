@@ -22,8 +22,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.workload import LARGE, SMALL, USUAL, photographs
 from reliability.clients import Client, ask_and_vanish, clients_of, lost
 from reliability.resources import Sample, growth, sample, too_much
-from tests.helpers import run_command, write_tiny_bundle
-from tests.integration.conftest import Server, serve
+from tests.helpers import vgg19
+from tests.integration.conftest import Server, register_version, serve
 
 _RATE = 15.0  # requests a second: about a twelfth of what two cores can do
 _SAMPLE_S, _PROMOTE_S = 10.0, 60.0
@@ -122,25 +122,14 @@ async def _promote_in_turns(home: Path, versions: list[str]) -> None:
     number = 1
     while True:
         await asyncio.sleep(_PROMOTE_S)
-        await asyncio.to_thread(_vgg19, home, "promote", versions[number % len(versions)])
+        await asyncio.to_thread(vgg19, home, "promote", versions[number % len(versions)])
         number += 1
 
 
 def _two_versions(place: Path) -> tuple[Path, list[str]]:
-    home, tags = place / "home", []
-    for day in (1, 2):
-        bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
-        _vgg19(home, "register", str(bundle))
-        (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-        tags.append(f"vgg19:{version}")
-    _vgg19(home, "promote", tags[0])
+    home, tags = place / "home", [register_version(place, day) for day in (1, 2)]
+    vgg19(home, "promote", tags[0])
     return home, tags
-
-
-def _vgg19(home: Path, *arguments: str) -> None:
-    result = run_command("vgg19", *arguments, cwd=home.parent, home=home)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
 
 
 if __name__ == "__main__":

@@ -230,3 +230,15 @@ def run_command(*arguments: str, cwd: Path, home: Path) -> subprocess.CompletedP
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280
     )
+
+
+def vgg19(home: Path, *arguments: str) -> str:
+    """Run the `vgg19` command on a BentoML home; what it printed.
+
+    Raises:
+        RuntimeError: it failed, with what it said.
+    """
+    result = run_command("vgg19", *arguments, cwd=home.parent, home=home)
+    if result.returncode:
+        raise RuntimeError(result.stderr)
+    return result.stdout

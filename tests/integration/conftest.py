@@ -16,7 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.helpers import free_port, run_command, write_tiny_bundle
+from models.bundle import GOLDEN_FILE, GoldenSamples, read_manifest, seal
+from tests.helpers import free_port, run_command, vgg19, write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120
@@ -108,12 +109,30 @@ def make_home(directory: Path, busy: int = 0, *, fails_on_white: bool = False) -
     return put_into_production(bundle)
 
 
+def register_version(place: Path, day: int, *, lies: bool = False) -> str:
+    """Register a tiny model in `place`/home; its tag.
+
+    Args:
+        day: of January 2026, on which it was made.
+        lies: its golden samples are not what it answers, so it can't be loaded.
+    """
+    home = place / "home"
+    bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
+    if lies:
+        golden = GoldenSamples.read(bundle / GOLDEN_FILE)
+        wrong = golden.probabilities[::-1]
+        golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
+        seal(bundle, read_manifest(bundle).provenance)
+    vgg19(home, "register", str(bundle))
+    (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
+    return f"vgg19:{version}"
+
+
 def put_into_production(bundle: Path) -> Path:
     """A BentoML home beside a bundle, whose production model it is."""
     home = bundle.with_name("bentoml")
-    for arguments in (["register", str(bundle)], ["promote", "latest"]):
-        result = run_command("vgg19", *arguments, cwd=bundle.parent, home=home)
-        assert result.returncode == 0, result.stderr
+    vgg19(home, "register", str(bundle))
+    vgg19(home, "promote", "latest")
     return home
 
 

@@ -16,9 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from models.bundle import GOLDEN_FILE, GoldenSamples, read_manifest, seal
-from tests.helpers import coloured_pixels, encode, run_command, write_tiny_bundle
-from tests.integration.conftest import ROOT, Server, serve
+from tests.helpers import coloured_pixels, encode, vgg19
+from tests.integration.conftest import ROOT, Server, register_version, serve
 
 PNG = {"Content-Type": "image/png"}
 IMAGE = encode(coloured_pixels(1))
@@ -28,19 +27,10 @@ IMAGE = encode(coloured_pixels(1))
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two good versions, of which the first is production, and one whose golden samples lie."""
     place = tmp_path_factory.mktemp("hot")
-    home = place / "home"
     for day in (1, 2, 3):
-        bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
-        if day == 3:
-            golden = GoldenSamples.read(bundle / GOLDEN_FILE)
-            wrong = golden.probabilities[::-1]
-            golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
-            seal(bundle, read_manifest(bundle).provenance)
-        result = run_command("vgg19", "register", str(bundle), cwd=place, home=home)
-        assert result.returncode == 0, result.stderr
-        if day == 1:
-            promote(home, 1)
-    return home
+        register_version(place, day, lies=day == 3)
+    promote(place / "home", 1)
+    return place / "home"
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +41,7 @@ def server(home: Path) -> Iterator[Server]:
 
 def promote(home: Path, day: int) -> str:
     (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-    result = run_command("vgg19", "promote", f"vgg19:{version}", cwd=home, home=home)
-    assert result.returncode == 0, result.stderr
+    vgg19(home, "promote", f"vgg19:{version}")
     return version
 
 

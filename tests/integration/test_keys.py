@@ -9,10 +9,10 @@ import grpc
 import httpx
 import psutil
 
+from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import coloured_pixels, encode
 from tests.integration.conftest import serve
-from tests.integration.test_attacks import infer_request
 
 KEY, ADMIN, WRONG = "key-of-a-client-7f3a", "key-of-the-admin-91bc", "key-of-nobody-55d0"
 IMAGE = encode(coloured_pixels(2))

@@ -247,7 +247,9 @@ def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> Non
     seal(bundle, read_manifest(bundle).provenance)
     home = put_into_production(bundle)
     with (
-        pytest.raises(AssertionError, match=r"(?s)^ended with 1: .*has the operator 'Loop'; it was not"),
+        pytest.raises(
+            AssertionError, match=r"(?s)^ended with 1: .*has the operator 'Loop'; it was not"
+        ),
         serve(home, tmp_path / "log"),
     ):
         pass
