@@ -54,7 +54,10 @@ class GrpcClient:
 
     async def ask(self, image: bytes) -> str:
         try:
-            await self._stub.ModelInfer(infer_request(image), timeout=_TIMEOUT_S)
+            # Or a channel that has lost its server would fail each call by itself, unsent.
+            await self._stub.ModelInfer(
+                infer_request(image), timeout=_TIMEOUT_S, wait_for_ready=True
+            )
         except grpc.aio.AioRpcError as error:
             return _BY_CODE.get(error.code(), f"{error.code().name}: {error.details()}")
         return ANSWERED

@@ -140,7 +140,7 @@ def worker_killed(place: Path, times: int = 5) -> Finding:
         _first(
             (returned != times, "a worker did not come back"),
             # Each kill can cut off what its clients had under way, once.
-            (cut > times * _CLIENTS, f"more cut off than were under way: {outcomes}"),
+            (cut > times * _CLIENTS, f"more cut off than were under way: {lost(outcomes)}"),
             (outcomes[ANSWERED] < 20 * times, f"hardly any answers: {outcomes}"),
         ),
     )
