@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import http_v2, openapi
+from serving import http_ui, http_v2, openapi
 from serving.errors import RequestError
 from serving.front import Front
 from serving.http_classify import classify
@@ -22,8 +22,8 @@ from serving.signals import REQUEST_ID_HEADER, Record
 
 CLASSIFY = "/classify"
 _ADMIN = "/v2/repository/"
-# Probes and the description of the interface need no key and leave no signals.
-_OPEN = frozenset({"/", "/v2", "/openapi.json", "/docs.json", "/docs"})
+# Probes, the description of the interface and the page need no key and leave no signals.
+_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *http_ui.PATHS})
 _BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/metrics", "/schema.json"})
 _BENTOML_FILES = "/static_content/"
 
@@ -42,6 +42,7 @@ def create_app() -> Starlette:
             *http_v2.routes(),
             *http_v2.admin_routes(),
             *openapi.routes(),
+            *http_ui.routes(),
         ],
         middleware=[Middleware(FrontMiddleware), Middleware(ShortWay)],
         exception_handlers=HANDLERS,
