@@ -11,7 +11,7 @@ export function makeCard(item, onRetry) {
   const card = template.content.firstElementChild.cloneNode(true);
   const image = card.querySelector("img");
   image.addEventListener("error", () => {
-    image.hidden = true;
+    image.hidden = true; // a format that the service reads and this browser doesn't, or no image
     card.querySelector(".no-picture").hidden = false;
   });
   image.src = item.url;
@@ -31,10 +31,11 @@ export function updateCard(item, topK) {
   setText(card.querySelector(".state"), item.note);
   card.querySelector(".problem p").textContent = problem ?? "";
   card.querySelector(".problem").hidden = !problem;
+  if (problem) card.querySelector(".no-picture").hidden = false; // half an image may cover it
   card.querySelector(".bars").replaceChildren(...(predictions ?? []).slice(0, topK).map(bar));
   card.querySelector(".bars").hidden = !predictions;
   showTimes(card.querySelector(".times"), item.times);
-  setText(card.querySelector(".version"), item.version && `${item.model} ${item.version}`);
+  card.querySelector(".version").textContent = item.version ? `${item.model} ${item.version}` : "";
 }
 
 function setText(element, text) {

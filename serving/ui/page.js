@@ -163,30 +163,39 @@ function arrange() {
   focused?.focus?.({ preventScroll: true });
 }
 
+function count(...states) {
+  return items.filter((item) => states.includes(item.state)).length;
+}
+
 function updateToolbar() {
-  const failed = items.filter((item) => item.state === "failed").length;
-  const done = failed + items.filter((item) => item.state === "done").length;
+  const done = count("done", "failed");
   byId("progress").max = Math.max(items.length, 1);
   byId("progress").value = done;
   byId("progress").classList.toggle("over", done === items.length);
   byId("csv").disabled = done === 0;
-  say(`${sentence(done)}${failed ? `, ${failed} with a problem` : ""}`);
+  tellStatus();
 }
 
-function sentence(done) {
-  if (items.length !== 1) return done < items.length ? `${done} of ${items.length} images done` : `${done} images done`;
-  const [item] = items;
-  if (item.state !== "done") return done ? "1 image done" : "Classifying 1 image";
-  const [best] = item.predictions;
-  return best ? `${item.name}: ${best.label}, ${percent(best.probability)}` : "1 image done";
+function status() {
+  const [done, failed, all] = [count("done", "failed"), count("failed"), items.length];
+  if (done < all) return `${done} of ${all} ${all === 1 ? "image" : "images"} done`;
+  if (all > 1) return `${all} images done${failed ? `, ${failed} with a problem` : ""}`;
+  if (all === 0) return "";
+  const [{ name, problem, predictions }] = items;
+  return `${name}: ${problem ?? `${predictions[0].label}, ${percent(predictions[0].probability)}`}`;
 }
 
-let spoken;
+// A screen reader reads each change out, so a batch tells of itself only now and then.
+let statusTimer;
 
-function say(text) {
-  clearTimeout(spoken); // a screen reader would read out every step of a batch
-  const isOver = running === 0 && waiting.length === 0;
-  spoken = setTimeout(() => { byId("status").textContent = text; }, isOver ? 0 : 400);
+function tellStatus() {
+  const tell = () => {
+    clearTimeout(statusTimer);
+    statusTimer = undefined;
+    byId("status").textContent = status();
+  };
+  if (running === 0 && waiting.length === 0) tell();
+  else statusTimer ??= setTimeout(tell, 1000);
 }
 
 function clear() {
