@@ -25,6 +25,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from serving.settings import Settings
 from tests.helpers import coloured_pixels, encode
 from tests.integration.conftest import Server, serve
 
@@ -168,6 +169,16 @@ def test_an_undecodable_file_shows_the_services_words(watched: Watched) -> None:
     expect(watched.card("notes.txt")).to_contain_text("No preview")
     expect(watched.card("red0.png").locator(".bars li").first).to_contain_text("red")
     expect(watched.page.get_by_role("status")).to_have_text("2 images done, 1 with a problem")
+
+
+def test_a_file_above_the_limit_shows_the_services_words(watched: Watched, tmp_path: Path) -> None:
+    """Which come while the browser still sends, over a connection that then ends."""
+    watched.expected_error = "status of 413"
+    limit = Settings.model_fields["max_image_bytes"].default
+    (tmp_path / "large.png").write_bytes(bytes(limit + 1))
+    watched.page.get_by_label("Choose images").set_input_files(tmp_path / "large.png")
+    problem = watched.card("large.png").locator(".problem p")
+    expect(problem).to_contain_text(f"the limit is {limit:,} (VGG19_MAX_IMAGE_BYTES")
 
 
 def test_choosing_and_pasting(watched: Watched, tmp_path: Path) -> None:
