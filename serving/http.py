@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import http_v2, openapi
+from serving import http_ui, http_v2, openapi
 from serving.errors import RequestError
 from serving.front import Front
 from serving.http_classify import classify
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 CLASSIFY = "/classify"
 _ADMIN = "/v2/repository/"
-# Probes and the description of the interface need no key and leave no signals.
-_OPEN = frozenset({"/", "/v2", "/openapi.json", "/docs.json", "/docs"})
+# Probes, the description of the interface and the page need no key and leave no signals.
+_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *http_ui.PATHS})
 _BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/metrics", "/schema.json"})
 _BENTOML_FILES = "/static_content/"
 
@@ -46,6 +46,7 @@ def create_app() -> Starlette:
             *http_v2.routes(),
             *http_v2.admin_routes(),
             *openapi.routes(),
+            *http_ui.routes(),
         ],
         middleware=[Middleware(FrontMiddleware), Middleware(ShortWay)],
         exception_handlers=HANDLERS,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__, http_errors
@@ -58,7 +58,6 @@ def routes() -> list[Route]:
         Route("/openapi.json", document_view),
         Route("/docs.json", document_view, include_in_schema=False),  # where BentoML has its own
         Route("/docs", page, include_in_schema=False),
-        Route("/", index, include_in_schema=False),
     ]
 
 
@@ -68,11 +67,6 @@ async def document_view(_: Request) -> Response:
 
 async def page(_: Request) -> Response:
     return HTMLResponse(_PAGE)
-
-
-async def index(_: Request) -> Response:
-    """Instead of BentoML's page, which loads scripts of a foreign host."""
-    return RedirectResponse("docs")
 
 
 @cache

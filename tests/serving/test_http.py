@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import http_ui
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
 from serving.errors import RequestError
@@ -334,8 +335,8 @@ class TestKeys:
     ) -> None:
         """Of the application's own list, so that a new route without a decision fails."""
         open_to_all = {
-            "/", "/v2", "/v2/health/live", "/v2/health/ready",
-            "/openapi.json", "/docs.json", "/docs",
+            "/v2", "/v2/health/live", "/v2/health/ready",
+            "/openapi.json", "/docs.json", "/docs", *http_ui.PATHS,
         }  # fmt: skip
         asked = set()
         for route in create_app().routes:

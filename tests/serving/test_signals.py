@@ -69,7 +69,7 @@ async def test_a_request_id_that_is_none_is_replaced(observed: Observed, bad: st
 
 
 async def test_probes_and_the_interface_leave_no_line(observed: Observed) -> None:
-    for path in ("/v2/health/live", "/v2/health/ready", "/v2", "/openapi.json", "/docs"):
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2", "/openapi.json", "/docs", "/"):
         assert (await observed.client.get(path)).status_code == 200
     assert observed.lines == []
 

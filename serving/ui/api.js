@@ -1,0 +1,96 @@
+// The service, as the page asks it. The API key lives in this module's memory and nowhere else.
+
+const ATTEMPTS = 6;
+const LONGEST_WAIT_S = 30;
+
+let key = "";
+let notBefore = 0; // of all requests: where one is told to wait, the others wait as well
+
+export class Problem extends Error {
+  constructor(text, status = 0) {
+    super(text);
+    this.status = status;
+  }
+}
+
+export function setKey(value) {
+  key = value;
+}
+
+// `askForKey(text, isWrong)` resolves when the key is set, or to false where nobody gives one.
+export async function served(askForKey) {
+  return (await send("model", {}, { askForKey })).json();
+}
+
+export async function classify(file, topK, options) {
+  // A type that isn't an image's would be refused unread; the bytes decide.
+  const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
+  const request = { method: "POST", headers: { "Content-Type": type }, body: file };
+  return (await send(`classify?top_k=${topK}`, request, options)).json();
+}
+
+async function send(path, request, { askForKey, signal, onWait }) {
+  for (let attempt = 1; ; ) {
+    await until(notBefore, signal);
+    const used = key;
+    const response = await fetchOnce(path, request, used, signal);
+    if (response.ok) return response;
+    const problem = await problemOf(response);
+    if (response.status === 401) {
+      // Another request may have asked for the key meanwhile.
+      if (used !== key || (await askForKey(problem.message, used !== ""))) continue;
+      throw problem;
+    }
+    if (![429, 503].includes(response.status) || attempt === ATTEMPTS) throw problem;
+    const seconds = waitOf(response, attempt);
+    notBefore = Math.max(notBefore, performance.now() + seconds * 1000);
+    attempt += 1;
+    onWait?.(seconds, attempt, ATTEMPTS);
+  }
+}
+
+async function fetchOnce(path, request, used, signal) {
+  const headers = { ...request.headers };
+  if (used) headers.Authorization = `Bearer ${used}`;
+  try {
+    return await fetch(path, { ...request, headers, signal, cache: "no-store" });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    if (error instanceof TypeError && request.body && !(await isReadable(request.body))) {
+      throw new Problem("The file can't be read any more; add it again.");
+    }
+    throw new Problem("No answer from the service: it is down, or it ended the connection.");
+  }
+}
+
+async function isReadable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function problemOf(response) {
+  const fallback = `The service answered ${response.status} ${response.statusText}`.trim();
+  try {
+    return new Problem((await response.json()).detail || fallback, response.status);
+  } catch {
+    return new Problem(fallback, response.status); // a proxy's answer
+  }
+}
+
+function waitOf(response, attempt) {
+  const asked = Number(response.headers.get("Retry-After")) || 1;
+  const jitter = Math.random() / 2; // or all would come back at once
+  return Math.min(asked * (1 + (attempt - 1) / 2), LONGEST_WAIT_S) + jitter;
+}
+
+async function until(time, signal) {
+  while (performance.now() < time) {
+    signal?.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, Math.min(250, time - performance.now())));
+  }
+  signal?.throwIfAborted();
+}

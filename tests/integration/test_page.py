@@ -1,0 +1,378 @@
+"""The page at `/`, driven in a real browser against a real service."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
+
+from serving.settings import Settings
+from tests.helpers import coloured_pixels, encode
+from tests.integration.conftest import Server, serve
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="Debian's chromium is not installed (apt-get install chromium)"
+)
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+)  # fmt: skip
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+NOT_AN_IMAGE = b"this is no image"
+
+# Bytes become a File in the page, which a drop or a paste then carries.
+_CARRY = """([type, files]) => {
+    const data = new DataTransfer();
+    for (const [name, kind, base64] of files) {
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        data.items.add(new File([bytes], name, {type: kind}));
+    }
+    const options = {bubbles: true, cancelable: true};
+    const event = type === "paste"
+        ? new ClipboardEvent(type, {...options, clipboardData: data})
+        : new DragEvent(type, {...options, dataTransfer: data});
+    document.body.dispatchEvent(event);
+}"""
+
+Open = Callable[..., "Watched"]
+File = tuple[str, bytes]
+
+
+def image(colour: str, seed: int = 0) -> File:
+    return f"{colour}{seed}.png", encode(coloured_pixels(seed, colour))
+
+
+@dataclass
+class Watched:
+    """A page, with what it asked of whom and what it complained of."""
+
+    page: Page
+    hosts: set[str] = field(default_factory=set)
+    errors: list[str] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
+    expected_error: str = "never"  # Chromium's own, which it logs for each answer from 400 on
+
+    def bring(self, how: str, *files: File) -> None:
+        """Drop or paste files."""
+        carried = [
+            [name, "image/png" if name.endswith(".png") else "", base64.b64encode(content).decode()]
+            for name, content in files
+        ]
+        self.page.evaluate(_CARRY, [how, carried])
+
+    def card(self, name: str) -> Any:
+        return self.page.get_by_role("listitem").filter(
+            has=self.page.get_by_role("heading", name=name, exact=True)
+        )
+
+    def names(self) -> list[str]:
+        return self.page.locator(".card h3").all_text_contents()
+
+    def on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and self.expected_error not in message.text:
+            self.errors.append(message.text)
+
+    def on_request(self, request: Request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme != "blob":
+            self.hosts.add(address.netloc)
+        self.keys.add(request.headers.get("authorization"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Opens pages, and looks afterwards whether each kept to its host and had no errors."""
+    opened: list[tuple[Watched, str]] = []
+
+    def open_(
+        url: str, *, wait: bool = True, expected_error: str = "never", **options: Any
+    ) -> Watched:
+        context = browser.new_context(viewport=options.pop("viewport", DESKTOP), **options)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        watched = Watched(page, expected_error=expected_error)
+        page.on("console", watched.on_console)
+        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        page.on("request", watched.on_request)
+        opened.append((watched, urlsplit(url).netloc))
+        if wait:
+            page.goto(url)
+        return watched
+
+    yield open_
+    for watched, host in opened:
+        watched.page.context.close()
+        assert watched.errors == []
+        assert watched.hosts <= {host}
+
+
+@pytest.fixture
+def watched(open_page: Open, server: Server) -> Watched:
+    return open_page(f"{server.url}/")
+
+
+def test_a_dropped_image_gets_its_label(watched: Watched) -> None:
+    expect(watched.page.locator("#model")).to_contain_text("3 classes")
+    watched.bring("drop", image("green"))
+    card = watched.card("green0.png")
+    expect(card.locator(".bars li").first).to_contain_text("green")
+    assert card.locator(".bars .label").count() == 3
+    values = [float(text.strip("<%")) for text in card.locator(".value").all_text_contents()]
+    assert sum(values) == pytest.approx(100, abs=0.3)
+    assert card.locator("dt").all_text_contents() == ["decode", "queue", "inference"]
+    assert all(text.endswith(" ms") for text in card.locator("dd").all_text_contents())
+    version = watched.page.evaluate("fetch('model').then((r) => r.json()).then((m) => m.version)")
+    expect(card.locator(".version")).to_have_text(f"vgg19 {version}")
+    expect(watched.page.get_by_role("status")).to_contain_text("green0.png: green,")
+    assert card.get_by_role("img").evaluate("(image) => image.naturalWidth") == 32
+
+
+def test_an_undecodable_file_shows_the_services_words(watched: Watched) -> None:
+    watched.expected_error = "status of 400"
+    watched.bring("drop", ("notes.txt", NOT_AN_IMAGE), image("red"))
+    said = watched.page.evaluate(
+        """(body) => fetch("classify", {method: "POST", body,
+            headers: {"Content-Type": "application/octet-stream"}})
+            .then((reply) => reply.json()).then((problem) => problem.detail)""",
+        NOT_AN_IMAGE.decode(),
+    )
+    expect(watched.card("notes.txt").locator(".problem p")).to_have_text(said)
+    expect(watched.card("notes.txt")).to_contain_text("No preview")
+    expect(watched.card("red0.png").locator(".bars li").first).to_contain_text("red")
+    expect(watched.page.get_by_role("status")).to_have_text("2 images done, 1 with a problem")
+
+
+def test_a_file_above_the_limit_shows_the_services_words(watched: Watched, tmp_path: Path) -> None:
+    """Which come while the browser still sends, over a connection that then ends."""
+    watched.expected_error = "status of 413"
+    limit = Settings.model_fields["max_image_bytes"].default
+    (tmp_path / "large.png").write_bytes(bytes(limit + 1))
+    watched.page.get_by_label("Choose images").set_input_files(tmp_path / "large.png")
+    problem = watched.card("large.png").locator(".problem p")
+    expect(problem).to_contain_text(f"the limit is {limit:,} (VGG19_MAX_IMAGE_BYTES")
+
+
+def test_choosing_and_pasting(watched: Watched, tmp_path: Path) -> None:
+    name, content = image("blue")
+    (tmp_path / name).write_bytes(content)
+    for label in ("Choose images", "Take a photo"):
+        watched.page.get_by_label(label).set_input_files(tmp_path / name)
+    watched.bring("paste", image("red"))
+    expect(watched.page.locator(".card[data-state=done]")).to_have_count(3)
+    assert watched.names() == ["blue0.png", "blue0.png", "pasted-1.png"]
+    assert watched.page.locator("#photo").get_attribute("capture") == "environment"
+
+
+def test_a_batch_is_a_gallery_sorted_by_confidence_and_a_csv(watched: Watched) -> None:
+    watched.expected_error = "status of 400"
+    page = watched.page
+    files = [image(("red", "green", "blue")[seed % 3], seed) for seed in range(14)]
+    watched.bring("drop", *files, ("=cmd.txt", NOT_AN_IMAGE))
+    expect(page.get_by_role("status")).to_have_text("15 images done, 1 with a problem")
+    expect(page.get_by_role("radio", name="Gallery")).to_be_checked()
+    rows = read_csv(page)
+    assert len(rows) == 15
+    certainty = {row["file"]: float(row["probability_1"] or 0) for row in rows}
+    shown = watched.names()
+    assert shown[-1] == "=cmd.txt"  # without an answer
+    assert [certainty[name] for name in shown[:-1]] == sorted(
+        (certainty[name] for name, _ in files), reverse=True
+    )
+    assert {row["label_1"] for row in rows if not row["error"]} == {"red", "green", "blue"}
+    assert all(name.startswith(row["label_1"]) for row in rows if (name := row["file"])[0] != "'")
+    (bad,) = (row for row in rows if row["error"])
+    assert bad["file"] == "'=cmd.txt"  # text to a spreadsheet, not a formula
+    page.get_by_label("Order").select_option("least")
+    assert [certainty[name] for name in watched.names()[:-1]] == sorted(
+        certainty[name] for name, _ in files
+    )
+    page.get_by_role("button", name="Clear").click()
+    assert watched.names() == []
+
+
+def read_csv(page: Page) -> list[dict[str, str]]:
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    text = Path(download.value.path()).read_bytes().decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_more_labels_are_asked_for(watched: Watched) -> None:
+    page = watched.page
+    page.get_by_label("Labels per image").fill("1")
+    page.get_by_label("Labels per image").blur()
+    watched.bring("drop", image("green"))
+    expect(page.locator(".bars li")).to_have_count(1)
+    page.get_by_label("Labels per image").fill("2")
+    page.get_by_label("Labels per image").blur()
+    expect(page.locator(".bars li")).to_have_count(2)
+
+
+def test_a_busy_service_is_asked_again(open_page: Open, server: Server) -> None:
+    watched = open_page(f"{server.url}/")
+    watched.expected_error = "Failed to load resource"
+    answers = iter([503, 429])
+
+    def busy(route: Route) -> None:
+        status = next(answers, None)
+        if status is None:
+            route.continue_()
+        else:
+            route.fulfill(status=status, headers={"Retry-After": "0.1"}, json={"detail": "busy"})
+
+    watched.page.route("**/classify*", busy)
+    watched.bring("drop", image("green"))
+    expect(watched.card("green0.png").locator(".bars li").first).to_contain_text("green")
+    assert next(answers, None) is None
+
+
+def test_what_fails_may_be_tried_again(watched: Watched) -> None:
+    watched.expected_error = "net::ERR_FAILED"
+    watched.page.route("**/classify*", lambda route: route.abort(), times=1)
+    watched.bring("drop", image("green"))
+    card = watched.card("green0.png")
+    expect(card.locator(".problem")).to_contain_text("No answer from the service")
+    card.get_by_role("button", name="Try green0.png again").click()
+    expect(card.locator(".bars li").first).to_contain_text("green")
+    expect(card.locator(".problem")).to_be_hidden()
+
+
+def test_it_works_behind_a_prefix(open_page: Open, server: Server) -> None:
+    """As behind a proxy that takes `/vision` off; nothing is asked for outside of it."""
+    watched = open_page(f"{server.url}/", wait=False)
+    outside: list[str] = []
+
+    def proxy(route: Route) -> None:
+        path = route.request.url.removeprefix(server.url)
+        if path.startswith("/vision/"):
+            route.fulfill(response=route.fetch(url=server.url + path.removeprefix("/vision")))
+        else:
+            outside.append(path)
+            route.abort()
+
+    watched.page.route(lambda url: url.startswith("http"), proxy)
+    watched.page.goto(f"{server.url}/vision/")
+    watched.bring("drop", image("blue"))
+    expect(watched.card("blue0.png").locator(".bars li").first).to_contain_text("blue")
+    assert outside == []
+    link = watched.page.get_by_role("link", name="Interface")
+    assert link.evaluate("(link) => link.href") == f"{server.url}/vision/docs"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_anybody_can_use_it(
+    open_page: Open, server: Server, scheme: str, viewport: dict[str, int]
+) -> None:
+    watched = open_page(f"{server.url}/", color_scheme=scheme, viewport=viewport)
+    watched.expected_error = "status of 400"
+    check_accessibility(watched.page)
+    watched.bring("drop", image("green"), image("red"), ("notes.txt", NOT_AN_IMAGE))
+    expect(watched.page.get_by_role("status")).to_have_text("3 images done, 1 with a problem")
+    check_accessibility(watched.page)
+    watched.page.get_by_role("radio", name="Gallery").check()
+    check_accessibility(watched.page)
+    width = watched.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= viewport["width"]  # nothing to scroll to the side
+
+
+def check_accessibility(page: Page) -> None:
+    found = Axe().run(page).response["violations"]
+    serious = {
+        one["id"]: [node["html"] for node in one["nodes"]]
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    }
+    assert serious == {}
+
+
+def test_the_keyboard_is_enough(watched: Watched) -> None:
+    page = watched.page
+    watched.bring("drop", image("green"), image("red"))
+    expect(page.get_by_role("status")).to_have_text("2 images done")
+    passed = []
+    for _ in range(7):
+        page.keyboard.press("Tab")
+        passed.append(page.evaluate("document.activeElement.id || document.activeElement.value"))
+        outlined = page.evaluate(
+            """[document.activeElement, document.activeElement.nextElementSibling].some(
+                (one) => one && getComputedStyle(one).outlineStyle === "solid")"""
+        )
+        assert outlined, passed[-1]
+    order = ["files", "top-k", "details", "order", "csv", "clear"]
+    assert [name for name in passed if name in order] == order
+    page.get_by_role("radio", name="Details").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#results").get_attribute("class") == "gallery"
+
+
+@pytest.fixture(scope="module")
+def guarded(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    with serve(tiny_home, log, VGG19_API_KEYS=digest) as server:
+        yield server
+
+
+def test_it_asks_for_a_key_and_forgets_it(open_page: Open, guarded: Server) -> None:
+    watched = open_page(f"{guarded.url}/", expected_error="status of 401")
+    page = watched.page
+    dialog = page.get_by_role("dialog", name="This service asks for an API key")
+    expect(page.get_by_label("API key", exact=True)).to_be_focused()
+    check_accessibility(page)
+    page.get_by_label("API key", exact=True).fill("wrong")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("API key")
+    page.get_by_label("API key", exact=True).fill("open sesame")
+    page.get_by_role("button", name="Use key").click()
+    expect(page.locator("#model")).to_contain_text("3 classes")
+    watched.bring("drop", image("green"), image("red"))
+    expect(page.get_by_role("status")).to_have_text("2 images done")
+    assert watched.keys == {None, "Bearer wrong", "Bearer open sesame"}
+    kept = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+    assert kept == '[{},{},""]'
+    assert "sesame" not in page.url + page.content()
+    page.reload()
+    expect(dialog).to_be_visible()
+
+
+def test_who_gives_no_key_reads_why(open_page: Open, guarded: Server) -> None:
+    watched = open_page(f"{guarded.url}/", expected_error="status of 401")
+    expect(watched.page.get_by_role("dialog")).to_be_visible()
+    watched.page.keyboard.press("Escape")
+    expect(watched.page.locator("#model")).to_contain_text("Authorization: Bearer KEY")
+    watched.bring("drop", *(image("green", seed) for seed in range(6)))
+    expect(watched.page.get_by_role("dialog")).to_be_visible()
+    watched.page.get_by_role("button", name="Cancel").click()
+    expect(watched.page.locator(".card .problem:visible")).to_have_count(6)
+    watched.page.get_by_role("button", name="API key").click()
+    expect(watched.page.get_by_role("dialog")).to_be_visible()
