@@ -17,7 +17,7 @@ export function setKey(value) {
   key = value;
 }
 
-// `askForKey(text, isWrong)` resolves when the key is set, or to false where nobody gives one.
+// `askForKey(isWrong)` resolves when the key is set, or to false where nobody gives one.
 export async function served(askForKey) {
   return (await send("model", {}, { askForKey })).json();
 }
@@ -38,7 +38,7 @@ async function send(path, request, { askForKey, signal, onWait }) {
     const problem = await problemOf(response);
     if (response.status === 401) {
       // Another request may have asked for the key meanwhile.
-      if (used !== key || (await askForKey(problem.message, used !== ""))) continue;
+      if (used !== key || (await askForKey(used !== ""))) continue;
       throw problem;
     }
     if (![429, 503].includes(response.status) || attempt === ATTEMPTS) throw problem;

@@ -223,10 +223,10 @@ function download() {
 let keyDeclined = false;
 let keyAsked;
 
-function askForKey(text, isWrong) {
+function askForKey(isWrong) {
   byId("key-button").hidden = false;
   if (keyDeclined) return false;
-  keyAsked ??= openKeyDialog(isWrong ? text : "").finally(() => { keyAsked = undefined; });
+  keyAsked ??= openKeyDialog(isWrong ? "The service doesn't know that key." : "").finally(() => { keyAsked = undefined; });
   return keyAsked;
 }
 
@@ -249,7 +249,7 @@ function openKeyDialog(problem) {
 
 async function changeKey() {
   keyDeclined = false;
-  if (await askForKey("", false)) showModel();
+  if (await askForKey(false)) showModel();
 }
 
 // --- What is served

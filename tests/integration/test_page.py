@@ -351,7 +351,7 @@ def test_it_asks_for_a_key_and_forgets_it(open_page: Open, guarded: Server) -> N
     check_accessibility(page)
     page.get_by_label("API key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
-    expect(dialog.get_by_role("alert")).to_contain_text("API key")
+    expect(dialog.get_by_role("alert")).to_contain_text("doesn't know that key")
     page.get_by_label("API key", exact=True).fill("open sesame")
     page.get_by_role("button", name="Use key").click()
     expect(page.locator("#model")).to_contain_text("3 classes")
