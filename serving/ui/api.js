@@ -1,6 +1,7 @@
 // The service, as the page asks it. The API key lives in this module's memory and nowhere else.
 
-const ATTEMPTS = 6;
+// A limit of requests lets each through in the end, a service that is too busy may not.
+const ATTEMPTS = { 429: 20, 503: 6 };
 const LONGEST_WAIT_S = 30;
 
 let key = "";
@@ -30,8 +31,9 @@ export async function classify(file, topK, options) {
 }
 
 async function send(path, request, { askForKey, signal, onWait }) {
+  let spread = 0; // of its own, or all that were told to wait would come back at once
   for (let attempt = 1; ; ) {
-    await until(notBefore, signal);
+    await until(notBefore + spread, signal);
     const used = key;
     const response = await fetchOnce(path, request, used, signal);
     if (response.ok) return response;
@@ -41,11 +43,13 @@ async function send(path, request, { askForKey, signal, onWait }) {
       if (used !== key || (await askForKey(used !== ""))) continue;
       throw problem;
     }
-    if (![429, 503].includes(response.status) || attempt === ATTEMPTS) throw problem;
+    const attempts = ATTEMPTS[response.status] ?? 1;
     const seconds = waitOf(response, attempt);
+    if (attempt === attempts || seconds > LONGEST_WAIT_S) throw problem;
+    spread = Math.random() * 500 * Math.min(attempt, 4);
     notBefore = Math.max(notBefore, performance.now() + seconds * 1000);
     attempt += 1;
-    onWait?.(seconds, attempt, ATTEMPTS);
+    onWait?.(seconds, attempt, attempts);
   }
 }
 
@@ -83,8 +87,7 @@ async function problemOf(response) {
 
 function waitOf(response, attempt) {
   const asked = Number(response.headers.get("Retry-After")) || 1;
-  const jitter = Math.random() / 2; // or all would come back at once
-  return Math.min(asked * (1 + (attempt - 1) / 2), LONGEST_WAIT_S) + jitter;
+  return asked * Math.min(1 + (attempt - 1) / 2, 4);
 }
 
 async function until(time, signal) {

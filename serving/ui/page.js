@@ -97,7 +97,7 @@ async function run(item, signal) {
   if (signal.aborted) return;
   item.note = undefined;
   update(item);
-  arrange();
+  arrangeSoon();
   work();
 }
 
@@ -146,6 +146,16 @@ function show(view) {
 
 function certainty(item) {
   return item.predictions?.[0]?.probability;
+}
+
+// Once for all answers of a frame: it looks at every card.
+let arranging;
+
+function arrangeSoon() {
+  arranging ??= requestAnimationFrame(() => {
+    arranging = undefined;
+    arrange();
+  });
 }
 
 function arrange() {

@@ -255,6 +255,25 @@ def test_a_busy_service_is_asked_again(open_page: Open, server: Server) -> None:
     assert next(answers, None) is None
 
 
+def test_a_limit_of_requests_lets_every_image_through(
+    open_page: Open, tiny_home: Path, tmp_path: Path
+) -> None:
+    limit = {"VGG19_RATE_LIMIT": "4", "VGG19_RATE_LIMIT_BURST": "4"}
+    with serve(tiny_home, tmp_path / "log", **limit) as server:
+        watched = open_page(f"{server.url}/", expected_error="status of 429")
+        watched.bring("drop", *(image("red", seed) for seed in range(0, 36, 3)))
+        expect(watched.page.locator(".card[data-state=done]")).to_have_count(12, timeout=30_000)
+        watched.page.context.close()
+
+
+def test_who_is_told_to_wait_long_reads_so(open_page: Open, server: Server) -> None:
+    watched = open_page(f"{server.url}/", expected_error="Failed to load resource")
+    answer = {"status": 503, "headers": {"Retry-After": "3600"}, "json": {"detail": "come later"}}
+    watched.page.route("**/classify*", lambda route: route.fulfill(**answer))
+    watched.bring("drop", image("green"))
+    expect(watched.card("green0.png").locator(".problem p")).to_have_text("come later")
+
+
 def test_what_fails_may_be_tried_again(watched: Watched) -> None:
     watched.expected_error = "net::ERR_FAILED"
     watched.page.route("**/classify*", lambda route: route.abort(), times=1)
@@ -349,6 +368,10 @@ def test_it_asks_for_a_key_and_forgets_it(open_page: Open, guarded: Server) -> N
     dialog = page.get_by_role("dialog", name="This service asks for an API key")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
     check_accessibility(page)
+    page.get_by_label("API key", exact=True).fill("sesame\N{EN DASH}open")  # no header can hold it
+    page.keyboard.press("Enter")
+    assert not page.get_by_label("API key", exact=True).evaluate("(key) => key.validity.valid")
+    expect(dialog).to_be_visible()
     page.get_by_label("API key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("doesn't know that key")
