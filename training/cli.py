@@ -321,6 +321,32 @@ def serve(
 
 
 @app.command()
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="folder, CSV with a column 'path', files, or a pattern 'a/**/*.jpg'"),
+    ],
+    output: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet.")] = Path(
+        "predictions.csv"
+    ),
+    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
+    model: Annotated[
+        str, typer.Option(envvar="VGG19_MODEL", help="production, latest, a version or a tag.")
+    ] = "production",
+) -> None:
+    """Classify images without a server, on the service's own session.
+
+    Example: `vgg19 predict photos --output photos.parquet`
+
+    Interrupted, the same command goes on. Device, precision and batch size are the service's
+    settings, `VGG19_...`, see docs/operations.md.
+    """
+    from training.launch import run_predict
+
+    run_predict(sources, output, top_k, model)
+
+
+@app.command()
 def doctor() -> None:
     """Show what the service would run on here and why, and time a probe.
 

@@ -1,10 +1,11 @@
-"""Start the service: `vgg19 serve` becomes `bentoml serve`."""
+"""`vgg19 serve`, `doctor`, `predict` become another process: training knows nothing of serving."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> None
 def run_doctor() -> None:
     """Replace this process by the service's own diagnosis; does not return."""
     os.execv(sys.executable, [sys.executable, "-m", "serving.doctor"])
+
+
+def run_predict(sources: Sequence[str], output: Path, top_k: int, model: str) -> None:
+    """Replace this process by the service's own offline prediction; does not return."""
+    command = [sys.executable, "-m", "serving.predict", str(output), str(top_k), *sources]
+    os.execve(command[0], command, os.environ | {"VGG19_MODEL": model})
 
 
 def _check_port(host: str, port: int) -> None:

@@ -1,0 +1,196 @@
+"""What `vgg19 predict` reads and writes: a list of image files, and a table of their labels.
+
+The table is written when all is done. Until then, lines of JSON lie beside it in OUTPUT.part, which
+an interrupted run leaves and the next one goes on with.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from models.errors import UserError
+from models.files import staged_file
+from serving.offline import Classified
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_COLUMN = "path"
+_SAVE_EVERY_S = 10.0
+_ROWS_AT_ONCE = 10_000  # of a Parquet row group
+WRITERS = (".csv", ".parquet")
+
+
+class PredictError(UserError):
+    """There is nothing to classify, or the result can't be written."""
+
+
+def find_files(sources: Sequence[str]) -> list[str]:
+    """The image files of folders (with all below them), of CSVs' column `path`, and of patterns or
+    names; each once, in order.
+
+    Raises:
+        PredictError: a source has none.
+    """
+    return list(dict.fromkeys(file for source in sources for file in _files_of(source)))
+
+
+def _files_of(source: str) -> list[str]:
+    place = Path(source)
+    if place.is_dir():
+        found = [str(file) for file in sorted(place.rglob("*")) if file.suffix.lower() in _SUFFIXES]
+        what = f"no image files ({', '.join(sorted(_SUFFIXES))}) in {source}"
+    elif place.suffix.lower() == ".csv":
+        found, what = _listed(place), f"{source} lists no files"
+    else:
+        # Path.glob knows no absolute patterns.
+        matches = [source] if place.is_file() else glob.glob(source, recursive=True)  # noqa: PTH207
+        found = sorted(file for file in matches if Path(file).is_file())
+        what = f"'{source}' is no folder and no file, and as a pattern it fits none"
+    if not found:
+        raise PredictError(f"{what}; name a folder, a CSV with a column '{_COLUMN}', or a pattern")
+    return found
+
+
+def _listed(table: Path) -> list[str]:
+    """Relative paths are relative to the table's folder, as for `vgg19 train`."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            if _COLUMN not in names:
+                raise PredictError(
+                    f"{table} has no column '{_COLUMN}', it has {', '.join(names)[:200]}"
+                )
+            return [str(table.parent / row[_COLUMN]) for row in reader if row[_COLUMN]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PredictError(f"{table} can't be read as CSV: {error}") from None
+
+
+class Progress:
+    """The lines of OUTPUT.part.
+
+    Args:
+        output: the table that they become.
+        settings: what the labels depend on: lines made with others are not gone on with.
+
+    Raises:
+        PredictError: the lines there were made with other settings, or it can't be written.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+        self._output = output
+        self._part = output.with_name(f"{output.name}.part")
+        self._head = json.dumps(settings, sort_keys=True)
+        self.done = self._take_up()
+        try:
+            self._file = self._part.open("ab")
+        except OSError as error:
+            raise PredictError(f"{self._part} can't be written: {error.strerror}") from None
+        self._saved = time.monotonic()
+        if not self._file.tell():
+            self._write(self._head)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, one: Classified) -> None:
+        """Every few seconds, what was added is made to be on the disk."""
+        self._write(json.dumps(_row(one)))
+        if time.monotonic() - self._saved > _SAVE_EVERY_S:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._saved = time.monotonic()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All that was added, by earlier runs as well."""
+        self._file.flush()
+        with self._part.open(encoding="utf-8") as lines:
+            next(lines)
+            yield from map(json.loads, lines)
+
+    def finish(self, columns: list[str]) -> None:
+        """Turn the lines into the table, which takes its place whole."""
+        write = _write_parquet if self._output.suffix == ".parquet" else _write_csv
+        with staged_file(self._output) as staging:
+            write(staging, self.rows(), columns)
+        self._part.unlink()
+
+    def _write(self, line: str) -> None:
+        self._file.write(line.encode() + b"\n")
+
+    def _take_up(self) -> set[str]:
+        """The files that are done; half a line, of a process that was killed, is cut off."""
+        if not self._part.exists():
+            return set()
+        content = self._part.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        head, *lines = whole.decode().splitlines() or [""]
+        if head and head != self._head:
+            raise PredictError(
+                f"{self._part} was begun with other settings ({head[:200]}); finish it with those, "
+                "or remove it to begin anew"
+            )
+        os.truncate(self._part, len(whole))
+        return {json.loads(line)["file"] for line in lines}
+
+
+def columns(top_k: int) -> list[str]:
+    ranks = range(1, top_k + 1)
+    pairs = [name for rank in ranks for name in (f"label_{rank}", f"probability_{rank}")]
+    return ["file", *pairs, "error"]
+
+
+def check_output(output: Path) -> None:
+    """Raise PredictError now for what would keep the table from being written in the end."""
+    if output.suffix not in WRITERS:
+        raise PredictError(f"{output} must end in {' or '.join(WRITERS)}")
+    if output.exists():
+        raise PredictError(f"{output} is there already; remove it or choose another --output")
+    if output.suffix == ".parquet":
+        _pyarrow()
+
+
+def _row(one: Classified) -> dict[str, Any]:
+    row: dict[str, Any] = {"file": one.file}
+    for rank, prediction in enumerate(one.predictions, start=1):
+        row[f"label_{rank}"] = prediction.label
+        row[f"probability_{rank}"] = round(prediction.probability, 6)
+    return row | ({"error": one.error} if one.error else {})
+
+
+def _write_csv(path: Path, rows: Iterator[dict[str, Any]], names: list[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], names: list[str]) -> None:
+    pa, parquet = _pyarrow()
+    kinds = {name: pa.float32() for name in names if name.startswith("probability_")}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    with parquet.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise PredictError(
+            "Parquet needs the package pyarrow (pip install pyarrow); without it, let --output end "
+            "in .csv"
+        ) from None
+    return pyarrow, parquet

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from serving.offline import Classified, classify_files
+from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
+
+
+class Model:
+    """The tiny model in numpy; remembers the sizes of its batches."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        self.sizes.append(len(images))
+        return list(tiny_probabilities(np.stack(images)))
+
+
+def classify(files: Sequence[Path], model: Model, batch_size: int = 4) -> list[Classified]:
+    return list(
+        classify_files(
+            map(str, files), model, tiny_spec(), top_k=2, batch_size=batch_size, threads=2
+        )
+    )
+
+
+def write(place: Path, count: int) -> list[Path]:
+    files = [place / f"{number}.png" for number in range(count)]
+    for number, file in enumerate(files):
+        file.write_bytes(encode(coloured_pixels(number)))
+    return files
+
+
+def test_every_file_gets_its_own_labels_in_order_and_full_batches(tmp_path: Path) -> None:
+    files, model = write(tmp_path, 11), Model()
+    found = classify(files, model)
+    assert [one.file for one in found] == list(map(str, files))
+    expected = tiny_probabilities(np.stack([coloured_pixels(number) for number in range(11)]))
+    for one, row in zip(found, expected, strict=True):
+        assert [p.index for p in one.predictions] == (-row).argsort()[:2].tolist()
+        assert one.predictions[0].probability == pytest.approx(row.max(), abs=1e-6)
+    assert model.sizes == [4, 4, 3]
+
+
+def test_what_cannot_be_read_has_an_error_and_shifts_nothing(tmp_path: Path) -> None:
+    files = write(tmp_path, 6)
+    whole = [one.predictions[0].label for one in classify(files, Model())]
+    files[1].write_bytes(b"no image")
+    files[4].unlink()
+    found = classify(files, Model())
+    assert "not an image" in found[1].error
+    assert "can't be read" in found[4].error
+    labels = [one.predictions[0].label if one.predictions else "" for one in found]
+    assert labels == [whole[0], "", whole[2], whole[3], "", whole[5]]
+
+
+def test_a_batch_without_any_image_runs_nothing(tmp_path: Path) -> None:
+    model = Model()
+    found = classify([tmp_path / "none.png"] * 3, model, batch_size=3)
+    assert [bool(one.error) for one in found] == [True] * 3
+    assert model.sizes == []
+
+
+def test_files_are_asked_for_only_as_they_are_needed(tmp_path: Path) -> None:
+    """Of a million files, three batches are in memory at most."""
+    (file,), asked = write(tmp_path, 1), 0
+
+    def endless() -> Iterator[str]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield str(file)
+
+    found = classify_files(endless(), Model(), tiny_spec(), top_k=1, batch_size=4, threads=2)
+    assert len(list(islice(found, 5))) == 5
+    assert asked <= 5 + 3 * 4
