@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -46,8 +46,8 @@ def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
                 leftover.unlink()
     else:
         _create(job, run)
-    job.accelerator.wait_for_everyone()
     try:
+        job.accelerator.wait_for_everyone()
         with _named(run):
             yield run
     except BaseException:
@@ -71,11 +71,17 @@ def _create(job: Job, run: Run) -> None:
     """Whole or not at all: a run that was killed meanwhile could be resumed, but not exported."""
     check_free(run.path)  # again: another run may have taken it since
     run.path.mkdir(parents=True, exist_ok=True)
+    number = None
     try:
         with _named(run), staged_directory(run.path) as staging:
+            number = staging.stat().st_ino
             _fill(job, Run(staging))
     except BaseException:
-        run.path.rmdir()
+        if run.path.stat().st_ino == number:  # a signal came when it had just taken its place
+            shutil.rmtree(run.path, ignore_errors=True)
+        else:
+            with suppress(OSError):  # not empty: somebody else's
+                run.path.rmdir()
         raise
 
 

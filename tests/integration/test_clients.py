@@ -158,7 +158,6 @@ def test_metrics_and_the_log_of_a_request(server: Server, images: list[Path]) ->
 
 
 def test_the_page_of_the_interface(server: Server) -> None:
-    page = httpx.get(f"{server.url}/", follow_redirects=True)
-    assert "swagger-ui" in page.text
+    assert "swagger-ui" in httpx.get(f"{server.url}/docs").text
     for name in ("static_content/swagger-ui-bundle.js", "openapi.json"):
         assert httpx.get(f"{server.url}/{name}").status_code == 200

@@ -258,8 +258,7 @@ def test_signals_leave_no_half_of_a_run(tmp_path: Path, number: signal.Signals) 
         time.sleep(0.05)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert stderr == "interrupted\n"
+    assert (process.returncode, stderr) == (128 + number, "interrupted\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -160,6 +160,24 @@ def test_nothing_is_left_of_a_run_without_a_finished_epoch(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("thin_network")
+def test_nothing_is_left_where_a_signal_comes_as_the_run_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing the directory then failed, since it was no longer empty."""
+    rename = Path.rename
+
+    def rename_and_end(self: Path, target: Path) -> None:
+        rename(self, target)
+        if target == tmp_path / "run":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", rename_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(config(tmp_path), SilentReporter())
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
