@@ -98,7 +98,7 @@ async def _good_and_raising(server: Server, requests: int) -> tuple[Counter[str]
 
 def model_that_hangs(place: Path) -> Finding:
     """A batch that takes longer than VGG19_SESSION_TIMEOUT_S."""
-    home = make_home(place, busy=400)
+    home = make_home(place, busy=250)
     settings = {"VGG19_SESSION_TIMEOUT_S": "0.5", "VGG19_INTRA_OP_THREADS": "1"}
     with serve(home, place / "log", **settings, **_QUIET) as server:
         answering = asyncio.run(_statuses_while_it_runs(server))
