@@ -32,7 +32,7 @@ demo: setup  ## the whole main job on handwritten digits, about 5 minutes on two
 demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned model, roll back; 15 minutes
 	@exec $(BIN)/python examples/redeploy.py
 
-test: setup  ## all tests, under 10 minutes on two cores
+test: setup  ## all tests, about 10 minutes on two cores
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup proto-check  ## formatting, lint, types, import directions, Kubernetes manifests

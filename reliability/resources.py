@@ -55,11 +55,11 @@ def growth(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
         values = np.array([float(getattr(one, figure)) for one in settled])
         slope = float(np.polyfit(hours - hours[0], values, 1)[0])
         found[figure] = {
-            "first": round(values[0], 1),
-            "last": round(values[-1], 1),
-            "largest": round(values.max(), 1),
+            "first": round(float(values[0]), 1),
+            "last": round(float(values[-1]), 1),
+            "largest": round(float(values.max()), 1),
             "per_hour": round(slope, 2),
-            "over_the_run": round(slope * (hours[-1] - hours[0]), 2),
+            "over_the_run": round(slope * float(hours[-1] - hours[0]), 2),
         }
     return found
 

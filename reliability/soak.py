@@ -27,6 +27,7 @@ from tests.integration.conftest import Server, register_version, serve
 
 _RATE = 15.0  # requests a second: about a twelfth of what two cores can do
 _SAMPLE_S, _PROMOTE_S = 10.0, 60.0
+_FILL_CLIENTS, _FILL_REQUESTS = 16, 200
 _OUTPUT = Path("build/reliability/soak.json")
 
 
@@ -47,6 +48,7 @@ def main() -> None:
         "promotions": int(60 * minutes / _PROMOTE_S),
         "samples": len(samples),
         "growth": found,
+        "memory_mb": [round(one.memory_mb, 1) for one in samples],
     }
     _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -61,6 +63,7 @@ async def soak(
     """What became of the requests, and what the service held meanwhile."""
     samples: list[Sample] = []
     async with clients_of(server) as clients:
+        await _fill(clients)
         asking = asyncio.create_task(_ask_at_a_rate(clients, seconds))
         helpers = [
             asyncio.create_task(_take_samples(server, samples)),
@@ -73,6 +76,18 @@ async def soak(
             if not isinstance(ended, asyncio.CancelledError):
                 raise RuntimeError("a helper of the soak test ended before it") from ended
     return outcomes, samples
+
+
+async def _fill(clients: tuple[Client, Client]) -> None:
+    """Many requests at once, so that caches and pools hold before the first sample what a moderate
+    load would take an hour to bring there."""
+    images = photographs()
+
+    async def ask(client: Client) -> None:
+        for number in range(_FILL_REQUESTS):
+            await _one_request(client, number, images)
+
+    await asyncio.gather(*(ask(clients[number % 2]) for number in range(_FILL_CLIENTS)))
 
 
 async def _ask_at_a_rate(clients: tuple[Client, Client], seconds: float) -> Counter[str]:
