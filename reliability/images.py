@@ -28,7 +28,7 @@ import grpc
 import httpx
 import psutil
 
-from protocol import open_inference_pb2 as pb
+from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from reliability.corpus import Sample, mutated_images, samples
 from tests.helpers import coloured_pixels, encode
@@ -121,15 +121,6 @@ class Client:
         return (
             await self._http.post("/classify", content=sample.data, headers=headers)
         ).status_code
-
-
-def infer_request(image: bytes) -> pb.ModelInferRequest:
-    """One encoded image for the current version."""
-    contents = pb.InferTensorContents(bytes_contents=[image])
-    tensor = pb.ModelInferRequest.InferInputTensor(
-        name="image", datatype="BYTES", shape=[1], contents=contents
-    )
-    return pb.ModelInferRequest(model_name="vgg19", inputs=[tensor])
 
 
 def worker_of(server: Server) -> psutil.Process:

@@ -16,8 +16,8 @@ from models import store
 from models.errors import UserError
 from models.machine import cpu_count
 from serving.providers import gpu_count, has_cuda_driver
-from serving.runtime import open_model, session_options, use_store
-from serving.session import Session, variant_to_run
+from serving.runtime import open_session, session_options, use_store
+from serving.session import Session
 from serving.settings import Settings, load_settings
 
 _PACKAGES = (
@@ -70,9 +70,7 @@ def _try_out(settings: Settings, say: Callable[[str], None]) -> None:
             say(f"  {name}: {', '.join(f'{k}={v}' for k, v in values.items())}")
     model = store.resolve(settings.model)
     started = time.perf_counter()
-    bundle = open_model(settings, model)
-    bundle.check_graph(variant_to_run(bundle, options))
-    session = Session(bundle, options)
+    _, session = open_session(settings, options, model)
     say(
         f"model       {store.MODEL_NAME}:{model} loaded, golden samples equal, warmed, on "
         f"{session.provider}, in {time.perf_counter() - started:.1f} s"

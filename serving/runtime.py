@@ -204,6 +204,19 @@ def open_model(settings: Settings, reference: str) -> Bundle:
     return store.inspect_stored(version, Verifier(settings.signature_key).check)
 
 
+def open_session(
+    settings: Settings, options: SessionOptions, reference: str
+) -> tuple[Bundle, Session]:
+    """Open a registered model, check the graph that is to run, and load it.
+
+    Raises:
+        UserError: see `open_model`; or it can't be run here.
+    """
+    bundle = open_model(settings, reference)
+    bundle.check_graph(variant_to_run(bundle, options), compared.by_parent())
+    return bundle, Session(bundle, options)
+
+
 def load_model(
     settings: Settings, options: SessionOptions, metrics: Metrics, version: str
 ) -> ServedModel:
@@ -212,9 +225,7 @@ def load_model(
     Raises:
         UserError: it isn't there, is damaged, not signed as required, or can't be run here.
     """
-    bundle = open_model(settings, version)
-    bundle.check_graph(variant_to_run(bundle, options), compared.by_parent())
-    session = Session(bundle, options)
+    bundle, session = open_session(settings, options, version)
     statistics = ModelStatistics()
 
     def on_batch(size: int, seconds: float) -> None:

@@ -17,8 +17,9 @@ import grpc
 import httpx
 import pytest
 
+from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from reliability.images import attack, infer_request
+from reliability.images import attack
 from tests.helpers import coloured_pixels, encode
 from tests.integration.conftest import Server
 

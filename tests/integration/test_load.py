@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 
+from benchmarks.load import infer_request
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.helpers import coloured_pixels, encode
@@ -41,13 +42,6 @@ def metric(server: Server, name: str) -> float:
     text = httpx.get(f"{server.url}/metrics").text
     values = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, values))
-
-
-def infer_request() -> pb.ModelInferRequest:
-    request = pb.ModelInferRequest(model_name="vgg19")
-    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
-    tensor.contents.bytes_contents.append(IMAGE)
-    return request
 
 
 async def test_64_clients_share_batches_of_more_than_4(home: Path, tmp_path: Path) -> None:
@@ -85,7 +79,7 @@ async def test_five_times_too_much_is_answered_or_refused(server: Server) -> Non
 
         async def by_grpc() -> str:
             try:
-                await stub.ModelInfer(infer_request())
+                await stub.ModelInfer(infer_request(IMAGE))
             except grpc.aio.AioRpcError as error:
                 resources = grpc.StatusCode.RESOURCE_EXHAUSTED
                 return "refused" if error.code() is resources else str(error)
@@ -127,7 +121,7 @@ async def test_sigterm_under_load_loses_no_accepted_request(home: Path, tmp_path
             async def by_grpc() -> None:
                 while True:
                     try:
-                        await stub.ModelInfer(infer_request(), timeout=60)
+                        await stub.ModelInfer(infer_request(IMAGE), timeout=60)
                     except grpc.aio.AioRpcError as error:
                         # CANCELLED: it reached gRPC as that stopped, but no handler; if one had
                         # begun, the log would say so below.
@@ -169,7 +163,7 @@ async def test_two_workers_share_both_ports(tmp_path: Path) -> None:
                 f"127.0.0.1:{server.grpc_port}", options=[("grpc.use_local_subchannel_pool", 1)]
             ) as channel:
                 stub = GRPCInferenceServiceStub(channel)
-                await stub.ModelInfer(infer_request())
+                await stub.ModelInfer(infer_request(IMAGE))
                 (counted,) = (await stub.ModelStatistics(pb.ModelStatisticsRequest())).model_stats
                 seen[str(counted.inference_count)] += 1
         assert metric(server, "vgg19_images_total") == 40  # of all workers
