@@ -3,6 +3,7 @@
 model.onnx      the network with normalisation and softmax inside
 spec.json       `models.spec.ModelSpec`
 metrics.json    what training measured
+model.explain.onnx  heat maps, see `models.heat_map`; has its large weights in model.onnx.data
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card
 model.X.onnx    variants of the graph, see `models.variants` (only if asked for)
@@ -32,6 +33,7 @@ from models.variants import VARIANTS_FILE, Variant, Variants
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # its large tensors, if it has any, for ONNX Runtime to map
+EXPLAIN_FILE = "model.explain.onnx"  # not in bundles from before it existed
 SPEC_FILE = "spec.json"
 METRICS_FILE = "metrics.json"
 GOLDEN_FILE = "golden.npz"
@@ -41,7 +43,10 @@ SIGNATURE_FILE = "model.sig"  # in no manifest: it signs that
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
 _GRAPH_PREFIX = "model."  # of every graph and its weights
-_OPTIONAL_FILES = (WEIGHTS_FILE, SEEN_FILE, VARIANTS_FILE)
+_OPTIONAL_FILES = (WEIGHTS_FILE, EXPLAIN_FILE, SEEN_FILE, VARIANTS_FILE)
+
+# Of EXPLAIN_FILE, besides the images: a class for each, and what comes of them.
+EXPLAINED_INPUT, HEAT_MAP_OUTPUT = "target", "heatmap"
 
 # What the store puts beside a bundle's files; BentoML reads the second of every version it lists.
 _NOT_ITS_OWN = (MANIFEST_FILE, "model.yaml")
@@ -151,6 +156,21 @@ class Bundle:
         weights = weights_beside(self.path / names[0])
         names += [weights.name] if weights.exists() else []
         return [self._check_graph_file(name, known) for name in names]
+
+    @property
+    def explain_path(self) -> Path | None:
+        """The graph of heat maps; an older bundle has none."""
+        return self.path / EXPLAIN_FILE if EXPLAIN_FILE in self.manifest.files else None
+
+    def check_explainer(self, known: Collection[str] = ()) -> None:
+        """As `check_graph`, for the files that heat maps are computed from.
+
+        Raises:
+            BundleError: see `check_graph`.
+        """
+        names = [EXPLAIN_FILE, *([WEIGHTS_FILE] if (self.path / WEIGHTS_FILE).exists() else [])]
+        for name in names:
+            self._check_graph_file(name, known)
 
     def _check_graph_file(self, name: str, known: Collection[str]) -> str:
         expected = self.manifest.files.get(name)

@@ -29,12 +29,15 @@ _STANDARD = frozenset(
 _ALLOWED = {"": _STANDARD, "ai.onnx": _STANDARD, "com.microsoft": frozenset({"MatMulNBits"})}
 
 
-def check_graph(path: Path) -> None:
+def check_graph(path: Path, weights: str | None = None) -> None:
     """Refuse a graph that could do more than classify, or that reads other files than its own.
+
+    Args:
+        weights: the file beside it that its large tensors may be in; None: `path`.data.
 
     Raises:
         BundleError: it is no ONNX file, has an operator that is not allowed, a function of its own,
-            or weights elsewhere than in `path`.data beside it.
+            or weights elsewhere than in that file.
     """
     try:
         model = Model.FromString(path.read_bytes())
@@ -42,13 +45,13 @@ def check_graph(path: Path) -> None:
         raise BundleError(f"{path} is no ONNX file; export the run again") from error
     if model.functions:
         raise BundleError(f"{path} defines operators of its own; {_WAY_OUT}")
-    _check(model.graph, path)
+    _check(model.graph, path, weights or weights_beside(path).name)
 
 
 _WAY_OUT = "it was not made by 'vgg19 export', and is not served"
 
 
-def _check(graph: Graph, path: Path) -> None:
+def _check(graph: Graph, path: Path, weights: str) -> None:
     tensors = [*graph.initializer, *_parts(graph.sparse_initializer)]
     for node in graph.node:
         if node.op_type not in _ALLOWED.get(node.domain, frozenset()):
@@ -60,7 +63,7 @@ def _check(graph: Graph, path: Path) -> None:
             tensors += [attribute.t, *attribute.tensors]
             tensors += _parts([attribute.sparse_tensor, *attribute.sparse_tensors])
     for place in _places(tensors):
-        if place != weights_beside(path).name:
+        if place != weights:
             raise BundleError(f"{path} has weights in '{place[:100]}'; {_WAY_OUT}")
 
 
