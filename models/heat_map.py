@@ -54,7 +54,8 @@ def grad_cam(model: VGG, inputs: Tensor, targets: Tensor) -> Tensor:
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = (weights * features.detach()).sum(dim=1).relu()
     maps = maps - maps.amin(dim=(1, 2), keepdim=True)
-    return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=_LEAST_SCALE)
+    scaled: Tensor = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=_LEAST_SCALE)
+    return scaled
 
 
 def write_explainer(source: Path, target: Path, spec: ModelSpec) -> None:
@@ -170,14 +171,12 @@ def _nodes(
 
 
 def _constants() -> list[onnx.TensorProto]:
-    values: dict[str, NDArray[np.generic]] = {
-        _ZERO: np.float32([0]),
-        _TINY: np.float32([_LEAST_SCALE]),
-        _CHANNEL_AXIS: np.int64([1]),
-        _PLACE_AXES: np.int64([2, 3]),
-        _MAP_AXES: np.int64([1, 2]),
-    }
-    return [numpy_helper.from_array(value, name) for name, value in values.items()]
+    floats = {_ZERO: 0.0, _TINY: _LEAST_SCALE}
+    axes = {_CHANNEL_AXIS: [1], _PLACE_AXES: [2, 3], _MAP_AXES: [1, 2]}
+    return [
+        *(numpy_helper.from_array(np.array([v], np.float32), name) for name, v in floats.items()),
+        *(numpy_helper.from_array(np.array(v, np.int64), name) for name, v in axes.items()),
+    ]
 
 
 def _summed_over_places(graph: onnx.GraphProto, name: str, directory: Path) -> onnx.TensorProto:

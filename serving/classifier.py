@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import numpy as np
@@ -16,6 +16,7 @@ from models.image import load_image
 from models.spec import ModelSpec
 from serving.batcher import Ran
 from serving.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
+from serving.explainer import Explainer, HeatMap, Question, Wish
 from serving.pool import ModelPool, ServedModel
 from serving.statistics import Timings
 from serving.workers import Workers
@@ -44,11 +45,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of the model that gave it: for each image float32[C], or why it has none."""
+    """Of the model that gave it: for each image float32[C], or why it has none.
+
+    heat_maps: for each image that has an answer, where they were asked for.
+    """
 
     model: ServedModel
     rows: list[NDArray[np.float32] | RequestError]
     timings: Timings
+    heat_maps: list[HeatMap] = field(default_factory=list)
 
     def probabilities(self) -> NDArray[np.float32]:
         """float32[N,C].
@@ -88,7 +93,12 @@ class Classifier:
         self._on_answer = on_answer
 
     async def classify(
-        self, images: Sequence[bytes], *, version: str = "", timeout_s: float | None = None
+        self,
+        images: Sequence[bytes],
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        wish: Wish | None = None,
     ) -> Answer:
         """Classify encoded images. One that can't be decoded fails alone.
 
@@ -96,15 +106,18 @@ class Classifier:
             images: 1..`limits.max_request_images` encoded images.
             version: of the model; empty: the current one.
             timeout_s: the client's own time limit; the service's applies as well.
+            wish: for heat maps, which take about as long again; None: there are none.
 
         Raises:
             TooLarge: too many images.
+            BadRequest: the model has no heat maps, or not of that class.
             UnknownModel: the version isn't loaded.
             DeadlineExceeded: the answer took too long.
             Overloaded, ShuttingDown, BatchFailed: see `Batcher.submit`.
         """
         self._check_count(len(images))
         async with self._answering(version, timeout_s) as (model, started):
+            explaining = None if wish is None else _Explaining(model, wish)
             model.batcher.check_room(len(images))  # before the work of decoding
             rows = await self._decode_all(images, model.spec)
             decode_s = time.perf_counter() - started
@@ -112,11 +125,18 @@ class Classifier:
             ran = await model.batcher.submit(good) if good else Ran([], 0.0, 0.0)
             results = iter(ran.results)
             answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
-            timings = Timings(decode_s, ran.queue_s, ran.run_s)
-            return self._answer(Answer(model, answered, timings), images, started)
+            answer = Answer(model, answered, Timings(decode_s, ran.queue_s, ran.run_s))
+            if explaining is not None:
+                answer = await explaining.explained(answer, good, ran.results)
+            return self._answer(answer, images, started)
 
     async def classify_pixels(
-        self, pixels: NDArray[np.uint8], *, version: str = "", timeout_s: float | None = None
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        wish: Wish | None = None,
     ) -> Answer:
         """Classify images that the client has decoded and resized itself.
 
@@ -133,9 +153,12 @@ class Classifier:
                 raise BadRequest(
                     f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
                 )
+            explaining = None if wish is None else _Explaining(model, wish)
             ran = await model.batcher.submit(list(pixels))
-            timings = Timings(0.0, ran.queue_s, ran.run_s)
-            return self._answer(Answer(model, [*ran.results], timings), (), started)
+            answer = Answer(model, [*ran.results], Timings(0.0, ran.queue_s, ran.run_s))
+            if explaining is not None:
+                answer = await explaining.explained(answer, list(pixels), ran.results)
+            return self._answer(answer, (), started)
 
     def _answering(self, version: str, timeout_s: float | None) -> _Answering:
         model = self.models.get(self.models.current.name, version)
@@ -203,6 +226,49 @@ def top(
     return [
         Prediction(labels[i], i, probability) for i, probability in best if probability >= threshold
     ]
+
+
+class _Explaining:
+    """A wish for heat maps, looked at before any work is done for it.
+
+    Raises:
+        BadRequest: the model has none, or no such class.
+    """
+
+    def __init__(self, model: ServedModel, wish: Wish) -> None:
+        if model.explainer is None:
+            raise BadRequest(
+                f"version {model.version} makes no heat maps: VGG19_HEAT_MAPS is off, or the model "
+                "was exported before there were any, and 'vgg19 export' makes them"
+            )
+        labels = model.spec.labels
+        if wish.target and wish.target not in labels:
+            raise BadRequest(
+                f"target is '{wish.target[:50]}', it must be one of the model's {len(labels)} "
+                f"labels: {', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''}"
+            )
+        self._explainer: Explainer = model.explainer
+        self._index = labels.index(wish.target) if wish.target else None
+
+    async def explained(
+        self,
+        answer: Answer,
+        pixels: Sequence[NDArray[np.uint8]],
+        rows: Sequence[NDArray[np.float32]],
+    ) -> Answer:
+        """The answer with a map of each image.
+
+        Args:
+            pixels: uint8[S,S,3] each. rows: what the model says of them, float32[C] each.
+        """
+        if not pixels:
+            return answer
+        started = time.perf_counter()
+        chosen = (int(row.argmax()) if self._index is None else self._index for row in rows)
+        questions = [Question(*pair) for pair in zip(pixels, chosen, strict=True)]
+        maps = await self._explainer.explain(questions)
+        timings = replace(answer.timings, explain_s=time.perf_counter() - started)
+        return replace(answer, heat_maps=maps, timings=timings)
 
 
 class _Answering:

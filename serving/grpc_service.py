@@ -95,7 +95,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     ) -> pb.ModelMetadataResponse:
         async with self._answering(context, "ModelMetadata"):
             model = self._models.get(request.name, request.version)
-            return model_info.model_metadata(model.name, self._models.versions, model.spec)
+            return model_info.model_metadata(model, self._models.versions)
 
     async def ModelConfig(  # noqa: N802
         self, request: pb.ModelConfigRequest, context: Context
@@ -172,7 +172,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self._models.get(request.model_name, request.model_version)
         outputs = open_inference.requested_outputs(request)
         answer = await open_inference.classify(
-            self._front.classifier, request, request.model_version, timeout_s
+            self._front.classifier, request, request.model_version, timeout_s, outputs
         )
         return open_inference.infer_response(request, answer, outputs)
 

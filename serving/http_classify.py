@@ -22,10 +22,13 @@ from serving.body import (
 )
 from serving.classifier import Answer, Limits, top
 from serving.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
+from serving.explainer import HeatMap, Wish
 from serving.front import Front
+from serving.statistics import Timings
 
 DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999
 _IMAGE_FIELD = "image"
+_HEAT_MAP_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,12 @@ class _Upload:
 class _Options:
     top_k: int
     threshold: float
+    wish: Wish | None
 
 
 async def classify(request: Request) -> Response:
     """`POST /classify?top_k=5&threshold=0`: a raw `image/*` body, or multipart with `image` parts.
+    With `explain=true` each image gets its heat map, of the most probable class or of `target`.
 
     The options may be fields of the form as well. One bad image of several has its `error` in its
     place; the request fails where all are bad.
@@ -59,7 +64,7 @@ async def classify(request: Request) -> Response:
         _options(upload.fields)  # wrong ones are told, also where the address has others
         options = _options({**upload.fields, **request.query_params})
     async with CancelledIfGone(request):
-        answer = await front.classifier.classify(upload.images, timeout_s=limit)
+        answer = await front.classifier.classify(upload.images, timeout_s=limit, wish=options.wish)
     return json_response(
         reply_content(answer, upload.names, options.top_k, options.threshold),
     )
@@ -76,6 +81,7 @@ def reply_content(
     if all(isinstance(row, RequestError) for row in answer.rows):
         answer.probabilities()  # raises the first one
     labels = answer.model.spec.labels
+    maps = iter(answer.heat_maps)
     return {
         "model_name": answer.model.name,
         "model_version": answer.model.version,
@@ -88,22 +94,47 @@ def reply_content(
                     {"label": p.label, "index": p.index, "probability": p.probability}
                     for p in top(labels, row, top_k, threshold)
                 ],
+                **_heat_map(labels, next(maps, None)),
             }
             for name, row in zip(names, answer.rows, strict=True)
         ],
-        "timings_ms": {
-            "decode": round(answer.timings.decode_s * 1e3, 3),
-            "queue": round(answer.timings.queue_s * 1e3, 3),
-            "run": round(answer.timings.run_s * 1e3, 3),
-        },
+        "timings_ms": _milliseconds(answer.timings),
     }
+
+
+def _milliseconds(timings: Timings) -> dict[str, float]:
+    stages = {
+        "decode": round(timings.decode_s * 1e3, 3),
+        "queue": round(timings.queue_s * 1e3, 3),
+        "run": round(timings.run_s * 1e3, 3),
+    }
+    if timings.explain_s is not None:
+        stages["explain"] = round(timings.explain_s * 1e3, 3)
+    return stages
+
+
+def _heat_map(labels: Sequence[str], heat_map: HeatMap | None) -> dict[str, Any]:
+    if heat_map is None:
+        return {}
+    values = heat_map.values.astype(float).round(_HEAT_MAP_DIGITS).tolist()
+    described = {"label": labels[heat_map.index], "index": heat_map.index, "values": values}
+    return {"heatmap": described}
 
 
 def _options(values: Mapping[str, str]) -> _Options:
     return _Options(
         top_k=_top_k(values.get("top_k", str(DEFAULT_TOP_K))),
         threshold=_threshold(values.get("threshold", "0")),
+        wish=_wish(values.get("explain", "false"), values.get("target", "")),
     )
+
+
+def _wish(explain: str, target: str) -> Wish | None:
+    if explain not in ("true", "false"):
+        raise BadRequest(f"explain is '{explain[:20]}', it must be true or false")
+    if explain == "false" and target:
+        raise BadRequest("target is the class of a heat map; send explain=true as well")
+    return Wish(target) if explain == "true" else None
 
 
 def _top_k(value: str) -> int:

@@ -19,11 +19,22 @@ class LabelProbability(_Body):
     probability: float = Field(ge=0, le=1)
 
 
+class HeatMapReply(_Body):
+    """How much each place of the model's input, the centre crop, speaks for a label (Grad-CAM)."""
+
+    label: str
+    index: int = Field(ge=0, description="column of the model's output")
+    values: list[list[float]] = Field(
+        description="rows from the top, 0..1; each value is for 32 x 32 pixels of the input"
+    )
+
+
 class ImageReply(_Body):
     """One image: its `predictions`, best first, or why it has none."""
 
     filename: str | None = Field(description="of the form's part; null for a raw body")
     predictions: list[LabelProbability] = Field(default_factory=list)
+    heatmap: HeatMapReply | None = Field(default=None, description="where explain=true asks for it")
     error: str = ""
 
 
@@ -33,6 +44,7 @@ class StageTimings(_Body):
     decode: float
     queue: float
     run: float
+    explain: float = Field(default=0.0, description="where explain=true asks for it")
 
 
 class ClassifyReply(_Body):
@@ -56,6 +68,7 @@ class ModelReply(_Body):
     )
     device: Literal["cpu", "gpu"]
     provider: str = Field(description="ONNX Runtime's execution provider")
+    heat_maps: bool = Field(description="whether explain=true can be asked for")
     spec: dict[str, Any] = Field(description="labels, preprocessing and names of the ONNX graph")
     metrics: dict[str, Any] = Field(description="what training measured")
 
@@ -127,11 +140,11 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    name: Literal["probabilities", "label"]
+    name: Literal["probabilities", "label", "heatmap"]
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         description="binary_data: answer behind the JSON; classification: so many best classes as "
-        '"probability:index:label"',
+        '"probability:index:label"; target: the label that a heatmap is of',
     )
 
 
@@ -140,14 +153,16 @@ class InferRequest(BaseModel):
 
     id: str = Field(default="", description="echoed in the reply")
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] = Field(default_factory=list, description="none: both")
+    outputs: list[RequestedOutput] = Field(
+        default_factory=list, description="none: probabilities and label"
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="binary_data_output: all outputs behind the JSON"
     )
 
 
 class OutputTensor(_Body):
-    name: Literal["probabilities", "label"]
+    name: Literal["probabilities", "label", "heatmap"]
     datatype: Literal["FP32", "BYTES"]
     shape: list[int]
     data: list[Any] | None = None

@@ -81,7 +81,7 @@ async def ready(request: Request) -> Response:
 async def metadata(request: Request) -> Response:
     model = _model(request)
     versions = _front(request).classifier.models.versions
-    return JSONResponse(as_json(model_metadata(model.name, versions, model.spec)))
+    return JSONResponse(as_json(model_metadata(model, versions)))
 
 
 async def config(request: Request) -> Response:
@@ -115,7 +115,7 @@ async def infer(request: Request) -> Response:
             open_inference_json.read_request, body, _header_length(request)
         )
         outputs = open_inference.requested_outputs(parsed.message)
-        answer = await open_inference.classify(classifier, parsed.message, version, limit)
+        answer = await open_inference.classify(classifier, parsed.message, version, limit, outputs)
     content, header_length = open_inference_json.write_response(parsed, answer, outputs)
     if header_length is None:
         return Response(content, media_type="application/json")

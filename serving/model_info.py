@@ -7,9 +7,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from models.spec import ModelSpec
 from protocol import open_inference_pb2 as pb
-from serving.open_inference import IMAGE, LABEL, PIXELS, PROBABILITIES
+from serving.explainer import heat_map_side
+from serving.open_inference import HEAT_MAP, IMAGE, LABEL, PIXELS, PROBABILITIES
 from serving.pool import ServedModel
 from serving.statistics import ModelStatistics, Total
 
@@ -18,27 +18,39 @@ PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
 _TensorMetadata = pb.ModelMetadataResponse.TensorMetadata
 
 
-def model_metadata(name: str, versions: Sequence[str], spec: ModelSpec) -> pb.ModelMetadataResponse:
+def model_metadata(model: ServedModel, versions: Sequence[str]) -> pb.ModelMetadataResponse:
     """Names, types and shapes of the tensors; -1 is any number of images."""
+    spec = model.spec
     size = spec.preprocessing.image_size
+    outputs = [
+        _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(spec.labels)]),
+        _TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
+    ]
+    if model.explainer is not None:
+        shape = [-1, heat_map_side(size), heat_map_side(size)]
+        outputs.append(_TensorMetadata(name=HEAT_MAP, datatype="FP32", shape=shape))
     return pb.ModelMetadataResponse(
-        name=name,
+        name=model.name,
         versions=versions,
         platform=PLATFORM,
         inputs=[
             _TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
             _TensorMetadata(name=PIXELS, datatype="UINT8", shape=[-1, size, size, 3]),
         ],
-        outputs=[
-            _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(spec.labels)]),
-            _TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
-        ],
+        outputs=outputs,
     )
 
 
 def model_config(model: ServedModel) -> pb.ModelConfig:
     """In the terms of Triton's model configuration; one of the two inputs is given."""
     size = model.spec.preprocessing.image_size
+    outputs = [
+        pb.ModelOutput(name=PROBABILITIES, data_type=pb.TYPE_FP32, dims=[len(model.spec.labels)]),
+        pb.ModelOutput(name=LABEL, data_type=pb.TYPE_STRING, dims=[1]),
+    ]
+    if model.explainer is not None:
+        side = heat_map_side(size)
+        outputs.append(pb.ModelOutput(name=HEAT_MAP, data_type=pb.TYPE_FP32, dims=[side, side]))
     delay_us = round(model.batcher.max_delay_s * 1e6)
     return pb.ModelConfig(
         name=model.name,
@@ -51,12 +63,7 @@ def model_config(model: ServedModel) -> pb.ModelConfig:
                 name=PIXELS, data_type=pb.TYPE_UINT8, dims=[size, size, 3], optional=True
             ),
         ],
-        output=[
-            pb.ModelOutput(
-                name=PROBABILITIES, data_type=pb.TYPE_FP32, dims=[len(model.spec.labels)]
-            ),
-            pb.ModelOutput(name=LABEL, data_type=pb.TYPE_STRING, dims=[1]),
-        ],
+        output=outputs,
         dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=delay_us),
     )
 

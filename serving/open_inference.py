@@ -2,6 +2,8 @@
 
 One input: `image` BYTES[N], encoded images, or `pixels` UINT8[N,S,S,3], RGB, decoded and resized
 by the client. Two outputs: `probabilities` FP32[N,C] and `label` BYTES[N], the most probable one.
+A third one is made for who asks for it: `heatmap` FP32[N,S/32,S/32], of the most probable class or
+of the label in the output's parameter `target`.
 By the classification extension, `probabilities` may be asked for as BYTES[N,k] of
 "probability:index:label", the most probable first (parameter `classification` of the output).
 """
@@ -22,12 +24,15 @@ from protocol.open_inference_pb2 import (
 )
 from serving.classifier import Answer, Classifier, top
 from serving.errors import BadRequest
+from serving.explainer import Wish
 
 SERVER_NAME = "vgg19-finetune"
 IMAGE = "image"
 PIXELS = "pixels"
 PROBABILITIES = "probabilities"
 LABEL = "label"
+HEAT_MAP = "heatmap"
+OUTPUTS = (PROBABILITIES, LABEL, HEAT_MAP)
 # What goes beyond the protocol itself, by the names that Triton gave it.
 EXTENSIONS = (
     "binary_tensor_data",
@@ -102,34 +107,37 @@ def _read_pixels(tensor: _InputTensor, raw: bytes | None) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class RequestedOutput:
-    """An output to answer with; `class_count` above 0 asks for that many classes as text."""
+    """An output to answer with; `class_count` above 0 asks for that many classes as text, `target`
+    for the heat maps of a label."""
 
     name: str
     class_count: int = 0
+    target: str = ""
 
 
 def requested_outputs(request: ModelInferRequest) -> list[RequestedOutput]:
-    """The outputs to answer with; all of them if the request names none.
+    """The outputs to answer with; if the request names none, those that cost nothing more.
 
     Raises:
         BadRequest: there is no such output, or it can't be had as classes.
     """
-    if len(request.outputs) > 2:
-        raise BadRequest(f"{len(request.outputs)} outputs are asked for, there are 2")
+    if len(request.outputs) > len(OUTPUTS):
+        raise BadRequest(f"{len(request.outputs)} outputs are asked for, there are {len(OUTPUTS)}")
     if not request.outputs:
         return [RequestedOutput(PROBABILITIES), RequestedOutput(LABEL)]
     return [_requested_output(output) for output in request.outputs]
 
 
 def _requested_output(output: ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
-    if output.name not in (PROBABILITIES, LABEL):
-        raise BadRequest(
-            f"there is no output '{output.name[:50]}'; there are '{PROBABILITIES}' and '{LABEL}'"
-        )
+    if output.name not in OUTPUTS:
+        raise BadRequest(f"there is no output '{output.name[:50]}'; there are {', '.join(OUTPUTS)}")
+    target = output.parameters["target"].string_param if "target" in output.parameters else ""
+    if target and output.name != HEAT_MAP:
+        raise BadRequest(f"target is of '{HEAT_MAP}', '{output.name}' has none")
     if "classification" not in output.parameters:
-        return RequestedOutput(output.name)
+        return RequestedOutput(output.name, target=target)
     class_count = output.parameters["classification"].int64_param
-    if output.name == LABEL or class_count < 1:
+    if output.name != PROBABILITIES or class_count < 1:
         raise BadRequest(
             f"{class_count} classes of '{output.name}' are asked for; there are 1 or more of "
             f"'{PROBABILITIES}'"
@@ -138,17 +146,22 @@ def _requested_output(output: ModelInferRequest.InferRequestedOutputTensor) -> R
 
 
 async def classify(
-    classifier: Classifier, request: ModelInferRequest, version: str, timeout_s: float | None
+    classifier: Classifier,
+    request: ModelInferRequest,
+    version: str,
+    timeout_s: float | None,
+    outputs: Sequence[RequestedOutput],
 ) -> Answer:
-    """Have the input of a request classified, whichever it is.
+    """Have the input of a request classified, whichever it is, for these outputs.
 
     Raises:
         RequestError: see `read_input`, `Classifier.classify` and `Classifier.classify_pixels`.
     """
     images = read_input(request)
+    wish = next((Wish(output.target) for output in outputs if output.name == HEAT_MAP), None)
     if isinstance(images, list):
-        return await classifier.classify(images, version=version, timeout_s=timeout_s)
-    return await classifier.classify_pixels(images, version=version, timeout_s=timeout_s)
+        return await classifier.classify(images, version=version, timeout_s=timeout_s, wish=wish)
+    return await classifier.classify_pixels(images, version=version, timeout_s=timeout_s, wish=wish)
 
 
 @dataclass(frozen=True)
@@ -183,6 +196,9 @@ def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[O
         if output.name == LABEL:
             words = [labels[i].encode() for i in probabilities.argmax(axis=1)]
             tensors.append(OutputTensor(output.name, [len(words)], words))
+        elif output.name == HEAT_MAP:
+            maps = np.stack([heat_map.values for heat_map in answer.heat_maps])
+            tensors.append(OutputTensor(output.name, list(maps.shape), maps))
         elif output.class_count:
             rows = [_classes(row, labels, output.class_count) for row in probabilities]
             words = [word for row in rows for word in row]

@@ -22,9 +22,8 @@ from serving.classifier import Answer
 from serving.errors import BadRequest
 from serving.open_inference import (
     IMAGE,
-    LABEL,
+    OUTPUTS,
     PIXELS,
-    PROBABILITIES,
     OutputTensor,
     RequestedOutput,
     output_tensors,
@@ -64,7 +63,7 @@ def read_request(body: bytes, header_length: int | None) -> JsonRequest:
     outputs = _list(content, "outputs") if "outputs" in content else []
     binary = {
         name
-        for name in (PROBABILITIES, LABEL)
+        for name in OUTPUTS
         if (binary_by_default and not outputs) or _wants_binary(outputs, name, binary_by_default)
     }
     message.outputs.extend(_output(tensor) for tensor in outputs)
@@ -173,7 +172,10 @@ def _decode(element: object) -> bytes:
 def _output(tensor: object) -> _RequestedTensor:
     described = _object(tensor, "an output")
     output = _RequestedTensor(name=_text(described, "name"))
-    count = _parameters(described).get("classification")
+    parameters = _parameters(described)
+    if "target" in parameters:
+        output.parameters["target"].string_param = _text(parameters, "target")
+    count = parameters.get("classification")
     if count is not None:
         if not _is_count(count):
             raise BadRequest(f"classification is {str(count)[:20]}, it must be a whole number")

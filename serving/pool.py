@@ -19,6 +19,7 @@ from models.errors import UserError
 from models.spec import ModelSpec
 from serving.batcher import Batcher
 from serving.errors import Conflict, UnknownModel
+from serving.explainer import Explainer
 from serving.memory import give_back
 from serving.statistics import ModelStatistics
 
@@ -34,6 +35,7 @@ class ServedModel:
         metrics: what training measured, as in the bundle.
         provider: ONNX Runtime's execution provider that it runs on.
         statistics: counted by `batcher` and by those who ask.
+        explainer: makes its heat maps; None: it has none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ServedModel:
         provider: str,
         batcher: ImageBatcher,
         statistics: ModelStatistics,
+        explainer: Explainer | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -54,6 +57,7 @@ class ServedModel:
         self.provider = provider
         self.batcher = batcher
         self.statistics = statistics
+        self.explainer = explainer
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -79,6 +83,8 @@ class ServedModel:
         except TimeoutError:
             logger.warning("%s:%s is closed while %d use it", self.name, self.version, self._users)
         await self.batcher.close(max(0.0, deadline - loop.time()))
+        if self.explainer is not None:
+            await self.explainer.close(max(0.0, deadline - loop.time()))
 
 
 @dataclass(frozen=True)

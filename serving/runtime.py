@@ -21,6 +21,7 @@ from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.capture import Capture
 from serving.classifier import Classifier, Limits
+from serving.explainer import Explainer, MakeMaps, load_explainer
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc_service import InferenceServicer
@@ -249,7 +250,19 @@ def load_model(
         provider=session.provider,
         batcher=batcher,
         statistics=statistics,
+        explainer=_explainer(settings, options, bundle),
     )
+
+
+def _explainer(settings: Settings, options: SessionOptions, bundle: Bundle) -> Explainer | None:
+    if not settings.heat_maps or bundle.explain_path is None:
+        return None
+
+    def load() -> MakeMaps:
+        bundle.check_explainer(compared.by_parent())
+        return load_explainer(bundle, options)
+
+    return Explainer(load, settings.max_queue_images)
 
 
 def session_options(settings: Settings, worker_index: int) -> SessionOptions:

@@ -184,6 +184,12 @@ class Settings(BaseSettings):
         default=1_000_000_000, ge=1, description="bytes kept; the oldest make room"
     )
 
+    heat_maps: bool = Field(
+        default=True,
+        description="make heat maps for who asks (`explain=true`); the first one loads a second "
+        "graph, 0.2 GB on the CPU and another model's memory on a GPU",
+    )
+
     image_formats: str = Field(
         default="JPEG,PNG,WEBP",
         description="formats that are opened, with commas between; there are also GIF, BMP, TIFF",

@@ -21,11 +21,13 @@ class Total:
 
 @dataclass(frozen=True)
 class Timings:
-    """The stages of one request, in seconds: decoding, waiting for a batch, the model's runs."""
+    """The stages of one request, in seconds: decoding, waiting for a batch, the model's runs, and
+    its heat maps (None: it asked for none)."""
 
     decode_s: float
     queue_s: float
     run_s: float
+    explain_s: float | None = None
 
 
 @dataclass

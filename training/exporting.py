@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.bundle import (
     CARD_FILE,
+    EXPLAIN_FILE,
     GOLDEN_FILE,
     METRICS_FILE,
     MODEL_FILE,
@@ -26,6 +27,7 @@ from models.bundle import (
     seal,
 )
 from models.files import staged_directory
+from models.heat_map import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.onnx_export import (
     Parity,
     ServingModule,
@@ -76,12 +78,15 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
     with staged_directory(run.bundle) as staging:
         export(module, spec, staging / MODEL_FILE)
         parity = prove_parity(module, spec, staging / MODEL_FILE, images)
+        write_explainer(staging / MODEL_FILE, staging / EXPLAIN_FILE, spec)
+        difference = prove_heat_maps(module, spec, staging / EXPLAIN_FILE, images)
         spec.write(staging / SPEC_FILE)
         golden = _golden_samples(module, images)
         golden.write(staging / GOLDEN_FILE)
         if add_variants is not None:
             add_variants(staging, spec, golden)
         metrics["onnx_parity"] = asdict(parity)
+        metrics["heat_map_parity"] = {"max_difference": difference, "tolerance": HEAT_MAP_TOLERANCE}
         (staging / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         (staging / CARD_FILE).write_text(
             model_card(spec, data, metrics, provenance), encoding="utf-8"
@@ -144,7 +149,9 @@ Measured on {held_out["images"]} images (split `{held_out["split"]}`)
 {rows}
 
 ONNX Runtime equals PyTorch to {metrics["onnx_parity"]["max_probability_difference"]:.1e} in every
-probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}).
+probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}); heat maps equal its own to
+{metrics["heat_map_parity"]["max_difference"]:.1e} (limit
+{metrics["heat_map_parity"]["tolerance"]:.0e}).
 
 ## How to reproduce
 
