@@ -97,6 +97,8 @@ def _classification() -> Json:
             "image": {"type": "array", "items": binary, "minItems": 1},
             "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
             "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+            "explain": {"type": "boolean"},
+            "target": {"type": "string"},
         },
         "required": ["image"],
     }
@@ -118,6 +120,16 @@ def _classification() -> Json:
             "threshold",
             {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
             "smallest probability",
+        ),
+        _query(
+            "explain",
+            {"type": "boolean", "default": False},
+            "with a heat map of each image (takes about as long again)",
+        ),
+        _query(
+            "target",
+            {"type": "string"},
+            "the label that heat maps are of; without one, each image's most probable",
         ),
         _TIMEOUT,
     ]

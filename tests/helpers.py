@@ -23,7 +23,10 @@ from PIL import Image
 
 from models.bundle import (
     CARD_FILE,
+    EXPLAIN_FILE,
+    EXPLAINED_INPUT,
     GOLDEN_FILE,
+    HEAT_MAP_OUTPUT,
     METRICS_FILE,
     MODEL_FILE,
     SPEC_FILE,
@@ -120,8 +123,54 @@ def write_tiny_bundle(
     images = np.stack([coloured_pixels(seed) for seed in range(3)])
     golden = GoldenSamples(images=images, probabilities=tiny_probabilities(images))
     write_beside_model(path, spec, golden, "tiny")
+    write_tiny_explainer(path)
     seal(path, provenance(created_at))
     return path
+
+
+def tiny_heat_map(image: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
+    """What `write_tiny_explainer`'s graph answers: how bright a class's channel is, in 4 x 4."""
+    channel = image[:, :, 2 - index].astype(np.float32)
+    blocks = channel.reshape(4, SIZE // 4, 4, SIZE // 4).mean(axis=(1, 3))
+    result: NDArray[np.float32] = blocks / blocks.max()
+    return result
+
+
+def write_tiny_explainer(path: Path) -> None:
+    """`EXPLAIN_FILE` for a tiny bundle that isn't sealed yet, or is sealed again."""
+    number = TensorProto.FLOAT
+    block = SIZE // 4
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=number),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "AveragePool", ["planes"], ["pooled"],
+            kernel_shape=[block, block], strides=[block, block],
+        ),
+        helper.make_node("Gather", ["channels", EXPLAINED_INPUT], ["mask"], axis=0),
+        helper.make_node("Unsqueeze", ["mask", "sides"], ["weights"]),
+        helper.make_node("Mul", ["weights", "pooled"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "one"], ["map"], keepdims=0),
+        helper.make_node("ReduceMax", ["map", "map_sides"], ["most"], keepdims=1),
+        helper.make_node("Div", ["map", "most"], [HEAT_MAP_OUTPUT]),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "tiny explainer",
+        [
+            helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3]),
+            helper.make_tensor_value_info(EXPLAINED_INPUT, TensorProto.INT64, ["N"]),
+        ],
+        [helper.make_tensor_value_info(HEAT_MAP_OUTPUT, number, ["N", 4, 4])],
+        [
+            from_array(np.eye(3, dtype=np.float32)[::-1], "channels"),
+            from_array(np.array([2, 3]), "sides"),
+            from_array(np.array([1]), "one"),
+            from_array(np.array([1, 2]), "map_sides"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save_model(model, path / EXPLAIN_FILE)
 
 
 def write_beside_model(path: Path, spec: ModelSpec, golden: GoldenSamples, name: str) -> None:

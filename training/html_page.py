@@ -28,9 +28,10 @@ th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px s
 th:first-child, td:first-child { text-align: left } th { color: #656d76; font-weight: 600 }
 img.plot { max-width: 100%; height: auto }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem }
-.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 1rem }
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(236px, 1fr)); gap: 1rem }
 .mistakes figure { margin: 0; font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere }
 .mistakes img { width: 112px; height: 112px; border-radius: 6px; image-rendering: auto }
+.mistakes .pair { display: flex; gap: 4px; margin-bottom: .3rem }
 .mistakes .was { color: #1a7f37 } .mistakes .said { color: #cf222e }
 """
 

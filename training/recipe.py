@@ -225,7 +225,7 @@ def _finish(
         "history": [asdict(epoch) for epoch in history],
     }
     write_json(run.metrics, metrics)
-    write_report(run, job, table, metrics, (logits / temperature).softmax(dim=1), targets)
+    write_report(model, run, job, table, metrics, (logits / temperature).softmax(dim=1), targets)
     run.state.unlink(missing_ok=True)
     job.reporter.say(
         f"accuracy on {job.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "

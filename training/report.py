@@ -12,14 +12,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+from torchvision.models import VGG
 
 from models.files import staged_file
-from training.html_page import PAGE_STYLE, picture, table, tile
+from training.html_page import PAGE_STYLE, table, tile
 from training.job import Job
 from training.layer_table import LayerRow, rate, trains
+from training.mistakes import Mistake, mistakes_html, worst_mistakes
 from training.run import Run
 
-_WORST_MISTAKES = 24
 # A confusion matrix with more classes than this shows no numbers in its cells.
 _MAX_NUMBERED_CLASSES = 20
 
@@ -37,6 +38,7 @@ PLOT_STYLE: dict[Any, Any] = {
 
 
 def write_report(
+    model: VGG,
     run: Run,
     job: Job,
     table: Sequence[LayerRow],
@@ -47,6 +49,7 @@ def write_report(
     """Write `report.html` and `report/*.png`.
 
     Args:
+        model: the best one, for the heat maps of its mistakes.
         metrics: what metrics.json holds.
         probabilities: float32[N,C] of the held-out images, calibrated, in their order.
         targets: int64[N].
@@ -63,7 +66,7 @@ def write_report(
             path = run.report_pictures / f"{name}.png"
             figure.savefig(path, bbox_inches="tight")
             plots[name] = path.read_bytes()
-    mistakes = worst_mistakes(job, probabilities, targets)
+    mistakes = worst_mistakes(model, job, probabilities, targets)
     page = _page(job, table, metrics, plots, mistakes)
     with staged_file(run.report) as staging:  # a run with a report has come to its end
         staging.write_text(page, encoding="utf-8")
@@ -138,31 +141,12 @@ def reliability_diagram(rows: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
-def worst_mistakes(job: Job, probabilities: Tensor, targets: Tensor) -> list[dict[str, Any]]:
-    """The wrong answers that gave the true label the least probability, as pictures."""
-    predicted = probabilities.argmax(dim=1)
-    truth = probabilities.gather(1, targets[:, None]).squeeze(1)
-    wrong = (predicted != targets).nonzero().squeeze(1).tolist()
-    wrong.sort(key=lambda index: float(truth[index]))
-    dataset = job.dataset(job.data.held_out)
-    return [
-        {
-            "name": dataset.samples[index].path.name,
-            "label": job.data.labels[int(targets[index])],
-            "predicted": job.data.labels[int(predicted[index])],
-            "probability": float(probabilities[index].max()),
-            "picture": picture(dataset.pixels(index).numpy()),
-        }
-        for index in wrong[:_WORST_MISTAKES]
-    ]
-
-
 def _page(
     job: Job,
     table: Sequence[LayerRow],
     metrics: dict[str, Any],
     plots: dict[str, bytes],
-    mistakes: Sequence[dict[str, Any]],
+    mistakes: Sequence[Mistake],
 ) -> str:
     held_out, calibration = metrics["held_out"], metrics["calibration"]
     config = job.config
@@ -194,7 +178,7 @@ def _page(
 <p class="sub">Calibration error before temperature scaling:
 {calibration["expected_calibration_error_before"]:.3f}. The size of a dot is the number of its
 images.</p>
-<h2>Worst mistakes</h2>{_mistakes(mistakes)}
+<h2>Worst mistakes</h2>{mistakes_html(mistakes)}
 <h2>Data</h2>{_data_table(job)}
 <h2>Layers</h2>{_layers(table)}
 </body></html>
@@ -234,19 +218,6 @@ def _data_table(job: Job) -> str:
 def _layers(layers: Sequence[LayerRow]) -> str:
     rows = [(row.name, f"{row.parameters:,}", trains(row), rate(row)) for row in layers]
     return table(("layer", "parameters", "trains", "learning rate"), rows)
-
-
-def _mistakes(mistakes: Sequence[dict[str, Any]]) -> str:
-    if not mistakes:
-        return "<p>None: every held-out image got its label.</p>"
-    figures = "".join(
-        f"<figure><img alt='' src='data:image/png;base64,{mistake['picture']}'>"
-        f"<figcaption><span class='was'>{html.escape(mistake['label'])}</span>, said "
-        f"<span class='said'>{html.escape(mistake['predicted'])}</span> "
-        f"{mistake['probability']:.0%}<br>{html.escape(mistake['name'])}</figcaption></figure>"
-        for mistake in mistakes
-    )
-    return f"<div class='mistakes'>{figures}</div>"
 
 
 def _short(text: str, length: int) -> str:

@@ -30,6 +30,15 @@ export async function classify(file, topK, options) {
   return (await send(`classify?top_k=${topK}`, request, options)).json();
 }
 
+export async function heatMap(file, target, options) {
+  const body = new FormData();
+  body.append("image", file);
+  body.append("explain", "true");
+  body.append("target", target);
+  const reply = await (await send("classify?top_k=1", { method: "POST", body }, options)).json();
+  return reply.images[0].heatmap.values;
+}
+
 async function send(path, request, { askForKey, signal, onWait }) {
   let spread = 0; // of its own, or all that were told to wait would come back at once
   for (let attempt = 1; ; ) {
@@ -60,11 +69,15 @@ async function fetchOnce(path, request, used, signal) {
     return await fetch(path, { ...request, headers, signal, cache: "no-store" });
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (error instanceof TypeError && request.body && !(await isReadable(request.body))) {
+    if (error instanceof TypeError && request.body && !(await isReadable(file(request.body)))) {
       throw new Problem("The file can't be read any more; add it again.");
     }
     throw new Problem("No answer from the service: it is down, or it ended the connection.");
   }
+}
+
+function file(body) {
+  return body instanceof FormData ? body.get("image") : body;
 }
 
 async function isReadable(file) {

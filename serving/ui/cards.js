@@ -1,5 +1,7 @@
 // One image's result as a card. Text of files and of the service goes in as text, never as HTML.
 
+import { showHeat } from "./heat.js";
+
 const template = document.getElementById("card");
 
 export function percent(probability) {
@@ -34,6 +36,7 @@ export function updateCard(item, topK) {
   if (problem) card.querySelector(".no-picture").hidden = false; // half an image may cover it
   card.querySelector(".bars").replaceChildren(...(predictions ?? []).slice(0, topK).map(bar));
   card.querySelector(".bars").hidden = !predictions;
+  showHeat(item);
   showTimes(card.querySelector(".times"), item.times);
   card.querySelector(".version").textContent = item.version ? `${item.model} ${item.version}` : "";
 }

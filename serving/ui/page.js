@@ -3,6 +3,7 @@
 import { Problem, classify, served, setKey } from "./api.js";
 import { makeCard, percent, updateCard } from "./cards.js";
 import { toCsv } from "./csv.js";
+import { attachHeat } from "./heat.js";
 
 const AT_A_TIME = 4;
 const MANY = 12; // more images than this are shown as a gallery, unless a view was chosen
@@ -25,6 +26,7 @@ function add(files) {
   for (const file of files) {
     const item = { file, name: file.name || "image", url: URL.createObjectURL(file) };
     item.card = makeCard(item, retry);
+    attachHeat(item, () => model, { askForKey });
     items.push(item);
     results.append(item.card);
     enqueue(item);
@@ -264,12 +266,15 @@ async function changeKey() {
 
 // --- What is served
 
+let model;
+
 async function showModel() {
   try {
-    const model = await served(askForKey);
+    model = await served(askForKey);
     const count = model.spec.labels.length;
     byId("model").textContent = `${model.name} ${model.version}, ${count} classes, on ${model.device}`;
     byId("top-k").max = String(count);
+    items.forEach(update);
   } catch (error) {
     byId("model").textContent = error instanceof Problem ? error.message : "";
   }

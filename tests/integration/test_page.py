@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from numpy.typing import NDArray
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
+    Locator,
     Page,
     Request,
     Route,
@@ -26,7 +30,7 @@ from playwright.sync_api import (
 )
 
 from serving.settings import Settings
-from tests.helpers import coloured_pixels, encode
+from tests.helpers import coloured_pixels, encode, tiny_heat_map
 from tests.integration.conftest import Server, serve
 
 CHROMIUM = shutil.which("chromium")
@@ -154,6 +158,70 @@ def test_a_dropped_image_gets_its_label(watched: Watched) -> None:
     expect(card.locator(".version")).to_have_text(f"vgg19 {version}")
     expect(watched.page.get_by_role("status")).to_contain_text("green0.png: green,")
     assert card.get_by_role("img").evaluate("(image) => image.naturalWidth") == 32
+
+
+def test_a_heat_map_lies_over_the_picture(watched: Watched) -> None:
+    watched.bring("drop", image("green"))
+    card = watched.card("green0.png")
+    heat = card.locator("canvas")
+    expect(heat).to_be_hidden()
+    button = card.get_by_role("button", name="Heat map of green0.png")
+    button.click()
+    expect(heat).to_be_visible()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    assert drawn(heat) == pytest.approx(alphas(coloured_pixels(0, "green"), 1), abs=1)
+    assert heat.bounding_box() == card.locator("img").bounding_box()  # it sees the whole square
+    name = heat.get_attribute("aria-label")
+    assert name is not None
+    assert name.startswith("Heat map: what speaks for green; most at the ")
+    strength = card.get_by_role("slider", name="Strength of the heat map of green0.png")
+    strength.fill("20")
+    assert heat.evaluate("(canvas) => getComputedStyle(canvas).opacity") == "0.2"
+    strength.press("ArrowRight")
+    assert heat.evaluate("(canvas) => getComputedStyle(canvas).opacity") == "0.21"
+    check_accessibility(watched.page)
+    card.get_by_role("combobox").select_option("red")
+    expect(heat).to_have_attribute("aria-label", re.compile("what speaks for red"))
+    assert drawn(heat) == pytest.approx(alphas(coloured_pixels(0, "green"), 2), abs=1)
+    button.click()
+    expect(heat).to_be_hidden()
+
+
+def drawn(canvas: Locator) -> list[int]:
+    """How opaque each value of a heat map is, 0..255."""
+    pixels: list[int] = canvas.evaluate(
+        """(canvas) => [...canvas.getContext("2d")
+            .getImageData(0, 0, canvas.width, canvas.height).data]"""
+    )
+    return pixels[3::4]
+
+
+def alphas(pixels: NDArray[np.uint8], index: int) -> list[float]:
+    strengths = 255 * np.minimum(1, 1.25 * tiny_heat_map(pixels, index))
+    return [float(strength) for strength in strengths.ravel()]
+
+
+def test_a_heat_map_that_fails_says_why(watched: Watched) -> None:
+    watched.expected_error = "Failed to load resource"
+    watched.bring("drop", image("green"))
+    card = watched.card("green0.png")
+    card.get_by_role("button", name="Heat map").wait_for()
+    watched.page.route(
+        "**/classify*", lambda route: route.fulfill(status=500, json={"detail": "no map today"})
+    )
+    card.get_by_role("button", name="Heat map").click()
+    expect(card.locator(".explain .problem")).to_have_text("no map today")
+    expect(card.locator("canvas")).to_be_hidden()
+
+
+def test_a_model_without_heat_maps_offers_none(
+    open_page: Open, tiny_home: Path, tmp_path: Path
+) -> None:
+    with serve(tiny_home, tmp_path / "log", VGG19_HEAT_MAPS="false") as server:
+        watched = open_page(f"{server.url}/")
+        watched.bring("drop", image("green"))
+        expect(watched.card("green0.png").locator(".bars li").first).to_contain_text("green")
+        expect(watched.page.get_by_role("button", name="Heat map")).to_have_count(0)
 
 
 def test_an_undecodable_file_shows_the_services_words(watched: Watched) -> None:

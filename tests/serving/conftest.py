@@ -17,6 +17,7 @@ from models.spec import ModelSpec
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.classifier import Classifier, Limits
+from serving.explainer import Explainer, HeatMap, Question
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer
 from serving.grpc_service import InferenceServicer
@@ -26,7 +27,7 @@ from serving.repository import Repository
 from serving.signals import Signals
 from serving.statistics import ModelStatistics
 from serving.workers import Workers
-from tests.helpers import free_port, tiny_probabilities, tiny_spec
+from tests.helpers import free_port, tiny_heat_map, tiny_probabilities, tiny_spec
 
 LIMITS = Limits(
     max_image_bytes=20_000,
@@ -56,13 +57,18 @@ class StubModel:
             raise self.error
         return list(tiny_probabilities(np.stack(images)))
 
+    def explain(self, questions: Sequence[Question]) -> list[HeatMap]:
+        return [HeatMap(q.index, tiny_heat_map(q.pixels, q.index)) for q in questions]
+
 
 @pytest.fixture
 def model() -> StubModel:
     return StubModel()
 
 
-def served(version: str, model: StubModel, spec: ModelSpec | None = None) -> ServedModel:
+def served(
+    version: str, model: StubModel, spec: ModelSpec | None = None, *, explains: bool = True
+) -> ServedModel:
     statistics = ModelStatistics()
     return ServedModel(
         name="vgg19",
@@ -72,6 +78,7 @@ def served(version: str, model: StubModel, spec: ModelSpec | None = None) -> Ser
         provider="CPUExecutionProvider",
         batcher=Batcher(model.run, max_batch_size=4, max_queue=16, on_batch=statistics.count_batch),
         statistics=statistics,
+        explainer=Explainer(lambda: model.explain, max_queue=16) if explains else None,
     )
 
 

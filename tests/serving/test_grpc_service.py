@@ -16,7 +16,7 @@ from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
-from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
 from tests.serving.conftest import (
     MAX_MESSAGE_BYTES,
     StubModel,
@@ -355,3 +355,19 @@ async def test_5000_cancelled_calls_leave_nothing(
             await stub.ModelInfer(request(large))
             break
     assert current.statistics.images == images + 1
+
+
+async def test_heat_maps(stub: GRPCInferenceServiceStub) -> None:
+    asked = request(*IMAGES[:2])
+    output = asked.outputs.add(name="heatmap")
+    output.parameters["target"].string_param = "blue"
+    (maps,) = (await stub.ModelInfer(asked)).outputs
+    assert (maps.name, maps.datatype, list(maps.shape)) == ("heatmap", "FP32", [2, 4, 4])
+    expected = np.stack([tiny_heat_map(pixels, 0) for pixels in PIXELS[:2]])
+    values = np.reshape(maps.contents.fp32_contents, (2, 4, 4))
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    output.parameters["target"].string_param = "pink"
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await stub.ModelInfer(asked)
+    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "target is 'pink'" in (failed.value.details() or "")

@@ -27,7 +27,8 @@ from serving.errors import RequestError
 from serving.http import OwnRoutes, create_app
 from serving.http_classify import _read_upload
 from serving.pool import ModelPool, Wanted
-from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.helpers import COLOURS as LABELS
+from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
 from tests.serving.conftest import LIMITS, StubModel, front_of
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
@@ -61,6 +62,47 @@ def check_problem(response: httpx.Response, status: int, detail: str) -> None:
     assert ("error" in problem) == response.url.path.startswith("/v2")
     assert problem["status"] == status
     assert detail in problem["detail"]
+
+
+async def test_heat_maps(client: httpx.AsyncClient) -> None:
+    plain = (await client.post("/classify", content=IMAGES[1], headers=PNG)).json()
+    assert "heatmap" not in plain["images"][0]
+    assert set(plain["timings_ms"]) == {"decode", "queue", "run"}
+    for query, index in (("explain=true", None), ("explain=true&target=green", 1)):
+        reply = (await client.post(f"/classify?{query}", content=IMAGES[1], headers=PNG)).json()
+        predictions, heat_map = reply["images"][0]["predictions"], reply["images"][0]["heatmap"]
+        assert predictions == plain["images"][0]["predictions"]
+        expected = predictions[0]["index"] if index is None else index
+        assert (heat_map["index"], heat_map["label"]) == (expected, LABELS[expected])
+        values = tiny_heat_map(PIXELS[1], expected)
+        np.testing.assert_allclose(heat_map["values"], values, atol=6e-5)
+        assert reply["timings_ms"]["explain"] > 0
+
+
+async def test_heat_maps_of_a_form_skip_bad_images(client: httpx.AsyncClient) -> None:
+    files = [
+        ("image", ("a.png", IMAGES[0])),
+        ("image", ("b.txt", b"none")),
+        ("image", ("c.png", IMAGES[2])),
+    ]
+    form = {"explain": "true", "target": "red"}
+    images = (await client.post("/classify", files=files, data=form)).json()["images"]
+    assert ["heatmap" in image for image in images] == [True, False, True]
+    for image, pixels in ((images[0], PIXELS[0]), (images[2], PIXELS[2])):
+        np.testing.assert_allclose(image["heatmap"]["values"], tiny_heat_map(pixels, 2), atol=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("explain=yes", "explain is 'yes', it must be true or false"),
+        ("target=red", "send explain=true as well"),
+        ("explain=true&target=pink", "target is 'pink', it must be one of the model's 3 labels"),
+    ],
+)
+async def test_heat_maps_that_cannot_be(client: httpx.AsyncClient, query: str, said: str) -> None:
+    response = await client.post(f"/classify?{query}", content=IMAGES[0], headers=PNG)
+    check_problem(response, 422, said)
 
 
 async def test_raw_body(client: httpx.AsyncClient) -> None:

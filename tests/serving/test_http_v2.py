@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from serving import open_inference, open_inference_json
 from serving.classifier import Classifier
 from serving.errors import BadRequest
-from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
 from tests.serving.conftest import StubModel
 from tests.serving.test_http import PICKLE, app_of, check_problem
 
@@ -262,3 +262,48 @@ def test_any_json_is_a_request_or_a_bad_one(content: Any, behind: bytes) -> None
         open_inference.read_input(parsed.message)
     except BadRequest:
         pass
+
+
+async def test_heat_maps(client: httpx.AsyncClient) -> None:
+    outputs: list[dict[str, Any]] = [
+        {"name": "heatmap", "parameters": {"target": "green"}},
+        {"name": "probabilities"},
+    ]
+    body = {"inputs": [image_input(*IMAGES)], "outputs": outputs}
+    maps, probabilities = (await client.post(INFER, json=body)).json()["outputs"]
+    assert (maps["name"], maps["datatype"], maps["shape"]) == ("heatmap", "FP32", [3, 4, 4])
+    expected = np.stack([tiny_heat_map(pixels, 1) for pixels in PIXELS])
+    np.testing.assert_allclose(np.reshape(maps["data"], (3, 4, 4)), expected, atol=1e-6)
+    np.testing.assert_allclose(np.reshape(probabilities["data"], (3, 3)), EXPECTED, atol=1e-6)
+
+
+async def test_heat_maps_in_binary_of_the_most_probable(client: httpx.AsyncClient) -> None:
+    outputs = [{"name": "heatmap", "parameters": {"binary_data": True}}]
+    body = {"inputs": [pixel_input()], "outputs": outputs}
+    response = await client.post(INFER, json=body)
+    start = int(response.headers["Inference-Header-Content-Length"])
+    maps = np.frombuffer(response.content[start:], "<f4").reshape(3, 4, 4)
+    best = EXPECTED.argmax(axis=1)
+    expected = np.stack([tiny_heat_map(p, int(i)) for p, i in zip(PIXELS, best, strict=True)])
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+async def test_heat_maps_are_no_default_output(client: httpx.AsyncClient) -> None:
+    outputs = (await client.post(INFER, json={"inputs": [pixel_input()]})).json()["outputs"]
+    assert [output["name"] for output in outputs] == ["probabilities", "label"]
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"name": "label", "parameters": {"target": "red"}}, "target is of 'heatmap', 'label' has"),
+        ({"name": "heatmap", "parameters": {"target": "pink"}}, "target is 'pink', it must be one"),
+        ({"name": "heatmap", "parameters": {"target": 3}}, "'target' must be a string"),
+        ({"name": "heatmap", "parameters": {"classification": 1}}, "1 classes of 'heatmap' are"),
+    ],
+)
+async def test_heat_maps_that_cannot_be(
+    client: httpx.AsyncClient, output: dict[str, Any], said: str
+) -> None:
+    response = await client.post(INFER, json={"inputs": [pixel_input()], "outputs": [output]})
+    check_problem(response, 422, said)

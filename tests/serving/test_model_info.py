@@ -5,12 +5,12 @@ import numpy as np
 from serving import model_info
 from serving.classifier import Classifier
 from serving.model_info import model_metadata
-from tests.helpers import coloured_pixels, tiny_spec
-from tests.serving.conftest import StubModel
+from tests.helpers import coloured_pixels
+from tests.serving.conftest import StubModel, served
 
 
-def test_metadata() -> None:
-    metadata = model_metadata("vgg19", ["v1", "v2"], tiny_spec())
+async def test_metadata(model: StubModel) -> None:
+    metadata = model_metadata(served("v1", model), ["v1", "v2"])
     assert list(metadata.versions) == ["v1", "v2"]
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [
         ("image", "BYTES", [-1]),
@@ -19,7 +19,10 @@ def test_metadata() -> None:
     assert [(t.name, list(t.shape)) for t in metadata.outputs] == [
         ("probabilities", [-1, 3]),
         ("label", [-1]),
+        ("heatmap", [-1, 1, 1]),
     ]
+    without = model_metadata(served("v1", model, explains=False), ["v1"])
+    assert [tensor.name for tensor in without.outputs] == ["probabilities", "label"]
 
 
 async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None:
@@ -32,6 +35,7 @@ async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None
     assert [(t["name"], t["data_type"], t["dims"]) for t in config["output"]] == [
         ("probabilities", "TYPE_FP32", [3]),
         ("label", "TYPE_STRING", [1]),
+        ("heatmap", "TYPE_FP32", [1, 1]),
     ]
     assert config["dynamic_batching"] == {"max_queue_delay_microseconds": 0}
 

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, read_manifest, seal
+from models.errors import BundleError, UserError
+from serving.batcher import BatchFailed
+from serving.classifier import Classifier
+from serving.errors import BadImage, BadRequest, Overloaded
+from serving.explainer import Explainer, HeatMap, Question, Wish, load_explainer
+from serving.pool import ModelPool, Wanted
+from serving.session import SessionOptions
+from tests.helpers import coloured_pixels, encode, tiny_heat_map, write_tiny_bundle
+from tests.serving.conftest import LIMITS, StubModel, served
+
+PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
+IMAGES = [encode(pixels) for pixels in PIXELS]
+OPTIONS = SessionOptions(
+    [("CPUExecutionProvider", {})], must_run_on=None, intra_op_threads=1, max_batch_size=4
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return inspect_bundle(write_tiny_bundle(tmp_path / "bundle"))
+
+
+def test_maps_of_a_bundle(bundle: Bundle) -> None:
+    bundle.check_explainer()
+    maps = load_explainer(bundle, OPTIONS)([Question(p, 2 - i) for i, p in enumerate(PIXELS)])
+    for index, (image, made) in enumerate(zip(PIXELS, maps, strict=True)):
+        assert made.index == 2 - index
+        assert made.values.dtype == np.float32
+        np.testing.assert_allclose(made.values, tiny_heat_map(image, 2 - index), atol=1e-6)
+
+
+def test_a_changed_graph_is_not_loaded(bundle: Bundle) -> None:
+    path = bundle.path / EXPLAIN_FILE
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match=r"model\.explain\.onnx does not match its manifest"):
+        bundle.check_explainer()
+
+
+@pytest.mark.parametrize(("location", "allowed"), [("model.onnx.data", True), ("passwd", False)])
+def test_weights_may_lie_beside_the_model_and_nowhere_else(
+    bundle: Bundle, location: str, allowed: bool
+) -> None:
+    path = bundle.path / EXPLAIN_FILE
+    onnx.save_model(
+        onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=60
+    )
+    resealed = seal(bundle.path, bundle.manifest.provenance)
+    if allowed:
+        load_explainer(resealed, OPTIONS)
+    else:
+        with pytest.raises(BundleError, match=r"has weights in 'passwd'; it was not made by"):
+            load_explainer(resealed, OPTIONS)
+
+
+def test_a_bundle_from_before_has_none(bundle: Bundle) -> None:
+    assert bundle.explain_path == bundle.path / EXPLAIN_FILE
+    (bundle.path / EXPLAIN_FILE).unlink()
+    provenance = read_manifest(bundle.path).provenance
+    assert seal(bundle.path, provenance).explain_path is None
+
+
+def test_a_graph_that_is_none(bundle: Bundle) -> None:
+    shutil.copy(bundle.path / MODEL_FILE, bundle.path / EXPLAIN_FILE)
+    (bundle.path / EXPLAIN_FILE).write_bytes(b"none")
+    with pytest.raises(UserError, match="is no ONNX file"):
+        load_explainer(seal(bundle.path, bundle.manifest.provenance), OPTIONS)
+
+
+class Loads:
+    """Counts how often it is called, and can fail."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.count = 0
+        self._errors = list(errors)
+
+    def __call__(self) -> Callable[[Sequence[Question]], list[HeatMap]]:
+        self.count += 1
+        if self._errors:
+            raise self._errors.pop()
+        return StubModel().explain
+
+
+async def test_it_is_loaded_once_and_when_asked_for() -> None:
+    loads = Loads()
+    explainer = Explainer(loads, max_queue=16)
+    assert loads.count == 0
+    for _ in range(2):
+        maps = await explainer.explain([Question(PIXELS[0], 0), Question(PIXELS[1], 1)])
+        assert [one.index for one in maps] == [0, 1]
+    assert loads.count == 1
+    await explainer.close(1)
+
+
+async def test_a_load_that_failed_is_tried_again() -> None:
+    loads = Loads(BundleError("/secret/path is damaged"))
+    explainer = Explainer(loads, max_queue=16)
+    with pytest.raises(BatchFailed) as failed:
+        await explainer.explain([Question(PIXELS[0], 0)])
+    assert "secret" not in str(failed.value)
+    assert len(await explainer.explain([Question(PIXELS[0], 0)])) == 1
+    await explainer.close(1)
+
+
+async def test_more_than_may_wait() -> None:
+    loads = Loads()
+    explainer = Explainer(loads, max_queue=2)
+    with pytest.raises(Overloaded, match="the limit is 2"):
+        await explainer.explain([Question(PIXELS[0], 0)] * 3)
+    assert loads.count == 0
+    await explainer.close(1)
+
+
+async def test_answers_with_maps(classifier: Classifier) -> None:
+    plain = await classifier.classify(IMAGES)
+    assert (plain.heat_maps, plain.timings.explain_s) == ([], None)
+    top = await classifier.classify([*IMAGES[:2], b"no image", IMAGES[2]], wish=Wish())
+    chosen = await classifier.classify_pixels(PIXELS, wish=Wish("green"))
+    assert isinstance(top.rows[2], BadImage)
+    best = [int(row.argmax()) for row in plain.probabilities()]
+    assert [one.index for one in top.heat_maps] == best
+    assert [one.index for one in chosen.heat_maps] == [1, 1, 1]
+    for answer in (top, chosen):
+        assert answer.timings.explain_s is not None
+        for image, made in zip(PIXELS, answer.heat_maps, strict=True):
+            np.testing.assert_allclose(made.values, tiny_heat_map(image, made.index), atol=1e-6)
+
+
+async def test_nothing_is_explained_where_all_is_bad(classifier: Classifier) -> None:
+    assert (await classifier.classify([b"no image"], wish=Wish())).heat_maps == []
+
+
+async def test_labels_that_there_are_not(classifier: Classifier, model: StubModel) -> None:
+    with pytest.raises(BadRequest, match="target is 'pink', it must be one of the model's 3 lab"):
+        await classifier.classify(IMAGES, wish=Wish("pink"))
+    assert model.batches == []
+
+
+async def test_a_model_without_maps(model: StubModel, classifier: Classifier) -> None:
+    models = ModelPool(lambda version: served(version, model, explains=False), grace_s=1)
+    await models.follow(Wanted("v0"))
+    plain = Classifier(models, classifier._decoders, LIMITS)
+    with pytest.raises(BadRequest, match="version v0 makes no heat maps"):
+        await plain.classify(IMAGES, wish=Wish())
+    assert model.batches == []
+    await models.close()
