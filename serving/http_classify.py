@@ -24,7 +24,6 @@ from serving.classifier import Answer, Limits, top
 from serving.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.explainer import HeatMap, Wish
 from serving.front import Front
-from serving.statistics import Timings
 
 DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999
 _IMAGE_FIELD = "image"
@@ -98,19 +97,10 @@ def reply_content(
             }
             for name, row in zip(names, answer.rows, strict=True)
         ],
-        "timings_ms": _milliseconds(answer.timings),
+        "timings_ms": {
+            stage: round(seconds * 1e3, 3) for stage, seconds in answer.timings.stages().items()
+        },
     }
-
-
-def _milliseconds(timings: Timings) -> dict[str, float]:
-    stages = {
-        "decode": round(timings.decode_s * 1e3, 3),
-        "queue": round(timings.queue_s * 1e3, 3),
-        "run": round(timings.run_s * 1e3, 3),
-    }
-    if timings.explain_s is not None:
-        stages["explain"] = round(timings.explain_s * 1e3, 3)
-    return stages
 
 
 def _heat_map(labels: Sequence[str], heat_map: HeatMap | None) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class Metrics:
         self._labelled(self._images, "answered").inc(len(answer.rows) - failed)
         if failed:
             self._labelled(self._images, "failed").inc(failed)
-        for stage, seconds in vars(answer.timings).items():
-            self._labelled(self._stage_seconds, stage.removesuffix("_s")).observe(seconds)
+        for stage, seconds in answer.timings.stages().items():
+            self._labelled(self._stage_seconds, stage).observe(seconds)
 
     def count_batch(self, size: int) -> None:
         self._batch_images.observe(size)

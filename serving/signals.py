@@ -122,18 +122,15 @@ def _span(tracer: trace.Tracer, record: Record, headers: Mapping[str, str]) -> I
             span.set_attribute("vgg19.outcome", record.outcome)
 
 
+_SPAN_NAMES = {"run": "infer"}
+
+
 def _add_spans(tracer: trace.Tracer, answer: Answer) -> None:
     """The stages as spans that end now, one after another."""
-    timings = answer.timings
     end = time.time_ns()
-    stages = (
-        ("infer", timings.run_s),
-        ("queue", timings.queue_s),
-        ("decode", timings.decode_s),
-    )
-    for name, seconds in stages:
+    for name, seconds in reversed(answer.timings.stages().items()):
         start = end - int(seconds * 1e9)
-        span = tracer.start_span(name, start_time=start)
+        span = tracer.start_span(_SPAN_NAMES.get(name, name), start_time=start)
         span.set_attribute("vgg19.images", len(answer.rows))
         span.set_attribute("vgg19.model_version", answer.model.version)
         span.end(end)
@@ -164,12 +161,10 @@ def _line(record: Record, seconds: float) -> str:
     if record.key:
         content["key"] = record.key[:12]
     if record.answer is not None:
-        timings = record.answer.timings
+        stages = record.answer.timings.stages()
         content |= {
             "model_version": record.answer.model.version,
             "images": len(record.answer.rows),
-            "decode_ms": round(timings.decode_s * 1e3, 2),
-            "queue_ms": round(timings.queue_s * 1e3, 2),
-            "run_ms": round(timings.run_s * 1e3, 2),
+            **{f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in stages.items()},
         }
     return json.dumps(content)

@@ -29,6 +29,11 @@ class Timings:
     run_s: float
     explain_s: float | None = None
 
+    def stages(self) -> dict[str, float]:
+        """Seconds of each, in their order: decode, queue, run, and explain if there was that."""
+        stages = {"decode": self.decode_s, "queue": self.queue_s, "run": self.run_s}
+        return stages if self.explain_s is None else stages | {"explain": self.explain_s}
+
 
 @dataclass
 class ModelStatistics:

@@ -39,7 +39,7 @@ export function showHeat(item) {
 
 async function ask(item, options) {
   const { box, select } = partsOf(item);
-  const problem = box.querySelector(".problem");
+  const problem = box.querySelector(".trouble");
   const number = ++item.heat.asked;
   let said = "";
   try {

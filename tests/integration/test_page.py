@@ -210,7 +210,7 @@ def test_a_heat_map_that_fails_says_why(watched: Watched) -> None:
         "**/classify*", lambda route: route.fulfill(status=500, json={"detail": "no map today"})
     )
     card.get_by_role("button", name="Heat map").click()
-    expect(card.locator(".explain .problem")).to_have_text("no map today")
+    expect(card.locator(".explain .trouble")).to_have_text("no map today")
     expect(card.locator("canvas")).to_be_hidden()
 
 
