@@ -190,7 +190,7 @@ def inference_session(
 
     Args:
         keeps_weights_on_disk: on the CPU, use the weights as they are mapped instead of arranging
-            a copy: of VGG-19, 0.2 GB instead of 0.75, and no slower at batch 1
+            a copy: of VGG-19, 0.1 GB instead of 0.7, and no slower at batch 1
             (docs/benchmarks.md).
 
     Raises:

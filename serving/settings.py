@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     heat_maps: bool = Field(
         default=True,
         description="make heat maps for who asks (`explain=true`); the first one loads a second "
-        "graph, 0.2 GB on the CPU and another model's memory on a GPU",
+        "graph, 0.1 GB on the CPU and another model's memory on a GPU",
     )
 
     image_formats: str = Field(

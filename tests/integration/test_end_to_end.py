@@ -90,6 +90,9 @@ def test_4_export(place: Path) -> None:
     bundle = open_bundle(place / "run" / "bundle")
     assert bundle.spec.labels == COLOURS
     assert bundle.metrics()["onnx_parity"]["max_probability_difference"] <= 1e-4
+    assert bundle.metrics()["heat_map_parity"]["max_difference"] <= 1e-3
+    assert bundle.explain_path is not None
+    assert bundle.explain_path.stat().st_size < 20e6  # the weights are the model's own
     provenance = bundle.manifest.provenance
     assert provenance.seed == 1
     assert (
@@ -122,8 +125,14 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
     with serve(place / "bentoml", place / "server.log") as server:
         parts = [("image", (file.name, file.read_bytes())) for file in files]
         reply = httpx.post(f"{server.url}/classify?top_k=3", files=parts, timeout=60).json()
+        explained = httpx.post(
+            f"{server.url}/classify", params={"explain": "true"}, files=parts, timeout=60
+        ).json()
         output = vgg19(place, "classify", server.url, *map(str, files), "--top-k", "1")
 
+    for image, row in zip(explained["images"], expected, strict=True):
+        assert image["heatmap"]["label"] == spec.labels[row.argmax()]
+        assert image["heatmap"]["values"] == [[0.0]]  # one value has no contrast
     for image, row in zip(reply["images"], expected, strict=True):
         by_index = sorted(image["predictions"], key=lambda prediction: prediction["index"])
         assert [p["probability"] for p in by_index] == pytest.approx(row.tolist(), abs=1e-4)

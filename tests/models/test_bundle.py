@@ -9,6 +9,7 @@ import pytest
 
 from models.bundle import (
     CONTENT_FILES,
+    EXPLAIN_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     SEEN_FILE,
@@ -27,11 +28,11 @@ from models.errors import BundleError
 def test_a_sealed_bundle_opens(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
     assert bundle.spec.labels == ("blue", "green", "red")
-    assert set(bundle.manifest.files) == set(CONTENT_FILES)
+    assert set(bundle.manifest.files) == {*CONTENT_FILES, EXPLAIN_FILE}
     assert bundle.golden().images.shape == (3, 32, 32, 3)
 
 
-@pytest.mark.parametrize("name", CONTENT_FILES)
+@pytest.mark.parametrize("name", [*CONTENT_FILES, EXPLAIN_FILE])
 def test_one_flipped_bit_in_any_file_is_found(tiny_bundle: Path, name: str) -> None:
     content = bytearray((tiny_bundle / name).read_bytes())
     content[len(content) // 2] ^= 1

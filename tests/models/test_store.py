@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from models import store
 from models.bundle import (
     CONTENT_FILES,
+    EXPLAIN_FILE,
     MANIFEST_FILE,
     SIGNATURE_FILE,
     read_manifest,
@@ -38,7 +39,7 @@ def test_only_what_the_manifest_lists_is_stored(store_home: Path, tiny_bundle: P
     (tiny_bundle / "notes.txt").write_text("mine")
     entry = store_home / "models" / store.register(tiny_bundle).replace(":", "/")
     names = {path.name for path in entry.iterdir()}
-    assert names == {*CONTENT_FILES, MANIFEST_FILE, "model.yaml"}
+    assert names == {*CONTENT_FILES, EXPLAIN_FILE, MANIFEST_FILE, "model.yaml"}
 
 
 def test_a_signature_is_stored_as_well(store_home: Path, tiny_bundle: Path) -> None:

@@ -141,6 +141,8 @@ def test_mistakes_are_shown_as_pictures_with_escaped_names(
     run = fine_tune(config(tmp_path), SilentReporter())
     page = run.report.read_text()
     assert page.count("<figure>") == 4
+    assert page.count("alt='what speaks for ") == 4
+    assert "(Grad-CAM)" in page
     assert "&lt;0&gt;.png" in page
     assert "<0>.png" not in page
     assert "a&amp;b" in page

@@ -1,0 +1,90 @@
+"""What heat maps cost: a map against a classification, and memory before and after the first.
+
+    python -m benchmarks.heat_map
+
+VGG-19 at 224 px with random weights, in one process, as the service loads both graphs. Taking
+turns; the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe_machine
+from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
+from models.heat_map import write_explainer
+from models.machine import cpu_count
+from models.onnx_export import ServingModule, export
+from models.spec import ModelSpec
+from models.vgg19 import build
+from serving.memory import give_back
+from serving.session import SessionOptions, inference_session
+
+_ROUNDS = 15
+_SPEC = ModelSpec(labels=("a", "b", "c"))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        plain, explained = Path(directory, "model.onnx"), Path(directory, "model.explain.onnx")
+        # Elsewhere, since PyTorch would leave its own traces in this process's memory.
+        exporting = multiprocessing.get_context("spawn").Process(
+            target=write_graphs, args=(plain, explained)
+        )
+        exporting.start()
+        exporting.join()
+        result = measure(plain, explained)
+    print(json.dumps(result, indent=2))
+    path = Path("build/benchmarks/heat_map.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": describe_machine(), **result}, indent=2) + "\n")
+
+
+def write_graphs(plain: Path, explained: Path) -> None:
+    export(ServingModule(build("none", num_classes=3), _SPEC), _SPEC, plain)
+    write_explainer(plain, explained, _SPEC)
+
+
+def measure(plain: Path, explained: Path) -> dict[str, float]:
+    options = SessionOptions([("CPUExecutionProvider", {})], None, cpu_count(), max_batch_size=1)
+    size = _SPEC.preprocessing.image_size
+    image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    classify = inference_session(plain, options)
+    classify.run([_SPEC.output_name], {_SPEC.input_name: image})
+    before = anonymous_mb()
+    started = time.perf_counter()
+    explain = inference_session(explained, options, keeps_weights_on_disk=True)
+    load_s = time.perf_counter() - started
+    feed = {_SPEC.input_name: image, EXPLAINED_INPUT: np.array([1])}
+    times = []
+    for _ in range(_ROUNDS + 1):
+        first = time.perf_counter()
+        classify.run([_SPEC.output_name], {_SPEC.input_name: image})
+        second = time.perf_counter()
+        explain.run([HEAT_MAP_OUTPUT], feed)
+        times.append((second - first, time.perf_counter() - second))
+    return {
+        "load_s": load_s,
+        "map_to_classification": statistics.median(b / a for a, b in times[1:]),
+        "map_ms": 1e3 * statistics.median(b for _, b in times[1:]),
+        "anonymous_mb_before": before,
+        "anonymous_mb_after": anonymous_mb(),
+    }
+
+
+def anonymous_mb() -> float:
+    """Memory of this process that no file backs; weights that are mapped are in the page cache."""
+    give_back()
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
+
+
+if __name__ == "__main__":
+    main()
