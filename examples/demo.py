@@ -24,15 +24,17 @@ import httpx
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
 OUTPUT = Path("demo-output")
 DATA, RUN, STORE = OUTPUT / "digits", OUTPUT / "run", OUTPUT / "bentoml"
+OTHERS = OUTPUT / "others"
 SERVER_LOG = OUTPUT / "server.log"
 
 CONFIG = Path(__file__).with_name("digits.yaml")
 TEST_FRACTION = 0.2
+_OTHERS = 200
 EXPECTED_ACCURACY = 0.93  # measured: 0.967
 START_TIMEOUT_S = 120
 
@@ -49,8 +51,11 @@ def main() -> None:
         shutil.rmtree(OUTPUT)
     STORE.mkdir(parents=True)
     write_digits(DATA)
+    write_others(OTHERS)
 
-    vgg19(f"train --config {os.path.relpath(CONFIG)} --data {DATA} --output {RUN}")
+    vgg19(
+        f"train --config {os.path.relpath(CONFIG)} --data {DATA} --output {RUN} --unlike {OTHERS}"
+    )
     vgg19(f"export {RUN}")
     vgg19(f"register {RUN}")
     vgg19("promote latest")
@@ -89,6 +94,27 @@ def write_digits(root: Path) -> None:
             pixels = np.round(digits.images[number] * (255 / 16)).astype(np.uint8)
             Image.fromarray(pixels).save(path)
     console.print(f"{len(train)} digits to train and {len(test)} held out, written to {root}")
+
+
+def write_others(root: Path) -> None:
+    """Write images of something else: pieces of two photographs, grey as the digits are, and digits
+    whose quarters are shuffled."""
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    pieces = []
+    for photograph in load_sample_images().images:
+        grey = photograph.mean(axis=2).astype(np.uint8)
+        for _ in range(_OTHERS // 4):
+            size = int(rng.integers(64, 256))
+            top, left = (int(rng.integers(0, side - size)) for side in grey.shape)
+            pieces.append(grey[top : top + size, left : left + size])
+    for digit in load_digits().images[: _OTHERS // 2]:
+        pixels = np.round(digit * (255 / 16)).astype(np.uint8)
+        quarters = [pixels[:4, :4], pixels[:4, 4:], pixels[4:, :4], pixels[4:, 4:]]
+        pieces.append(np.block([[quarters[1], quarters[2]], [quarters[3], quarters[0]]]))
+    for number, piece in enumerate(pieces):
+        Image.fromarray(piece).save(root / f"{number:03}.png")
+    console.print(f"{len(pieces)} images of something else written to {root}")
 
 
 def vgg19(arguments: str) -> None:
@@ -179,6 +205,7 @@ def show_where() -> None:
     console.print(f"""
 Written below {OUTPUT}/:
   digits/        the images, as {{train,test}}/CLASS/FILE
+  others/        images of something else, which the report tells apart
   run/           report.html to look at, metrics.json, checkpoints/, and bundle/ with model.onnx
   bentoml/       the model store
 

@@ -4,6 +4,8 @@ model.onnx      the network with normalisation and softmax inside
 spec.json       `models.spec.ModelSpec`
 metrics.json    what training measured
 model.explain.onnx  heat maps, see `models.heat_map`; has its large weights in model.onnx.data
+distance.onnx   how unlike the training images an image is, see `models.distance`
+acceptance.json which answers are to be trusted, see `models.acceptance`
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card
 model.X.onnx    variants of the graph, see `models.variants` (only if asked for)
@@ -27,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.acceptance import Acceptance
 from models.errors import BundleError
 from models.spec import ModelSpec
 from models.variants import VARIANTS_FILE, Variant, Variants
@@ -34,6 +37,8 @@ from models.variants import VARIANTS_FILE, Variant, Variants
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # its large tensors, if it has any, for ONNX Runtime to map
 EXPLAIN_FILE = "model.explain.onnx"  # not in bundles from before it existed
+DISTANCE_FILE = "distance.onnx"  # as above
+ACCEPTANCE_FILE = "acceptance.json"  # as above
 SPEC_FILE = "spec.json"
 METRICS_FILE = "metrics.json"
 GOLDEN_FILE = "golden.npz"
@@ -43,10 +48,20 @@ SIGNATURE_FILE = "model.sig"  # in no manifest: it signs that
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
 _GRAPH_PREFIX = "model."  # of every graph and its weights
-_OPTIONAL_FILES = (WEIGHTS_FILE, EXPLAIN_FILE, SEEN_FILE, VARIANTS_FILE)
+_OPTIONAL_FILES = (
+    WEIGHTS_FILE,
+    EXPLAIN_FILE,
+    DISTANCE_FILE,
+    ACCEPTANCE_FILE,
+    SEEN_FILE,
+    VARIANTS_FILE,
+)
 
 # Of EXPLAIN_FILE, besides the images: a class for each, and what comes of them.
 EXPLAINED_INPUT, HEAT_MAP_OUTPUT = "target", "heatmap"
+
+# What FC2 gives, besides the probabilities, and what DISTANCE_FILE makes of it.
+FEATURES_OUTPUT, DISTANCE_OUTPUT = "features", "distance"
 
 # What the store puts beside a bundle's files; BentoML reads the second of every version it lists.
 _NOT_ITS_OWN = (MANIFEST_FILE, "model.yaml")
@@ -161,6 +176,17 @@ class Bundle:
     def explain_path(self) -> Path | None:
         """The graph of heat maps; an older bundle has none."""
         return self.path / EXPLAIN_FILE if EXPLAIN_FILE in self.manifest.files else None
+
+    @property
+    def distance_path(self) -> Path | None:
+        """The graph of distances; an older bundle has none."""
+        return self.path / DISTANCE_FILE if DISTANCE_FILE in self.manifest.files else None
+
+    def acceptance(self) -> Acceptance | None:
+        """Which answers are to be trusted; an older bundle doesn't say."""
+        if ACCEPTANCE_FILE not in self.manifest.files:
+            return None
+        return Acceptance.read(self.path / ACCEPTANCE_FILE)
 
     def check_explainer(self, known: Collection[str] = ()) -> None:
         """As `check_graph`, for the files that heat maps are computed from.

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from models.bundle import FEATURES_OUTPUT
 from models.ncnn_graph import INPUT, OUTPUT
 
 _MAGIC = 7767517  # of a .param file
@@ -34,6 +35,7 @@ def write_ncnn(source: Path, param: Path) -> None:
     """
     layers = [*_layers(onnx.load(source))]
     blobs = [INPUT, *(str(number) for number in range(1, len(layers))), OUTPUT]
+    blobs[-3] = FEATURES_OUTPUT  # what goes into the head, before its softmax
     lines = [str(_MAGIC), f"{len(layers) + 1} {len(blobs)}", f"Input {INPUT} 0 1 {INPUT}"]
     lines += [
         f"{layer.kind} {layer.kind.lower()}{number} 1 1 {blobs[number]} {blobs[number + 1]} "

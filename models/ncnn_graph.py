@@ -8,6 +8,7 @@ Two files, in the format of ncnn (github.com/Tencent/ncnn/wiki/param-and-model-f
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle import FEATURES_OUTPUT
 from models.errors import UserError
 from models.spec import ModelSpec
 
@@ -26,7 +28,8 @@ class NcnnError(UserError):
 
 
 class NcnnGraph:
-    """A loaded network: uint8[N,S,S,3] RGB -> float32[N,C] probabilities.
+    """A loaded network: uint8[N,S,S,3] RGB -> float32[N,C] probabilities, and float32[N,4096], what
+    FC2 gives (None: the files are from before it was kept).
 
     Args:
         param: the `.param` file; the weights lie beside it as `.bin`.
@@ -49,14 +52,20 @@ class NcnnGraph:
         self._net.opt.num_threads = threads
         if self._net.load_param(str(param)) or self._net.load_model(str(param.with_suffix(".bin"))):
             raise NcnnError(f"ncnn can't load {param}; export the run again")
+        self._has_features = f" {FEATURES_OUTPUT} " in param.read_text(encoding="utf-8")
         preprocessing = spec.preprocessing
         self._mean = [255 * value for value in preprocessing.mean]
         self._scale = [1 / (255 * value) for value in preprocessing.std]
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.stack([self._answer(image) for image in images])
+    def __call__(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        names = (OUTPUT, FEATURES_OUTPUT) if self._has_features else (OUTPUT,)
+        rows = [self._answer(image, names) for image in images]
+        probabilities, *features = (np.stack(values) for values in zip(*rows, strict=True))
+        return probabilities, features[0] if features else None
 
-    def _answer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _answer(self, image: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:
         pixels = self._ncnn.Mat.from_pixels(
             np.ascontiguousarray(image),
             self._ncnn.Mat.PixelType.PIXEL_RGB,
@@ -66,10 +75,13 @@ class NcnnGraph:
         pixels.substract_mean_normalize(self._mean, self._scale)
         extractor = self._net.create_extractor()
         extractor.input(INPUT, pixels)
-        failed, output = extractor.extract(OUTPUT)
-        if failed:
-            raise NcnnError("ncnn failed; the log has its reason")
-        return np.array(output, np.float32)
+        outputs = []
+        for name in names:
+            failed, output = extractor.extract(name)
+            if failed:
+                raise NcnnError("ncnn failed; the log has its reason")
+            outputs.append(np.array(output, np.float32))
+        return outputs
 
 
 def ncnn_is_installed() -> bool:

@@ -14,10 +14,11 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torchvision.models import VGG
 
-from models.bundle import PARITY_TOLERANCE, weights_beside
+from models.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
 from models.errors import UserError
 from models.spec import ModelSpec
 from models.vgg19 import Normalize
@@ -70,7 +71,8 @@ class ServingModule(nn.Module):
 def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:
     """Write `module` as an ONNX file with a dynamic batch size.
 
-    Tensor names and the image size are those of `spec`. Large weights go into `path`.data, which
+    Tensor names and the image size are those of `spec`; beside the probabilities there is what FC2
+    gives, float32[N,4096]. Large weights go into `path`.data, which
     ONNX Runtime maps instead of parsing and copying it: a session starts in a third of the time
     (docs/benchmarks.md). Both are free of the exporter's traces of this machine's source paths.
     """
@@ -90,6 +92,7 @@ def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:
     assert program is not None
     graph = program.model_proto
     _strip_traces(graph)
+    _give_features(graph.graph)
     onnx.save_model(
         graph,
         path,
@@ -149,6 +152,24 @@ def _check(expected: NDArray[np.float32], actual: NDArray[np.float32], batch_siz
             f"{batch_size} held-out images (largest difference {difference:.2e}), none may differ"
         )
     return difference
+
+
+def _give_features(graph: onnx.GraphProto) -> None:
+    """Make the head's input an output, too, under its own name."""
+    *_, head = (node for node in graph.node if node.op_type == "Gemm")
+    old = head.input[0]
+    width = next(tensor.dims[1] for tensor in graph.initializer if tensor.name == head.input[1])
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = FEATURES_OUTPUT
+    infos = [info for info in graph.value_info if info.name != old]
+    del graph.value_info[:]
+    graph.value_info.extend(infos)
+    graph.output.append(
+        helper.make_tensor_value_info(FEATURES_OUTPUT, TensorProto.FLOAT, ["N", width])
+    )
 
 
 def _strip_traces(graph: onnx.ModelProto) -> None:

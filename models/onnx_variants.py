@@ -126,7 +126,8 @@ def measure_speed(paths: Mapping[str, Path], spec: ModelSpec, rounds: int = 5) -
 
 def _load(path: Path, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     if path.suffix == ".param":
-        return NcnnGraph(path, spec, cpu_count())
+        graph = NcnnGraph(path, spec, cpu_count())
+        return lambda images: graph(images)[0]
     session = _session(path)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:

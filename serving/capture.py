@@ -79,9 +79,9 @@ class Capture:
         """
         taken = 0
         for index, (image, row) in enumerate(zip(images, answer.rows, strict=False)):
-            if isinstance(row, RequestError) or not self._wants(row):
+            if isinstance(row, RequestError) or not self._wants(row.probabilities):
                 continue
-            labels = top(answer.model.spec.labels, row, _LABELS_KEPT)
+            labels = top(answer.model.spec.labels, row.probabilities, _LABELS_KEPT)
             record = {
                 "request_id": request_id,
                 "image": index,

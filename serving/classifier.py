@@ -18,6 +18,7 @@ from serving.batcher import Ran
 from serving.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
 from serving.explainer import Explainer, HeatMap, Question, Wish
 from serving.pool import ModelPool, ServedModel
+from serving.session import Judged
 from serving.statistics import Timings
 from serving.workers import Workers
 
@@ -45,18 +46,26 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of the model that gave it: for each image float32[C], or why it has none.
+    """Of the model that gave it: for each image what it says, or why it says nothing.
 
     heat_maps: for each image that has an answer, where they were asked for.
     """
 
     model: ServedModel
-    rows: list[NDArray[np.float32] | RequestError]
+    rows: list[Judged | RequestError]
     timings: Timings
     heat_maps: list[HeatMap] = field(default_factory=list)
 
     def probabilities(self) -> NDArray[np.float32]:
         """float32[N,C].
+
+        Raises:
+            RequestError: see `judged`.
+        """
+        return np.stack([row.probabilities for row in self.judged()])
+
+    def judged(self) -> list[Judged]:
+        """What the model says of all images.
 
         Raises:
             RequestError: of the first image without an answer.
@@ -66,7 +75,7 @@ class Answer:
             if isinstance(row, RequestError):
                 raise row
             rows.append(row)
-        return np.stack(rows)
+        return rows
 
 
 class Classifier:
@@ -254,17 +263,19 @@ class _Explaining:
         self,
         answer: Answer,
         pixels: Sequence[NDArray[np.uint8]],
-        rows: Sequence[NDArray[np.float32]],
+        rows: Sequence[Judged],
     ) -> Answer:
         """The answer with a map of each image.
 
         Args:
-            pixels: uint8[S,S,3] each. rows: what the model says of them, float32[C] each.
+            pixels: uint8[S,S,3] each. rows: what the model says of them.
         """
         if not pixels:
             return answer
         started = time.perf_counter()
-        chosen = (int(row.argmax()) if self._index is None else self._index for row in rows)
+        chosen = (
+            int(row.probabilities.argmax()) if self._index is None else self._index for row in rows
+        )
         questions = [Question(*pair) for pair in zip(pixels, chosen, strict=True)]
         maps = await self._explainer.explain(questions)
         timings = replace(answer.timings, explain_s=time.perf_counter() - started)

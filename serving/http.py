@@ -175,6 +175,7 @@ async def model(request: Request) -> Response:
             "failed_load": failed and {"version": failed.wanted.version, "reason": failed.reason},
             "device": device_name(served.provider),
             "provider": served.provider,
+            "acceptance": served.acceptance and served.acceptance.model_dump(),
             "heat_maps": served.explainer is not None,
             "spec": served.spec.model_dump(mode="json"),
             "metrics": served.metrics,

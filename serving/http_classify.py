@@ -91,8 +91,10 @@ def reply_content(
                 "filename": name,
                 "predictions": [
                     {"label": p.label, "index": p.index, "probability": p.probability}
-                    for p in top(labels, row, top_k, threshold)
+                    for p in top(labels, row.probabilities, top_k, threshold)
                 ],
+                "accepted": answer.model.accepts(row),
+                **({} if row.distance is None else {"distance": round(row.distance, 4)}),
                 **_heat_map(labels, next(maps, None)),
             }
             for name, row in zip(names, answer.rows, strict=True)

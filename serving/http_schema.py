@@ -34,6 +34,14 @@ class ImageReply(_Body):
 
     filename: str | None = Field(description="of the form's part; null for a raw body")
     predictions: list[LabelProbability] = Field(default_factory=list)
+    accepted: bool | None = Field(
+        default=None, description="whether to trust the first label; not where there is an error"
+    )
+    distance: float | None = Field(
+        default=None,
+        ge=0,
+        description="from the training images; beyond 1 the image is unlike them",
+    )
     heatmap: HeatMapReply | None = Field(default=None, description="where explain=true asks for it")
     error: str = ""
 
@@ -59,6 +67,15 @@ class FailedLoadReply(_Body):
     reason: str
 
 
+class AcceptanceReply(_Body):
+    target_precision: float = Field(
+        gt=0, le=1, description="of accepted answers, on the validation images"
+    )
+    min_confidence: float | None = Field(
+        ge=0, le=1, description="smallest probability that is accepted; null: none reached it"
+    )
+
+
 class ModelReply(_Body):
     name: str
     version: str
@@ -68,6 +85,9 @@ class ModelReply(_Body):
     )
     device: Literal["cpu", "gpu"]
     provider: str = Field(description="ONNX Runtime's execution provider")
+    acceptance: AcceptanceReply | None = Field(
+        description="which answers are accepted; null: all, the model doesn't say"
+    )
     heat_maps: bool = Field(description="whether explain=true can be asked for")
     spec: dict[str, Any] = Field(description="labels, preprocessing and names of the ONNX graph")
     metrics: dict[str, Any] = Field(description="what training measured")
@@ -115,7 +135,7 @@ class ReadyReply(_Body):
 
 class TensorMetadata(_Body):
     name: str
-    datatype: Literal["BYTES", "UINT8", "FP32"]
+    datatype: Literal["BYTES", "UINT8", "FP32", "BOOL"]
     shape: list[int] = Field(description="-1: any number of images")
 
 
@@ -140,7 +160,7 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    name: Literal["probabilities", "label", "heatmap"]
+    name: Literal["probabilities", "label", "accepted", "distance", "heatmap"]
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         description="binary_data: answer behind the JSON; classification: so many best classes as "
@@ -162,8 +182,8 @@ class InferRequest(BaseModel):
 
 
 class OutputTensor(_Body):
-    name: Literal["probabilities", "label", "heatmap"]
-    datatype: Literal["FP32", "BYTES"]
+    name: Literal["probabilities", "label", "accepted", "distance", "heatmap"]
+    datatype: Literal["FP32", "BYTES", "BOOL"]
     shape: list[int]
     data: list[Any] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)

@@ -9,7 +9,15 @@ from google.protobuf.message import Message
 
 from protocol import open_inference_pb2 as pb
 from serving.explainer import heat_map_side
-from serving.open_inference import HEAT_MAP, IMAGE, LABEL, PIXELS, PROBABILITIES
+from serving.open_inference import (
+    ACCEPTED,
+    DISTANCE,
+    HEAT_MAP,
+    IMAGE,
+    LABEL,
+    PIXELS,
+    PROBABILITIES,
+)
 from serving.pool import ServedModel
 from serving.statistics import ModelStatistics, Total
 
@@ -25,7 +33,10 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> pb.ModelMetad
     outputs = [
         _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(spec.labels)]),
         _TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
+        _TensorMetadata(name=ACCEPTED, datatype="BOOL", shape=[-1]),
     ]
+    if model.has_distance:
+        outputs.append(_TensorMetadata(name=DISTANCE, datatype="FP32", shape=[-1]))
     if model.explainer is not None:
         shape = [-1, heat_map_side(size), heat_map_side(size)]
         outputs.append(_TensorMetadata(name=HEAT_MAP, datatype="FP32", shape=shape))
@@ -47,7 +58,10 @@ def model_config(model: ServedModel) -> pb.ModelConfig:
     outputs = [
         pb.ModelOutput(name=PROBABILITIES, data_type=pb.TYPE_FP32, dims=[len(model.spec.labels)]),
         pb.ModelOutput(name=LABEL, data_type=pb.TYPE_STRING, dims=[1]),
+        pb.ModelOutput(name=ACCEPTED, data_type=pb.TYPE_BOOL, dims=[1]),
     ]
+    if model.has_distance:
+        outputs.append(pb.ModelOutput(name=DISTANCE, data_type=pb.TYPE_FP32, dims=[1]))
     if model.explainer is not None:
         side = heat_map_side(size)
         outputs.append(pb.ModelOutput(name=HEAT_MAP, data_type=pb.TYPE_FP32, dims=[side, side]))

@@ -12,25 +12,39 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.acceptance import Acceptance
 from models.errors import ImageError
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.classifier import Prediction, top
+from serving.session import Judged, is_accepted
 
-Run = Callable[[Sequence[NDArray[np.uint8]]], Sequence[NDArray[np.float32]]]
+Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Judged]]
 
 
 @dataclass(frozen=True)
 class Classified:
-    """One file: its most probable labels, best first, or why it has none."""
+    """One file: its most probable labels, best first, or why it has none.
+
+    accepted: whether to trust the first. distance: see `serving.session.Judged`.
+    """
 
     file: str
     predictions: Sequence[Prediction] = ()
+    accepted: bool | None = None
+    distance: float | None = None
     error: str = ""
 
 
 def classify_files(
-    files: Iterable[str], run: Run, spec: ModelSpec, *, top_k: int, batch_size: int, threads: int
+    files: Iterable[str],
+    judge: Judge,
+    spec: ModelSpec,
+    acceptance: Acceptance | None,
+    *,
+    top_k: int,
+    batch_size: int,
+    threads: int,
 ) -> Iterator[Classified]:
     """Classify files in their order; one that can't be read has an error, and the rest goes on.
 
@@ -38,7 +52,8 @@ def classify_files(
     are faster than it is. Two batches are in memory at most.
 
     Args:
-        run: `serving.session.Session.run`.
+        judge: `serving.session.Session.judge`.
+        acceptance: which answers are to be trusted; None: all.
         top_k: labels for each.
         batch_size: images that the model runs on at once.
         threads: that decode.
@@ -57,12 +72,14 @@ def classify_files(
             decoded = [_result(future) for _, future in batch]
             fill()
             good = [image for image in decoded if not isinstance(image, ImageError)]
-            rows = iter(run(good) if good else ())
+            rows = iter(judge(good) if good else ())
             for (file, _), image in zip(batch, decoded, strict=True):
                 if isinstance(image, ImageError):
                     yield Classified(file, error=str(image))
                 else:
-                    yield Classified(file, top(spec.labels, next(rows), top_k))
+                    row = next(rows)
+                    best = top(spec.labels, row.probabilities, top_k)
+                    yield Classified(file, best, is_accepted(acceptance, row), row.distance)
 
 
 def _result(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:

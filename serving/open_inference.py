@@ -2,8 +2,9 @@
 
 One input: `image` BYTES[N], encoded images, or `pixels` UINT8[N,S,S,3], RGB, decoded and resized
 by the client. Two outputs: `probabilities` FP32[N,C] and `label` BYTES[N], the most probable one.
-A third one is made for who asks for it: `heatmap` FP32[N,S/32,S/32], of the most probable class or
-of the label in the output's parameter `target`.
+Others come for who asks for them: `accepted` BOOL[N], whether to trust the label; `distance`
+FP32[N] from the training images, 1 is the limit; `heatmap` FP32[N,S/32,S/32], of the most probable
+class or of the label in the output's parameter `target`.
 By the classification extension, `probabilities` may be asked for as BYTES[N,k] of
 "probability:index:label", the most probable first (parameter `classification` of the output).
 """
@@ -31,8 +32,10 @@ IMAGE = "image"
 PIXELS = "pixels"
 PROBABILITIES = "probabilities"
 LABEL = "label"
+ACCEPTED = "accepted"
+DISTANCE = "distance"
 HEAT_MAP = "heatmap"
-OUTPUTS = (PROBABILITIES, LABEL, HEAT_MAP)
+OUTPUTS = (PROBABILITIES, LABEL, ACCEPTED, DISTANCE, HEAT_MAP)
 # What goes beyond the protocol itself, by the names that Triton gave it.
 EXTENSIONS = (
     "binary_tensor_data",
@@ -166,21 +169,25 @@ async def classify(
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """An output before it is put into a message. `values`: float32[...] or the BYTES elements."""
+    """An output before it is put into a message. `values`: float32[...], bool[...] or the BYTES
+    elements."""
 
     name: str
     shape: list[int]
-    values: NDArray[np.float32] | list[bytes]
+    values: NDArray[np.float32] | NDArray[np.bool_] | list[bytes]
 
     @property
     def datatype(self) -> str:
-        return "BYTES" if isinstance(self.values, list) else "FP32"
+        if isinstance(self.values, list):
+            return "BYTES"
+        return "BOOL" if self.values.dtype == np.bool_ else "FP32"
 
     def raw(self) -> bytes:
-        """As raw contents: little-endian, BYTES elements each after their uint32 length."""
+        """As raw contents: little-endian, BYTES elements each after their uint32 length, a byte for
+        each BOOL."""
         if isinstance(self.values, list):
             return b"".join(_LENGTH.pack(len(value)) + value for value in self.values)
-        return self.values.astype("<f4").tobytes()
+        return self.values.astype("?" if self.datatype == "BOOL" else "<f4").tobytes()
 
 
 def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[OutputTensor]:
@@ -196,6 +203,12 @@ def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[O
         if output.name == LABEL:
             words = [labels[i].encode() for i in probabilities.argmax(axis=1)]
             tensors.append(OutputTensor(output.name, [len(words)], words))
+        elif output.name == ACCEPTED:
+            accepted = np.array([answer.model.accepts(row) for row in answer.judged()])
+            tensors.append(OutputTensor(output.name, [len(accepted)], accepted))
+        elif output.name == DISTANCE:
+            distances = _distances(answer)
+            tensors.append(OutputTensor(output.name, [len(distances)], distances))
         elif output.name == HEAT_MAP:
             maps = np.stack([heat_map.values for heat_map in answer.heat_maps])
             tensors.append(OutputTensor(output.name, list(maps.shape), maps))
@@ -206,6 +219,16 @@ def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[O
         else:
             tensors.append(OutputTensor(output.name, list(probabilities.shape), probabilities))
     return tensors
+
+
+def _distances(answer: Answer) -> NDArray[np.float32]:
+    rows = answer.judged()
+    if any(row.distance is None for row in rows):
+        raise BadRequest(
+            f"version {answer.model.version} has no '{DISTANCE}': it was trained before there were "
+            "any; train it again"
+        )
+    return np.array([row.distance for row in rows], np.float32)
 
 
 def infer_response(
@@ -225,6 +248,8 @@ def infer_response(
             response.raw_output_contents.append(output.raw())
         elif isinstance(output.values, list):
             tensor.contents.bytes_contents.extend(output.values)
+        elif output.datatype == "BOOL":
+            tensor.contents.bool_contents.extend(map(bool, output.values.ravel()))
         else:
             tensor.contents.fp32_contents.extend(output.values.ravel())
         response.outputs.append(tensor)

@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.acceptance import Acceptance
 from models.errors import UserError
 from models.spec import ModelSpec
 from serving.batcher import Batcher
 from serving.errors import Conflict, UnknownModel
 from serving.explainer import Explainer
 from serving.memory import give_back
+from serving.session import Judged, is_accepted
 from serving.statistics import ModelStatistics
 
 logger = logging.getLogger(__name__)
 
-ImageBatcher = Batcher[NDArray[np.uint8], NDArray[np.float32]]
+ImageBatcher = Batcher[NDArray[np.uint8], Judged]
 
 
 class ServedModel:
@@ -36,6 +38,8 @@ class ServedModel:
         provider: ONNX Runtime's execution provider that it runs on.
         statistics: counted by `batcher` and by those who ask.
         explainer: makes its heat maps; None: it has none.
+        acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.
+        has_distance: whether its answers have one, see `Judged`.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class ServedModel:
         batcher: ImageBatcher,
         statistics: ModelStatistics,
         explainer: Explainer | None = None,
+        acceptance: Acceptance | None = None,
+        has_distance: bool = False,
     ) -> None:
         self.name = name
         self.version = version
@@ -58,9 +64,15 @@ class ServedModel:
         self.batcher = batcher
         self.statistics = statistics
         self.explainer = explainer
+        self.acceptance = acceptance
+        self.has_distance = has_distance
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
+
+    def accepts(self, judged: Judged) -> bool:
+        """Whether to trust an answer of this model."""
+        return is_accepted(self.acceptance, judged)
 
     def take(self) -> None:
         """Before a request is decoded: `close` waits for its `release`."""

@@ -49,8 +49,9 @@ def predict(
             console.print(f"going on: {len(files) - len(left):,} of {len(files):,} are done")
         found = classify_files(
             left,
-            Session(bundle, options).run,
+            Session(bundle, options).judge,
             bundle.spec,
+            bundle.acceptance(),
             top_k=labels,
             batch_size=settings.max_batch_size,
             threads=worker_cores(settings),

@@ -147,7 +147,7 @@ class Progress:
 def columns(top_k: int) -> list[str]:
     ranks = range(1, top_k + 1)
     pairs = [name for rank in ranks for name in (f"label_{rank}", f"probability_{rank}")]
-    return ["file", *pairs, "error"]
+    return ["file", *pairs, "accepted", "distance", "error"]
 
 
 def check_output(output: Path) -> None:
@@ -165,6 +165,10 @@ def _row(one: Classified) -> dict[str, Any]:
     for rank, prediction in enumerate(one.predictions, start=1):
         row[f"label_{rank}"] = prediction.label
         row[f"probability_{rank}"] = round(prediction.probability, 6)
+    if one.accepted is not None:
+        row["accepted"] = one.accepted
+    if one.distance is not None:
+        row["distance"] = round(one.distance, 4)
     return row | ({"error": one.error} if one.error else {})
 
 
@@ -178,6 +182,7 @@ def _write_csv(path: Path, rows: Iterator[dict[str, Any]], names: list[str]) -> 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], names: list[str]) -> None:
     pa, parquet = _pyarrow()
     kinds = {name: pa.float32() for name in names if name.startswith("probability_")}
+    kinds |= {"accepted": pa.bool_(), "distance": pa.float32()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
     with parquet.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, _ROWS_AT_ONCE)):

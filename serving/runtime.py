@@ -234,7 +234,7 @@ def load_model(
         metrics.count_batch(size)
 
     batcher: ImageBatcher = Batcher(
-        session.run,
+        session.judge,
         max_batch_size=settings.max_batch_size,
         max_queue=settings.max_queue_images,
         max_delay_s=settings.max_delay_ms / 1000,
@@ -251,6 +251,8 @@ def load_model(
         batcher=batcher,
         statistics=statistics,
         explainer=_explainer(settings, options, bundle),
+        acceptance=bundle.acceptance(),
+        has_distance=session.has_distance,
     )
 
 

@@ -1,10 +1,11 @@
-"""A loaded model: uint8[N,S,S,3] RGB -> float32[N,C] probabilities."""
+"""A loaded model: uint8[N,S,S,3] RGB -> float32[N,C] probabilities, and how unlike the training
+images each image is."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, GoldenSamples
+from models.acceptance import Acceptance
+from models.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT, Bundle, GoldenSamples
 from models.ncnn_graph import NcnnGraph
 from models.spec import ModelSpec
 from models.variants import Variant
@@ -52,6 +54,25 @@ class SessionOptions:
     max_batch_size: int
     gpu: GpuOptions = field(default_factory=GpuOptions)
     cpu_engine: CpuEngine = "onnxruntime"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model says of an image.
+
+    probabilities: float32[C], they sum to 1. distance: from the training images, see
+    `models.distance`; 1 is the limit, None where the model has no distance.
+    """
+
+    probabilities: NDArray[np.float32]
+    distance: float | None = None
+
+
+def is_accepted(acceptance: Acceptance | None, judged: Judged) -> bool:
+    """Whether to trust what a model says, by what its bundle says of that (None: nothing)."""
+    if acceptance is None:
+        return True
+    return acceptance.accepts(float(judged.probabilities.max()), judged.distance)
 
 
 def batch_buckets(max_batch_size: int) -> list[int]:
@@ -99,6 +120,7 @@ class Session:
         # only cost time.
         on_gpu = self.provider in (CUDA, TENSORRT)
         self._buckets = batch_buckets(options.max_batch_size) if on_gpu else []
+        self._distances = _load_distances(bundle)
         golden = bundle.golden()
         self._replay(golden, self.variant.tolerance if self.variant else golden.tolerance)
         self._warm_up()
@@ -109,6 +131,11 @@ class Session:
         size = self._spec.preprocessing.image_size
         return size, size, 3
 
+    @property
+    def has_distance(self) -> bool:
+        """Whether `judge` gives distances."""
+        return self._distances is not None
+
     def run(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Run one batch. May be called from several threads at once.
 
@@ -118,7 +145,16 @@ class Session:
         Returns:
             N of float32[C], each summing to 1, in the order of `images`.
         """
-        return list(self._engine(self._padded(images))[: len(images)])
+        return list(self._engine(self._padded(images))[0][: len(images)])
+
+    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
+        """As `run`, with distances."""
+        probabilities, features = self._engine(self._padded(images))
+        rows = list(probabilities[: len(images)])
+        if self._distances is None or features is None:
+            return [Judged(row) for row in rows]
+        distances = self._distances(features[: len(images)]).tolist()
+        return [Judged(*pair) for pair in zip(rows, distances, strict=True)]
 
     def _padded(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """The images as one array, with blank ones up to the next bucket."""
@@ -153,24 +189,29 @@ class Session:
 
 
 class Engine(Protocol):
-    """Runs a graph: uint8[N,S,S,3] -> float32[N,C]. `provider`: on what."""
+    """Runs a graph: uint8[N,S,S,3] -> float32[N,C], and what FC2 gives, float32[N,4096], or None.
+    `provider`: on what."""
 
     provider: str
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+    def __call__(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]: ...
 
 
 class _OnnxRuntime:
     def __init__(self, path: Path, spec: ModelSpec, options: SessionOptions) -> None:
-        self._spec = spec
+        self._input = spec.input_name
         self._session = inference_session(path, options)
         self.provider: str = self._session.get_providers()[0]
+        given = {output.name for output in self._session.get_outputs()}
+        self._names = [spec.output_name, *({FEATURES_OUTPUT} & given)]
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (probabilities,) = self._session.run(
-            [self._spec.output_name], {self._spec.input_name: images}
-        )
-        return probabilities  # type: ignore[no-any-return]  # untyped
+    def __call__(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        probabilities, *features = self._session.run(self._names, {self._input: images})
+        return probabilities, features[0] if features else None
 
 
 def _load(bundle: Bundle, variant: Variant | None, options: SessionOptions) -> Engine:
@@ -181,6 +222,23 @@ def _load(bundle: Bundle, variant: Variant | None, options: SessionOptions) -> E
         return NcnnGraph(path, bundle.spec, options.intra_op_threads)
     check_graph(path)
     return _OnnxRuntime(path, bundle.spec, options)
+
+
+def _load_distances(
+    bundle: Bundle,
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
+    """float32[N,4096] -> float32[N]; on the CPU, where one thread does it in a fraction of a ms."""
+    if bundle.distance_path is None:
+        return None
+    check_graph(bundle.distance_path)
+    on_cpu = SessionOptions([(CPU, {})], None, intra_op_threads=1, max_batch_size=1)
+    session = inference_session(bundle.distance_path, on_cpu)
+
+    def distances(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        (values,) = session.run([DISTANCE_OUTPUT], {FEATURES_OUTPUT: features})
+        return values  # type: ignore[no-any-return]  # untyped
+
+    return distances
 
 
 def inference_session(

@@ -129,6 +129,14 @@ def train(
     cache_limit: Annotated[
         str | None, typer.Option(help="Of all kept features, such as 5GB.  [default: 20GB]")
     ] = None,
+    target_precision: Annotated[
+        float | None,
+        typer.Option(help="How often accepted answers are to be right.  [default: 0.95]"),
+    ] = None,
+    unlike: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images of something else, to be told apart in the report."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
     config: Annotated[
         Path | None,
@@ -160,6 +168,8 @@ def train(
         "unfreeze": unfreeze or None,
         "views": views,
         "cache_limit": cache_limit,
+        "target_precision": target_precision,
+        "unlike": unlike,
         "seed": seed,
     }
     if resume is None:

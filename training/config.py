@@ -135,6 +135,19 @@ class TrainConfig(BaseModel):
         default="auto", description="of the features; auto: float32 on the CPU, float16 on GPUs"
     )
 
+    # Which answers are accepted
+    target_precision: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="how often accepted answers are to be right, on the validation images",
+    )
+    unlike: Path | None = Field(
+        default=None,
+        description="folder of images of something else: the report tells how well distance from "
+        "the training images tells them apart",
+    )
+
     # Data
     label_column: str = Field(default="label", description="of a CSV file or a dataset")
     image_column: str | None = Field(

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.acceptance import Acceptance
 from models.bundle import (
+    ACCEPTANCE_FILE,
     CARD_FILE,
+    DISTANCE_FILE,
     EXPLAIN_FILE,
     GOLDEN_FILE,
     METRICS_FILE,
@@ -26,6 +29,7 @@ from models.bundle import (
     open_bundle,
     seal,
 )
+from models.distance import Familiar, write_distance_graph
 from models.files import staged_directory
 from models.heat_map import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.onnx_export import (
@@ -36,6 +40,7 @@ from models.onnx_export import (
     reference_probabilities,
 )
 from models.spec import ModelSpec
+from training.acceptance import summary
 from training.checkpoint import load_checkpoint, weights_digest
 from training.run import Run, RunError, read_held_out
 
@@ -81,6 +86,7 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
         write_explainer(staging / MODEL_FILE, staging / EXPLAIN_FILE, spec)
         difference = prove_heat_maps(module, spec, staging / EXPLAIN_FILE, images)
         spec.write(staging / SPEC_FILE)
+        _write_acceptance(run, metrics, staging)
         golden = _golden_samples(module, images)
         golden.write(staging / GOLDEN_FILE)
         if add_variants is not None:
@@ -95,6 +101,15 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
         digest = weights_digest(run.best)
         seal(staging, provenance.model_copy(update={"weights_sha256": digest}))
     return open_bundle(run.bundle), parity
+
+
+def _write_acceptance(run: Run, metrics: dict[str, Any], bundle: Path) -> None:
+    """Nothing of a run from before there was any."""
+    if "acceptance" not in metrics or not run.familiar.exists():
+        return
+    fields = {name: metrics["acceptance"][name] for name in Acceptance.model_fields}
+    Acceptance(**fields).write(bundle / ACCEPTANCE_FILE)
+    write_distance_graph(Familiar.read(run.familiar), bundle / DISTANCE_FILE)
 
 
 def model_card(
@@ -125,7 +140,7 @@ Classifies RGB images as one of: {", ".join(spec.labels)}.
 ## Limits
 
 - An image of anything else gets one of these labels as well: the probabilities say which label
-  fits best, not whether one fits.
+  fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
 - The numbers below hold for images like those it was trained and judged on: the same sources,
   cameras and ways of labelling. On others, measure again: `vgg19 evaluate RUN --data FOLDER`.
 - What lies outside of the centre crop is not seen.
@@ -161,6 +176,22 @@ Strategy `{config["strategy"]}`, weights `{config["weights"]}`, {config["epochs"
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
 again and compares.
 """
+
+
+def _acceptance_words(acceptance: dict[str, Any] | None) -> str:
+    if acceptance is None:
+        return "Nothing here says which answers to trust."
+    return f"""What says that is `accepted`:
+  {summary(acceptance)}. {_unlike_words(acceptance["unlike"])}"""
+
+
+def _unlike_words(unlike: dict[str, Any] | None) -> str:
+    if unlike is None:
+        return "How well images of something else are told apart was not measured (`--unlike`)."
+    return (
+        f"Of the other images, {unlike['beyond_limit']:.1%} were further from the training images "
+        "than 99% of the validation images are."
+    )
 
 
 def _seen(data: dict[str, Any]) -> Seen:

@@ -78,6 +78,21 @@ class Features:
             return self._job.load("train", batches)
         return self._batches(array, "train", batches)
 
+    def load_evaluation(
+        self, split: Split, batches: EpochBatches, last_epoch: int
+    ) -> Iterable[Batch]:
+        """Batches of a split after the training; of the training images in the augmented view of
+        the last epoch, whose features are there."""
+        if split != "train":
+            array = self._array(split)
+        elif self._trains_from_features():
+            array = self._array(split, self._view(last_epoch))
+        else:
+            array = None
+        if array is None:
+            return self._job.load(split, batches)
+        return self._batches(array, split, batches)
+
     def predict(self, model: VGG, split: Split, *, shared: bool = True) -> tuple[Tensor, Tensor]:
         """As `Job.predict`, for a model whose frozen part is that of the model in training."""
         array = self._array(split)

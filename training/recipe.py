@@ -10,6 +10,7 @@ from typing import Any
 from torchvision.models import VGG
 
 from models.freezing import HEAD_LAYER
+from training.acceptance import check_unlike, find_acceptance, summary
 from training.calibration import fit_temperature
 from training.config import TrainConfig, read_config
 from training.console import Reporter, SilentReporter
@@ -52,6 +53,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     config = config.resolved()
     if not resume:
         check_free(config.output)
+        check_unlike(config.unlike)
     tracker = None if config.tracker == "none" else config.tracker
     if tracker and find_spec(tracker) is None:
         # Accelerate would warn and train on without it.
@@ -212,6 +214,8 @@ def _finish(
         logits, targets = features.predict(model, job.data.held_out, shared=False)
     before = classification_metrics(logits, targets, job.data.labels)
     held_out = classification_metrics(logits / temperature, targets, job.data.labels)
+    familiar, acceptance = find_acceptance(model, features, job, temperature, history[-1].epoch)
+    familiar.write(run.familiar)
     best = best_epoch(history)
     metrics: dict[str, Any] = {
         "best_epoch": best.epoch,
@@ -222,6 +226,7 @@ def _finish(
             "expected_calibration_error_before": before["expected_calibration_error"],
             "expected_calibration_error": held_out["expected_calibration_error"],
         },
+        "acceptance": acceptance,
         "history": [asdict(epoch) for epoch in history],
     }
     write_json(run.metrics, metrics)
@@ -232,6 +237,7 @@ def _finish(
         f"{held_out['accuracy']:.1%}; calibration error "
         f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
     )
+    job.reporter.say(summary(acceptance))
 
 
 def _summary(job: Job) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.files import staged_file
+from training.acceptance import summary
 from training.html_page import PAGE_STYLE, table, tile
 from training.job import Job
 from training.layer_table import LayerRow, rate, trains
@@ -178,6 +179,7 @@ def _page(
 <p class="sub">Calibration error before temperature scaling:
 {calibration["expected_calibration_error_before"]:.3f}. The size of a dot is the number of its
 images.</p>
+<h2>Which answers are accepted</h2>{acceptance_html(metrics["acceptance"])}
 <h2>Worst mistakes</h2>{mistakes_html(mistakes)}
 <h2>Data</h2>{_data_table(job)}
 <h2>Layers</h2>{_layers(table)}
@@ -188,6 +190,31 @@ images.</p>
 def _plot(content: bytes, alt: str) -> str:
     encoded = base64.b64encode(content).decode()
     return f'<img class="plot" alt="{alt}" src="data:image/png;base64,{encoded}">'
+
+
+def acceptance_html(acceptance: dict[str, Any]) -> str:
+    """The section on confidence and distance."""
+    named = {"validation": acceptance["val"], "held out": acceptance["held_out"]}
+    rows = [
+        (name, str(row["images"]), f"{row['accepted']:.1%}", _share(row["precision"]),
+         f"{row['beyond_limit']:.1%}")
+        for name, row in named.items()
+    ]  # fmt: skip
+    if (unlike := acceptance["unlike"]) is not None:
+        share = f"{unlike['accepted']:.1%}"
+        rows.append(
+            ("other images", str(unlike["images"]), share, "", f"{unlike['beyond_limit']:.1%}")
+        )
+        note = f"Distance tells them apart with an AUROC of {unlike['auroc']:.3f}."
+    else:
+        note = "How well it tells images of something else apart: train with --unlike FOLDER."
+    head = ("images of", "images", "accepted", "of them right", "too unlike the training images")
+    line = html.escape(summary(acceptance))
+    return f"<p class='sub'>{line[0].upper()}{line[1:]}. {note}</p>{table(head, rows)}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _class_table(per_class: dict[str, dict[str, float]]) -> str:

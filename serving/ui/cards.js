@@ -36,6 +36,7 @@ export function updateCard(item, topK) {
   if (problem) card.querySelector(".no-picture").hidden = false; // half an image may cover it
   card.querySelector(".bars").replaceChildren(...(predictions ?? []).slice(0, topK).map(bar));
   card.querySelector(".bars").hidden = !predictions;
+  setText(card.querySelector(".doubt"), item.doubt);
   showHeat(item);
   showTimes(card.querySelector(".times"), item.times);
   card.querySelector(".version").textContent = item.version ? `${item.model} ${item.version}` : "";

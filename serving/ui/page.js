@@ -93,7 +93,7 @@ async function run(item, signal) {
   } catch (error) {
     if (!(error instanceof Problem) && !signal.aborted) console.error(error);
     const problem = error instanceof Problem ? error.message : "The page couldn't read the answer.";
-    Object.assign(item, { state: "failed", problem, predictions: undefined, times: undefined, version: undefined });
+    Object.assign(item, { state: "failed", problem, predictions: undefined, accepted: undefined, distance: undefined, doubt: undefined, times: undefined, version: undefined });
   }
   running -= signal === abort.signal ? 1 : 0;
   if (signal.aborted) return;
@@ -114,10 +114,19 @@ async function ask(item, signal) {
     state: "done",
     asked,
     predictions: reply.images[0].predictions,
+    accepted: reply.images[0].accepted,
+    distance: reply.images[0].distance,
+    doubt: doubtOf(reply.images[0]),
     times: reply.timings_ms,
     model: reply.model_name,
     version: reply.model_version,
   });
+}
+
+function doubtOf({ accepted, distance }) {
+  if (accepted) return undefined;
+  if (distance > 1) return "Not accepted: unlike the images that the model was trained on.";
+  return "Not accepted: too uncertain.";
 }
 
 function topK() {

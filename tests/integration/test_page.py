@@ -29,9 +29,11 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from models.acceptance import Acceptance
+from models.bundle import ACCEPTANCE_FILE, read_manifest, seal
 from serving.settings import Settings
-from tests.helpers import coloured_pixels, encode, tiny_heat_map
-from tests.integration.conftest import Server, serve
+from tests.helpers import coloured_pixels, encode, tiny_heat_map, write_tiny_bundle
+from tests.integration.conftest import Server, put_into_production, serve
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -158,6 +160,41 @@ def test_a_dropped_image_gets_its_label(watched: Watched) -> None:
     expect(card.locator(".version")).to_have_text(f"vgg19 {version}")
     expect(watched.page.get_by_role("status")).to_contain_text("green0.png: green,")
     assert card.get_by_role("img").evaluate("(image) => image.naturalWidth") == 32
+
+
+def test_what_is_not_accepted_says_so(open_page: Open, tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    Acceptance(target_precision=0.99, min_confidence=0.999).write(bundle / ACCEPTANCE_FILE)
+    seal(bundle, read_manifest(bundle).provenance)
+    with serve(put_into_production(bundle), tmp_path / "log") as server:
+        watched = open_page(f"{server.url}/")
+        grey = ("grey.png", encode(np.full((32, 32, 3), 128, np.uint8)))
+        watched.bring("drop", image("green"), grey)
+        expect(watched.page.get_by_role("status")).to_have_text("2 images done")
+        expect(watched.card("grey.png").locator(".doubt")).to_have_text(
+            "Not accepted: too uncertain."
+        )
+        expect(watched.card("green0.png").locator(".doubt")).to_be_hidden()
+        check_accessibility(watched.page)
+        rows = read_csv(watched.page)
+    assert {row["file"]: row["accepted"] for row in rows} == {
+        "green0.png": "true", "grey.png": "false",
+    }  # fmt: skip
+
+
+def test_what_is_unlike_the_training_images_says_so(watched: Watched) -> None:
+    def far(route: Route) -> None:
+        reply = route.fetch()
+        content = reply.json()
+        content["images"][0] |= {"accepted": False, "distance": 1.7}
+        route.fulfill(response=reply, json=content)
+
+    watched.page.route("**/classify*", far)
+    watched.bring("drop", image("green"))
+    expect(watched.card("green0.png").locator(".doubt")).to_have_text(
+        "Not accepted: unlike the images that the model was trained on."
+    )
+    assert read_csv(watched.page)[0]["distance"] == "1.7"
 
 
 def test_a_heat_map_lies_over_the_picture(watched: Watched) -> None:

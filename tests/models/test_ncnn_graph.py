@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
-from models.bundle import MODEL_FILE
+from models.bundle import FEATURES_OUTPUT, MODEL_FILE
 from models.ncnn_export import write_ncnn
 from models.ncnn_graph import NcnnError, NcnnGraph
 from models.onnx_variants import probabilities
@@ -34,9 +36,24 @@ def test_answers_are_those_of_onnx_runtime(
     """Normalisation, temperature and softmax included."""
     model, param, spec = files
     images = pixels(count, first_seed=50)
-    answers = NcnnGraph(param, spec, threads)(images)
+    answers, features = NcnnGraph(param, spec, threads)(images)
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, probabilities(model, spec, images), atol=1e-5)
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (expected,) = session.run([FEATURES_OUTPUT], {spec.input_name: images})
+    assert features is not None
+    assert expected.max() > 0
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
+def test_files_from_before_have_no_features(
+    files: tuple[Path, Path, ModelSpec], tmp_path: Path
+) -> None:
+    _, param, spec = files
+    old = tmp_path / param.name
+    old.write_text(param.read_text().replace(" features ", " before "))
+    shutil.copy(param.with_suffix(".bin"), tmp_path)
+    assert NcnnGraph(old, spec, 1)(pixels(2))[1] is None
 
 
 def test_a_damaged_file(files: tuple[Path, Path, ModelSpec], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from models.acceptance import Acceptance
 from models.errors import StoreError
 from models.spec import ModelSpec
 from serving.access import Keys, RateLimit
@@ -24,6 +25,7 @@ from serving.grpc_service import InferenceServicer
 from serving.metrics import Metrics
 from serving.pool import ModelPool, ServedModel, Wanted
 from serving.repository import Repository
+from serving.session import Judged
 from serving.signals import Signals
 from serving.statistics import ModelStatistics
 from serving.workers import Workers
@@ -42,6 +44,14 @@ LIMITS = Limits(
 MAX_MESSAGE_BYTES = 50_000
 
 
+STUB_CONFIDENCE = 0.5
+
+
+def stub_distance(image: NDArray[np.uint8]) -> float:
+    """Of an image, by its first value: 0 to 2.55."""
+    return float(image[0, 0, 0]) / 100
+
+
 class StubModel:
     """Answers as `tiny_probabilities` does, and can be told to fail or to take its time."""
 
@@ -50,12 +60,13 @@ class StubModel:
         self.error: Exception | None = None
         self.seconds = 0.0
 
-    def run(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
         self.batches.append(len(images))
         time.sleep(self.seconds)
         if self.error is not None:
             raise self.error
-        return list(tiny_probabilities(np.stack(images)))
+        rows = tiny_probabilities(np.stack(images))
+        return [Judged(row, stub_distance(image)) for row, image in zip(rows, images, strict=True)]
 
     def explain(self, questions: Sequence[Question]) -> list[HeatMap]:
         return [HeatMap(q.index, tiny_heat_map(q.pixels, q.index)) for q in questions]
@@ -76,8 +87,12 @@ def served(
         spec=spec or tiny_spec(),
         metrics={"held_out": {"accuracy": 0.9}},
         provider="CPUExecutionProvider",
-        batcher=Batcher(model.run, max_batch_size=4, max_queue=16, on_batch=statistics.count_batch),
+        batcher=Batcher(
+            model.judge, max_batch_size=4, max_queue=16, on_batch=statistics.count_batch
+        ),
         statistics=statistics,
+        acceptance=Acceptance(target_precision=0.9, min_confidence=STUB_CONFIDENCE),
+        has_distance=True,
         explainer=Explainer(lambda: model.explain, max_queue=16) if explains else None,
     )
 

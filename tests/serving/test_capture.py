@@ -13,6 +13,7 @@ import pytest
 from serving.capture import Capture, CaptureError, Mode
 from serving.classifier import Answer, Classifier
 from serving.errors import BadImage, NotThere
+from serving.session import Judged
 from serving.statistics import Timings
 from tests.helpers import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
@@ -31,8 +32,8 @@ def answer_of(*rows: Any) -> Answer:
     return Answer(served("v1", StubModel()), list(rows), Timings(0, 0, 0))
 
 
-SURE = np.array([0.9, 0.05, 0.05], np.float32)
-UNSURE = np.array([0.4, 0.35, 0.25], np.float32)
+SURE = Judged(np.array([0.9, 0.05, 0.05], np.float32))
+UNSURE = Judged(np.array([0.4, 0.35, 0.25], np.float32))
 
 
 def kept(place: Path, end: str = ".img") -> list[str]:

@@ -19,9 +19,11 @@ from serving.classifier import Classifier
 from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
 from tests.serving.conftest import (
     MAX_MESSAGE_BYTES,
+    STUB_CONFIDENCE,
     StubModel,
     front_of,
     grpc_serving,
+    stub_distance,
 )
 from tests.serving.test_signals import TRACEPARENT, Traced, check_spans
 
@@ -371,3 +373,17 @@ async def test_heat_maps(stub: GRPCInferenceServiceStub) -> None:
         await stub.ModelInfer(asked)
     assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "target is 'pink'" in (failed.value.details() or "")
+
+
+async def test_accepted_and_distance(stub: GRPCInferenceServiceStub) -> None:
+    asked = request(*IMAGES[:3])
+    for name in ("accepted", "distance"):
+        asked.outputs.add(name=name)
+    accepted, distance = (await stub.ModelInfer(asked)).outputs
+    distances = [stub_distance(pixels) for pixels in PIXELS[:3]]
+    assert accepted.datatype == "BOOL"
+    assert list(accepted.contents.bool_contents) == [
+        bool(row.max() >= STUB_CONFIDENCE and distance <= 1)
+        for row, distance in zip(tiny_probabilities(PIXELS[:3]), distances, strict=True)
+    ]
+    assert list(distance.contents.fp32_contents) == pytest.approx(distances)

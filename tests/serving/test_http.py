@@ -27,9 +27,10 @@ from serving.errors import RequestError
 from serving.http import OwnRoutes, create_app
 from serving.http_classify import _read_upload
 from serving.pool import ModelPool, Wanted
+from serving.session import Judged
 from tests.helpers import COLOURS as LABELS
 from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
-from tests.serving.conftest import LIMITS, StubModel, front_of
+from tests.serving.conftest import LIMITS, STUB_CONFIDENCE, StubModel, front_of, stub_distance
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
@@ -62,6 +63,25 @@ def check_problem(response: httpx.Response, status: int, detail: str) -> None:
     assert ("error" in problem) == response.url.path.startswith("/v2")
     assert problem["status"] == status
     assert detail in problem["detail"]
+
+
+async def test_which_answers_are_accepted(client: httpx.AsyncClient) -> None:
+    files = [("image", (f"{number}.png", image)) for number, image in enumerate(IMAGES)]
+    files[3] = ("image", ("3.txt", b"none"))
+    reply = (await client.post("/classify", files=files)).json()
+    accepted = set()
+    for number, image in enumerate(reply["images"]):
+        if number == 3:
+            assert set(image) == {"filename", "error"}
+            continue
+        distance = stub_distance(PIXELS[number])
+        assert image["distance"] == pytest.approx(distance)
+        confident = image["predictions"][0]["probability"] >= STUB_CONFIDENCE
+        assert image["accepted"] is (confident and distance <= 1)
+        accepted.add(image["accepted"])
+    assert accepted == {True, False}
+    model = (await client.get("/model")).json()
+    assert model["acceptance"] == {"target_precision": 0.9, "min_confidence": STUB_CONFIDENCE}
 
 
 async def test_heat_maps(client: httpx.AsyncClient) -> None:
@@ -151,9 +171,8 @@ async def test_top_k_is_five_by_default_and_at_most_all(
     labels = tuple("abcdefg")
     served = classifier.models.current
     monkeypatch.setattr(served, "spec", served.spec.model_copy(update={"labels": labels}))
-    monkeypatch.setattr(
-        served.batcher, "_run", lambda images: [np.full(7, 1 / 7, np.float32)] * len(images)
-    )
+    judged = Judged(np.full(7, 1 / 7, np.float32))
+    monkeypatch.setattr(served.batcher, "_run", lambda images: [judged] * len(images))
     reply = (await client.post(f"/classify{query}", content=IMAGES[0], headers=PNG)).json()
     assert len(reply["images"][0]["predictions"]) == count
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from serving import open_inference, open_inference_json
 from serving.classifier import Classifier
 from serving.errors import BadRequest
+from serving.session import Judged
 from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
-from tests.serving.conftest import StubModel
+from tests.serving.conftest import STUB_CONFIDENCE, StubModel, stub_distance
 from tests.serving.test_http import PICKLE, app_of, check_problem
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
@@ -307,3 +308,36 @@ async def test_heat_maps_that_cannot_be(
 ) -> None:
     response = await client.post(INFER, json={"inputs": [pixel_input()], "outputs": [output]})
     check_problem(response, 422, said)
+
+
+async def test_accepted_and_distance_in_json_and_binary(client: httpx.AsyncClient) -> None:
+    outputs: list[dict[str, Any]] = [{"name": "accepted"}, {"name": "distance"}]
+    distances = [stub_distance(pixels) for pixels in PIXELS]
+    expected = [
+        bool(row.max() >= STUB_CONFIDENCE and distance <= 1)
+        for row, distance in zip(EXPECTED, distances, strict=True)
+    ]
+    body: dict[str, Any] = {"inputs": [pixel_input()], "outputs": outputs}
+    accepted, distance = (await client.post(INFER, json=body)).json()["outputs"]
+    assert (accepted["datatype"], accepted["shape"], accepted["data"]) == ("BOOL", [3], expected)
+    assert distance["datatype"] == "FP32"
+    assert distance["data"] == pytest.approx(distances)
+    for output in outputs:
+        output["parameters"] = {"binary_data": True}
+    response = await client.post(INFER, json=body)
+    start = int(response.headers["Inference-Header-Content-Length"])
+    assert response.content[start : start + 3] == bytes(expected)
+    assert np.frombuffer(response.content[start + 3 :], "<f4") == pytest.approx(distances)
+
+
+async def test_a_model_without_distances(model: StubModel, classifier: Classifier) -> None:
+    current = classifier.models.current
+    current.has_distance = False
+    current.batcher._run = lambda images: [Judged(row) for row in tiny_probabilities(PIXELS)]
+    transport = httpx.ASGITransport(app_of(classifier))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        asked = {"inputs": [pixel_input()], "outputs": [{"name": "distance"}]}
+        check_problem(await client.post(INFER, json=asked), 422, "version v1 has no 'distance'")
+        outputs = (await client.get("/v2/models/vgg19")).json()["outputs"]
+    names = [output["name"] for output in outputs]
+    assert names == ["probabilities", "label", "accepted", "heatmap"]

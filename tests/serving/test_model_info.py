@@ -19,10 +19,14 @@ async def test_metadata(model: StubModel) -> None:
     assert [(t.name, list(t.shape)) for t in metadata.outputs] == [
         ("probabilities", [-1, 3]),
         ("label", [-1]),
+        ("accepted", [-1]),
+        ("distance", [-1]),
         ("heatmap", [-1, 1, 1]),
     ]
     without = model_metadata(served("v1", model, explains=False), ["v1"])
-    assert [tensor.name for tensor in without.outputs] == ["probabilities", "label"]
+    assert [tensor.name for tensor in without.outputs] == [
+        "probabilities", "label", "accepted", "distance",
+    ]  # fmt: skip
 
 
 async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None:
@@ -35,6 +39,8 @@ async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None
     assert [(t["name"], t["data_type"], t["dims"]) for t in config["output"]] == [
         ("probabilities", "TYPE_FP32", [3]),
         ("label", "TYPE_STRING", [1]),
+        ("accepted", "TYPE_BOOL", [1]),
+        ("distance", "TYPE_FP32", [1]),
         ("heatmap", "TYPE_FP32", [1, 1]),
     ]
     assert config["dynamic_batching"] == {"max_queue_delay_microseconds": 0}

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.acceptance import Acceptance
 from serving.offline import Classified, classify_files
+from serving.session import Judged
 from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
 
 
@@ -18,15 +20,17 @@ class Model:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
         self.sizes.append(len(images))
-        return list(tiny_probabilities(np.stack(images)))
+        distances = [float(image[0, 0, 0]) / 100 for image in images]
+        rows = tiny_probabilities(np.stack(images))
+        return [Judged(*pair) for pair in zip(rows, distances, strict=True)]
 
 
 def classify(files: Sequence[Path], model: Model, batch_size: int = 4) -> list[Classified]:
     return list(
         classify_files(
-            map(str, files), model, tiny_spec(), top_k=2, batch_size=batch_size, threads=2
+            map(str, files), model, tiny_spec(), None, top_k=2, batch_size=batch_size, threads=2
         )
     )
 
@@ -78,6 +82,22 @@ def test_files_are_asked_for_only_as_they_are_needed(tmp_path: Path) -> None:
             asked += 1
             yield str(file)
 
-    found = classify_files(endless(), Model(), tiny_spec(), top_k=1, batch_size=4, threads=2)
+    found = classify_files(endless(), Model(), tiny_spec(), None, top_k=1, batch_size=4, threads=2)
     assert len(list(islice(found, 5))) == 5
     assert asked <= 5 + 3 * 4
+
+
+def test_which_are_accepted(tmp_path: Path) -> None:
+    """The stub's distance is the first value over 100, so some are beyond 1 and some are not."""
+    files = write(tmp_path, 20)
+    acceptance = Acceptance(target_precision=0.9, min_confidence=0.5)
+    found = list(
+        classify_files(
+            map(str, files), Model(), tiny_spec(), acceptance, top_k=1, batch_size=4, threads=2
+        )
+    )
+    for number, one in enumerate(found):
+        distance = coloured_pixels(number)[0, 0, 0] / 100
+        assert one.distance == pytest.approx(distance)
+        assert one.accepted == (one.predictions[0].probability >= 0.5 and distance <= 1)
+    assert {one.accepted for one in found} == {True, False}

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.classifier import Answer
-from serving.errors import BadImage, BadRequest
+from serving.errors import BadImage, BadRequest, RequestError
 from serving.open_inference import (
     RequestedOutput,
     infer_response,
     read_input,
     requested_outputs,
 )
+from serving.session import Judged
 from serving.statistics import Timings
 from tests.helpers import tiny_spec
 from tests.serving.conftest import StubModel, served
@@ -136,8 +137,8 @@ def test_outputs_are_all_or_those_named() -> None:
     named.outputs.append(Output(name="label"))
     assert requested_outputs(named) == [RequestedOutput("label")]
     named.outputs.append(Output(name="logits"))
-    with pytest.raises(BadRequest, match="3 outputs are asked for, there are 2"):
-        requested_outputs(ModelInferRequest(outputs=[Output(name="label")] * 3))
+    with pytest.raises(BadRequest, match="6 outputs are asked for, there are 5"):
+        requested_outputs(ModelInferRequest(outputs=[Output(name="label")] * 6))
     with pytest.raises(BadRequest, match="there is no output 'logits'"):
         requested_outputs(named)
 
@@ -156,7 +157,8 @@ PROBABILITIES = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
 @pytest.fixture
 def answer() -> Answer:
     spec = tiny_spec().model_copy(update={"labels": ("a", "ß")})
-    return Answer(served("v1", StubModel(), spec), list(PROBABILITIES), Timings(0.0, 0.0, 0.0))
+    rows: list[Judged | RequestError] = [Judged(row) for row in PROBABILITIES]
+    return Answer(served("v1", StubModel(), spec), rows, Timings(0.0, 0.0, 0.0))
 
 
 BOTH = [RequestedOutput("probabilities"), RequestedOutput("label")]

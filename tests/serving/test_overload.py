@@ -15,6 +15,7 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.pool import ModelPool, ServedModel, Wanted
+from serving.session import Judged
 from serving.statistics import ModelStatistics
 from serving.workers import Workers
 from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
@@ -35,10 +36,10 @@ class HeldModel:
         self.batches: list[int] = []
         self.go = threading.Event()
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
         self.batches.append(len(images))
         assert self.go.wait(timeout=60)
-        return list(tiny_probabilities(np.stack(images)))
+        return [Judged(row) for row in tiny_probabilities(np.stack(images))]
 
 
 async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> None:

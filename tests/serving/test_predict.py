@@ -77,7 +77,7 @@ def test_parquet_of_a_csv_and_a_pattern(home: Path, images: Path, tmp_path: Path
     table = parquet.read_table(tmp_path / "p.parquet")
     assert table["label_1"].to_pylist() == ["blue", "red", "green"]
     assert table["probability_1"].type == "float"
-    assert table.num_columns == 2 * 3 + 2  # of three classes, though five labels were asked for
+    assert table.num_columns == 2 * 3 + 4  # of three classes, though five labels were asked for
 
 
 def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) -> None:

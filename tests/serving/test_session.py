@@ -82,7 +82,9 @@ class TestBuckets:
         sizes: list[int] = []
         real = session._engine
 
-        def spy(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def spy(
+            images: NDArray[np.uint8],
+        ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
             sizes.append(len(images))
             return real(images)
 

@@ -1,0 +1,162 @@
+"""How far an image is from those that a model was trained on: the Mahalanobis distance of its FC2
+features from the nearest class mean (Lee et al. 2018, arXiv:1807.03888), in ONNX nodes.
+
+The covariance, shared by all classes, of 4,096 features can't be had from some hundred images, and
+would be 67 MB. So it is that of probabilistic PCA (Tipping & Bishop 1999): its leading directions
+as they are, and one variance, the mean of the others', in all directions besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from models.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT
+
+# Directions that are kept as they are: 1 MB of the graph.
+MAX_DIRECTIONS = 64
+# Of the validation images, so many are within the limit.
+WITHIN_LIMIT = 0.99
+
+# Below this share of the mean variance, directions count as without any.
+_LEAST_VARIANCE = 1e-6
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Familiar:
+    """What training images look like to FC2.
+
+    means: float64[C,K] of each class. directions: float64[r,K], orthonormal. variances: float64[r]
+    along them. rest: the variance along any other. limit: distances are divided by it.
+    """
+
+    means: Array
+    directions: Array
+    variances: Array
+    rest: float
+    limit: float = 1.0
+
+    def distances(self, features: NDArray[np.floating]) -> Array:
+        """float[N,K] -> float64[N], 1 is the limit."""
+        from_means = features[:, None, :] - self.means[None]
+        along = from_means @ self.directions.T
+        across = (from_means**2).sum(axis=2) - (along**2).sum(axis=2)
+        squares = (along**2 / self.variances).sum(axis=2) + np.maximum(across, 0) / self.rest
+        distances: Array = np.sqrt(squares.min(axis=1)) / self.limit
+        return distances
+
+    def write(self, path: Path) -> None:
+        np.savez(path, **asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Familiar:
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(
+                arrays["means"],
+                arrays["directions"],
+                arrays["variances"],
+                float(arrays["rest"]),
+                float(arrays["limit"]),
+            )
+
+
+def fit(features: NDArray[np.floating], targets: NDArray[np.int64], classes: int) -> Familiar:
+    """Means and covariance of training images; the limit is still to be set.
+
+    Args:
+        features: float[N,K] of FC2, N >= 1. targets: int64[N]; each class at least once.
+    """
+    values = features.astype(np.float64)
+    means = np.stack([values[targets == number].mean(axis=0) for number in range(classes)])
+    spread = values - means[targets]
+    width = values.shape[1]
+    freedom = max(1, len(values) - classes)
+    _, singular, directions = np.linalg.svd(spread, full_matrices=False)
+    variances = singular**2 / freedom
+    total = float(variances.sum())
+    if total == 0:  # an image of each class: all directions are alike
+        return Familiar(means, directions[:0], variances[:0], rest=1.0)
+    least = _LEAST_VARIANCE * total / width
+    count = min(MAX_DIRECTIONS, width - 1, int((variances > least).sum()))
+    rest = max(float(variances[count:].sum()) / (width - count), least)
+    # No kept direction varies less than the rest.
+    return Familiar(means, directions[:count], np.maximum(variances[:count], rest), rest)
+
+
+def with_limit(familiar: Familiar, features: NDArray[np.floating]) -> Familiar:
+    """The same, with the limit at the distance that `WITHIN_LIMIT` of these images keep.
+
+    Args:
+        features: float[N,K] of images that were not trained on: those that were are nearer.
+    """
+    limit = float(np.quantile(familiar.distances(features), WITHIN_LIMIT))
+    tiny = float(np.finfo(np.float32).tiny)
+    return replace(familiar, limit=familiar.limit * max(limit, tiny))
+
+
+def write_distance_graph(familiar: Familiar, path: Path) -> None:
+    """The graph float32[N,K] features -> float32[N] distances.
+
+    Everything is relative to the mean of the means, and across the directions by subtracting the
+    part along them: in float32, differences of large squares would have no digits left.
+    """
+    centre = familiar.means.mean(axis=0)
+    means = familiar.means - centre
+    along = means @ familiar.directions.T
+    across = means - along @ familiar.directions
+    width = familiar.means.shape[1]
+    constants = {
+        "centre": centre,
+        "directions": familiar.directions,
+        "columns": familiar.directions.T,
+        "means_along": along[None],
+        "variances": familiar.variances,
+        "means_across": 2 * across.T,
+        "squares_across": (across**2).sum(axis=1),
+        "rest": np.array(familiar.rest),
+        "limit": np.array(familiar.limit),
+    }
+    axes = {"one": [1], "two": [2]}
+    steps: Sequence[tuple[str, list[str], str, dict[str, int]]] = (
+        ("Sub", [FEATURES_OUTPUT, "centre"], "x", {}),
+        ("MatMul", ["x", "columns"], "along", {}),
+        ("MatMul", ["along", "directions"], "part", {}),
+        ("Sub", ["x", "part"], "across", {}),
+        ("Mul", ["across", "across"], "x2", {}),
+        ("ReduceSum", ["x2", "one"], "length2", {"keepdims": 1}),
+        ("MatMul", ["across", "means_across"], "product2", {}),
+        ("Sub", ["length2", "product2"], "difference", {}),
+        ("Add", ["difference", "squares_across"], "across2", {}),
+        ("Relu", ["across2"], "positive2", {}),  # what is rounded below 0
+        ("Div", ["positive2", "rest"], "across_scaled", {}),
+        ("Unsqueeze", ["along", "one"], "along_each", {}),
+        ("Sub", ["along_each", "means_along"], "from_means", {}),
+        ("Mul", ["from_means", "from_means"], "from_means2", {}),
+        ("Div", ["from_means2", "variances"], "along_scaled", {}),
+        ("ReduceSum", ["along_scaled", "two"], "along2", {"keepdims": 0}),
+        ("Add", ["along2", "across_scaled"], "each2", {}),
+        ("ReduceMin", ["each2", "one"], "nearest2", {"keepdims": 0}),
+        ("Sqrt", ["nearest2"], "nearest", {}),
+        ("Div", ["nearest", "limit"], DISTANCE_OUTPUT, {}),
+    )
+    graph = helper.make_graph(
+        [helper.make_node(kind, i, [o], **attributes) for kind, i, o, attributes in steps],
+        "distance",
+        [helper.make_tensor_value_info(FEATURES_OUTPUT, TensorProto.FLOAT, ["N", width])],
+        [helper.make_tensor_value_info(DISTANCE_OUTPUT, TensorProto.FLOAT, ["N"])],
+        [
+            *(numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items()),
+            *(numpy_helper.from_array(np.array(v, np.int64), name) for name, v in axes.items()),
+        ],
+    )
+    # Of opset 20, as models.onnx_export has it.
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from models.distance import MAX_DIRECTIONS, Familiar, fit, with_limit, write_distance_graph
+from serving.graph_check import check_graph
+
+
+def samples(
+    count: int, width: int = 30, classes: int = 3, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Non-negative, as after a ReLU, with a mean for each class and correlated noise."""
+    means = np.random.default_rng(99).uniform(0, 20, (classes, width))
+    mixing = np.random.default_rng(98).normal(0, 1, (5, width))
+    rng = np.random.default_rng(seed)
+    targets = np.arange(count) % classes
+    noise = rng.normal(0, 2, (count, 5)) @ mixing + rng.normal(0, 0.3, (count, width))
+    return np.maximum(means[targets] + noise, 0).astype(np.float32), targets
+
+
+def dense_distances(familiar: Familiar, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """With the whole covariance matrix, inverted."""
+    width = features.shape[1]
+    outside = np.eye(width) - familiar.directions.T @ familiar.directions
+    covariance = (
+        familiar.directions.T @ np.diag(familiar.variances) @ familiar.directions
+        + familiar.rest * outside
+    )
+    inverse = np.linalg.inv(covariance)
+    differences = features[:, None, :].astype(np.float64) - familiar.means[None]
+    squares = np.einsum("nck,kl,ncl->nc", differences, inverse, differences)
+    result: NDArray[np.float64] = np.sqrt(squares.min(axis=1)) / familiar.limit
+    return result
+
+
+def graphs_distances(
+    familiar: Familiar, features: NDArray[np.float32], path: Path
+) -> NDArray[np.float32]:
+    write_distance_graph(familiar, path)
+    check_graph(path)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (distances,) = session.run(["distance"], {"features": features})
+    return distances  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("count", "width"), [(300, 30), (40, 200), (300, 200)])
+def test_numpy_and_graph_equal_the_dense_mahalanobis(
+    count: int, width: int, tmp_path: Path
+) -> None:
+    features, targets = samples(count, width)
+    familiar = with_limit(fit(features, targets, 3), samples(100, width, seed=1)[0])
+    others = np.concatenate([samples(20, width, seed=2)[0], samples(20, width, seed=3)[0][::-1]])
+    others[:10] *= 3
+    expected = dense_distances(familiar, others)
+    np.testing.assert_allclose(familiar.distances(others), expected, rtol=1e-6)
+    actual = graphs_distances(familiar, others, tmp_path / "distance.onnx")
+    assert actual.shape == (40,)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3)
+
+
+def test_far_along_a_direction_that_varies_much_is_near(tmp_path: Path) -> None:
+    """In float32: differences of large squares would leave no digits of it."""
+    features, targets = samples(300)
+    familiar = fit(features, targets, 3)
+    along = familiar.means[:1] + 5 * np.sqrt(familiar.variances[0]) * familiar.directions[:1]
+    across = familiar.means[:1] + 5 * np.sqrt(familiar.rest) * random_direction(familiar)
+    distances = graphs_distances(
+        familiar, np.concatenate([along, across]).astype(np.float32), tmp_path / "d.onnx"
+    )
+    np.testing.assert_allclose(distances, [5, 5], rtol=1e-3)
+
+
+def random_direction(familiar: Familiar) -> NDArray[np.float64]:
+    """Of length 1, at right angles to those that are kept."""
+    vector: NDArray[np.float64] = np.random.default_rng(0).normal(size=(len(familiar.means[0]),))
+    vector -= familiar.directions.T @ (familiar.directions @ vector)
+    result: NDArray[np.float64] = vector[None] / np.linalg.norm(vector)
+    return result
+
+
+def test_the_fit_by_hand() -> None:
+    """Two classes, noise of variance 4 along the first axis and none elsewhere."""
+    features = np.array([[-2, 0, 0], [2, 0, 0], [-2, 9, 0], [2, 9, 0]], np.float32)
+    familiar = fit(features, np.array([0, 0, 1, 1]), 2)
+    np.testing.assert_allclose(familiar.means, [[0, 0, 0], [0, 9, 0]])
+    np.testing.assert_allclose(np.abs(familiar.directions), [[1, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(familiar.variances, [16 / 2])  # 4 images less 2 means
+    assert familiar.rest < 1e-4
+    np.testing.assert_allclose(familiar.distances(np.array([[8**0.5, 9, 0]])), [1])
+
+
+def test_the_limit_is_kept_by_99_of_100() -> None:
+    features, targets = samples(300)
+    val, _ = samples(1000, seed=1)
+    familiar = with_limit(fit(features, targets, 3), val)
+    assert (familiar.distances(val) > 1).mean() == pytest.approx(0.01, abs=0.001)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_hardly_an_image_of_each_class(count: int, tmp_path: Path) -> None:
+    features, targets = samples(count)
+    familiar = with_limit(fit(features, targets, 3), samples(10, seed=1)[0])
+    distances = graphs_distances(familiar, samples(10, seed=2)[0], tmp_path / "d.onnx")
+    assert np.isfinite(distances).all()
+    assert (distances >= 0).all()
+
+
+def test_features_that_are_all_the_same(tmp_path: Path) -> None:
+    features = np.ones((6, 8), np.float32)
+    familiar = with_limit(fit(features, np.arange(6) % 3, 3), features)
+    assert np.isfinite(graphs_distances(familiar, features, tmp_path / "d.onnx")).all()
+
+
+def test_only_so_many_directions() -> None:
+    features, targets = samples(900, width=400)
+    rng = np.random.default_rng(5)
+    familiar = fit(features + rng.normal(0, 3, features.shape), targets, 3)
+    assert familiar.directions.shape == (MAX_DIRECTIONS, 400)
+    np.testing.assert_allclose(familiar.directions @ familiar.directions.T, np.eye(64), atol=1e-9)
+    assert (familiar.variances >= familiar.rest).all()
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    features, targets = samples(60)
+    familiar = with_limit(fit(features, targets, 3), features)
+    familiar.write(tmp_path / "familiar.npz")
+    again = Familiar.read(tmp_path / "familiar.npz")
+    np.testing.assert_array_equal(again.distances(features), familiar.distances(features))
