@@ -60,9 +60,10 @@ class NcnnGraph:
     def __call__(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        names = (OUTPUT, FEATURES_OUTPUT) if self._has_features else (OUTPUT,)
+        # In this order: what a later layer has read is gone.
+        names = (FEATURES_OUTPUT, OUTPUT) if self._has_features else (OUTPUT,)
         rows = [self._answer(image, names) for image in images]
-        probabilities, *features = (np.stack(values) for values in zip(*rows, strict=True))
+        *features, probabilities = (np.stack(values) for values in zip(*rows, strict=True))
         return probabilities, features[0] if features else None
 
     def _answer(self, image: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:

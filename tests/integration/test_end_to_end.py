@@ -91,6 +91,8 @@ def test_4_export(place: Path) -> None:
     assert bundle.spec.labels == COLOURS
     assert bundle.metrics()["onnx_parity"]["max_probability_difference"] <= 1e-4
     assert bundle.metrics()["heat_map_parity"]["max_difference"] <= 1e-3
+    assert bundle.acceptance() is not None
+    assert bundle.distance_path is not None
     assert bundle.explain_path is not None
     assert bundle.explain_path.stat().st_size < 20e6  # the weights are the model's own
     provenance = bundle.manifest.provenance
@@ -102,6 +104,7 @@ def test_4_export(place: Path) -> None:
     assert provenance.training_config["strategy"] == "head"
     assert provenance.packages["torch"]
     card = (bundle.path / "README.md").read_text()
+    assert "accepted from a confidence of" in card
     assert "blue, green, red" in card
     again = run_command("vgg19", "export", "run", cwd=place, home=place)
     assert again.returncode == 1
@@ -133,6 +136,8 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
     for image, row in zip(explained["images"], expected, strict=True):
         assert image["heatmap"]["label"] == spec.labels[row.argmax()]
         assert image["heatmap"]["values"] == [[0.0]]  # one value has no contrast
+        assert image["distance"] > 0
+        assert isinstance(image["accepted"], bool)
     for image, row in zip(reply["images"], expected, strict=True):
         by_index = sorted(image["predictions"], key=lambda prediction: prediction["index"])
         assert [p["probability"] for p in by_index] == pytest.approx(row.tolist(), abs=1e-4)

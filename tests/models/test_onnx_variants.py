@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 
-from models.bundle import MODEL_FILE, GoldenSamples, weights_beside
+from models.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_beside
 from models.onnx_variants import agreement, make_variant, measure_speed, probabilities
 from models.spec import ModelSpec
 from models.variants import VariantName, variant_files
@@ -48,6 +50,29 @@ def test_variants_answer_as_float32_does(
     inputs = onnx.load(target).graph.input
     assert [tensor.name for tensor in inputs] == [spec.input_name]
     assert inputs[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+@pytest.mark.parametrize(("name", "limit"), [("fc8", 0.03), ("fp16", 0.003), ("int8", 0.1)])
+def test_variants_give_the_features_too(
+    exported: tuple[Path, ModelSpec, GoldenSamples],
+    tmp_path: Path,
+    name: VariantName,
+    limit: float,
+) -> None:
+    """In float32, within a share of the largest; ncnn's are in test_ncnn_graph.py."""
+    bundle, spec, _ = exported
+    target = tmp_path / "variant.onnx"
+    make_variant(name, bundle / MODEL_FILE, target, spec, IMAGES[:8])
+    expected, actual = (features(path, spec) for path in (bundle / MODEL_FILE, target))
+    assert actual.dtype == np.float32
+    assert actual.shape == expected.shape == (40, 64)
+    assert 0 < np.abs(actual - expected).max() <= limit * expected.max()
+
+
+def features(path: Path, spec: ModelSpec) -> NDArray[np.float32]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (values,) = session.run([FEATURES_OUTPUT], {spec.input_name: IMAGES})
+    return values  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", ["fc8", "fp16", "int8", "ncnn"])

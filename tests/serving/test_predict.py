@@ -57,6 +57,8 @@ def test_a_folder_into_a_table(home: Path, images: Path, tmp_path: Path) -> None
         "probability_1",
         "label_2",
         "probability_2",
+        "accepted",
+        "distance",
         "error",
     ]
     good = [row for row in rows if not row["error"]]
@@ -165,7 +167,7 @@ def test_lines_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
 
 def test_the_columns() -> None:
     pairs = ["label_1", "probability_1", "label_2", "probability_2"]
-    assert columns(2) == ["file", *pairs, "error"]
+    assert columns(2) == ["file", *pairs, "accepted", "distance", "error"]
 
 
 def test_a_file_that_is_named_twice_is_classified_once(images: Path) -> None:

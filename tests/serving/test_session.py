@@ -10,11 +10,22 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from models.bundle import GOLDEN_FILE, GoldenSamples, open_bundle, read_manifest, seal
+from models.bundle import (
+    DISTANCE_FILE,
+    FEATURES_OUTPUT,
+    GOLDEN_FILE,
+    MODEL_FILE,
+    GoldenSamples,
+    open_bundle,
+    read_manifest,
+    seal,
+)
+from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
 from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
 from serving.session import Session, SessionOptions, batch_buckets
-from tests.helpers import coloured_pixels, tiny_probabilities
+from tests.helpers import coloured_pixels, provenance, tiny_probabilities
+from tests.small_vgg import pixels, write_small_bundle
 
 
 def load(bundle: Path, **changes: Any) -> Session:
@@ -30,6 +41,37 @@ def test_run_answers_in_order(tiny_bundle: Path, size: int) -> None:
     rows = load(tiny_bundle).run(list(pixels))
     assert len(rows) == size
     np.testing.assert_allclose(rows, tiny_probabilities(pixels), atol=1e-6)
+
+
+def test_distances_are_those_of_the_training_end(tmp_path: Path) -> None:
+    """What the network makes of images, through both graphs of a bundle."""
+    path = tmp_path / "bundle"
+    spec, _ = write_small_bundle(path)
+    session = ort.InferenceSession(path / MODEL_FILE, providers=[CPU])
+
+    def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (values,) = session.run([FEATURES_OUTPUT], {spec.input_name: images})
+        return values  # type: ignore[no-any-return]
+
+    familiar = with_limit(
+        fit(features(pixels(60)), np.arange(60) % 3, 3), features(pixels(30, 100))
+    )
+    write_distance_graph(familiar, path / DISTANCE_FILE)
+    seal(path, provenance())
+    loaded = load(path)
+    assert loaded.has_distance
+    images = np.concatenate([pixels(4, 200), 255 - pixels(4, 300)])
+    judged = loaded.judge(list(images))
+    expected = familiar.distances(features(images))
+    assert [one.distance for one in judged] == pytest.approx(expected.tolist(), rel=1e-3)
+    np.testing.assert_allclose([one.probabilities for one in judged], loaded.run(list(images)))
+    assert expected[:4].max() < expected[4:].min()  # inverted pictures are unlike them
+
+
+def test_a_model_without_distances(tiny_bundle: Path) -> None:
+    session = load(tiny_bundle)
+    assert not session.has_distance
+    assert [one.distance for one in session.judge([coloured_pixels(0)] * 2)] == [None, None]
 
 
 def test_a_silent_fall_back_of_onnx_runtime_is_an_error_where_cuda_is_a_must(
