@@ -152,8 +152,8 @@ def summary(metrics: dict[str, Any]) -> str:
             "a lower --target-precision or a better model would help"
         )
     line = (
-        f"accepted from a confidence of {metrics['min_confidence']:.3f} (right at least {target:.1%} "
-        f"of the time on val): {held_out['accepted']:.1%} of the held-out images"
+        f"accepted from a confidence of {metrics['min_confidence']:.3f} (right at least "
+        f"{target:.1%} of the time on val): {held_out['accepted']:.1%} of the held-out images"
     )
     if held_out["precision"] is not None:
         line += f", {held_out['precision']:.1%} of them right"

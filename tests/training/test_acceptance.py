@@ -96,8 +96,8 @@ def test_what_the_terminal_says() -> None:
         "unlike": {"images": 2, "auroc": 0.9375, "beyond_limit": 1.0, "accepted": 0.25},
     }  # fmt: skip
     assert summary(metrics) == (
-        "accepted from a confidence of 0.500 (right at least 90.0% of the time on val): 75.0% of the "
-        "held-out images, 100.0% of them right; 2 other images told apart with an AUROC of 0.938, "
+        "accepted from a confidence of 0.500 (right at least 90.0% of the time on val): 75.0% of "
+        "the held-out images, 100.0% of them right; 2 other images told apart with an AUROC of 0.938, "
         "25.0% of them accepted"
     )
     assert "no answer is accepted" in summary(metrics | {"min_confidence": None})
