@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import track
 
 from models import store
+from models.bundle import Bundle
 from models.errors import UserError
 from serving.offline import classify_files
-from serving.prediction_files import Progress, check_output, columns, find_files
+from serving.prediction_files import Progress, as_row, check_output, columns, find_files
+from serving.ray_engine import classify_on_ray
 from serving.runtime import open_model, session_options, use_store, worker_cores
-from serving.session import Session, variant_to_run
+from serving.session import Session, SessionOptions, variant_to_run
 from serving.settings import Settings, load_settings
 
 _NAMED = 5  # unreadable files that the terminal names; the table has all
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What classifies. name: local, this process; ray, see `serving.ray_engine`. workers: of Ray;
+    0: one on each machine."""
+
+    name: Literal["local", "ray"] = "local"
+    workers: int = 0
+
+
 def predict(
-    sources: Sequence[str], output: Path, top_k: int, settings: Settings, console: Console
+    sources: Sequence[str],
+    output: Path,
+    top_k: int,
+    settings: Settings,
+    console: Console,
+    engine: Engine = Engine(),
 ) -> None:
     """Classify the files of `sources` into the table `output`, or go on where it was interrupted.
 
@@ -47,24 +64,35 @@ def predict(
         left = [file for file in files if file not in progress.done]
         if progress.done:
             console.print(f"going on: {len(files) - len(left):,} of {len(files):,} are done")
-        found = classify_files(
-            left,
-            Session(bundle, options).judge,
-            bundle.spec,
-            bundle.acceptance(),
-            top_k=labels,
-            batch_size=settings.max_batch_size,
-            threads=worker_cores(settings),
-        )
+        rows: Iterator[dict[str, Any]]
+        if engine.name == "ray":
+            rows = classify_on_ray(left, settings, version, top_k=labels, workers=engine.workers)
+        else:
+            rows = _classify_here(left, settings, bundle, options, labels)
         started = time.monotonic()
-        for one in track(found, "classifying", len(left), console=console):
-            progress.add(one)
+        for row in track(rows, "classifying", len(left), console=console):
+            progress.add_row(row)
         seconds = time.monotonic() - started
         errors = [row for row in progress.rows() if "error" in row]
         progress.finish(columns(labels))
     rate = f" ({len(left) / seconds:.1f} images/s)" if left else ""
     _say(console, f"{len(files):,} images by {store.MODEL_NAME}:{version} in {output}{rate}")
     _tell(console, errors)
+
+
+def _classify_here(
+    files: Sequence[str], settings: Settings, bundle: Bundle, options: SessionOptions, top_k: int
+) -> Iterator[dict[str, Any]]:
+    found = classify_files(
+        files,
+        Session(bundle, options).judge,
+        bundle.spec,
+        bundle.acceptance(),
+        top_k=top_k,
+        batch_size=settings.max_batch_size,
+        threads=worker_cores(settings),
+    )
+    return map(as_row, found)
 
 
 def _tell(console: Console, errors: list[dict[str, Any]]) -> None:
@@ -81,10 +109,11 @@ def _say(console: Console, line: str) -> None:
 
 
 def main() -> None:
-    """Arguments: OUTPUT TOP_K SOURCE..., as `vgg19 predict` checked them."""
-    output, top_k, *sources = sys.argv[1:]
+    """Arguments: OUTPUT TOP_K ENGINE WORKERS SOURCE..., as `vgg19 predict` checked them."""
+    output, top_k, name, workers, *sources = sys.argv[1:]
+    engine = Engine("ray" if name == "ray" else "local", int(workers))
     try:
-        predict(sources, Path(output), int(top_k), load_settings(), Console())
+        predict(sources, Path(output), int(top_k), load_settings(), Console(), engine)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -105,7 +105,11 @@ class Progress:
 
     def add(self, one: Classified) -> None:
         """Every few seconds, what was added is made to be on the disk."""
-        self._write(json.dumps(_row(one)))
+        self.add_row(as_row(one))
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """As `add`, of what `as_row` made elsewhere."""
+        self._write(json.dumps(row))
         if time.monotonic() - self._saved > _SAVE_EVERY_S:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -160,7 +164,8 @@ def check_output(output: Path) -> None:
         _pyarrow()
 
 
-def _row(one: Classified) -> dict[str, Any]:
+def as_row(one: Classified) -> dict[str, Any]:
+    """A row of the table; what it doesn't have is not in it."""
     row: dict[str, Any] = {"file": one.file}
     for rank, prediction in enumerate(one.predictions, start=1):
         row[f"label_{rank}"] = prediction.label

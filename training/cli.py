@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -330,6 +331,13 @@ def serve(
     serve_with_bentoml(host, port, grpc_port, model)
 
 
+class Engine(StrEnum):
+    """What `vgg19 predict` classifies with."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @app.command()
 def predict(
     sources: Annotated[
@@ -343,6 +351,10 @@ def predict(
     model: Annotated[
         str, typer.Option(envvar="VGG19_MODEL", help="production, latest, a version or a tag.")
     ] = "production",
+    engine: Annotated[
+        Engine, typer.Option(help="local; ray: on the cluster at RAY_ADDRESS, or on this machine.")
+    ] = Engine.LOCAL,
+    workers: Annotated[int, typer.Option(min=0, help="Of Ray; 0: one on each machine.")] = 0,
 ) -> None:
     """Classify images without a server, on the service's own session.
 
@@ -353,7 +365,7 @@ def predict(
     """
     from training.launch import run_predict
 
-    run_predict(sources, output, top_k, model)
+    run_predict(sources, output, top_k, model, engine.value, workers)
 
 
 @app.command()

@@ -44,9 +44,20 @@ def run_doctor() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "serving.doctor"])
 
 
-def run_predict(sources: Sequence[str], output: Path, top_k: int, model: str) -> None:
+def run_predict(
+    sources: Sequence[str], output: Path, top_k: int, model: str, engine: str, workers: int
+) -> None:
     """Replace this process by the service's own offline prediction; does not return."""
-    command = [sys.executable, "-m", "serving.predict", str(output), str(top_k), *sources]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.predict",
+        str(output),
+        str(top_k),
+        engine,
+        str(workers),
+    ]
+    command += sources
     os.execve(command[0], command, os.environ | {"VGG19_MODEL": model})
 
 

@@ -97,8 +97,8 @@ def test_what_the_terminal_says() -> None:
     }  # fmt: skip
     assert summary(metrics) == (
         "accepted from a confidence of 0.500 (right at least 90.0% of the time on val): 75.0% of "
-        "the held-out images, 100.0% of them right; 2 other images told apart with an AUROC of 0.938, "
-        "25.0% of them accepted"
+        "the held-out images, 100.0% of them right; 2 other images told apart with an AUROC of "
+        "0.938, 25.0% of them accepted"
     )
     assert "no answer is accepted" in summary(metrics | {"min_confidence": None})
 
