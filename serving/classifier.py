@@ -197,22 +197,22 @@ class Classifier:
     async def _decode_all(
         self, images: Sequence[bytes], spec: ModelSpec
     ) -> list[NDArray[np.uint8] | RequestError]:
+        if len(images) == 1:  # as most requests are; `gather` costs more than the rest of this
+            return [await self._decoders.run(self._decode, "", images[0], spec)]
         decoding = [
-            self._decoders.run(self._decode, index, image, spec)
+            self._decoders.run(self._decode, f"image {index}", image, spec)
             for index, image in enumerate(images)
         ]
-        if len(decoding) == 1:  # as most requests are; `gather` costs more than the rest of this
-            return [await decoding[0]]
         return list(await asyncio.gather(*decoding))
 
-    def _decode(
-        self, index: int, image: bytes, spec: ModelSpec
-    ) -> NDArray[np.uint8] | RequestError:
+    def _decode(self, name: str, image: bytes, spec: ModelSpec) -> NDArray[np.uint8] | RequestError:
+        """`name` tells it from others of its request."""
         if len(image) > self.limits.max_image_bytes:
             return TooLarge(
-                f"image {index} is {len(image) / 1e6:.1f} MB, the limit is "
+                f"{name or 'the image'} is {len(image) / 1e6:.1f} MB, the limit is "
                 f"{self.limits.max_image_bytes / 1e6:.1f} MB (VGG19_MAX_IMAGE_BYTES)"
             )
+        prefix = f"{name}: " if name else ""
         try:
             return load_image(
                 image,
@@ -221,9 +221,9 @@ class Classifier:
                 formats=self.limits.image_formats,
             )
         except UnknownFormat as error:
-            return BadImage(f"image {index}: {error} (VGG19_IMAGE_FORMATS)")
+            return BadImage(f"{prefix}{error} (VGG19_IMAGE_FORMATS)")
         except ImageError as error:
-            return BadImage(f"image {index}: {error}")
+            return BadImage(f"{prefix}{error}")
 
 
 def top(

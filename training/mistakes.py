@@ -30,14 +30,14 @@ _STRENGTH = 0.7
 @dataclass(frozen=True)
 class Mistake:
     """An image that got a wrong label. The pictures are PNG in base64, the second one with the heat
-    map of the label that was said."""
+    map of the label that was said; None where a map would be a single value, as at 32 pixels."""
 
     name: str
     label: str
     said: str
     probability: float
     plain: str
-    explained: str
+    explained: str | None
 
 
 def worst_mistakes(model: VGG, job: Job, probabilities: Tensor, targets: Tensor) -> list[Mistake]:
@@ -60,7 +60,7 @@ def worst_mistakes(model: VGG, job: Job, probabilities: Tensor, targets: Tensor)
             said=job.data.labels[int(predicted[index])],
             probability=float(probabilities[index].max()),
             plain=picture(image),
-            explained=picture(overlaid(image, heat_map)),
+            explained=picture(overlaid(image, heat_map)) if heat_map.size > 1 else None,
         )
         for index, image, heat_map in zip(wrong, images, maps, strict=True)
     ]
@@ -89,19 +89,24 @@ def mistakes_html(mistakes: Sequence[Mistake]) -> str:
     """The section of the page."""
     if not mistakes:
         return "<p>None: every held-out image got its label.</p>"
-    note = (
-        "<p class='sub'>On the right: the pixels that speak for what was said (Grad-CAM), from "
-        "yellow, a little, to violet, most.</p>"
-    )
+    note = ""
+    if mistakes[0].explained is not None:
+        note = (
+            "<p class='sub'>On the right: the pixels that speak for what was said (Grad-CAM), from "
+            "yellow, a little, to violet, most.</p>"
+        )
     return f"{note}<div class='mistakes'>{''.join(map(_figure, mistakes))}</div>"
 
 
 def _figure(mistake: Mistake) -> str:
     said = html.escape(mistake.said)
+    pictures = f"<img alt='' src='data:image/png;base64,{mistake.plain}'>"
+    if mistake.explained is not None:
+        source = f"data:image/png;base64,{mistake.explained}"
+        pictures += f"<img alt='what speaks for {said}' src='{source}'>"
     return (
-        f"<figure><span class='pair'><img alt='' src='data:image/png;base64,{mistake.plain}'>"
-        f"<img alt='what speaks for {said}' src='data:image/png;base64,{mistake.explained}'></span>"
-        f"<figcaption><span class='was'>{html.escape(mistake.label)}</span>, said "
+        f"<figure><span class='pair'>{pictures}</span><figcaption>"
+        f"<span class='was'>{html.escape(mistake.label)}</span>, said "
         f"<span class='said'>{said}</span> {mistake.probability:.0%}<br>"
         f"{html.escape(mistake.name)}</figcaption></figure>"
     )

@@ -205,7 +205,7 @@ def acceptance_html(acceptance: dict[str, Any]) -> str:
         rows.append(
             ("other images", str(unlike["images"]), share, "", f"{unlike['beyond_limit']:.1%}")
         )
-        note = f"Distance tells them apart with an AUROC of {unlike['auroc']:.3f}."
+        note = "AUROC: how often one of these is further away than a held-out one."
     else:
         note = "How well it tells images of something else apart: train with --unlike FOLDER."
     head = ("images of", "images", "accepted", "of them right", "too unlike the training images")

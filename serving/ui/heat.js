@@ -47,6 +47,7 @@ async function ask(item, options) {
     if (number !== item.heat.asked) return; // another label was chosen meanwhile
     item.heat.values = values;
     draw(item);
+    if (Math.max(...values.flat()) === 0) said = `No place speaks for ${select.value} more than another.`;
   } catch (error) {
     if (!(error instanceof Problem)) console.error(error);
     said = error instanceof Problem ? error.message : "The page couldn't read the answer.";

@@ -238,6 +238,25 @@ def alphas(pixels: NDArray[np.uint8], index: int) -> list[float]:
     return [float(strength) for strength in strengths.ravel()]
 
 
+def test_a_heat_map_of_nothing_says_so(watched: Watched) -> None:
+    """The channel of a class that a picture has nothing of."""
+    watched.bring("drop", image("green"))
+    card = watched.card("green0.png")
+
+    def nothing(route: Route) -> None:
+        reply = route.fetch()
+        content = reply.json()
+        content["images"][0]["heatmap"]["values"] = [[0.0, 0.0], [0.0, 0.0]]
+        route.fulfill(response=reply, json=content)
+
+    card.get_by_role("button", name="Heat map").wait_for()
+    watched.page.route("**/classify*", nothing)
+    card.get_by_role("button", name="Heat map").click()
+    expect(card.locator(".explain .trouble")).to_have_text(
+        "No place speaks for green more than another."
+    )
+
+
 def test_a_heat_map_that_fails_says_why(watched: Watched) -> None:
     watched.expected_error = "Failed to load resource"
     watched.bring("drop", image("green"))

@@ -128,14 +128,19 @@ def test_tritons_client_reads_health_and_metadata(server: Server) -> None:
     assert reply["server"]["name"] == "vgg19-finetune"
     assert reply["model"]["platform"] == "onnxruntime_onnx"
     assert [tensor["name"] for tensor in reply["model"]["inputs"]] == ["image", "pixels"]
-    assert [tensor["name"] for tensor in reply["model"]["outputs"]] == ["probabilities", "label"]
+    assert [tensor["name"] for tensor in reply["model"]["outputs"]] == [
+        "probabilities",
+        "label",
+        "accepted",
+        "heatmap",
+    ]
 
 
 def test_tritons_client_gets_an_error_it_understands(server: Server, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("not an image")
     reply = triton(server, "batch", tmp_path / "x.png")
     assert reply["status"] == "StatusCode.INVALID_ARGUMENT"
-    assert reply["message"].startswith("image 0: not an image")
+    assert reply["message"].startswith("not an image")
 
 
 def test_a_batch_equals_single_answers_on_both_transports_at_once(

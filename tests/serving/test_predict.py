@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) ->
 
 def test_ctrl_c_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.png\n" for n in range(400_000)))
-    command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1"]
+    command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1", "local", "0"]
     process = subprocess.Popen(
         [*command, str(tmp_path / "list.csv")], cwd=ROOT, text=True,
         env=os.environ | {"BENTOML_HOME": str(home)},
