@@ -14,7 +14,16 @@ from starlette.routing import Route
 
 _DIRECTORY = Path(__file__).parent / "ui"
 _INDEX = "index.html"
-_BESIDE = ("style.css", "icon.svg", "page.js", "api.js", "cards.js", "csv.js", "heat.js")
+_BESIDE = (
+    "style.css",
+    "icon.svg",
+    "page.js",
+    "api.js",
+    "cards.js",
+    "csv.js",
+    "heat.js",
+    "folders.js",
+)
 PATHS = {"/": _INDEX} | {f"/ui/{name}": name for name in _BESIDE}
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",

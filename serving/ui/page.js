@@ -3,6 +3,7 @@
 import { Problem, classify, served, setKey } from "./api.js";
 import { makeCard, percent, updateCard } from "./cards.js";
 import { toCsv } from "./csv.js";
+import { dropped } from "./folders.js";
 import { attachHeat } from "./heat.js";
 
 const AT_A_TIME = 4;
@@ -58,7 +59,13 @@ function onDrag(event) {
   if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.toggle("dropping", event.type === "dragover");
-  if (event.type === "drop") add([...event.dataTransfer.files]);
+  if (event.type === "drop") take(dropped(event.dataTransfer));
+}
+
+async function take(dropping) {
+  const { files, left } = await dropping;
+  add(files);
+  if (left > 0) byId("legend").textContent = `${left} more images were left out; drop them after these.`;
 }
 
 function onPaste(event) {

@@ -61,6 +61,23 @@ _CARRY = """([type, files]) => {
     document.body.dispatchEvent(event);
 }"""
 
+# Folders can't be made in a page, so what the browser says of a dropped one is.
+_DROP_FOLDER = """([name, files]) => {
+    const entry = ([path, base64]) => {
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        return {name: path, isDirectory: false, file: (done) => done(new File([bytes], path))};
+    };
+    const folder = (name, entries) => ({name, isDirectory: true, createReader: () => {
+        const rest = entries.map((one) => (one[2] ? folder(one[0], one[2]) : entry(one)));
+        return {readEntries: (done) => done(rest.splice(0, 2))};
+    }});
+    const data = new DataTransfer();
+    data.items.add(new File([], name));
+    DataTransferItem.prototype.webkitGetAsEntry = () => folder(name, files);
+    const options = {bubbles: true, cancelable: true, dataTransfer: data};
+    document.body.dispatchEvent(new DragEvent("drop", options));
+}"""
+
 Open = Callable[..., "Watched"]
 File = tuple[str, bytes]
 
@@ -280,6 +297,20 @@ def test_a_model_without_heat_maps_offers_none(
         expect(watched.page.get_by_role("button", name="Heat map")).to_have_count(0)
 
 
+def test_a_dropped_folder_is_its_images_with_all_below(watched: Watched) -> None:
+    def carried(file: File) -> list[Any]:
+        return [file[0], base64.b64encode(file[1]).decode(), None]
+
+    below = ["below", "", [carried(image("red", 2)), carried(image("green", 10))]]
+    inside = [
+        carried(image("green", 1)), below, carried(("notes.txt", b"x")), carried(("._a.png", b"x")),
+        carried(image("blue", 3)),
+    ]  # fmt: skip
+    watched.page.evaluate(_DROP_FOLDER, ["photos", inside])
+    expect(watched.page.locator(".card[data-state=done]")).to_have_count(4)
+    assert watched.names() == ["green10.png", "red2.png", "blue3.png", "green1.png"]
+
+
 def test_an_undecodable_file_shows_the_services_words(watched: Watched) -> None:
     watched.expected_error = "status of 400"
     watched.bring("drop", ("notes.txt", NOT_AN_IMAGE), image("red"))
@@ -441,7 +472,11 @@ def test_anybody_can_use_it(
     check_accessibility(watched.page)
     watched.bring("drop", image("green"), image("red"), ("notes.txt", NOT_AN_IMAGE))
     expect(watched.page.get_by_role("status")).to_have_text("3 images done, 1 with a problem")
+    watched.page.get_by_role("button", name="Heat map of green0.png").click()
+    expect(watched.card("green0.png").locator("canvas")).to_be_visible()
     check_accessibility(watched.page)
+    width = watched.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= viewport["width"]
     watched.page.get_by_role("radio", name="Gallery").check()
     check_accessibility(watched.page)
     width = watched.page.evaluate("document.documentElement.scrollWidth")
@@ -510,6 +545,21 @@ def test_it_asks_for_a_key_and_forgets_it(open_page: Open, guarded: Server) -> N
     assert "sesame" not in page.url + page.content()
     page.reload()
     expect(dialog).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_anybody_can_give_the_key_in_the_dark(
+    open_page: Open, guarded: Server, viewport: dict[str, int]
+) -> None:
+    watched = open_page(
+        f"{guarded.url}/", expected_error="status of 401", color_scheme="dark", viewport=viewport
+    )
+    expect(watched.page.get_by_label("API key", exact=True)).to_be_focused()
+    check_accessibility(watched.page)
+    watched.page.get_by_label("API key", exact=True).fill("wrong")
+    watched.page.keyboard.press("Enter")
+    expect(watched.page.get_by_role("alert")).to_contain_text("doesn't know that key")
+    check_accessibility(watched.page)
 
 
 def test_who_gives_no_key_reads_why(open_page: Open, guarded: Server) -> None:
