@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import track
@@ -15,23 +16,54 @@ from rich.progress import track
 from models import store
 from models.bundle import Bundle
 from models.errors import UserError
+from models.variants import Variant
 from serving.offline import classify_files
 from serving.prediction_files import Progress, as_row, check_output, columns, find_files
-from serving.ray_engine import classify_on_ray
+from serving.ray_engine import RayEngine, own_terminal
 from serving.runtime import open_model, session_options, use_store, worker_cores
-from serving.session import Session, SessionOptions, variant_to_run
+from serving.session import Session, variant_to_run
 from serving.settings import Settings, load_settings
 
 _NAMED = 5  # unreadable files that the terminal names; the table has all
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What classifies. name: local, this process; ray, see `serving.ray_engine`. workers: of Ray;
-    0: one on each machine."""
+class Engine(Protocol):
+    """Where files are classified."""
 
-    name: Literal["local", "ray"] = "local"
-    workers: int = 0
+    def variant(self, bundle: Bundle) -> Variant | None:
+        """That will be run; None: float32. Raises UserError if that can't be."""
+
+    def classify(
+        self, files: Sequence[str], version: str, bundle: Bundle, top_k: int
+    ) -> Generator[dict[str, Any]]:
+        """A row of the table for each file, in any order. Raises UserError if the model can't be
+        run."""
+
+
+class LocalEngine:
+    """Classifies in this process, in the files' order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._options = session_options(settings, worker_index=1)
+
+    def variant(self, bundle: Bundle) -> Variant | None:
+        return variant_to_run(bundle, self._options)
+
+    def classify(
+        self, files: Sequence[str], version: str, bundle: Bundle, top_k: int
+    ) -> Generator[dict[str, Any]]:
+        bundle.check_graph(self.variant(bundle))
+        found = classify_files(
+            files,
+            Session(bundle, self._options).judge,
+            bundle.spec,
+            bundle.acceptance(),
+            top_k=top_k,
+            batch_size=self._settings.max_batch_size,
+            threads=worker_cores(self._settings),
+        )
+        yield from map(as_row, found)
 
 
 def predict(
@@ -40,7 +72,7 @@ def predict(
     top_k: int,
     settings: Settings,
     console: Console,
-    engine: Engine = Engine(),
+    engine: Engine,
 ) -> None:
     """Classify the files of `sources` into the table `output`, or go on where it was interrupted.
 
@@ -53,9 +85,7 @@ def predict(
     use_store(settings)
     version = store.resolve(settings.model)
     bundle = open_model(settings, version)
-    options = session_options(settings, worker_index=1)
-    variant = variant_to_run(bundle, options)
-    bundle.check_graph(variant)
+    variant = engine.variant(bundle)
     labels = min(top_k, len(bundle.spec.labels))
     made_with = {
         "model": version, "variant": variant.name if variant else "float32", "top_k": labels
@@ -64,35 +94,16 @@ def predict(
         left = [file for file in files if file not in progress.done]
         if progress.done:
             console.print(f"going on: {len(files) - len(left):,} of {len(files):,} are done")
-        rows: Iterator[dict[str, Any]]
-        if engine.name == "ray":
-            rows = classify_on_ray(left, settings, version, top_k=labels, workers=engine.workers)
-        else:
-            rows = _classify_here(left, settings, bundle, options, labels)
         started = time.monotonic()
-        for row in track(rows, "classifying", len(left), console=console):
-            progress.add_row(row)
+        with closing(engine.classify(left, version, bundle, labels)) as rows:
+            for row in track(rows, "classifying", len(left), console=console):
+                progress.add_row(row)
         seconds = time.monotonic() - started
         errors = [row for row in progress.rows() if "error" in row]
         progress.finish(columns(labels))
     rate = f" ({len(left) / seconds:.1f} images/s)" if left else ""
     _say(console, f"{len(files):,} images by {store.MODEL_NAME}:{version} in {output}{rate}")
     _tell(console, errors)
-
-
-def _classify_here(
-    files: Sequence[str], settings: Settings, bundle: Bundle, options: SessionOptions, top_k: int
-) -> Iterator[dict[str, Any]]:
-    found = classify_files(
-        files,
-        Session(bundle, options).judge,
-        bundle.spec,
-        bundle.acceptance(),
-        top_k=top_k,
-        batch_size=settings.max_batch_size,
-        threads=worker_cores(settings),
-    )
-    return map(as_row, found)
 
 
 def _tell(console: Console, errors: list[dict[str, Any]]) -> None:
@@ -108,17 +119,32 @@ def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM; unwinds as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
 def main() -> None:
     """Arguments: OUTPUT TOP_K ENGINE WORKERS SOURCE..., as `vgg19 predict` checked them."""
-    output, top_k, name, workers, *sources = sys.argv[1:]
-    engine = Engine("ray" if name == "ray" else "local", int(workers))
+    output, top_k, engine, workers, *sources = sys.argv[1:]
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        predict(sources, Path(output), int(top_k), load_settings(), Console(), engine)
+        settings = load_settings()
+        if engine == "ray":
+            with own_terminal() as console:
+                on_ray = RayEngine(settings, int(workers))
+                predict(sources, Path(output), int(top_k), settings, console, on_ray)
+        else:
+            here = LocalEngine(settings)
+            predict(sources, Path(output), int(top_k), settings, Console(), here)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"interrupted; the same command goes on with {output}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,13 @@ def run_doctor() -> None:
 def run_predict(
     sources: Sequence[str], output: Path, top_k: int, model: str, engine: str, workers: int
 ) -> None:
-    """Replace this process by the service's own offline prediction; does not return."""
+    """Replace this process by the service's own offline prediction; does not return.
+
+    Raises:
+        LaunchError: workers for an engine that has none.
+    """
+    if workers and engine != "ray":
+        raise LaunchError(f"--workers {workers} needs --engine ray, this is {engine}")
     command = [
         sys.executable,
         "-m",

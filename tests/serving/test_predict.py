@@ -99,7 +99,10 @@ def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) ->
     assert rows[9:] == read(whole)[9:]
 
 
-def test_ctrl_c_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_says_how_to_go_on(
+    home: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.png\n" for n in range(400_000)))
     command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1", "local", "0"]
     process = subprocess.Popen(
@@ -111,9 +114,9 @@ def test_ctrl_c_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
     while not part.exists() or part.stat().st_size < 10_000:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert said == f"interrupted; the same command goes on with {tmp_path / 'p.csv'}\n"
     assert part.exists()
 

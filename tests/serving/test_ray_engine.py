@@ -1,16 +1,32 @@
-"""`vgg19 predict --engine ray` on a Ray of this machine, with two workers."""
+"""`vgg19 predict --engine ray`, on a Ray of this machine with two workers."""
 
 from __future__ import annotations
 
-import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
+from serving.offline import Classified
+from serving.prediction_files import PredictError, Progress
+from serving.ray_engine import Job, Worker, plan
+from serving.settings import Settings
 from tests.helpers import run_command, vgg19, write_image_folder, write_tiny_bundle
+from tests.serving.test_predict import read
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
+ROOT = Path(__file__).parents[2]
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is not installed (pip install 'vgg19-finetune[ray]')"
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,63 +37,160 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "home"
 
 
-def read(table: Path) -> dict[str, dict[str, str]]:
-    with table.open(newline="") as file:
-        return {row["file"]: row for row in csv.DictReader(file)}
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """40 images, one file that is none, one name in the list that has no file."""
+    folder = write_image_folder(tmp_path / "images", {"blue": 14, "green": 12, "red": 14})
+    (folder / "text.jpg").write_text("no image")
+    names = [file.relative_to(tmp_path) for file in sorted(folder.rglob("*.*"))]
+    listed = "".join(f"{name}\n" for name in [*names, "images/gone.png"])
+    (tmp_path / "list.csv").write_text(f"path\n{listed}")
+    return folder
 
 
-def test_the_same_rows_as_here_and_it_goes_on(home: Path, tmp_path: Path) -> None:
-    images = write_image_folder(tmp_path / "images", {"blue": 20, "green": 25, "red": 15})
-    (images / "red" / "text.jpg").write_text("no image")
-    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
-    vgg19(home, "predict", str(images), "--output", str(here))
+@needs_ray
+def test_rows_are_those_of_the_local_engine(home: Path, images: Path, tmp_path: Path) -> None:
+    """Relative names, an interrupted run that goes on, files that can't be read; no word of Ray's,
+    and nothing of it left."""
 
-    # As an interrupted run leaves it: with one file done, and a row that tells so.
-    done = next(iter(read(here)))
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["vgg19", "predict", "list.csv", "--top-k", "2", *arguments]
+        return run_command(*command, cwd=tmp_path, home=home)
+
+    local = run("--output", "local.csv")
+    assert local.returncode == 0, local.stderr
+    whole = read(tmp_path / "local.csv")
     version = next((home / "models" / "vgg19").glob("2026*")).name
-    head = json.dumps({"model": version, "top_k": 3, "variant": "float32"})
-    row = json.dumps({"file": done, "error": "from before"})
-    (tmp_path / "there.csv.part").write_text(f"{head}\n{row}\n")
+    settings = {"model": version, "variant": "float32", "top_k": 2}
+    with Progress(tmp_path / "ray.csv", settings) as progress:
+        progress.add(Classified(whole[3]["file"], error="from before"))
+    on_ray = run("--output", "ray.csv", "--engine", "ray", "--workers", "2")
+    assert on_ray.returncode == 0, on_ray.stderr
+    first, *rest = read(tmp_path / "ray.csv")
+    assert first["error"] == "from before"
+    by_file = {row["file"]: row for row in rest}
+    assert len(rest) == len(by_file) == len(whole) - 1
+    assert by_file == {row["file"]: row for row in whole if row["file"] != first["file"]}
+    assert on_ray.stderr == ""
+    said = [line for line in on_ray.stdout.splitlines() if not line.startswith("classifying")]
+    assert said[0] == "going on: 1 of 42 are done"
+    assert said[1].startswith(f"42 images by vgg19:{version} in ray.csv")
+    assert said[2] == "3 could not be read, the table says why:"
+    assert {line.partition(":")[0].strip() for line in said[3:]} == {
+        first["file"], "images/text.jpg", "images/gone.png"
+    }  # fmt: skip
 
-    result = run_command(
-        "vgg19", "predict", str(images), "--output", str(there), "--engine", "ray",
-        "--workers", "2", home=home, cwd=tmp_path,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "going on: 1 of 61 are done" in result.stdout
-    assert "61 images by vgg19:" in result.stdout
-    assert "text.jpg: not an image" in result.stdout
-    for noise in ("Traceback", "Warning", "INFO", "dashboard"):
-        assert noise not in result.stdout + result.stderr
-    expected, found = read(here), read(there)
-    assert found.pop(done)["error"] == "from before"
-    expected.pop(done)
-    assert found == expected
-    assert not (tmp_path / "there.csv.part").exists()
 
-
-def test_a_cluster_that_is_not_there(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@needs_ray
+def test_an_end_is_one_line_and_keeps_what_is_done(
+    home: Path, images: Path, tmp_path: Path
 ) -> None:
-    images = write_image_folder(tmp_path / "images", {"blue": 1})
-    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
-    result = run_command(
-        "vgg19", "predict", str(images), "--output", str(tmp_path / "p.csv"), "--engine", "ray",
-        home=home, cwd=tmp_path,
+    """By SIGTERM, for which Ray has a handler of its own."""
+    listed = "".join(f"missing{number}.png\n" for number in range(20_000))
+    (tmp_path / "long.csv").write_text(f"path\nimages/blue/0000.png\n{listed}")
+    command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1", "ray", "1"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "long.csv")], cwd=ROOT, text=True,
+        env=os.environ | {"BENTOML_HOME": str(home), "VGG19_MAX_BATCH_SIZE": "1"},
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+    part = tmp_path / "p.csv.part"
+    while not part.exists() or part.stat().st_size < 10_000:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said == f"interrupted; the same command goes on with {tmp_path / 'p.csv'}\n"
+    assert json.loads(part.read_text().splitlines()[1])["file"].endswith(".png")
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("nowhere", "it must be HOST:PORT"), ("127.0.0.1:1", "Connection refused")],
+)
+@needs_ray
+def test_no_cluster_at_the_address(
+    home: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str,
+    said: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    result = run_command(
+        "vgg19", "predict", str(images), "--engine", "ray", cwd=tmp_path, home=home
+    )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: Ray can't be had at nonsense: ")
-    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"error: Ray can't be had at {address}: ")
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_not_installed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_image_folder(tmp_path / "images", {"blue": 1})
     (tmp_path / "without" / "ray").mkdir(parents=True)
     (tmp_path / "without" / "ray" / "__init__.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'without'}{os.pathsep}{ROOT}")
     result = run_command(
-        "vgg19", "predict", str(images), "--output", str(tmp_path / "p.csv"), "--engine", "ray",
-        home=home, cwd=tmp_path,
-    )  # fmt: skip
+        "vgg19", "predict", str(images), "--engine", "ray", cwd=tmp_path, home=home
+    )
     assert result.returncode == 1
-    assert "error: Ray is not installed; install it with pip install" in result.stderr
+    assert result.stderr.startswith("error: Ray is not installed; install it with pip install")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "predictions.csv.part").exists()
+
+
+def test_a_machine_that_does_not_see_the_images_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all of its files would be listed as unreadable."""
+    monkeypatch.chdir(tmp_path)
+    job = Job(Settings(), tmp_path, "v", 1, folder=tmp_path / "not-here", witness="a/b.png")
+    (answer,) = Worker(job)({"file": np.array(['"a/b.png"', '"a/c.png"'])})
+    (line,) = answer["row"]
+    assert f"there is no {tmp_path / 'a' / 'b.png'} here" in json.loads(line)["problem"]
+
+
+def test_workers_are_for_ray_alone(home: Path, tmp_path: Path) -> None:
+    result = run_command("vgg19", "predict", "images", "--workers", "2", cwd=tmp_path, home=home)
+    assert result.stderr == "error: --workers 2 needs --engine ray, this is local\n"
+
+
+def cpus(*counts: int) -> list[Mapping[str, float]]:
+    return [{"CPU": float(count)} for count in counts]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "threads", "expected"),
+    [
+        (cpus(8), 0, 0, (1, 8)),
+        (cpus(2), 2, 0, (2, 1)),
+        (cpus(8), 3, 0, (3, 2)),
+        (cpus(8, 8), 0, 0, (2, 8)),
+        (cpus(2, 4), 0, 0, (3, 2)),  # one more where there is room
+        (cpus(0, 4), 0, 0, (1, 4)),  # a head node without CPUs takes none
+        (cpus(8, 8), 0, 4, (4, 4)),
+        (cpus(8, 2), 0, 4, (2, 4)),
+    ],
+)
+def test_threads_fit_the_cpus_that_are_reserved(
+    nodes: Sequence[Mapping[str, float]], workers: int, threads: int,
+    expected: tuple[int, int],
+) -> None:  # fmt: skip
+    assert plan(nodes, workers, threads, on_gpu=False) == expected
+
+
+def test_a_worker_for_each_gpu() -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 16.0, "GPU": 4.0}]
+    assert plan(nodes, 0, 0, on_gpu=True) == (4, 4)
+    with pytest.raises(PredictError, match="5 workers of 1 threads don't fit"):
+        plan(nodes, 5, 0, on_gpu=True)
+
+
+@pytest.mark.parametrize(("nodes", "workers", "threads"), [(cpus(2), 3, 0), (cpus(2), 0, 4)])
+def test_what_does_not_fit_is_told(
+    nodes: Sequence[Mapping[str, float]], workers: int, threads: int
+) -> None:
+    with pytest.raises(PredictError, match="don't fit the Ray cluster's CPUs .2 CPUs 0 GPUs"):
+        plan(nodes, workers, threads, on_gpu=False)
