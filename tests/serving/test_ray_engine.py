@@ -85,7 +85,7 @@ def test_rows_are_those_of_the_local_engine(home: Path, images: Path, tmp_path: 
 def test_an_end_is_one_line_and_keeps_what_is_done(
     home: Path, images: Path, tmp_path: Path
 ) -> None:
-    """By SIGTERM, for which Ray has a handler of its own."""
+    """By SIGTERM, for which Ray has a handler of its own. Nobody else could reach Ray meanwhile."""
     listed = "".join(f"missing{number}.png\n" for number in range(20_000))
     (tmp_path / "long.csv").write_text(f"path\nimages/blue/0000.png\n{listed}")
     command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1", "ray", "1"]
@@ -99,6 +99,8 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
+    sockets = [one for child in children for one in child.net_connections("inet")]
+    listening = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -106,6 +108,8 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
     assert json.loads(part.read_text().splitlines()[1])["file"].endswith(".png")
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
+    assert listening
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(
