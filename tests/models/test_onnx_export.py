@@ -56,13 +56,16 @@ def test_onnx_runtime_equals_pytorch(
 
 def test_interface_of_the_graph(exported: Path) -> None:
     graph = onnx.load(exported).graph
-    (source,), (result,) = graph.input, graph.output
+    (source,), (result, features) = graph.input, graph.output
     assert (source.name, source.type.tensor_type.elem_type) == ("images", onnx.TensorProto.UINT8)
     dims = [d.dim_param or d.dim_value for d in source.type.tensor_type.shape.dim]
     assert isinstance(dims[0], str)
     assert dims[1:] == [32, 32, 3]
     assert result.name == "probabilities"
-    assert result.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert features.name == "features"
+    for output, width in ((result, 3), (features, 4096)):
+        assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        assert output.type.tensor_type.shape.dim[1].dim_value == width
 
 
 def test_weights_are_beside_the_graph(exported: Path) -> None:
