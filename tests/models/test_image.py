@@ -43,9 +43,14 @@ class TestEqualsTorchvision:
 
     @pytest.mark.parametrize("photo", [0, 1])
     @pytest.mark.parametrize("size", [(500, 400), (400, 500), (256, 256), (61, 488), (256, 900)])
-    def test_photographs_are_equal(
-        self, photos: list[Image.Image], photo: int, size: tuple[int, int]
+    def test_photographs_are_equal_by_pillow(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        photos: list[Image.Image],
+        photo: int,
+        size: tuple[int, int],
     ) -> None:
+        monkeypatch.setattr("models.resampling.simd", None)
         image = photos[photo].resize(size, Image.Resampling.LANCZOS)
         expected = VGG19_Weights.IMAGENET1K_V1.transforms()(image).permute(1, 2, 0).numpy()
 
@@ -55,9 +60,12 @@ class TestEqualsTorchvision:
 
     @pytest.mark.parametrize(
         "size",
-        [(640, 427), (427, 640), (223, 301), (97, 61), (1023, 700), (2000, 41), (33, 1999)],
+        [
+            *((500, 400), (400, 500), (256, 256), (61, 488), (256, 900), (640, 427), (427, 640)),
+            *((223, 301), (97, 61), (1023, 700), (2000, 41), (33, 1999)),
+        ],
     )
-    def test_other_ratios_are_equal_but_for_one_level(
+    def test_photographs_are_equal_but_for_one_level(
         self, photos: list[Image.Image], size: tuple[int, int]
     ) -> None:
         image = photos[0].resize(size, Image.Resampling.LANCZOS)
@@ -66,7 +74,7 @@ class TestEqualsTorchvision:
         difference = (normalise(load_image(png(image), IMAGENET)) - expected) * IMAGENET_STD
 
         assert np.abs(difference).max() <= 1 / 255 + 1e-6
-        assert np.abs(difference).mean() <= 0.005 / 255  # of a few values in 1,000
+        assert np.abs(difference).mean() <= 0.01 / 255  # one value in 100
 
     @pytest.mark.parametrize("image_size", [32, 64, 331])
     def test_other_sizes_keep_the_ratio(self, photos: list[Image.Image], image_size: int) -> None:
