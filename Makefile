@@ -64,8 +64,10 @@ bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tool
 	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
 	$(BIN)/python -m benchmarks.decode
 
-bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; 45 minutes
+bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; 50 minutes
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.transports
 
 SECONDS ?= 60
 fuzz: setup  ## fuzz what reads a client's bytes, guided by coverage; make fuzz SECONDS=600 for each

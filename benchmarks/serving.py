@@ -67,8 +67,7 @@ _WARM_UP_S = 2.0
 class Scenario:
     """kind: `closed` (loop), `rate` (constant) or `grpc` (closed loop).
 
-    at_least_s: where requests take seconds, those under way at the beginning and at the end shall
-    be few of all.
+    at_least_s: where requests take seconds, so that there are many; 0: they don't.
     """
 
     name: str
@@ -169,9 +168,7 @@ class Bench:
                 model=scenario.model,
                 scenario=scenario.name,
                 round=number,
-                requests_per_second=(load.requests - load.errors) / load.seconds
-                if scenario.kind == "closed"
-                else load.requests / load.seconds,
+                requests_per_second=_rate(scenario, load),
                 p50_ms=load.p50_ms,
                 p95_ms=load.p95_ms,
                 p99_ms=load.p99_ms,
@@ -260,6 +257,14 @@ def main() -> None:
     )
     write(rows, bench)
     print(markdown(rows, bench.failures))
+
+
+def _rate(scenario: Scenario, load: Load) -> float:
+    """Of requests that were answered well, a second."""
+    if scenario.at_least_s and not load.errors:
+        return load.steady_rate(scenario.connections)
+    failed = load.errors if scenario.kind == "closed" else 0  # elsewhere they aren't in `requests`
+    return (load.requests - failed) / load.seconds
 
 
 def decode_alone(

@@ -1,0 +1,83 @@
+"""What the service leaves of the model's throughput: images a second through HTTP, beside a bare
+loop of the same session.
+
+    python -m benchmarks.overhead
+
+VGG-19 at 224 px; the loop and `bentoml serve` take turns, each in processes of its own; the median
+of the ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contenders import CONTENDERS, OURS, run
+from benchmarks.load import check_tools, closed_loop
+from benchmarks.machine import describe_machine
+from benchmarks.workload import PLACE, USUAL, photographs, prepare
+from models.image import load_image
+from models.machine import cpu_count
+from models.spec import ModelSpec
+from serving.session import SessionOptions, inference_session
+
+_ROUNDS = 7
+# Clients, which are the loop's batch as well, and seconds.
+_TURNS = ((1, 6.0), (16, 15.0))
+_OUTPUT = Path("build/benchmarks/overhead.json")
+
+
+def main() -> None:
+    check_tools()
+    served, image = prepare("real"), photographs()[USUAL]
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    loop = multiprocessing.get_context("spawn").Process(
+        target=bare_loop, args=(served.model_file, image, theirs), daemon=True
+    )
+    loop.start()
+    found: dict[str, list[dict[str, float]]] = {}
+    with run(CONTENDERS[OURS], served, PLACE.resolve() / "logs" / "overhead", image) as running:
+        for number in range(_ROUNDS):
+            for clients, seconds in _TURNS:
+                ours.send((clients, seconds))
+                bare = ours.recv()
+                load = closed_loop(running.url, image, "image/jpeg", clients, seconds)
+                rate = load.steady_rate(clients)
+                row = {"bare": bare, "service": rate, "ratio": rate / bare}
+                print(number, clients, row, flush=True)
+                found.setdefault(f"{clients} at a time", []).append(row)
+    loop.terminate()
+    result = {
+        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for name, rows in found.items()
+    }
+    print(json.dumps(result, indent=2))
+    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": describe_machine(), "images_per_second": result}
+    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def bare_loop(model: Path, image: bytes, pipe: Connection) -> None:
+    """Answers a batch size and a time with images a second; the session is as the service's."""
+    options = SessionOptions([("CPUExecutionProvider", {})], None, cpu_count(), max_batch_size=16)
+    session = inference_session(model, options)
+    spec = ModelSpec.read(model.with_name("spec.json"))
+    pixels = load_image(image, spec.preprocessing)
+    while True:
+        size, seconds = pipe.recv()
+        batch = np.repeat(pixels[None], size, axis=0)
+        runs, started = 0, time.monotonic()
+        while time.monotonic() - started < seconds:
+            session.run([spec.output_name], {spec.input_name: batch})
+            runs += 1
+        pipe.send(runs * size / (time.monotonic() - started))
+
+
+if __name__ == "__main__":
+    main()
