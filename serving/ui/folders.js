@@ -1,6 +1,6 @@
 // What was dropped, as files: of folders, the images in them and in all folders below.
 
-const MOST = 2000; // each becomes a card
+export const MOST = 2000; // each becomes a card
 const IMAGE_NAME = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif)$/i;
 
 // To be called while the drop is handled: later, the browser has forgotten what it was.
@@ -11,19 +11,27 @@ export function dropped(transfer) {
   return flat(entries, files);
 }
 
+// The first MOST files, whether there are more, and the folders in which there was none.
 async function flat(entries, files) {
   const found = [];
+  const barren = [];
   for (const [index, entry] of entries.entries()) {
-    if (entry?.isDirectory) await walk(entry, found);
-    else if (files[index]) found.push(files[index]);
+    const before = found.length;
+    if (!entry?.isDirectory) found.push(...(files[index] ? [files[index]] : []));
+    else if (before <= MOST) {
+      await walk(entry, found);
+      if (found.length === before) barren.push(entry.name);
+    }
   }
-  return { files: found.slice(0, MOST), left: Math.max(0, found.length - MOST) };
+  return { files: found.slice(0, MOST), more: found.length > MOST, barren };
 }
 
+// Ends one file beyond MOST, which says that there are more: the rest may be a whole disk.
 async function walk(folder, found) {
   const entries = await everything(folder.createReader());
   entries.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   for (const entry of entries) {
+    if (found.length > MOST) return;
     if (entry.name.startsWith(".")) continue;
     if (entry.isDirectory) await walk(entry, found);
     else if (IMAGE_NAME.test(entry.name)) {

@@ -3,7 +3,7 @@
 import { Problem, classify, served, setKey } from "./api.js";
 import { makeCard, percent, updateCard } from "./cards.js";
 import { toCsv } from "./csv.js";
-import { dropped } from "./folders.js";
+import { MOST, dropped } from "./folders.js";
 import { attachHeat } from "./heat.js";
 
 const AT_A_TIME = 4;
@@ -63,9 +63,11 @@ function onDrag(event) {
 }
 
 async function take(dropping) {
-  const { files, left } = await dropping;
+  const { files, more, barren } = await dropping;
   add(files);
-  if (left > 0) byId("legend").textContent = `${left} more images were left out; drop them after these.`;
+  const said = barren.map((name) => `There are no images in the folder ${name}.`);
+  if (more) said.push(`These are the first ${MOST.toLocaleString("en")} images; drop the others after them.`);
+  byId("intake-note").textContent = said.join(" ");
 }
 
 function onPaste(event) {

@@ -311,6 +311,38 @@ def test_a_dropped_folder_is_its_images_with_all_below(watched: Watched) -> None
     assert watched.names() == ["green10.png", "red2.png", "blue3.png", "green1.png"]
 
 
+def test_a_dropped_folder_without_images_is_named(watched: Watched) -> None:
+    note = watched.page.locator("#intake-note")
+    watched.page.evaluate(_DROP_FOLDER, ["letters", [["notes.txt", "", None]]])
+    expect(note).to_have_text("There are no images in the folder letters.")
+    expect(watched.page.locator("#outcome")).to_be_hidden()
+    watched.bring("drop", image("red"))
+    expect(watched.page.locator(".card[data-state=done]")).to_have_count(1)
+    expect(note).to_be_empty()
+
+
+def test_of_a_folder_with_too_many_images_the_first_are_taken_and_the_rest_not_read(
+    watched: Watched,
+) -> None:
+    watched.page.evaluate(
+        """() => {
+            const entry = (n) => ({name: `${n}.png`, isDirectory: false,
+                file: (done) => { window.read = n; done(new File([], `${n}.png`)); }});
+            const entries = Array.from({length: 2500}, (_, n) => entry(n + 1));
+            const folder = {name: "all", isDirectory: true,
+                createReader: () => ({readEntries: (done) => done(entries.splice(0, 100))})};
+            const transfer = {items: [{kind: "file", webkitGetAsEntry: () => folder,
+                getAsFile: () => null}]};
+            return import(new URL("ui/folders.js", location)).then(async ({dropped}) => {
+                const {files, more} = await dropped(transfer);
+                window.found = {count: files.length, last: files.at(-1).name, more};
+            });
+        }"""
+    )
+    found = watched.page.evaluate("[window.found, window.read]")
+    assert found == [{"count": 2000, "last": "2000.png", "more": True}, 2001]
+
+
 def test_an_undecodable_file_shows_the_services_words(watched: Watched) -> None:
     watched.expected_error = "status of 400"
     watched.bring("drop", ("notes.txt", NOT_AN_IMAGE), image("red"))
