@@ -60,7 +60,7 @@ def measure(plain: Path, explained: Path) -> dict[str, float]:
     classify.run([_SPEC.output_name], {_SPEC.input_name: image})
     before = anonymous_mb()
     started = time.perf_counter()
-    explain = inference_session(explained, options, keeps_weights_on_disk=True)
+    explain = inference_session(explained, options, saves_memory=True)
     load_s = time.perf_counter() - started
     feed = {_SPEC.input_name: image, EXPLAINED_INPUT: np.array([1])}
     times = []

@@ -75,7 +75,7 @@ def _try_out(settings: Settings, say: Callable[[str], None]) -> None:
         f"model       {store.MODEL_NAME}:{model} loaded, golden samples equal, warmed, on "
         f"{session.provider}, in {time.perf_counter() - started:.1f} s"
     )
-    for size in sorted({1, settings.max_batch_size}):
+    for size in sorted({1, session.max_batch_size}):
         say(f"probe       a batch of {size}: {_probe(session, size):.1f} ms")
 
 

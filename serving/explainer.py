@@ -117,7 +117,7 @@ def load_explainer(bundle: Bundle, options: SessionOptions) -> MakeMaps:
     path = bundle.explain_path
     assert path is not None, "the bundle has no heat maps"
     check_graph(path, WEIGHTS_FILE)
-    session = inference_session(path, options, keeps_weights_on_disk=True)
+    session = inference_session(path, options, saves_memory=True)
     image_input = bundle.spec.input_name
 
     def make(questions: Sequence[Question]) -> list[HeatMap]:

@@ -54,13 +54,14 @@ class LocalEngine:
         self, files: Sequence[str], version: str, bundle: Bundle, top_k: int
     ) -> Generator[dict[str, Any]]:
         bundle.check_graph(self.variant(bundle))
+        session = Session(bundle, self._options)
         found = classify_files(
             files,
-            Session(bundle, self._options).judge,
+            session.judge,
             bundle.spec,
             bundle.acceptance(),
             top_k=top_k,
-            batch_size=self._settings.max_batch_size,
+            batch_size=session.max_batch_size,
             threads=worker_cores(self._settings),
         )
         yield from map(as_row, found)

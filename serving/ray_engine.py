@@ -35,7 +35,7 @@ from serving.offline import classify_files
 from serving.prediction_files import PredictError, as_row
 from serving.providers import GpuOptions, variant_for
 from serving.runtime import open_session, session_options, use_store
-from serving.session import Session
+from serving.session import LARGEST_BATCH, Session
 from serving.settings import Settings
 
 _ADDRESS = "RAY_ADDRESS"
@@ -96,7 +96,7 @@ class Worker:
                 bundle.spec,
                 bundle.acceptance(),
                 top_k=self._job.top_k,
-                batch_size=settings.max_batch_size,
+                batch_size=session.max_batch_size,
                 threads=settings.decode_threads or settings.intra_op_threads,
             )
             lines = [json.dumps(as_row(one)) for one in found]
@@ -173,7 +173,8 @@ class RayEngine:
     def _stream(
         self, files: Sequence[str], job: Job, workers: int, gpus: int
     ) -> Iterator[dict[str, Any]]:
-        at_once = min(_BATCHES * job.settings.max_batch_size, ceil(len(files) / workers))
+        largest = _BATCHES * (job.settings.max_batch_size or LARGEST_BATCH)
+        at_once = min(largest, ceil(len(files) / workers))
         data = self._ray.data
         rows = data.from_items(
             # As JSON, since names need not be UTF-8 and Arrow's strings are.

@@ -235,7 +235,7 @@ def load_model(
 
     batcher: ImageBatcher = Batcher(
         session.judge,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=session.max_batch_size,
         max_queue=settings.max_queue_images,
         max_delay_s=settings.max_delay_ms / 1000,
         max_concurrent_batches=settings.max_concurrent_batches,

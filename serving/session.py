@@ -43,7 +43,8 @@ class SessionOptions:
         providers: see `serving.providers.choose_providers`.
         must_run_on: the provider without which the model isn't served; None: any.
         intra_op_threads: threads of one batch on the CPU.
-        max_batch_size: largest batch that `Session.run` will be called with.
+        max_batch_size: largest batch that `Session.run` will be called with; 0:
+            `default_batch_size`.
         gpu: its precision says which variant of the model is run, on the CPU as well.
         cpu_engine: what runs it where the first provider is the CPU's.
     """
@@ -75,6 +76,28 @@ def is_accepted(acceptance: Acceptance | None, judged: Judged) -> bool:
     return acceptance.accepts(float(judged.probabilities.max()), judged.distance)
 
 
+LARGEST_BATCH = 32
+# Images of 224 px for each thread: with two threads, batches of 4 are as fast as larger ones, and
+# 8% faster than single images (docs/benchmarks.md).
+_IMAGES_A_THREAD, _PIXELS = 2, 224**2
+
+
+def default_batch_size(*, on_gpu: bool, image_size: int, threads: int) -> int:
+    """The largest batch where none is asked for, 1..32.
+
+    On the CPU a large batch takes memory, about 40 MB an image of 224 px, and its first image waits
+    for its last one, for no gain in speed. Small images are another matter: what they cost is
+    reading the weights of FC1 and FC2, which a batch does once.
+
+    Args:
+        image_size: px, the side of the model's square input.
+        threads: of one batch, on the CPU.
+    """
+    if on_gpu:
+        return LARGEST_BATCH
+    return min(max(_IMAGES_A_THREAD * threads * _PIXELS // image_size**2, 1), LARGEST_BATCH)
+
+
 def batch_buckets(max_batch_size: int) -> list[int]:
     """The batch sizes that a GPU session runs: 1, 2, 4, ... and `max_batch_size`."""
     buckets = [1]
@@ -98,6 +121,8 @@ def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
 class Session:
     """A loaded model, its golden samples replayed and its batch sizes warmed.
 
+    `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs.
+
     Args:
         bundle: whose graph has been checked (`Bundle.check_graph`).
 
@@ -119,7 +144,12 @@ class Session:
         # Padding to a bucket saves cuDNN a re-tune, and TensorRT an engine; on the CPU it would
         # only cost time.
         on_gpu = self.provider in (CUDA, TENSORRT)
-        self._buckets = batch_buckets(options.max_batch_size) if on_gpu else []
+        self.max_batch_size = options.max_batch_size or default_batch_size(
+            on_gpu=on_gpu,
+            image_size=bundle.spec.preprocessing.image_size,
+            threads=options.intra_op_threads,
+        )
+        self._buckets = batch_buckets(self.max_batch_size) if on_gpu else []
         self._distances = _load_distances(bundle)
         golden = bundle.golden()
         self._replay(golden, self.variant.tolerance if self.variant else golden.tolerance)
@@ -242,14 +272,14 @@ def _load_distances(
 
 
 def inference_session(
-    path: Path, options: SessionOptions, *, keeps_weights_on_disk: bool = False
+    path: Path, options: SessionOptions, *, saves_memory: bool = False
 ) -> ort.InferenceSession:
     """A session of a graph that has been checked.
 
     Args:
-        keeps_weights_on_disk: on the CPU, use the weights as they are mapped instead of arranging
-            a copy: of VGG-19, 0.1 GB instead of 0.7, and no slower at batch 1
-            (docs/benchmarks.md).
+        saves_memory: on the CPU, use the weights as they are mapped instead of arranging a copy,
+            and keep nothing between runs: of VGG-19, 0.1 GB instead of 0.7, and no slower at batch
+            1 (docs/benchmarks.md).
 
     Raises:
         SessionError: ONNX Runtime can't load it.
@@ -257,10 +287,12 @@ def inference_session(
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     if options.providers[0][0] == CPU:
-        # The arena keeps what the largest batch took: 2.0 GB at 32 images instead of 0.8, and is no
-        # faster on the CPU (docs/benchmarks.md).
-        session_options.enable_cpu_mem_arena = False
-        if keeps_weights_on_disk:
+        # The arena keeps what the largest batch took, and so saves its page faults: 8% of the time
+        # at 4 images. A block planned for each batch size would only take it apart: 787 MB for 707
+        # (docs/benchmarks.md).
+        session_options.enable_mem_pattern = False
+        if saves_memory:
+            session_options.enable_cpu_mem_arena = False
             session_options.add_session_config_entry("session.disable_prepacking", "1")
     else:
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages

@@ -121,7 +121,12 @@ class Settings(BaseSettings):
         default=0, ge=0, description="threads that decode images; 0: the cores of this process"
     )
 
-    max_batch_size: int = Field(default=32, ge=1, description="images in one run of the model")
+    max_batch_size: int = Field(
+        default=0,
+        ge=0,
+        description="images in one run of the model; 0: 32 on a GPU; on the CPU two for each "
+        "thread, more where they are smaller than 224 px",
+    )
     max_delay_ms: float = Field(
         default=5.0,
         ge=0,

@@ -23,7 +23,7 @@ from models.bundle import (
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
 from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
-from serving.session import Session, SessionOptions, batch_buckets
+from serving.session import Session, SessionOptions, batch_buckets, default_batch_size
 from tests.helpers import coloured_pixels, provenance, tiny_probabilities
 from tests.small_vgg import pixels, write_small_bundle
 
@@ -100,12 +100,40 @@ def test_providers_and_threads_reach_onnx_runtime(
             threads=options.intra_op_num_threads,
             providers=providers,
             keeps_memory=options.enable_cpu_mem_arena,
+            plans_memory=options.enable_mem_pattern,
         )
         return real(path, options, providers=providers)
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
     load(tiny_bundle, intra_op_threads=3)
-    assert seen == {"threads": 3, "providers": [(CPU, {})], "keeps_memory": False}
+    assert seen == {
+        "threads": 3, "providers": [(CPU, {})], "keeps_memory": True, "plans_memory": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "image_size", "threads", "expected"),
+    [
+        (False, 224, 1, 2),
+        (False, 224, 2, 4),
+        (False, 224, 8, 16),
+        (False, 224, 64, 32),
+        (False, 112, 2, 16),  # a quarter of the memory, four times as many
+        (False, 32, 2, 32),
+        (False, 448, 2, 1),
+        (False, 1000, 1, 1),
+        (True, 224, 2, 32),
+        (True, 448, 1, 32),
+    ],
+)
+def test_the_default_batch_size(on_gpu: bool, image_size: int, threads: int, expected: int) -> None:
+    found = default_batch_size(on_gpu=on_gpu, image_size=image_size, threads=threads)
+    assert found == expected
+
+
+def test_the_largest_batch_is_what_was_asked_for_or_the_default(tiny_bundle: Path) -> None:
+    assert load(tiny_bundle).max_batch_size == 8
+    assert load(tiny_bundle, max_batch_size=0).max_batch_size == 32  # its images are small
 
 
 class TestBuckets:

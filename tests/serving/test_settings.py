@@ -25,7 +25,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("VGG19_DEVICE", "tpu"),
         ("VGG19_GRPC_PORT", "70000"),
-        ("VGG19_MAX_BATCH_SIZE", "0"),
+        ("VGG19_MAX_BATCH_SIZE", "-1"),
         ("VGG19_SHUTDOWN_GRACE_S", "26"),
         ("VGG19_MAX_IMAGE_PIXELS", "300000000"),
         ("VGG19_REQUEST_TIMEOUT_MS", "700000"),
