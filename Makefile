@@ -67,6 +67,7 @@ bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tool
 bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; 50 minutes
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.transports
 
 SECONDS ?= 60

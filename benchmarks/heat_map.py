@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe_machine
+from benchmarks.usage import anonymous_mb
 from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
 from models.heat_map import write_explainer
 from models.machine import cpu_count
 from models.onnx_export import ServingModule, export
 from models.spec import ModelSpec
 from models.vgg19 import build
-from serving.memory import give_back
 from serving.session import SessionOptions, inference_session
 
 _ROUNDS = 15
@@ -77,13 +77,6 @@ def measure(plain: Path, explained: Path) -> dict[str, float]:
         "anonymous_mb_before": before,
         "anonymous_mb_after": anonymous_mb(),
     }
-
-
-def anonymous_mb() -> float:
-    """Memory of this process that no file backs; weights that are mapped are in the page cache."""
-    give_back()
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CPU time and memory of a server: of its process with all descendants."""
+"""CPU time and memory of a server: its process with all descendants; of this process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
+
+from serving.memory import give_back
 
 _STOP_S = 20
 _SETTLE_S = 60
@@ -19,6 +22,13 @@ def cpu_seconds_of_others() -> float:
     machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
     mine = own.user + own.system + own.children_user + own.children_system
     return float(machine.user + machine.nice + machine.system - mine)
+
+
+def anonymous_mb() -> float:
+    """Memory of this process that no file backs; weights that are mapped are in the page cache."""
+    give_back()
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
 
 
 class Tree:

@@ -23,7 +23,13 @@ from models.bundle import (
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
 from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
-from serving.session import Session, SessionOptions, batch_buckets, default_batch_size
+from serving.session import (
+    Session,
+    SessionOptions,
+    batch_buckets,
+    default_batch_size,
+    inference_session,
+)
 from tests.helpers import coloured_pixels, provenance, tiny_probabilities
 from tests.small_vgg import pixels, write_small_bundle
 
@@ -134,6 +140,23 @@ def test_the_default_batch_size(on_gpu: bool, image_size: int, threads: int, exp
 def test_the_largest_batch_is_what_was_asked_for_or_the_default(tiny_bundle: Path) -> None:
     assert load(tiny_bundle).max_batch_size == 8
     assert load(tiny_bundle, max_batch_size=0).max_batch_size == 32  # its images are small
+
+
+def test_a_session_that_saves_memory_keeps_nothing_and_copies_no_weights(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    real = ort.InferenceSession
+
+    def spy(path: Path, options: Any, providers: Any) -> Any:
+        packing = options.get_session_config_entry("session.disable_prepacking")
+        seen.append((options.enable_cpu_mem_arena, packing))
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    options = SessionOptions([(CPU, {})], None, intra_op_threads=1, max_batch_size=1)
+    inference_session(tiny_bundle / MODEL_FILE, options, saves_memory=True)
+    assert seen == [(False, "1")]
 
 
 class TestBuckets:

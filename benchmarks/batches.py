@@ -1,0 +1,91 @@
+"""What a batch costs on the CPU: time and memory of VGG-19's session by batch size, as ONNX Runtime
+has it by default, without its arena, and as the service has it.
+
+    python -m benchmarks.batches
+
+Each in a process of its own; they take turns; medians. Memory is what no file backs, after batches
+of up to that size.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.machine import describe_machine
+from benchmarks.usage import anonymous_mb
+from benchmarks.workload import prepare
+from models.machine import cpu_count
+from models.spec import ModelSpec
+from serving.session import SessionOptions, inference_session
+
+_SIZES = (1, 2, 4, 8, 16, 32)
+_ROUNDS = 7
+_PAUSE_S = 0.1  # ONNX Runtime's threads spin for a while after a run, on the others' cores
+_CPU = "CPUExecutionProvider"
+_OUTPUT = Path("build/benchmarks/batches.json")
+
+
+def session(kind: str, model: Path) -> ort.InferenceSession:
+    if kind == "as the service has it":
+        return inference_session(model, SessionOptions([(_CPU, {})], None, cpu_count(), 0))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cpu_count()
+    options.enable_cpu_mem_arena = kind != "without the arena"
+    return ort.InferenceSession(model, options, providers=[_CPU])
+
+
+def answer(kind: str, model: Path, pipe: Connection) -> None:
+    """Answers batch sizes with ms an image and the process's memory in MB."""
+    running = session(kind, model)
+    spec = ModelSpec.read(model.with_name("spec.json"))
+    side = spec.preprocessing.image_size
+    random = np.random.default_rng(0)
+    while True:
+        size = pipe.recv()
+        batch = random.integers(0, 256, (size, side, side, 3), dtype=np.uint8)
+        started = time.perf_counter()
+        running.run([spec.output_name], {spec.input_name: batch})
+        pipe.send((1e3 * (time.perf_counter() - started) / size, anonymous_mb()))
+
+
+def main() -> None:
+    model, spawn = prepare("real").model_file, multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for kind in ("ONNX Runtime's defaults", "without the arena", "as the service has it"):
+        pipes[kind], theirs = spawn.Pipe()
+        spawn.Process(target=answer, args=(kind, model, theirs), daemon=True).start()
+    times: dict[str, dict[int, list[float]]] = {kind: {} for kind in pipes}
+    memory: dict[str, dict[int, float]] = {kind: {} for kind in pipes}
+    for number in range(_ROUNDS + 1):
+        for size in _SIZES:
+            for kind, pipe in list(pipes.items())[:: 1 if number % 2 else -1]:
+                time.sleep(_PAUSE_S)
+                pipe.send(size)
+                ms, megabytes = pipe.recv()
+                if number == 0:  # it grows in this round, and later no size is the largest so far
+                    memory[kind][size] = megabytes
+                else:
+                    times[kind].setdefault(size, []).append(ms)
+    result = {
+        kind: {
+            size: {"ms_an_image": statistics.median(times[kind][size]), "mb": memory[kind][size]}
+            for size in _SIZES
+        }
+        for kind in pipes
+    }
+    print(json.dumps(result, indent=2))
+    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": describe_machine(), "batches": result}
+    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
