@@ -78,7 +78,7 @@ def is_accepted(acceptance: Acceptance | None, judged: Judged) -> bool:
 
 LARGEST_BATCH = 32
 # Images of 224 px for each thread: with two threads, batches of 4 are as fast as larger ones, and
-# 8% faster than single images (docs/benchmarks.md).
+# 7% faster than single images (docs/benchmarks.md).
 _IMAGES_A_THREAD, _PIXELS = 2, 224**2
 
 
@@ -287,8 +287,8 @@ def inference_session(
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     if options.providers[0][0] == CPU:
-        # The arena keeps what the largest batch took, and so saves its page faults: 8% of the time
-        # at 4 images. A block planned for each batch size would only take it apart: 787 MB for 707
+        # The arena, which is on, keeps what the largest batch took, and so saves its page faults: 5
+        # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753
         # (docs/benchmarks.md).
         session_options.enable_mem_pattern = False
         if saves_memory:
