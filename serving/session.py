@@ -78,8 +78,9 @@ def is_accepted(acceptance: Acceptance | None, judged: Judged) -> bool:
 
 LARGEST_BATCH = 32
 # Images of 224 px for each thread: with two threads, batches of 4 are as fast as larger ones, and
-# 7% faster than single images (docs/benchmarks.md).
-_IMAGES_A_THREAD, _PIXELS = 2, 224**2
+# 7% faster than single images (docs/benchmarks.md). 16 take 1.3 GB, which leaves room for a second
+# model, while it replaces the first, in the 4 GB of deploy/kubernetes.
+_IMAGES_A_THREAD, _MOST_IMAGES, _PIXELS = 2, 16, 224**2
 
 
 def default_batch_size(*, on_gpu: bool, image_size: int, threads: int) -> int:
@@ -95,7 +96,8 @@ def default_batch_size(*, on_gpu: bool, image_size: int, threads: int) -> int:
     """
     if on_gpu:
         return LARGEST_BATCH
-    return min(max(_IMAGES_A_THREAD * threads * _PIXELS // image_size**2, 1), LARGEST_BATCH)
+    pixels = min(_IMAGES_A_THREAD * threads, _MOST_IMAGES) * _PIXELS
+    return min(max(pixels // image_size**2, 1), LARGEST_BATCH)
 
 
 def batch_buckets(max_batch_size: int) -> list[int]:

@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         description="images in one run of the model; 0: 32 on a GPU; on the CPU two for each "
-        "thread, more where they are smaller than 224 px",
+        "thread, 16 at most, and more where they are smaller than 224 px",
     )
     max_delay_ms: float = Field(
         default=5.0,
