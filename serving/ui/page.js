@@ -22,6 +22,7 @@ let abort = new AbortController();
 // --- Images come in
 
 function add(files) {
+  byId("intake-note").textContent = "";
   if (files.length === 0) return;
   keyDeclined = false;
   for (const file of files) {

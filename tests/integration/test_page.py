@@ -73,9 +73,11 @@ _DROP_FOLDER = """([name, files]) => {
     }});
     const data = new DataTransfer();
     data.items.add(new File([], name));
+    const real = DataTransferItem.prototype.webkitGetAsEntry;
     DataTransferItem.prototype.webkitGetAsEntry = () => folder(name, files);
     const options = {bubbles: true, cancelable: true, dataTransfer: data};
     document.body.dispatchEvent(new DragEvent("drop", options));
+    DataTransferItem.prototype.webkitGetAsEntry = real;
 }"""
 
 Open = Callable[..., "Watched"]
@@ -316,9 +318,11 @@ def test_a_dropped_folder_without_images_is_named(watched: Watched) -> None:
     watched.page.evaluate(_DROP_FOLDER, ["letters", [["notes.txt", "", None]]])
     expect(note).to_have_text("There are no images in the folder letters.")
     expect(watched.page.locator("#outcome")).to_be_hidden()
-    watched.bring("drop", image("red"))
+    watched.bring("paste", image("red"))
     expect(watched.page.locator(".card[data-state=done]")).to_have_count(1)
     expect(note).to_be_empty()
+    watched.bring("drop", image("blue"))
+    expect(watched.page.locator(".card[data-state=done]")).to_have_count(2)
 
 
 def test_of_a_folder_with_too_many_images_the_first_are_taken_and_the_rest_not_read(
