@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from serving.providers import has_cuda_driver
 from tests.helpers import write_tiny_bundle
 from tests.small_vgg import thin_vgg19
 from training.features import _feature_shape
+
+
+def pytest_configure() -> None:
+    """A script's background jobs ignore SIGINT, and so would the processes that tests interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
