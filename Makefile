@@ -64,7 +64,7 @@ bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tool
 	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
 	$(BIN)/python -m benchmarks.decode
 
-bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; 50 minutes
+bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; an hour
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.batches

@@ -19,26 +19,25 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import save
 from benchmarks.usage import anonymous_mb
 from models.machine import cpu_count
 from models.spec import ModelSpec
+from serving.providers import CPU
 from serving.session import SessionOptions, inference_session
 
 _SIZES = (1, 2, 4, 8, 16, 32)
 _ROUNDS = 5
 _PAUSE_S = 0.1  # ONNX Runtime's threads spin for a while after a run, on the others' cores
-_CPU = "CPUExecutionProvider"
-_OUTPUT = Path("build/benchmarks/batches.json")
 
 
 def session(kind: str, model: Path) -> ort.InferenceSession:
     if kind == "as the service has it":
-        return inference_session(model, SessionOptions([(_CPU, {})], None, cpu_count(), 0))
+        return inference_session(model, SessionOptions([(CPU, {})], None, cpu_count(), 0))
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_count()
     options.enable_cpu_mem_arena = kind != "without the arena"
-    return ort.InferenceSession(model, options, providers=[_CPU])
+    return ort.InferenceSession(model, options, providers=[CPU])
 
 
 def answer(kind: str, model: Path, pipe: Connection) -> None:
@@ -90,9 +89,7 @@ def main() -> None:
         for kind in pipes
     }
     print(json.dumps(result, indent=2))
-    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": describe_machine(), "batches": result}
-    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    save("batches", {"batches": result})
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ The three take turns on each image; medians, and of ratios.
 from __future__ import annotations
 
 import io
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from unittest.mock import patch
 
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.machine import describe_machine
 from benchmarks.peers.common import decode
+from benchmarks.report import save
 from models.image import load_image
 from models.spec import Preprocessing
 
@@ -33,9 +31,7 @@ def main() -> None:
     rows = {name: measure(jpeg(photograph.resize(size))) for name, size in _SIZES.items()}
     for name, row in rows.items():
         print(f"{name:14} " + "  ".join(f"{key} {value:.2f}" for key, value in row.items()))
-    path = Path("build/benchmarks/decode.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": describe_machine(), "sizes": rows}, indent=2) + "\n")
+    save("decode", {"sizes": rows})
 
 
 def measure(data: bytes) -> dict[str, float]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import save
 from benchmarks.usage import anonymous_mb
 from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
 from models.heat_map import write_explainer
@@ -42,9 +42,7 @@ def main() -> None:
         exporting.join()
         result = measure(plain, explained)
     print(json.dumps(result, indent=2))
-    path = Path("build/benchmarks/heat_map.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": describe_machine(), **result}, indent=2) + "\n")
+    save("heat_map", result)
 
 
 def write_graphs(plain: Path, explained: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import statistics
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,17 +19,17 @@ import numpy as np
 
 from benchmarks.contenders import CONTENDERS, OURS, run
 from benchmarks.load import check_tools, closed_loop
-from benchmarks.machine import describe_machine
+from benchmarks.report import medians, save
 from benchmarks.workload import PLACE, USUAL, photographs, prepare
 from models.image import load_image
 from models.machine import cpu_count
 from models.spec import ModelSpec
+from serving.providers import CPU
 from serving.session import SessionOptions, inference_session
 
 _ROUNDS = 7
 # Clients, which are the loop's batch as well, and seconds.
 _TURNS = ((1, 6.0), (16, 15.0))
-_OUTPUT = Path("build/benchmarks/overhead.json")
 
 
 def main() -> None:
@@ -53,19 +52,14 @@ def main() -> None:
                 print(number, clients, row, flush=True)
                 found.setdefault(f"{clients} at a time", []).append(row)
     loop.terminate()
-    result = {
-        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-        for name, rows in found.items()
-    }
+    result = medians(found)
     print(json.dumps(result, indent=2))
-    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": describe_machine(), "images_per_second": result}
-    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    save("overhead", {"images_per_second": result})
 
 
 def bare_loop(model: Path, image: bytes, pipe: Connection) -> None:
     """Answers a batch size and a time with images a second; the session is as the service's."""
-    options = SessionOptions([("CPUExecutionProvider", {})], None, cpu_count(), max_batch_size=16)
+    options = SessionOptions([(CPU, {})], None, cpu_count(), max_batch_size=16)
     session = inference_session(model, options)
     spec = ModelSpec.read(model.with_name("spec.json"))
     pixels = load_image(image, spec.preprocessing)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import save
 from reliability.clients import ANSWERED, REFUSED, Client, clients_of, lost
 from reliability.resources import Sample, sample
 from tests.helpers import coloured_pixels, encode
@@ -36,7 +35,6 @@ _CAPACITY_S = 6.0
 _LONE_REQUESTS = 20
 _SETTLE_S = 5.0
 _IMAGE = encode(coloured_pixels(1))
-_OUTPUT = Path("build/benchmarks/overload.json")
 
 
 @dataclass
@@ -76,9 +74,7 @@ def main() -> None:
         home = make_home(Path(name), busy=_BUSY)
         with serve(home, home / "log", **settings) as server:
             result = asyncio.run(measure(server, seconds))
-    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": describe_machine(), "seconds": seconds, **result}
-    _OUTPUT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    save("overload", {"seconds": seconds, **result})
     for name, value in result.items():
         print(f"{name:32} {value}")
     sys.exit(1 if result["lost"] else 0)

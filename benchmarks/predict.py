@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import save
 from benchmarks.workload import USUAL, photographs, prepare
 from models.bundle import open_bundle
 from models.image import load_image
@@ -55,9 +55,7 @@ def main() -> None:
         "ratio": statistics.median(p / b for p, b in zip(predict, bare, strict=True)),
     }
     print(json.dumps(result, indent=2))
-    path = Path("build/benchmarks/predict.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": describe_machine(), **result}, indent=2) + "\n")
+    save("predict", result)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ server's answer is compared with the right one before each measurement.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import time
@@ -19,7 +18,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 from benchmarks.contenders import (
@@ -38,9 +36,9 @@ from benchmarks.load import (
     grpc_closed_loop,
     infer_request,
 )
-from benchmarks.machine import describe_machine
 from benchmarks.peers import common
 from benchmarks.plots import bar_chart
+from benchmarks.report import OUTPUT, save
 from benchmarks.results import Failure, Measurement, Row, markdown, summarise
 from benchmarks.usage import cpu_seconds_of_others
 from benchmarks.workload import (
@@ -59,7 +57,6 @@ from models.spec import Preprocessing
 
 PEERS_DECODE, OUR_DECODE = "decode + resize alone, the peers'", "decode + resize alone, ours"
 BARE_1, BARE_16 = "bare loop, batch 1", "bare loop, batch 16"
-_OUTPUT = Path("build/benchmarks")
 _WARM_UP_S = 2.0
 
 
@@ -313,7 +310,6 @@ class _Others:
 def write(rows: Sequence[Row], bench: Bench) -> None:
     """serving.json, and the charts."""
     report = {
-        "machine": describe_machine(),
         "command": " ".join(sys.argv),
         "seconds": bench.seconds,
         "constant_rate_per_second": bench.rate,
@@ -321,8 +317,7 @@ def write(rows: Sequence[Row], bench: Bench) -> None:
         "measurements": [asdict(measurement) for measurement in bench.measurements],
         "summary": [asdict(row) for row in rows],
     }
-    _OUTPUT.mkdir(parents=True, exist_ok=True)
-    (_OUTPUT / "serving.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    save("serving", report)
     charts = (
         (REFERENCE, "null", "a model that costs nothing", "requests a second"),
         (REAL, "real", "VGG-19", "images a second"),
@@ -338,7 +333,7 @@ def write(rows: Sequence[Row], bench: Bench) -> None:
                 values,
                 title=f"{title}, {scenario.name}",
                 unit=f"{unit} (more is better)",
-                path=_OUTPUT / f"serving-{name}.png",
+                path=OUTPUT / f"serving-{name}.png",
             )
 
 

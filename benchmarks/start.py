@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.load import check_tools, closed_loop
-from benchmarks.machine import describe_machine
+from benchmarks.report import save
 from benchmarks.usage import Tree
 from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
 from models.bundle import graph_bytes, read_manifest, seal
@@ -41,7 +41,6 @@ onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvi
 _HEADERS = {"Content-Type": "image/jpeg"}
 _CONNECTIONS, _SECONDS = 32, 15.0
 _POLL_S, _LIMIT_S = 0.01, 120.0
-_OUTPUT = Path("build/benchmarks/start.json")
 
 
 def main() -> None:
@@ -56,15 +55,13 @@ def main() -> None:
         first_answer.append(_first_answer(served, image))
         print(f"alone {alone[-1]:.2f} s, first answer {first_answer[-1]:.2f} s", flush=True)
     report = {
-        "machine": describe_machine(),
         "import_and_load_s": statistics.median(alone),
         "first_answer_s": statistics.median(first_answer),
         "ratio": statistics.median(b / a for a, b in zip(alone, first_answer, strict=True)),
         "weights_mb": graph_bytes(served.model_file) / 1e6,
         "memory_mb": _memory(served, image),
     }
-    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    save("start", report)
     print(json.dumps(report, indent=2))
 
 

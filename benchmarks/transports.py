@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,7 +22,7 @@ import uvloop
 
 from benchmarks.contenders import GRPC_METHOD
 from benchmarks.load import Load, check_tools, closed_loop, grpc_closed_loop, infer_request
-from benchmarks.machine import describe_machine
+from benchmarks.report import medians, save
 from benchmarks.usage import Tree
 from benchmarks.workload import USUAL, photographs
 from protocol import open_inference_pb2 as pb
@@ -37,7 +35,6 @@ from tests.helpers import free_port
 _CONNECTIONS, _SECONDS, _ROUNDS, _START_S = 64, 4.0, 5, 30
 _CLASSES = 10
 _BODY = json.dumps({"predictions": [{"label": str(n), "probability": 0.1} for n in range(5)]})
-_OUTPUT = Path("build/benchmarks/transports.json")
 
 
 def main() -> None:
@@ -57,15 +54,10 @@ def main() -> None:
     for _ in range(_ROUNDS):
         for name, (serve, load) in transports.items():
             found[name].append(measure(serve, load))
-    rows = {
-        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-        for name, rows in found.items()
-    }
+    rows = medians(found)
     for name, row in rows.items():
         print(f"{name:16} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
-    _OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": describe_machine(), "transports": rows}
-    _OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    save("transports", {"transports": rows})
 
 
 def measure(serve: Callable[[int], None], load: Callable[[int], Load]) -> dict[str, float]:

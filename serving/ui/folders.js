@@ -16,12 +16,12 @@ async function flat(entries, files) {
   const found = [];
   const barren = [];
   for (const [index, entry] of entries.entries()) {
-    const before = found.length;
-    if (!entry?.isDirectory) found.push(...(files[index] ? [files[index]] : []));
-    else if (before <= MOST) {
+    if (found.length > MOST) break;
+    if (entry?.isDirectory) {
+      const before = found.length;
       await walk(entry, found);
       if (found.length === before) barren.push(entry.name);
-    }
+    } else if (files[index]) found.push(files[index]);
   }
   return { files: found.slice(0, MOST), more: found.length > MOST, barren };
 }
