@@ -145,6 +145,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.spec = spec
+        self._compared: dict[str, tuple[int, ...]] = {}  # marks of large files, by name
 
     @property
     def model_path(self) -> Path:
@@ -155,22 +156,35 @@ class Bundle:
         """Size of the float32 graph with its weights."""
         return graph_bytes(self.model_path)
 
-    def check_graph(self, variant: Variant | None, known: Collection[str] = ()) -> list[str]:
-        """Compare the files that are read to run a variant (None: float32) with the manifest.
-
-        Args:
-            known: marks that an earlier call returned: files that have them are not read again.
-
-        Returns:
-            A mark for each file, which is another one as soon as the file changes.
+    def check_graph(self, variant: Variant | None) -> None:
+        """Compare the files that are read to run a variant (None: float32) with the manifest; of
+        weights beside an ONNX graph only that they are listed, see `check_weights`.
 
         Raises:
             BundleError: one is missing, lies elsewhere, differs, or isn't listed.
         """
-        names = [MODEL_FILE] if variant is None else [*variant.files]
-        weights = weights_beside(self.path / names[0])
-        names += [weights.name] if weights.exists() else []
-        return [self._check_graph_file(name, known) for name in names]
+        weights = self._weights(variant)
+        if weights is not None:
+            self._listed(weights)
+        for name in [MODEL_FILE] if variant is None else variant.files:
+            self._check_graph_file(name)
+
+    def check_weights(self, variant: Variant | None) -> None:
+        """Compare the weights beside a variant's ONNX graph, if there are any, with the manifest:
+        0.4 s for half a gigabyte. They are plain numbers, so they may be loaded meanwhile, but
+        nobody must get an answer that was computed from them before this has returned.
+
+        Raises:
+            BundleError: see `check_graph`.
+        """
+        weights = self._weights(variant)
+        if weights is not None:
+            self._check_graph_file(weights)
+
+    def _weights(self, variant: Variant | None) -> str | None:
+        graph = MODEL_FILE if variant is None else variant.files[0]
+        weights = weights_beside(self.path / graph)
+        return weights.name if weights.exists() else None
 
     @property
     def explain_path(self) -> Path | None:
@@ -188,7 +202,7 @@ class Bundle:
             return None
         return Acceptance.read(self.path / ACCEPTANCE_FILE)
 
-    def check_explainer(self, known: Collection[str] = ()) -> None:
+    def check_explainer(self) -> None:
         """As `check_graph`, for the files that heat maps are computed from.
 
         Raises:
@@ -196,9 +210,18 @@ class Bundle:
         """
         names = [EXPLAIN_FILE, *([WEIGHTS_FILE] if (self.path / WEIGHTS_FILE).exists() else [])]
         for name in names:
-            self._check_graph_file(name, known)
+            self._check_graph_file(name)
 
-    def _check_graph_file(self, name: str, known: Collection[str]) -> str:
+    def _check_graph_file(self, name: str) -> None:
+        """Read it for its SHA-256, unless that was done and it didn't change since."""
+        expected = self._listed(name)
+        mark = _mark(self.path / name)  # before it is read: it may change meanwhile
+        if self._compared.get(name) != mark:
+            _check_content(self.path / name, expected)
+            self._compared[name] = mark
+
+    def _listed(self, name: str) -> str:
+        """The SHA-256 that a file should have."""
         expected = self.manifest.files.get(name)
         if expected is None:
             raise BundleError(
@@ -206,10 +229,7 @@ class Bundle:
                 "from; export the run again"
             )
         _check_place(self.path, name)
-        mark = _mark(self.path / name, expected)  # before it is read: it may change meanwhile
-        if mark not in known:
-            _check_content(self.path / name, expected)
-        return mark
+        return expected
 
     def golden(self) -> GoldenSamples:
         return GoldenSamples.read(self.path / GOLDEN_FILE)
@@ -281,7 +301,7 @@ def open_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
 
 def inspect_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
     """Open a bundle whose graphs are not compared with the manifest: for who will run one of them
-    and call `Bundle.check_graph` before, since a bundle may hold half a gigabyte for each variant.
+    (`serving.session.checked_session`), since a bundle may hold half a gigabyte for each variant.
 
     Args:
         check: see `open_bundle`.
@@ -348,11 +368,10 @@ def _is_graph(name: str) -> bool:
     return name.startswith(_GRAPH_PREFIX)
 
 
-def _mark(file: Path, digest: str) -> str:
+def _mark(file: Path) -> tuple[int, ...]:
+    """Another one as soon as the file changes."""
     stat = file.stat()
-    return (
-        f"{digest} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-    )
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _check_content(file: Path, expected: str) -> None:

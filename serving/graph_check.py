@@ -37,7 +37,7 @@ def check_graph(path: Path, weights: str | None = None) -> None:
 
     Raises:
         BundleError: it is no ONNX file, has an operator that is not allowed, a function of its own,
-            or weights elsewhere than in that file.
+            or weights elsewhere than in that file, or beyond its end.
     """
     try:
         model = Model.FromString(path.read_bytes())
@@ -45,13 +45,15 @@ def check_graph(path: Path, weights: str | None = None) -> None:
         raise BundleError(f"{path} is no ONNX file; export the run again") from error
     if model.functions:
         raise BundleError(f"{path} defines operators of its own; {_WAY_OUT}")
-    _check(model.graph, path, weights or weights_beside(path).name)
+    tensors = _check(model.graph, path, weights or weights_beside(path).name)
+    _check_size(tensors, path.with_name(weights) if weights else weights_beside(path), path)
 
 
 _WAY_OUT = "it was not made by 'vgg19 export', and is not served"
 
 
-def _check(graph: Graph, path: Path, weights: str) -> None:
+def _check(graph: Graph, path: Path, weights: str) -> list[Tensor]:
+    """All tensors of a graph that may be run."""
     tensors = [*graph.initializer, *_parts(graph.sparse_initializer)]
     for node in graph.node:
         if node.op_type not in _ALLOWED.get(node.domain, frozenset()):
@@ -65,6 +67,27 @@ def _check(graph: Graph, path: Path, weights: str) -> None:
     for place in _places(tensors):
         if place != weights:
             raise BundleError(f"{path} has weights in '{place[:100]}'; {_WAY_OUT}")
+    return tensors
+
+
+def _check_size(tensors: list[Tensor], weights: Path, path: Path) -> None:
+    """A file that was cut off would be a page of ONNX Runtime's words in the log."""
+    try:
+        needed = max(map(_end, tensors), default=0)
+    except ValueError:
+        raise BundleError(f"{path} has weights at no place in a file; {_WAY_OUT}") from None
+    size = weights.stat().st_size if weights.exists() else 0
+    if size < needed:
+        raise BundleError(
+            f"{weights} has {size} bytes, and {path.name} needs {needed}; export or register the "
+            "model again"
+        )
+
+
+def _end(tensor: Tensor) -> int:
+    """How far into the weights' file a tensor reaches, in bytes."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    return int(place.get("offset", "0")) + int(place.get("length", "0"))
 
 
 def _parts(tensors: Iterable[SparseTensor]) -> Iterator[Tensor]:

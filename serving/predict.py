@@ -21,7 +21,7 @@ from serving.offline import classify_files
 from serving.prediction_files import Progress, as_row, check_output, columns, find_files
 from serving.ray_engine import RayEngine, own_terminal
 from serving.runtime import open_model, session_options, use_store, worker_cores
-from serving.session import Session, variant_to_run
+from serving.session import checked_session, variant_to_run
 from serving.settings import Settings, load_settings
 
 _NAMED = 5  # unreadable files that the terminal names; the table has all
@@ -53,8 +53,7 @@ class LocalEngine:
     def classify(
         self, files: Sequence[str], version: str, bundle: Bundle, top_k: int
     ) -> Generator[dict[str, Any]]:
-        bundle.check_graph(self.variant(bundle))
-        session = Session(bundle, self._options)
+        session = checked_session(bundle, self._options)
         found = classify_files(
             files,
             session.judge,

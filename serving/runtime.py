@@ -16,7 +16,7 @@ from models.bundle import Bundle
 from models.errors import UserError
 from models.machine import cpu_count
 from models.signature import Verifier
-from serving import __version__, compared, grpc_server
+from serving import __version__, grpc_server
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.capture import Capture
@@ -37,7 +37,7 @@ from serving.providers import (
     has_cuda_driver,
 )
 from serving.repository import Repository
-from serving.session import Session, SessionOptions, variant_to_run
+from serving.session import Session, SessionOptions, checked_session, variant_to_run
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 from serving.statistics import ModelStatistics
@@ -50,13 +50,13 @@ def check_start(settings: Settings) -> None:
     """Find out, without loading the model, what would keep the service from starting.
 
     Raises:
-        UserError: no such model, damaged files, no signature where one is required, no such device,
-            the gRPC port is taken, or its TLS files can't be used.
+        UserError: no such model, damaged files (of graphs only that they are there: their content
+            is compared by who loads them), no signature where one is required, no such device, the
+            gRPC port is taken, or its TLS files can't be used.
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
-    variant = variant_to_run(bundle, session_options(settings, worker_index=1))
-    compared.tell_workers(bundle.check_graph(variant))
+    variant_to_run(bundle, session_options(settings, worker_index=1))
     grpc_server.check_start(grpc_options(settings))
     capture = _capture(settings)
     if capture is not None:
@@ -193,7 +193,7 @@ def wanted_model(settings: Settings) -> Wanted:
 
 def open_model(settings: Settings, reference: str) -> Bundle:
     """Open a registered model, whose signature is checked first if the settings require one. Its
-    graphs aren't checked yet, see `Bundle.check_graph`.
+    graphs aren't checked yet, see `checked_session`.
 
     Raises:
         UserError: it isn't there, is damaged, or not signed with the key that the settings name; or
@@ -214,8 +214,7 @@ def open_session(
         UserError: see `open_model`; or it can't be run here.
     """
     bundle = open_model(settings, reference)
-    bundle.check_graph(variant_to_run(bundle, options), compared.by_parent())
-    return bundle, Session(bundle, options)
+    return bundle, checked_session(bundle, options)
 
 
 def load_model(
@@ -261,7 +260,7 @@ def _explainer(settings: Settings, options: SessionOptions, bundle: Bundle) -> E
         return None
 
     def load() -> MakeMaps:
-        bundle.check_explainer(compared.by_parent())
+        bundle.check_explainer()
         return load_explainer(bundle, options)
 
     return Explainer(load, settings.max_queue_images)

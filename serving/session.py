@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -126,7 +127,7 @@ class Session:
     `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs.
 
     Args:
-        bundle: whose graph has been checked (`Bundle.check_graph`).
+        bundle: whose graphs have been checked, or are (`checked_session`).
 
     Raises:
         SessionError: the provider didn't start, or the model doesn't reproduce its golden samples.
@@ -218,6 +219,24 @@ class Session:
             self.run([blank] * batch_size)
             seconds = time.perf_counter() - started
             logger.info("warm-up: a batch of %d took %.3f s", batch_size, seconds)
+
+
+def checked_session(bundle: Bundle, options: SessionOptions) -> Session:
+    """Load a bundle from `inspect_bundle`. Its weights are compared with the manifest on another
+    core, meanwhile: loading takes longer.
+
+    Raises:
+        BundleError, SessionError: see `Bundle.check_graph`, `Session`. Where the weights differ,
+            that is what is said, whatever else came of it.
+    """
+    variant = variant_to_run(bundle, options)
+    bundle.check_graph(variant)
+    with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
+        weights = thread.submit(bundle.check_weights, variant)
+        try:
+            return Session(bundle, options)
+        finally:
+            weights.result()
 
 
 class Engine(Protocol):

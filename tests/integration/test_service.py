@@ -217,14 +217,6 @@ class TestStartsThatFail:
     def test_no_production_model(self, tmp_path: Path) -> None:
         self.check(tmp_path, "no production model in")
 
-    def test_a_damaged_model(self, tmp_path: Path) -> None:
-        bundle = write_tiny_bundle(tmp_path / "bundle")
-        for arguments in (["register", str(bundle)], ["promote", "latest"]):
-            run_command("vgg19", *arguments, cwd=tmp_path, home=tmp_path / "home")
-        (model,) = (tmp_path / "home").rglob("model.onnx")
-        model.write_bytes(model.read_bytes() + b"x")
-        self.check(tmp_path / "home", "model.onnx does not match its manifest")
-
     def test_cuda_without_cuda(self, tiny_home: Path) -> None:
         from serving.providers import has_cuda_driver
 
@@ -239,6 +231,19 @@ class TestStartsThatFail:
         self.check(
             tiny_home, "choose another VGG19_GRPC_PORT", VGG19_GRPC_PORT=str(server.grpc_port)
         )
+
+
+def test_a_damaged_model_ends_the_service(tmp_path: Path) -> None:
+    """The worker finds that out, since it reads the graph while it loads it."""
+    home = put_into_production(write_tiny_bundle(tmp_path / "bundle"))
+    (model,) = home.rglob("model.onnx")
+    model.write_bytes(model.read_bytes() + b"x")
+    log = tmp_path / "log"
+    with pytest.raises(AssertionError, match=r"^ended with 1: "), serve(home, log):
+        pass
+    (line,) = (one for one in log.read_text().splitlines() if "CRITICAL" in one)
+    assert "model.onnx does not match its manifest (SHA-256 is " in line
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> None:

@@ -77,6 +77,40 @@ def test_weights_elsewhere(tmp_path: Path, place: str) -> None:
         check_graph(path)
 
 
+@pytest.mark.parametrize(
+    ("kept", "problem"),
+    [
+        (None, "data has 0 bytes, and model.onnx needs 64; export or register"),
+        (63, "data has 63 bytes, and model.onnx needs 64; export or register"),
+        (64, None),
+    ],
+)
+def test_weights_that_were_cut_off(tmp_path: Path, kept: int | None, problem: str | None) -> None:
+    path = save(tmp_path / "model.onnx", PRODUCT)
+    data = path.with_name("model.onnx.data")
+    onnx.save_model(
+        onnx.load(path), path, save_as_external_data=True, location=data.name, size_threshold=0
+    )
+    content = data.read_bytes()
+    data.unlink()
+    if kept is not None:
+        data.write_bytes(content[:kept])
+    if problem is None:
+        check_graph(path)
+        return
+    with pytest.raises(BundleError, match=problem):
+        check_graph(path)
+
+
+def test_weights_at_no_place(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.onnx", PRODUCT)
+    model = onnx.load(path)
+    model.graph.initializer[0].external_data.add(key="offset", value="here")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="at no place in a file; it was not made by"):
+        check_graph(path)
+
+
 def test_in_a_constant_as_well(tmp_path: Path) -> None:
     value = from_array(np.zeros(1, np.float32))
     value.external_data.add(key="location", value="/etc/passwd")

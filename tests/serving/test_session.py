@@ -9,16 +9,22 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import helper
+from onnx.numpy_helper import from_array, to_array
 
 from models.bundle import (
     DISTANCE_FILE,
+    EXPLAIN_FILE,
     FEATURES_OUTPUT,
     GOLDEN_FILE,
     MODEL_FILE,
+    WEIGHTS_FILE,
+    Bundle,
     GoldenSamples,
+    inspect_bundle,
     open_bundle,
     read_manifest,
     seal,
+    sha256,
 )
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
@@ -27,18 +33,90 @@ from serving.session import (
     Session,
     SessionOptions,
     batch_buckets,
+    checked_session,
     default_batch_size,
     inference_session,
 )
 from tests.helpers import coloured_pixels, provenance, tiny_probabilities
 from tests.small_vgg import pixels, write_small_bundle
 
+ON_CPU: dict[str, Any] = {
+    "providers": [(CPU, {})], "must_run_on": None, "intra_op_threads": 1, "max_batch_size": 8
+}  # fmt: skip
+
 
 def load(bundle: Path, **changes: Any) -> Session:
-    options: dict[str, Any] = {
-        "providers": [(CPU, {})], "must_run_on": None, "intra_op_threads": 1, "max_batch_size": 8
-    }  # fmt: skip
-    return Session(open_bundle(bundle), SessionOptions(**(options | changes)))
+    return Session(open_bundle(bundle), SessionOptions(**(ON_CPU | changes)))
+
+
+class TestChecked:
+    """A session of a bundle whose graph nobody has compared with the manifest."""
+
+    @pytest.fixture
+    def bundle(self, tiny_bundle: Path) -> Bundle:
+        path = tiny_bundle / MODEL_FILE
+        model = onnx.load(path)
+        (weight,) = (one for one in model.graph.initializer if one.name == "eight")
+        weight.CopyFrom(from_array(to_array(weight), weight.name))  # as bytes, which can be moved
+        onnx.save_model(
+            model, path, save_as_external_data=True, location=WEIGHTS_FILE, size_threshold=0
+        )
+        assert (tiny_bundle / WEIGHTS_FILE).stat().st_size == 4
+        seal(tiny_bundle, provenance())
+        return inspect_bundle(tiny_bundle)
+
+    def test_it_answers(self, bundle: Bundle) -> None:
+        images = [coloured_pixels(seed) for seed in range(3)]
+        rows = checked_session(bundle, SessionOptions(**ON_CPU)).run(images)
+        np.testing.assert_array_equal(rows, load(bundle.path).run(images))
+
+    def test_weights_are_refused_that_no_golden_sample_finds(self, bundle: Bundle) -> None:
+        weights = bundle.path / WEIGHTS_FILE
+        content = bytearray(weights.read_bytes())
+        content[0] ^= 1  # the last bit of its mantissa
+        weights.write_bytes(content)
+        Session(bundle, SessionOptions(**ON_CPU))
+        with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
+            checked_session(bundle, SessionOptions(**ON_CPU))
+
+    def test_damage_is_told_and_not_what_came_of_it(
+        self, bundle: Bundle, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        weights = bundle.path / WEIGHTS_FILE
+        weights.write_bytes(weights.read_bytes()[:-1])
+        with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
+            checked_session(bundle, SessionOptions(**ON_CPU))
+        assert caplog.text == ""
+        weights.write_bytes(b"\x7f" * 4)  # the samples differ as well
+        with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
+            checked_session(bundle, SessionOptions(**ON_CPU))
+
+    def test_a_graph_is_compared_before_anything_reads_it(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def read(*_: object) -> None:
+            raise AssertionError("it was read")
+
+        monkeypatch.setattr("serving.session.check_graph", read)
+        with pytest.raises(AssertionError, match="it was read"):
+            checked_session(bundle, SessionOptions(**ON_CPU))
+        (bundle.path / MODEL_FILE).write_bytes(b"other")
+        with pytest.raises(BundleError, match=f"{MODEL_FILE} does not match its manifest"):
+            checked_session(bundle, SessionOptions(**ON_CPU))
+
+    def test_heat_maps_do_not_read_the_weights_again(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        checked_session(bundle, SessionOptions(**ON_CPU))
+        read: list[str] = []
+
+        def spy(path: Path) -> str:
+            read.append(path.name)
+            return sha256(path)
+
+        monkeypatch.setattr("models.bundle.sha256", spy)
+        bundle.check_explainer()
+        assert read == [EXPLAIN_FILE]
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
