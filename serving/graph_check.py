@@ -45,8 +45,8 @@ def check_graph(path: Path, weights: str | None = None) -> None:
         raise BundleError(f"{path} is no ONNX file; export the run again") from error
     if model.functions:
         raise BundleError(f"{path} defines operators of its own; {_WAY_OUT}")
-    tensors = _check(model.graph, path, weights or weights_beside(path).name)
-    _check_size(tensors, path.with_name(weights) if weights else weights_beside(path), path)
+    beside = weights_beside(path) if weights is None else path.with_name(weights)
+    _check_size(_check(model.graph, path, beside.name), beside, path)
 
 
 _WAY_OUT = "it was not made by 'vgg19 export', and is not served"
