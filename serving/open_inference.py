@@ -249,7 +249,7 @@ def infer_response(
         elif isinstance(output.values, list):
             tensor.contents.bytes_contents.extend(output.values)
         elif output.datatype == "BOOL":
-            tensor.contents.bool_contents.extend(output.values.ravel().tolist())
+            tensor.contents.bool_contents.extend(map(bool, output.values.ravel()))
         else:  # of 1,000 classes a list takes 27 microseconds, the array's own elements 152
             tensor.contents.fp32_contents.extend(output.values.ravel().tolist())
         response.outputs.append(tensor)
