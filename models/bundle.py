@@ -208,9 +208,8 @@ class Bundle:
         Raises:
             BundleError: see `check_graph`.
         """
-        names = [EXPLAIN_FILE, *([WEIGHTS_FILE] if (self.path / WEIGHTS_FILE).exists() else [])]
-        for name in names:
-            self._check_graph_file(name)
+        self._check_graph_file(EXPLAIN_FILE)
+        self.check_weights(None)  # it has none of its own
 
     def _check_graph_file(self, name: str) -> None:
         """Read it for its SHA-256, unless that was done and it didn't change since."""

@@ -46,14 +46,13 @@ def check_graph(path: Path, weights: str | None = None) -> None:
     if model.functions:
         raise BundleError(f"{path} defines operators of its own; {_WAY_OUT}")
     beside = weights_beside(path) if weights is None else path.with_name(weights)
-    _check_size(_check(model.graph, path, beside.name), beside, path)
+    _check(model.graph, path, beside)
 
 
 _WAY_OUT = "it was not made by 'vgg19 export', and is not served"
 
 
-def _check(graph: Graph, path: Path, weights: str) -> list[Tensor]:
-    """All tensors of a graph that may be run."""
+def _check(graph: Graph, path: Path, weights: Path) -> None:
     tensors = [*graph.initializer, *_parts(graph.sparse_initializer)]
     for node in graph.node:
         if node.op_type not in _ALLOWED.get(node.domain, frozenset()):
@@ -65,12 +64,12 @@ def _check(graph: Graph, path: Path, weights: str) -> list[Tensor]:
             tensors += [attribute.t, *attribute.tensors]
             tensors += _parts([attribute.sparse_tensor, *attribute.sparse_tensors])
     for place in _places(tensors):
-        if place != weights:
+        if place != weights.name:
             raise BundleError(f"{path} has weights in '{place[:100]}'; {_WAY_OUT}")
-    return tensors
+    _check_size(tensors, path, weights)
 
 
-def _check_size(tensors: list[Tensor], weights: Path, path: Path) -> None:
+def _check_size(tensors: list[Tensor], path: Path, weights: Path) -> None:
     """A file that was cut off would be a page of ONNX Runtime's words in the log."""
     try:
         needed = max(map(_end, tensors), default=0)

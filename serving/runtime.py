@@ -56,7 +56,7 @@ def check_start(settings: Settings) -> None:
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
-    variant_to_run(bundle, session_options(settings, worker_index=1))
+    variant_to_run(bundle, session_options(settings, worker_index=1))  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
     capture = _capture(settings)
     if capture is not None:

@@ -299,8 +299,8 @@ def inference_session(
 
     Args:
         saves_memory: on the CPU, use the weights as they are mapped instead of arranging a copy,
-            and keep nothing between runs: of VGG-19, 0.1 GB instead of 0.7, and no slower at batch
-            1 (docs/benchmarks.md).
+            and keep nothing between runs: of VGG-19, 0.1 GB instead of 0.7, and a few percent
+            slower (docs/benchmarks.md).
 
     Raises:
         SessionError: ONNX Runtime can't load it.
