@@ -26,7 +26,8 @@ from benchmarks.load import check_tools, closed_loop
 from benchmarks.report import save
 from benchmarks.usage import Tree
 from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
-from models.bundle import graph_bytes, read_manifest, seal
+from models.bundle import graph_bytes, seal
+from models.manifest import read_manifest
 from tests.helpers import free_port, vgg19
 from tests.integration.conftest import ROOT, serve
 

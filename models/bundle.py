@@ -18,19 +18,29 @@ model.sig       a signature of manifest.json, see `models.signature` (only if it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from models.acceptance import Acceptance
 from models.errors import BundleError
+from models.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    Provenance,
+    check_content,
+    check_place,
+    manifest_content,
+    mark_of,
+    parse_manifest,
+    sha256,
+)
 from models.spec import ModelSpec
 from models.variants import VARIANTS_FILE, Variant, Variants
 
@@ -43,7 +53,6 @@ SPEC_FILE = "spec.json"
 METRICS_FILE = "metrics.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
-MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "model.sig"  # in no manifest: it signs that
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
@@ -63,39 +72,11 @@ EXPLAINED_INPUT, HEAT_MAP_OUTPUT = "target", "heatmap"
 # What FC2 gives, besides the probabilities, and what DISTANCE_FILE makes of it.
 FEATURES_OUTPUT, DISTANCE_OUTPUT = "features", "distance"
 
-# What the store puts beside a bundle's files; BentoML reads the second of every version it lists.
-_NOT_ITS_OWN = (MANIFEST_FILE, "model.yaml")
-
 # Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
 _SEEN_DIGITS = 16
 
 # Largest difference in any probability between ONNX Runtime and PyTorch (float32 on both sides).
 PARITY_TOLERANCE = 1e-4
-
-
-class Provenance(BaseModel):
-    """Where a model came from: enough to train it again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    created_at: str
-    training_config: dict[str, Any]
-    data_fingerprint: str
-    seed: int
-    git_commit: str | None
-    packages: dict[str, str]
-    hardware: dict[str, str] = {}
-    weights_sha256: str | None = None
-
-
-class Manifest(BaseModel):
-    """`manifest.json`: the SHA-256 of every other file, and the provenance."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: Literal[1] = 1
-    files: dict[str, str]
-    provenance: Provenance
 
 
 class GoldenSamples(BaseModel):
@@ -214,9 +195,9 @@ class Bundle:
     def _check_graph_file(self, name: str) -> None:
         """Read it for its SHA-256, unless that was done and it didn't change since."""
         expected = self._listed(name)
-        mark = _mark(self.path / name)  # before it is read: it may change meanwhile
+        mark = mark_of(self.path / name)  # before it is read: it may change meanwhile
         if self._compared.get(name) != mark:
-            _check_content(self.path / name, expected)
+            check_content(self.path / name, expected)
             self._compared[name] = mark
 
     def _listed(self, name: str) -> str:
@@ -227,7 +208,7 @@ class Bundle:
                 f"{self.path / MANIFEST_FILE} doesn't list {name}, which the model would be read "
                 "from; export the run again"
             )
-        _check_place(self.path, name)
+        check_place(self.path, name)
         return expected
 
     def golden(self) -> GoldenSamples:
@@ -294,7 +275,7 @@ def open_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
     bundle = inspect_bundle(path, check)
     for name, expected in bundle.manifest.files.items():
         if _is_graph(name):
-            _check_content(path / name, expected)
+            check_content(path / name, expected)
     return bundle
 
 
@@ -308,46 +289,18 @@ def inspect_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
     Raises:
         BundleError: see `open_bundle`.
     """
-    content = _manifest_content(path)
+    content = manifest_content(path)
     if check is not None:
         check(path, content)
-    manifest = _parse_manifest(path, content)
+    manifest = parse_manifest(path, content)
     unlisted = sorted(set(CONTENT_FILES) - set(manifest.files))
     if unlisted:
         raise BundleError(f"{path / MANIFEST_FILE} doesn't list {', '.join(unlisted)}")
     for name, expected in manifest.files.items():
-        _check_place(path, name)
+        check_place(path, name)
         if not _is_graph(name):
-            _check_content(path / name, expected)
+            check_content(path / name, expected)
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of the bundle at `path` without checking the files against it.
-
-    Raises:
-        BundleError: there is none, or it isn't one.
-    """
-    return _parse_manifest(path, _manifest_content(path))
-
-
-def _manifest_content(path: Path) -> bytes:
-    _check_no_link(path / MANIFEST_FILE)
-    try:
-        return (path / MANIFEST_FILE).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{path} is no bundle: it has no {MANIFEST_FILE}; make one with 'vgg19 export RUN'"
-        ) from None
-
-
-def _parse_manifest(path: Path, content: bytes) -> Manifest:
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise BundleError(
-            f"{path / MANIFEST_FILE} is damaged: {error.errors()[0]['msg']}"
-        ) from None
 
 
 def seal(path: Path, provenance: Provenance) -> Bundle:
@@ -367,44 +320,6 @@ def _is_graph(name: str) -> bool:
     return name.startswith(_GRAPH_PREFIX)
 
 
-def _mark(file: Path) -> tuple[int, ...]:
-    """Another one as soon as the file changes."""
-    stat = file.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _check_content(file: Path, expected: str) -> None:
-    actual = sha256(file)
-    if actual != expected:
-        raise BundleError(
-            f"{file} does not match its manifest (SHA-256 is {actual[:12]}, should be "
-            f"{expected[:12]}); export or register the model again"
-        )
-
-
-def _check_place(bundle: Path, name: str) -> None:
-    """Raise BundleError unless `name` is a file in the bundle itself, and no link out of it."""
-    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise BundleError(
-            f"{bundle / MANIFEST_FILE} lists '{name[:100]}', which is no plain file name; the "
-            "bundle was not made by 'vgg19 export'"
-        )
-    if name in _NOT_ITS_OWN:
-        raise BundleError(
-            f"{bundle / MANIFEST_FILE} lists '{name}', which is no file of a bundle; it was not "
-            "made by 'vgg19 export'"
-        )
-    file = bundle / name
-    _check_no_link(file)
-    if not file.is_file():
-        raise BundleError(f"{file} is missing; export or register the model again")
-
-
-def _check_no_link(file: Path) -> None:
-    if file.is_symlink():
-        raise BundleError(f"{file} is a link; a bundle holds its files itself, copy it there")
-
-
 def signature_of(path: Path) -> Path | None:
     """The signature that lies in the bundle at `path`, unchecked; None if there is none.
 
@@ -413,13 +328,8 @@ def signature_of(path: Path) -> Path | None:
     """
     if not os.path.lexists(path / SIGNATURE_FILE):
         return None
-    _check_place(path, SIGNATURE_FILE)
+    check_place(path, SIGNATURE_FILE)
     return path / SIGNATURE_FILE
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_beside(graph: Path) -> Path:

@@ -21,19 +21,11 @@ from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
-from models.bundle import (
-    MANIFEST_FILE,
-    Bundle,
-    CheckManifest,
-    inspect_bundle,
-    open_bundle,
-    read_manifest,
-    sha256,
-    signature_of,
-)
+from models.bundle import Bundle, CheckManifest, inspect_bundle, open_bundle, signature_of
 from models.errors import StoreError
 from models.files import staged_directory, staged_file, workplace
 from models.history import History, Promotion
+from models.manifest import MANIFEST_FILE, read_manifest, sha256
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"

@@ -31,9 +31,9 @@ from models.bundle import (
     MODEL_FILE,
     SPEC_FILE,
     GoldenSamples,
-    Provenance,
     seal,
 )
+from models.manifest import Provenance
 from models.spec import ModelSpec, Preprocessing
 
 SIZE = 32

@@ -38,12 +38,12 @@ from models.bundle import (
     SPEC_FILE,
     Bundle,
     GoldenSamples,
-    Provenance,
     open_bundle,
     seal,
 )
 from models.files import staged_directory
 from models.image import load_image
+from models.manifest import Provenance
 from models.onnx_export import Parity
 from models.spec import ModelSpec
 from training import cli, exporting, job_state, redeploy

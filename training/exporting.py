@@ -24,7 +24,6 @@ from models.bundle import (
     SPEC_FILE,
     Bundle,
     GoldenSamples,
-    Provenance,
     Seen,
     open_bundle,
     seal,
@@ -32,6 +31,7 @@ from models.bundle import (
 from models.distance import Familiar, write_distance_graph
 from models.files import staged_directory
 from models.heat_map import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
+from models.manifest import Provenance
 from models.onnx_export import (
     Parity,
     ServingModule,

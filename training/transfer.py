@@ -14,9 +14,10 @@ from typing import Any
 import fsspec
 
 from models import store
-from models.bundle import MANIFEST_FILE, SIGNATURE_FILE, open_bundle, signature_of
+from models.bundle import SIGNATURE_FILE, open_bundle, signature_of
 from models.errors import UserError
 from models.files import staged_file
+from models.manifest import MANIFEST_FILE
 
 _PRODUCTION = "production"
 

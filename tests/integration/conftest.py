@@ -16,7 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from models.bundle import GOLDEN_FILE, GoldenSamples, read_manifest, seal
+from models.bundle import GOLDEN_FILE, GoldenSamples, seal
+from models.manifest import read_manifest
 from tests.helpers import free_port, run_command, vgg19, write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,8 @@ from playwright.sync_api import (
 )
 
 from models.acceptance import Acceptance
-from models.bundle import ACCEPTANCE_FILE, read_manifest, seal
+from models.bundle import ACCEPTANCE_FILE, seal
+from models.manifest import read_manifest
 from serving.settings import Settings
 from tests.helpers import coloured_pixels, encode, tiny_heat_map, write_tiny_bundle
 from tests.integration.conftest import Server, put_into_production, serve

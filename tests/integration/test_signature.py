@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.bundle import CARD_FILE, SIGNATURE_FILE, read_manifest, seal
+from models.bundle import CARD_FILE, SIGNATURE_FILE, seal
+from models.manifest import read_manifest
 from models.signature import Signer
 from tests.helpers import (
     coloured_pixels,

@@ -10,7 +10,6 @@ import pytest
 from models.bundle import (
     CONTENT_FILES,
     EXPLAIN_FILE,
-    MANIFEST_FILE,
     MODEL_FILE,
     SEEN_FILE,
     WEIGHTS_FILE,
@@ -18,11 +17,10 @@ from models.bundle import (
     Seen,
     inspect_bundle,
     open_bundle,
-    read_manifest,
     seal,
-    sha256,
 )
 from models.errors import BundleError
+from models.manifest import MANIFEST_FILE, read_manifest, sha256
 
 
 def test_a_sealed_bundle_opens(tiny_bundle: Path) -> None:
@@ -67,7 +65,7 @@ def test_a_graph_is_compared_when_it_is_to_run_and_read_again_only_after_a_chang
         read.append(path)
         return sha256(path)
 
-    monkeypatch.setattr("models.bundle.sha256", spy)
+    monkeypatch.setattr("models.manifest.sha256", spy)
     bundle = inspect_bundle(tiny_bundle)
     assert read
     assert model not in read

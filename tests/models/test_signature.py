@@ -13,16 +13,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from models.bundle import (
-    CARD_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    SIGNATURE_FILE,
-    open_bundle,
-    read_manifest,
-    seal,
-)
+from models.bundle import CARD_FILE, MODEL_FILE, SIGNATURE_FILE, open_bundle, seal
 from models.errors import BundleError
+from models.manifest import MANIFEST_FILE, read_manifest
 from models.signature import PASSPHRASE, SignatureError, Signer, Verifier
 from tests.helpers import (
     run_command,

@@ -9,15 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import store
-from models.bundle import (
-    CONTENT_FILES,
-    EXPLAIN_FILE,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    read_manifest,
-    seal,
-)
+from models.bundle import CONTENT_FILES, EXPLAIN_FILE, SIGNATURE_FILE, seal
 from models.errors import BundleError, StoreError
+from models.manifest import MANIFEST_FILE, read_manifest
 from tests.helpers import run_command, write_tiny_bundle
 
 

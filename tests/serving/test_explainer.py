@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, read_manifest, seal
+from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, seal
 from models.errors import BundleError, UserError
+from models.manifest import read_manifest
 from serving.batcher import BatchFailed
 from serving.classifier import Classifier
 from serving.errors import BadImage, BadRequest, Overloaded

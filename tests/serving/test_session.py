@@ -22,12 +22,11 @@ from models.bundle import (
     GoldenSamples,
     inspect_bundle,
     open_bundle,
-    read_manifest,
     seal,
-    sha256,
 )
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
+from models.manifest import read_manifest, sha256
 from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
 from serving.session import (
     Session,
@@ -114,7 +113,7 @@ class TestChecked:
             read.append(path.name)
             return sha256(path)
 
-        monkeypatch.setattr("models.bundle.sha256", spy)
+        monkeypatch.setattr("models.manifest.sha256", spy)
         bundle.check_explainer()
         assert read == [EXPLAIN_FILE]
 

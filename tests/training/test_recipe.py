@@ -11,8 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models import store
-from models.bundle import read_manifest, seal
+from models.bundle import seal
 from models.freezing import CONV_BLOCKS
+from models.manifest import read_manifest
 from models.vgg19 import build
 from tests.helpers import coloured_pixels, encode, tiny_spec, write_image_folder
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
