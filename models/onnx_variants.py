@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -189,7 +189,65 @@ def _float16(source: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> onnx.M
     converted: onnx.ModelProto = convert_float_to_float16(
         model, keep_io_types=True, node_block_list=kept
     )
+    _drop_round_trips(converted.graph)
+    _pool_before_relu(converted.graph)
     return converted
+
+
+def _drop_round_trips(graph: onnx.GraphProto) -> None:
+    """Between two nodes that stay in float32, the conversion casts to float16 and back, which costs
+    time and digits."""
+    producers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            back = producers.get(name)
+            if back is None or not _casts_to(back, TensorProto.FLOAT):
+                continue
+            there = producers.get(back.input[0])
+            if there is not None and _casts_to(there, TensorProto.FLOAT16):
+                node.input[place] = there.input[0]
+    _drop_unused_casts(graph)
+
+
+def _drop_unused_casts(graph: onnx.GraphProto) -> None:
+    nodes = list(graph.node)
+    while True:
+        used = {name for node in nodes for name in node.input}
+        used |= {output.name for output in graph.output}
+        left = [node for node in nodes if node.op_type != "Cast" or node.output[0] in used]
+        if len(left) == len(nodes):
+            break
+        nodes = left
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _casts_to(node: onnx.NodeProto, data_type: int) -> bool:
+    return bool(node.op_type == "Cast" and node.attribute[0].i == data_type)
+
+
+def _pool_before_relu(graph: onnx.GraphProto) -> None:
+    """The largest of what ReLU gives is what ReLU gives of the largest, on a quarter of the values.
+
+    On a GPU, where ReLU is a pass of its own over the memory. (On the CPU ONNX Runtime does it
+    within the convolution.)
+    """
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    for node in graph.node:
+        behind = consumers.get(node.output[0], [])
+        if node.op_type != "Relu" or [other.op_type for other in behind] != ["MaxPool"]:
+            continue
+        relu, pool = onnx.NodeProto(), onnx.NodeProto()
+        relu.CopyFrom(node)
+        pool.CopyFrom(behind[0])
+        between = f"{pool.output[0]}_before_relu"  # a new name: its shape is another
+        pool.input[0], pool.output[0] = node.input[0], between
+        relu.input[0], relu.output[0] = between, behind[0].output[0]
+        node.CopyFrom(pool)
+        behind[0].CopyFrom(relu)
 
 
 def _largest_activations(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT, WEIGHTS_FILE, Bundle
 from serving.batcher import Batcher, BatchFailed
+from serving.cuda import card
 from serving.graph_check import check_graph
 from serving.session import SessionOptions, inference_session
 
@@ -128,5 +129,6 @@ def load_explainer(bundle: Bundle, options: SessionOptions) -> MakeMaps:
 
 def _map(session: ort.InferenceSession, image_input: str, question: Question) -> HeatMap:
     feed = {image_input: question.pixels[None], EXPLAINED_INPUT: np.array([question.index])}
-    (maps,) = session.run([HEAT_MAP_OUTPUT], feed)
+    with card.using():
+        (maps,) = session.run([HEAT_MAP_OUTPUT], feed)
     return HeatMap(question.index, maps[0])

@@ -1,7 +1,7 @@
 """Which execution providers the model runs on, and with what options.
 
-Nothing here that concerns GPUs has been run on one; the decisions are tested. Source of the
-options: ONNX Runtime's documentation of the CUDA and TensorRT execution providers.
+The CUDA provider's options were measured on an H200 (docs/benchmarks.md); TensorRT's follow ONNX
+Runtime's documentation and have not been run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class GpuOptions:
     Args:
         precision: `float32` is what golden samples are compared in; `tf32` rounds inputs of
             convolutions and matrix products to 10 bits; `float16` is the model's variant fp16, or
-            TensorRT's own; the others are variants of the model as well, see `variant_for`.
+            TensorRT's own; `auto` is float16 where the model has it, else tf32; the others are
+            variants of the model as well, see `variant_for`.
         tensorrt: build TensorRT engines, which takes minutes at the first start.
         mem_limit_bytes: of ONNX Runtime's memory arena; 0: all there is.
         device_id: which GPU.
@@ -118,8 +119,8 @@ def variant_for(gpu: GpuOptions, variants: Variants, engine: CpuEngine | None) -
     if gpu.precision in ("float32", "tf32") or (gpu.precision == "float16" and gpu.tensorrt):
         return None
     if gpu.precision == "auto":
-        measured = variants.recommended if engine is not None else None  # on a processor
-        return None if measured is None else variants.find(measured)
+        best = variants.recommended if engine is not None else "fp16"
+        return None if best is None else variants.find(best)
     name: VariantName = _VARIANTS[gpu.precision]
     variant = variants.find(name)
     if variant is None:
@@ -146,15 +147,29 @@ def _ncnn_variant(gpu: GpuOptions, variants: Variants) -> Variant:
 
 
 def cuda_options(gpu: GpuOptions) -> dict[str, str]:
-    """HEURISTIC, because the exhaustive default re-tunes cuDNN for every new shape."""
+    """For the CUDA provider.
+
+    HEURISTIC is never slower than EXHAUSTIVE, the default, which on an H200 took 2 to 8 times as
+    long in float16. `use_tf32` admits tensor cores at all, in float16 as well: without it ONNX
+    Runtime looks for a convolution without them first. On tensor cores, channels last takes 0.75 of
+    the time; without them, 1.07 (docs/benchmarks.md).
+    """
+    tensor_cores = "1" if uses_tensor_cores(gpu) else "0"
     options = {
         "device_id": str(gpu.device_id),
         "cudnn_conv_algo_search": "HEURISTIC",
-        "use_tf32": "1" if gpu.precision == "tf32" else "0",
+        "use_tf32": tensor_cores,
+        "prefer_nhwc": tensor_cores,
+        "fuse_conv_bias": tensor_cores,
     }
     if gpu.mem_limit_bytes:
         options["gpu_mem_limit"] = str(gpu.mem_limit_bytes)
     return options
+
+
+def uses_tensor_cores(gpu: GpuOptions) -> bool:
+    """Whether convolutions may round their inputs to the 10 bits of TF32 or float16."""
+    return gpu.precision in ("tf32", "float16", "auto")
 
 
 def tensorrt_options(gpu: GpuOptions) -> dict[str, str]:
@@ -177,19 +192,20 @@ def device_for_worker(worker_index: int, gpus: int) -> int:
 
 def has_cuda_driver() -> bool:
     """Whether NVIDIA's driver library can be loaded; without it CUDA providers only log errors."""
-    return _driver() is not None
+    return load_driver() is not None
 
 
 def gpu_count() -> int:
     """GPUs that this process may use (CUDA_VISIBLE_DEVICES included), asked of the driver."""
-    driver = _driver()
+    driver = load_driver()
     count = ctypes.c_int(0)
     if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
 
 
-def _driver() -> ctypes.CDLL | None:
+def load_driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, or None."""
     try:
         return ctypes.CDLL("libcuda.so.1")
     except OSError:

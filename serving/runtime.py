@@ -37,7 +37,13 @@ from serving.providers import (
     has_cuda_driver,
 )
 from serving.repository import Repository
-from serving.session import Session, SessionOptions, checked_session, variant_to_run
+from serving.session import (
+    Session,
+    SessionOptions,
+    checked_session,
+    default_concurrency,
+    variant_to_run,
+)
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 from serving.statistics import ModelStatistics
@@ -227,6 +233,7 @@ def load_model(
     """
     bundle, session = open_session(settings, options, version)
     statistics = ModelStatistics()
+    concurrency = settings.max_concurrent_batches or default_concurrency(session.provider)
 
     def on_batch(size: int, seconds: float) -> None:
         statistics.count_batch(size, seconds)
@@ -237,7 +244,7 @@ def load_model(
         max_batch_size=session.max_batch_size,
         max_queue=settings.max_queue_images,
         max_delay_s=settings.max_delay_ms / 1000,
-        max_concurrent_batches=settings.max_concurrent_batches,
+        max_concurrent_batches=concurrency,
         on_batch=on_batch,
         on_queue=partial(metrics.show_queue, version),
     )

@@ -4,7 +4,6 @@ images each image is."""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,10 +15,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.acceptance import Acceptance
-from models.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT, Bundle, GoldenSamples
+from models.bundle import (
+    DISTANCE_OUTPUT,
+    FEATURES_OUTPUT,
+    TENSOR_CORE_TOLERANCE,
+    Bundle,
+    GoldenSamples,
+)
 from models.ncnn_graph import NcnnGraph
-from models.spec import ModelSpec
 from models.variants import Variant
+from serving.cuda import CudaGraphs, card
 from serving.graph_check import check_graph
 from serving.providers import (
     CPU,
@@ -30,6 +35,8 @@ from serving.providers import (
     Provider,
     ProviderChoice,
     SessionError,
+    device_name,
+    uses_tensor_cores,
     variant_for,
 )
 
@@ -101,6 +108,12 @@ def default_batch_size(*, on_gpu: bool, image_size: int, threads: int) -> int:
     return min(max(pixels // image_size**2, 1), LARGEST_BATCH)
 
 
+def default_concurrency(provider: Provider) -> int:
+    """Batches beside each other where nothing else is asked for: on a GPU, one is copied to its
+    memory while the other one runs."""
+    return 1 if device_name(provider) == "cpu" else 2
+
+
 def batch_buckets(max_batch_size: int) -> list[int]:
     """The batch sizes that a GPU session runs: 1, 2, 4, ... and `max_batch_size`."""
     buckets = [1]
@@ -121,6 +134,16 @@ def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
     return variant_for(options.gpu, bundle.variants(), options.cpu_engine if on_cpu else None)
 
 
+# What ONNX Runtime says of memory that it can't have: within its limit, and of the card.
+_OUT_OF_MEMORY = ("failed to allocate memory", "available memory of", "out of memory")
+# What ONNX Runtime says of a graph with nodes that the CUDA provider doesn't have.
+_CAPTURE_NEEDS = "graph capture feature"
+
+
+class NotCapturable(SessionError):
+    """Not all of a graph runs on the GPU, so it can't be captured."""
+
+
 class Session:
     """A loaded model, its golden samples replayed and its batch sizes warmed.
 
@@ -137,26 +160,21 @@ class Session:
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._spec = bundle.spec
         self.variant = variant_to_run(bundle, options)
-        self._engine: Engine = _load(bundle, self.variant, options)
+        self.max_batch_size = options.max_batch_size or default_batch_size(
+            on_gpu=options.providers[0][0] != CPU,
+            image_size=bundle.spec.preprocessing.image_size,
+            threads=options.intra_op_threads,
+        )
+        self._distances = _load_distances(bundle)
+        self._engine: Engine = _load(bundle, self.variant, options, self.max_batch_size)
         self.provider = self._engine.provider
         if options.must_run_on is not None and self.provider != options.must_run_on:
             raise SessionError(
                 f"VGG19_DEVICE is cuda, but {options.must_run_on} did not start (the reason is in "
                 "the log above: driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
             )
-        # Padding to a bucket saves cuDNN a re-tune, and TensorRT an engine; on the CPU it would
-        # only cost time.
-        on_gpu = self.provider in (CUDA, TENSORRT)
-        self.max_batch_size = options.max_batch_size or default_batch_size(
-            on_gpu=on_gpu,
-            image_size=bundle.spec.preprocessing.image_size,
-            threads=options.intra_op_threads,
-        )
-        self._buckets = batch_buckets(self.max_batch_size) if on_gpu else []
-        self._distances = _load_distances(bundle)
         golden = bundle.golden()
-        self._replay(golden, self.variant.tolerance if self.variant else golden.tolerance)
-        self._warm_up()
+        self._replay(golden, self._tolerance(golden, options))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -178,25 +196,24 @@ class Session:
         Returns:
             N of float32[C], each summing to 1, in the order of `images`.
         """
-        return list(self._engine(self._padded(images))[0][: len(images)])
+        return list(self._engine(images)[0])
 
     def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
         """As `run`, with distances."""
-        probabilities, features = self._engine(self._padded(images))
-        rows = list(probabilities[: len(images)])
-        if self._distances is None or features is None:
+        probabilities, *features = self._engine(images)
+        rows = list(probabilities)
+        if self._distances is None or not features:
             return [Judged(row) for row in rows]
-        distances = self._distances(features[: len(images)]).tolist()
+        distances = self._distances(features[0]).tolist()
         return [Judged(*pair) for pair in zip(rows, distances, strict=True)]
 
-    def _padded(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The images as one array, with blank ones up to the next bucket."""
-        count = len(images)
-        size = next((size for size in self._buckets if size >= count), count)
-        batch = np.empty((size, *images[0].shape), np.uint8)
-        np.stack(images, out=batch[:count])
-        batch[count:] = 0
-        return batch
+    def _tolerance(self, golden: GoldenSamples, options: SessionOptions) -> float:
+        """How far from the golden samples a probability may be on what the model runs on."""
+        if self.variant is not None:
+            return self.variant.tolerance
+        if self.provider != CPU and uses_tensor_cores(options.gpu):
+            return max(TENSOR_CORE_TOLERANCE, golden.tolerance)
+        return golden.tolerance
 
     def _replay(self, golden: GoldenSamples, tolerance: float) -> None:
         for image, expected in zip(golden.images, golden.probabilities, strict=True):
@@ -207,18 +224,6 @@ class Session:
                     f"{difference:.2e} in a probability, the limit is {tolerance:.1e}; it "
                     "is not served, export it again"
                 )
-
-    def _warm_up(self) -> None:
-        """Run each batch size that will occur once, so that no request pays for the first time.
-
-        On the CPU nothing is made for a batch size; the golden samples were the first run.
-        """
-        blank = np.zeros(self.input_shape, np.uint8)
-        for batch_size in self._buckets:
-            started = time.perf_counter()
-            self.run([blank] * batch_size)
-            seconds = time.perf_counter() - started
-            logger.info("warm-up: a batch of %d took %.3f s", batch_size, seconds)
 
 
 def checked_session(bundle: Bundle, options: SessionOptions) -> Session:
@@ -240,39 +245,110 @@ def checked_session(bundle: Bundle, options: SessionOptions) -> Session:
 
 
 class Engine(Protocol):
-    """Runs a graph: uint8[N,S,S,3] -> float32[N,C], and what FC2 gives, float32[N,4096], or None.
-    `provider`: on what."""
+    """Runs a graph on 1..N images, uint8[S,S,3] each: float32[N,C] and, where the bundle has
+    distances, what FC2 gives, float32[N,4096]. `provider`: on what. From several threads."""
 
     provider: str
 
-    def __call__(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]: ...
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]: ...
 
 
-class _OnnxRuntime:
-    def __init__(self, path: Path, spec: ModelSpec, options: SessionOptions) -> None:
-        self._input = spec.input_name
-        self._session = inference_session(path, options)
-        self.provider: str = self._session.get_providers()[0]
-        given = {output.name for output in self._session.get_outputs()}
-        self._names = [spec.output_name, *({FEATURES_OUTPUT} & given)]
+class OnnxRuntime:
+    """Any provider of ONNX Runtime.
 
-    def __call__(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        probabilities, *features = self._session.run(self._names, {self._input: images})
-        return probabilities, features[0] if features else None
+    Args:
+        sizes: batch sizes to pad to, ascending; each is run once. Empty: none, and any is run.
+    """
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        input_name: str,
+        outputs: Sequence[str],
+        image: tuple[int, int, int],
+        sizes: Sequence[int],
+    ) -> None:
+        self._session = session
+        self._input = input_name
+        self._names = list(outputs)
+        self.provider: str = session.get_providers()[0]
+        self._sizes = sizes
+        for size in sizes:  # so that no request pays for the first time
+            self([np.zeros(image, np.uint8)] * size)
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        count = len(images)
+        batch = stack(images, next((size for size in self._sizes if size >= count), count))
+        return [values[:count] for values in self._session.run(self._names, {self._input: batch})]
 
 
-def _load(bundle: Bundle, variant: Variant | None, options: SessionOptions) -> Engine:
+class _Ncnn:
+    def __init__(self, graph: NcnnGraph) -> None:
+        self._graph = graph
+        self.provider = graph.provider
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        probabilities, features = self._graph(stack(images, len(images)))
+        return [probabilities] if features is None else [probabilities, features]
+
+
+def stack(images: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    """The images as one array, with blank ones up to `size`."""
+    batch = np.empty((size, *images[0].shape), np.uint8)
+    np.stack(images, out=batch[: len(images)])
+    batch[len(images) :] = 0
+    return batch
+
+
+def _load(
+    bundle: Bundle, variant: Variant | None, options: SessionOptions, max_batch_size: int
+) -> Engine:
     path = bundle.model_path if variant is None else bundle.path / variant.files[0]
     if variant is not None:
         logger.info("running the model's variant %s", variant.name)
     if variant is not None and variant.name == "ncnn":
-        return NcnnGraph(path, bundle.spec, options.intra_op_threads)
+        return _Ncnn(NcnnGraph(path, bundle.spec, options.intra_op_threads))
     check_graph(path)
-    return _OnnxRuntime(path, bundle.spec, options)
+    side = bundle.spec.preprocessing.image_size
+    image, input_name = (side, side, 3), bundle.spec.input_name
+    session, captures = _session_of(path, options)
+    outputs = _outputs(session, bundle)
+    if captures:
+        sizes = batch_buckets(max_batch_size)
+        try:
+            return CudaGraphs(session, input_name, image, outputs, sizes, options.gpu.device_id)
+        except Exception as error:
+            raise _refusal(path, error, options) from error
+    sizes = _sizes_to_pad_to(session.get_providers()[0], max_batch_size)
+    return OnnxRuntime(session, input_name, list(outputs), image, sizes)
+
+
+def _session_of(path: Path, options: SessionOptions) -> tuple[ort.InferenceSession, bool]:
+    """A session, and whether it captures CUDA graphs. They need all of the graph on the card."""
+    if options.providers[0][0] == CUDA:
+        try:
+            session = inference_session(path, options, cuda_graphs=True)
+            return session, session.get_providers()[0] == CUDA
+        except NotCapturable:
+            logger.warning("the model runs without CUDA graphs: not all of it runs on the GPU")
+    return inference_session(path, options), False
+
+
+def _outputs(session: ort.InferenceSession, bundle: Bundle) -> dict[str, int]:
+    """The outputs that are asked for -> their values for each image."""
+    widths = {output.name: output.shape[-1] for output in session.get_outputs()}
+    names = [bundle.spec.output_name]
+    if bundle.distance_path is not None and FEATURES_OUTPUT in widths:
+        names.append(FEATURES_OUTPUT)
+    return {name: widths[name] for name in names}
+
+
+def _sizes_to_pad_to(provider: Provider, max_batch_size: int) -> list[int]:
+    """Padding saves TensorRT an engine for each size, and CUDA's provider new plans (see
+    `serving.cuda`), of which it keeps one; on the CPU it would only cost time."""
+    if provider == CUDA:
+        return [max_batch_size]
+    return batch_buckets(max_batch_size) if provider == TENSORRT else []
 
 
 def _load_distances(
@@ -293,7 +369,11 @@ def _load_distances(
 
 
 def inference_session(
-    path: Path, options: SessionOptions, *, saves_memory: bool = False
+    path: Path,
+    options: SessionOptions,
+    *,
+    saves_memory: bool = False,
+    cuda_graphs: bool = False,
 ) -> ort.InferenceSession:
     """A session of a graph that has been checked.
 
@@ -301,10 +381,15 @@ def inference_session(
         saves_memory: on the CPU, use the weights as they are mapped instead of arranging a copy,
             and keep nothing between runs: of VGG-19, 0.1 GB instead of 0.7, and a few percent
             slower (docs/benchmarks.md).
+        cuda_graphs: by CUDA's provider, see `serving.cuda`.
 
     Raises:
         SessionError: ONNX Runtime can't load it.
+        NotCapturable: it can, but without `cuda_graphs`.
     """
+    providers = list(options.providers)
+    if cuda_graphs:
+        providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     if options.providers[0][0] == CPU:
@@ -318,12 +403,12 @@ def inference_session(
     else:
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     try:
-        session = ort.InferenceSession(path, session_options, providers=list(options.providers))
+        with card.using():
+            session = ort.InferenceSession(path, session_options, providers=providers)
     except Exception as error:
-        logger.exception("ONNX Runtime can't load %s", path)
-        raise SessionError(
-            f"ONNX Runtime can't load {path}: {' '.join(str(error).split())[:200]}"
-        ) from error
+        if cuda_graphs and _CAPTURE_NEEDS in str(error):
+            raise NotCapturable(str(error)) from error
+        raise _refusal(path, error, options) from error
     if session.get_providers()[0] != options.providers[0][0]:
         logger.warning(
             "%s did not start: the model runs on %s",
@@ -331,3 +416,17 @@ def inference_session(
             session.get_providers()[0],
         )
     return session
+
+
+def _refusal(path: Path, error: Exception, options: SessionOptions) -> SessionError:
+    """What is said of a graph that ONNX Runtime can't load, or run for the first time."""
+    text = " ".join(str(error).split())
+    if any(words in text.lower() for words in _OUT_OF_MEMORY):
+        limit = options.gpu.mem_limit_bytes
+        advice = f"raise VGG19_GPU_MEM_LIMIT ({limit} bytes)" if limit else "free some of it"
+        return SessionError(
+            f"the GPU has too little memory for {path.name} with batches of up to "
+            f"{options.max_batch_size or LARGEST_BATCH}: {advice}, or lower VGG19_MAX_BATCH_SIZE"
+        )
+    logger.error("ONNX Runtime can't load %s", path, exc_info=error)
+    return SessionError(f"ONNX Runtime can't load {path}: {text[:200]}")

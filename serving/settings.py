@@ -133,7 +133,11 @@ class Settings(BaseSettings):
         description="how long an image waits for others while a batch runs and another may start",
     )
     max_concurrent_batches: int = Field(
-        default=1, ge=1, le=16, description="batches that run beside each other; 1: one at a time"
+        default=0,
+        ge=0,
+        le=16,
+        description="batches that run beside each other; 0: 1 on the CPU, and 2 on a GPU, one of "
+        "which is copied to its memory while the other one runs",
     )
     max_queue_images: int = Field(
         default=256, ge=1, description="images that wait; more are refused at once"

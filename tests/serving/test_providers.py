@@ -16,6 +16,7 @@ from serving.providers import (
     TENSORRT,
     CpuEngine,
     GpuOptions,
+    Precision,
     SessionError,
     choose_providers,
     cuda_options,
@@ -79,16 +80,29 @@ def test_what_cannot_be_had_is_an_error(
         choose_providers(device, gpu, available, True)
 
 
+TENSOR_CORES = ("use_tf32", "prefer_nhwc", "fuse_conv_bias")
+
+
 def test_options_of_cuda() -> None:
     assert cuda_options(PLAIN) == {
         "device_id": "0",
         "cudnn_conv_algo_search": "HEURISTIC",
-        "use_tf32": "0",
+        **dict.fromkeys(TENSOR_CORES, "0"),
     }
     options = cuda_options(GpuOptions(precision="tf32", mem_limit_bytes=2**31, device_id=3))
     assert (options["use_tf32"], options["gpu_mem_limit"], options["device_id"]) == (
         "1", "2147483648", "3",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    # In float16 without `use_tf32`, ONNX Runtime looks for convolutions without tensor cores.
+    [("float32", "0"), ("tf32", "1"), ("float16", "1"), ("auto", "1"), ("fc8", "0"), ("int8", "0")],
+)
+def test_which_precisions_may_use_tensor_cores(precision: Precision, expected: str) -> None:
+    options = cuda_options(GpuOptions(precision=precision))
+    assert {options[name] for name in TENSOR_CORES} == {expected}
 
 
 def test_options_of_tensorrt() -> None:
@@ -128,7 +142,7 @@ def test_gpus_are_counted_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "_driver", lambda: None)
+    monkeypatch.setattr(providers, "load_driver", lambda: None)
     assert (has_cuda_driver(), gpu_count()) == (False, 0)
 
 
@@ -172,6 +186,10 @@ class TestVariantFor:
         """ncnn would run on the CPU beside the GPU that was asked for."""
         found = variants("fc8", "ncnn", recommended="ncnn")
         assert variant_for(GpuOptions(precision="auto"), found, None) is None
+        with_fp16 = variants("fp16", "ncnn", recommended="ncnn")
+        chosen = variant_for(GpuOptions(precision="auto"), with_fp16, None)
+        assert chosen is not None
+        assert chosen.name == "fp16"
         assert variant_for(GpuOptions(precision="auto"), found, "onnxruntime") is not None
         assert variant_for(GpuOptions(precision="fc8"), found, None) is not None
 
