@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Full, Queue
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ from training.sources import SPLITS, DataError, ImageFile, Split, data_root, fin
 # batches that wait ahead even out slow files.
 _MAX_WORKERS = 8
 _PREFETCH = 4
+_LOOK_S = 0.1  # how often a thread looks whether it is still wanted
 
 
 class LostImageError(DataError):
@@ -352,6 +356,40 @@ def make_loader(
         prefetch_factor=_PREFETCH if num_workers else None,
         pin_memory=device.type == "cuda",
     )
+
+
+def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, read by a thread up to `_PREFETCH` ahead.
+
+    What it raises is raised here. It ends when the iterator is closed or forgotten.
+    """
+    ready: Queue[Batch | BaseException | None] = Queue(_PREFETCH)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> bool:
+        while not stop.is_set():
+            with suppress(Full):
+                ready.put(item, timeout=_LOOK_S)
+                return True
+        return False
+
+    def read() -> None:
+        try:
+            if all(put(batch) for batch in batches):
+                put(None)
+        except BaseException as error:  # whatever it is, it belongs to who asks for batches
+            put(error)
+
+    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
 
 
 def default_workers(device: torch.device, processes: int) -> int:

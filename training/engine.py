@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -184,6 +185,30 @@ def schedule_factor(
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
 
 
+class _Read:
+    """Values on their way from the device.
+
+    The copy is ordered before whatever the device is given afterwards, and nobody waits for it
+    before the values are asked for.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        self._tensor = tensor
+        if tensor.is_cuda:
+            self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._tensor.copy_(tensor, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    @cached_property
+    def values(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        values: list[float] = self._tensor.tolist()
+        return values
+
+
 class Trainer:
     """A model with its optimizer, and what a step does with a batch.
 
@@ -235,6 +260,7 @@ class Trainer:
         """Wrap the model for this machine; again after other layers have been thawed."""
         compiled: Any = torch.compile(self.model) if self._compile else self.model
         self._prepared: nn.Module = self.accelerator.prepare_model(compiled)
+        self._prepared.train()
 
     @property
     def inference_model(self) -> VGG:
@@ -252,7 +278,8 @@ class Trainer:
             TrainingError: the loss is no longer a number; the weights are those before that step.
         """
         started = time.perf_counter()
-        self._prepared.train()
+        if not self.model.model.training:  # after an evaluation
+            self._prepared.train()
         self._set_rates(self.factor(position.step))
         device = self.accelerator.device
         targets, weights = (t.to(device, non_blocking=True) for t in (batch.targets, batch.weights))
@@ -264,31 +291,51 @@ class Trainer:
         loss_sum, logits = self._backward_in_memory(
             inputs, mixed_targets, weights, total, batch.start
         )
-        sums = torch.stack(
-            [
-                loss_sum,
-                ((logits.argmax(dim=1) == targets) * weights).sum(),
-                weights.sum(),
-                torch.tensor(float(stop_requested), device=device),
-            ]
+        sums = self._sum_over_processes(
+            torch.stack(
+                [
+                    loss_sum,
+                    ((logits.argmax(dim=1) == targets) * weights).sum(),
+                    weights.sum(),
+                    torch.full((), float(stop_requested), device=device),
+                ]
+            )
         )
-        loss_sum, correct, count, stops = self._sum_over_processes(sums)
-        self.stop_agreed = bool(stops > 0)
-        value = float(loss_sum / total)
-        if not math.isfinite(value):
-            raise TrainingError(self._not_finite(value, batch, position))
+        loss = sums[0] / total
+        figures = _Read(torch.cat([loss[None], sums[1:]]))
+        if self._guarded:
+            # The optimizer leaves the weights alone, on the device: to look at the loss first would
+            # keep a GPU waiting for what it is to do next.
+            self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+        else:
+            self._check_finite(figures, batch, position)
         if self._clip_norm is not None:
             self.accelerator.clip_grad_norm_(self._prepared.parameters(), self._clip_norm)
         self._prepared_optimizer.step()
+        self._check_finite(figures, batch, position)
         if self.ema is not None:
             self.ema.update_parameters(self.model.model)
-        position.stats.loss_sum += value * float(count)
+        value, correct, count, stops = figures.values
+        self.stop_agreed = stops > 0
+        position.stats.loss_sum += value * count
         position.stats.correct += int(correct)
         position.stats.images += int(count)
         position.stats.seconds += time.perf_counter() - started
         position.batch += 1
         position.step += 1
         return int(count)
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether the optimizer looks at `found_inf`: fused ones do, and the scaler of float16 has
+        its own use for it."""
+        fused = all(group.get("fused") for group in self.optimizer.param_groups)
+        return fused and self.accelerator.scaler is None
+
+    def _check_finite(self, figures: _Read, batch: Batch, position: Position) -> None:
+        value = figures.values[0]
+        if not math.isfinite(value):
+            raise TrainingError(self._not_finite(value, batch, position))
 
     def check_weights(self, position: Position) -> None:
         """Before they are kept: a step with a finite loss may have spoiled them.

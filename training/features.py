@@ -25,7 +25,7 @@ from torchvision.models import VGG
 from models.errors import UserError
 from models.freezing import FineTuner, first_trainable, network_sequence, run_modules
 from models.vgg19 import empty
-from training.data import make_loader
+from training.data import make_loader, read_ahead
 from training.engine import Batch, evaluation_batch_size, network_inputs
 from training.feature_store import FeatureFile, FeatureKey, FeatureType, default_root, make_room
 from training.job import Job
@@ -190,19 +190,23 @@ class Features:
 
     def _batches(
         self, array: NDArray[np.generic], split: Split, batches: EpochBatches
+    ) -> Iterable[Batch]:
+        """On a GPU, read by a thread, into memory from which it copies by itself."""
+        on_gpu = self._job.accelerator.device.type == "cuda"
+        read = self._read(array, split, batches, pin=on_gpu)
+        return read_ahead(read) if on_gpu else read
+
+    def _read(
+        self, array: NDArray[np.generic], split: Split, batches: EpochBatches, *, pin: bool
     ) -> Iterator[Batch]:
         targets = torch.tensor(self._job.dataset(split).targets)
-        pin = self._job.accelerator.device.type == "cuda"
         for draws in batches:
             indices = torch.tensor([draw.image for draw in draws])
             features = torch.from_numpy(array[indices.numpy()])  # a copy: indexed by an array
-            yield Batch(
-                features.pin_memory() if pin else features,
-                targets[indices],
-                indices,
-                torch.tensor([draw.weight for draw in draws]),
-                self._tuner.boundary,
-            )
+            labels, weights = targets[indices], torch.tensor([draw.weight for draw in draws])
+            if pin:
+                features, labels, weights = (t.pin_memory() for t in (features, labels, weights))
+            yield Batch(features, labels, indices, weights, self._tuner.boundary)
 
     def _layer(self, boundary: int) -> str:
         return network_sequence(self._tuner.model)[boundary][0]
