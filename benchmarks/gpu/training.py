@@ -1,0 +1,152 @@
+"""Fine-tuning on the card: FC1 and FC2 from cached inputs, and all layers, beside the tutorial's
+loop on the same card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import vgg19
+
+from benchmarks.gpu.place import Place
+from benchmarks.gpu.timing import median_seconds, synchronised, traced
+from training.config import TrainConfig
+from training.console import SilentReporter
+from training.engine import Batch, Position, Trainer, make_accelerator
+from training.features import Features
+from training.job import Job, load_data
+from training.trainer_setup import set_up, trainable_in
+
+_RATE = 1e-5
+
+
+def run(place: Place) -> None:
+    for batch_size in (32, 128):
+        fc_epochs(place, batch_size)
+    for batch_size in (32, 64, 128) if place.on_gpu else (2,):
+        full_steps(place, batch_size)
+
+
+def fc_epochs(place: Place, batch_size: int) -> None:
+    """An epoch that computes what goes into FC1, and epochs that read it."""
+    job, trainer = start(place, strategy="fc", batch_size=batch_size, views=1, augment="none",
+                         cache_dir=place.path / "cache")  # fmt: skip
+    features = Features(job, trainer.model)
+    features.plan([trainable_in(job, 1)])
+    images = len(job.data.split("train"))
+    started = time.perf_counter()
+    batches = features.load_training(1)
+    seconds = time.perf_counter() - started
+    name = f"fc, batch {batch_size}"
+    place.add(
+        f"{name}, inputs of FC1", images=images, seconds=seconds, images_per_s=images / seconds
+    )
+    epoch(trainer, batches)
+    with traced() as kernels:
+        epoch(trainer, features.load_training(2))
+    place.add(f"{name}, warm epoch, kernels", busy=kernels.busy, longest=kernels.longest(10))
+    seconds = epoch(trainer, features.load_training(3))
+    steps = -(-images // batch_size)
+    place.add(
+        f"{name}, warm epoch",
+        seconds=seconds,
+        images_per_s=images / seconds,
+        step_ms=1e3 * seconds / steps,
+    )
+    started = time.perf_counter()
+    for _ in features.load_training(4):
+        pass
+    place.add(f"{name}, reading alone", step_ms=1e3 * (time.perf_counter() - started) / steps)
+
+
+def epoch(trainer: Trainer, batches: Any) -> float:
+    position = Position()
+    started = time.perf_counter()
+    for batch in batches:
+        trainer.step(batch, position)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def full_steps(place: Place, batch_size: int) -> None:
+    """Steps of all layers on batches that are decoded already, in turns."""
+    ways: dict[str, Callable[[], object]] = {
+        "this project": our_step(place, batch_size),
+        "this project, compiled": our_step(place, batch_size, compile=place.on_gpu),
+        "tutorial": tutorial_step(place, batch_size, amp=False),
+        "tutorial, AMP": tutorial_step(place, batch_size, amp=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(3 if place.on_gpu else 1):
+        for name, step in ways.items():
+            seconds[name].append(median_seconds(step, place.scale.seconds / 2))
+    medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
+    for name, value in medians.items():
+        place.add(f"full, batch {batch_size}, {name}", step_ms=1e3 * value, images_per_s=batch_size / value,
+                  times_as_fast_as_amp=medians["tutorial, AMP"] / value, times_as_fast=medians["tutorial"] / value)  # fmt: skip
+    if batch_size == 32 and place.on_gpu:
+        for name in ("this project", "tutorial, AMP"):
+            with traced() as kernels:
+                for _ in range(10):
+                    ways[name]()
+            place.add(
+                f"full, batch 32, {name}, kernels", busy=kernels.busy, longest=kernels.longest(8)
+            )
+
+
+def our_step(place: Place, batch_size: int, **config: Any) -> Callable[[], object]:
+    _, trainer = start(place, strategy="full", batch_size=batch_size, views=0, **config)
+    size = place.scale.image_size
+    images = torch.randint(0, 256, (batch_size, size, size, 3), dtype=torch.uint8)
+    targets = torch.randint(0, 10, (batch_size,))
+    batch = Batch(pin(images), pin(targets), torch.arange(batch_size), torch.ones(batch_size))
+    position = Position()
+    return synchronised(lambda: trainer.step(batch, position))
+
+
+def tutorial_step(place: Place, batch_size: int, *, amp: bool) -> Callable[[], object]:
+    """PyTorch's transfer-learning tutorial, and its recipe for automatic mixed precision."""
+    model = vgg19()
+    model.load_state_dict(torch.load(place.weights, weights_only=True))
+    model.classifier[6] = nn.Linear(4096, 10)
+    model.to(place.device).train()
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE)
+    size = place.scale.image_size
+    images, targets = (
+        pin(torch.randn(batch_size, 3, size, size)),
+        pin(torch.randint(0, 10, (batch_size,))),
+    )
+
+    def step() -> None:
+        inputs, labels = images.to(place.device), targets.to(place.device)
+        optimizer.zero_grad()
+        with torch.autocast(place.device, dtype=torch.bfloat16, enabled=amp):
+            loss = criterion(model(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()  # the tutorial adds it up
+
+    return synchronised(step)
+
+
+def start(place: Place, **config: Any) -> tuple[Job, Trainer]:
+    """As a run begins."""
+    settings = {
+        "data": place.data, "output": place.path / "run", "weights": str(place.weights),
+        "image_size": place.scale.image_size, "learning_rate": _RATE, "epochs": 10**4, **config,
+    }  # fmt: skip
+    resolved = TrainConfig(**settings).resolved()
+    accelerator = make_accelerator(resolved.device, resolved.mixed_precision)
+    reporter = SilentReporter()
+    job = Job(resolved, load_data(resolved, reporter), accelerator, reporter)
+    trainer, _ = set_up(job)
+    return job, trainer
+
+
+def pin(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
