@@ -20,7 +20,7 @@ from onnx.numpy_helper import from_array
 
 from models.bundle import MODEL_FILE, GoldenSamples, seal
 from models.spec import ModelSpec, Preprocessing
-from tests.helpers import provenance, write_beside_model
+from testing.bundles import provenance, write_beside_model
 
 CLASSES = 10
 SPEC = ModelSpec(

@@ -25,8 +25,8 @@ from typing import Any
 from benchmarks.report import save
 from reliability.clients import ANSWERED, REFUSED, Client, clients_of, lost
 from reliability.resources import Sample, sample
-from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import Server, make_home, serve
+from testing.images import coloured_pixels, encode
+from testing.server import Server, make_home, serve
 
 _BUSY = 100  # matrix products a batch
 _BATCH, _QUEUE = 8, 32

@@ -28,8 +28,8 @@ from benchmarks.usage import Tree
 from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
 from models.bundle import graph_bytes, seal
 from models.manifest import read_manifest
-from tests.helpers import free_port, vgg19
-from tests.integration.conftest import ROOT, serve
+from testing.commands import free_port, vgg19
+from testing.server import ROOT, serve
 
 _ALONE = """
 import sys

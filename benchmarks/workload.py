@@ -20,7 +20,7 @@ from models.onnx_export import ServingModule, export
 from models.onnx_variants import agreement, make_variant, probabilities
 from models.variants import VARIANTS_FILE, Variant, VariantName, Variants, variant_files
 from models.vgg19 import Normalize, build, initialise_from_data
-from tests.integration.conftest import put_into_production
+from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")
 SMALL, USUAL, LARGE = "64 x 64", "500 x 400", "12 megapixels"

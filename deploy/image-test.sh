@@ -47,7 +47,7 @@ buildah rm "$base" >/dev/null
 rm -rf "$WORK/base"
 
 step "a small model, registered and promoted; its Bento"
-"$BIN/python" -c "import sys; from pathlib import Path; from tests.helpers import write_tiny_bundle; write_tiny_bundle(Path(sys.argv[1]))" "$WORK/bundle"
+"$BIN/python" -c "import sys; from pathlib import Path; from testing.bundles import write_tiny_bundle; write_tiny_bundle(Path(sys.argv[1]))" "$WORK/bundle"
 "$BIN/vgg19" register "$WORK/bundle"
 "$BIN/vgg19" promote latest
 "$BIN/vgg19" build | tee "$WORK/built"

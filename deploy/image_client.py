@@ -13,7 +13,8 @@ import numpy as np
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.helpers import coloured_pixels, encode, tiny_probabilities
+from testing.bundles import tiny_probabilities
+from testing.images import coloured_pixels, encode
 
 
 def main(url: str, address: str, version: str) -> None:

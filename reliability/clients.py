@@ -14,7 +14,7 @@ import httpx
 
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.integration.conftest import Server
+from testing.server import Server
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request, with BentoML's set-up
 

@@ -31,8 +31,8 @@ import psutil
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from reliability.corpus import Sample, mutated_images, samples
-from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import Server, make_home, serve
+from testing.images import coloured_pixels, encode
+from testing.server import Server, make_home, serve
 
 GOOD = encode(coloured_pixels(3))
 _CONNECTIONS = 8

@@ -26,8 +26,9 @@ import psutil
 
 from reliability.clients import ANSWERED, Client, ask_and_vanish, clients_of, lost
 from reliability.resources import LIMITS, sample
-from tests.helpers import coloured_pixels, encode, vgg19
-from tests.integration.conftest import Server, make_home, register_version, serve
+from testing.commands import vgg19
+from testing.images import coloured_pixels, encode
+from testing.server import Server, make_home, register_version, serve
 
 IMAGE, WHITE = encode(coloured_pixels(1)), encode(np.full((32, 32, 3), 255, np.uint8))
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")  # Debian's `faketime`

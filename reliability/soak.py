@@ -22,8 +22,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.workload import LARGE, SMALL, USUAL, photographs
 from reliability.clients import Client, ask_and_vanish, clients_of, lost
 from reliability.resources import Sample, growth, sample, too_much
-from tests.helpers import vgg19
-from tests.integration.conftest import Server, register_version, serve
+from testing.commands import vgg19
+from testing.server import Server, register_version, serve
 
 _RATE = 15.0  # requests a second: about a twelfth of what two cores can do
 _SAMPLE_S, _PROMOTE_S = 10.0, 60.0

@@ -29,7 +29,7 @@ from models.bundle import open_bundle
 from models.errors import UserError
 from reliability.killing import in_child, killed
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
-from tests.helpers import write_tiny_bundle
+from testing.bundles import write_tiny_bundle
 from training import cli
 
 COMMANDS = ("register", "promote", "rollback")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
-from tests.helpers import write_image_folder
+from testing.images import write_image_folder
 from training.checkpoint import weights_digest
 from training.run import Run
 
@@ -170,7 +170,7 @@ def _start(place: Path, *arguments: str) -> subprocess.Popen[str]:
         "COLUMNS": "160",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.thin_cli", *arguments],
+        [sys.executable, "-m", "testing.thin_cli", *arguments],
         cwd=place, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip

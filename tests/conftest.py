@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from serving.providers import has_cuda_driver
-from tests.helpers import write_tiny_bundle
-from tests.small_vgg import thin_vgg19
+from testing.bundles import write_tiny_bundle
+from testing.small_vgg import thin_vgg19
 from training.features import _feature_shape
 
 

@@ -12,8 +12,9 @@ import httpx
 import pytest
 import yaml
 
-from tests.helpers import run_command, write_tiny_bundle
-from tests.integration.conftest import serve
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command
+from testing.server import serve
 
 ROOT = Path(__file__).parents[1]
 

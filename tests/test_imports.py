@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,15 @@ def test_the_service_loads_neither_torch_nor_training() -> None:
 def test_the_command_line_starts_without_torch() -> None:
     loaded = modules_after("import training.cli")
     assert not loaded & {"torch", "torchvision", "bentoml", "sklearn"}
+
+
+def test_only_tests_import_tests() -> None:
+    """What others need of them is in `testing`."""
+    names = re.compile(r"\b(?:from|import) tests[.\s]|-m tests[.]|['\"]tests[.]\w")
+    files = [
+        path
+        for path in (*ROOT.glob("*.py"), *ROOT.glob("*/**/*.py"), *ROOT.glob("*/*.sh"))
+        if not path.relative_to(ROOT).parts[0].startswith((".", "tests", "build"))
+    ]
+    assert ROOT / "deploy" / "image_client.py" in files
+    assert [str(path) for path in files if names.search(path.read_text())] == []

@@ -23,7 +23,8 @@ from models.onnx_variants import agreement, make_variant, probabilities
 from models.spec import ModelSpec, Preprocessing
 from models.variants import VARIANTS_FILE, Variant, Variants, variant_files
 from models.vgg19 import Normalize, build, initialise_from_data
-from tests.helpers import provenance, vgg19, write_beside_model
+from testing.bundles import provenance, write_beside_model
+from testing.commands import vgg19
 
 WIDTH, HEIGHT = 500, 400
 _VALIDATION_SHARE = 8
@@ -59,7 +60,8 @@ def photographs(place: Place, count: int) -> NDArray[np.uint8]:
 
 
 def write_bundle(path: Path, place: Place, spec: ModelSpec, pixels: NDArray[np.uint8]) -> None:
-    """VGG-19 with its variant fp16, with random weights whose answers differ from class to class."""
+    """VGG-19 with its variant fp16, with random weights whose answers differ from class to
+    class."""
     path.mkdir(parents=True)
     network = build(str(place.weights), CLASSES).eval()
     with torch.inference_mode():

@@ -16,8 +16,9 @@ import psutil
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.service import LOADS, drive
 from benchmarks.gpu.training import start
-from tests.helpers import free_port, run_command, vgg19, write_image_folder
-from tests.integration.conftest import Server, serve, wait_until_ready
+from testing.commands import free_port, run_command, vgg19
+from testing.images import write_image_folder
+from testing.server import Server, serve, wait_until_ready
 from training.engine import Batch, Position
 
 _ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def nccl(place: Place) -> None:
     write_image_folder(place.path / "colours", {"blue": 24, "red": 24})
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--master-port",
-        str(free_port()), "-m", "tests.thin_cli", "train", "--data", "colours", "--output",
+        str(free_port()), "-m", "testing.thin_cli", "train", "--data", "colours", "--output",
         f"nccl-{time.time_ns()}", "--weights", "none", "--image-size", "32", "--epochs", "2",
     ]  # fmt: skip
     result = subprocess.run(

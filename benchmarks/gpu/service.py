@@ -17,7 +17,7 @@ import psutil
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.prepare import photographs
 from benchmarks.gpu.timing import CardWatch
-from tests.integration.conftest import Server, serve
+from testing.server import Server, serve
 
 _ROOT = Path(__file__).parents[2]
 _CLIENTS = 4

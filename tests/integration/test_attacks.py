@@ -20,8 +20,8 @@ import pytest
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from reliability.images import attack
-from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import Server
+from testing.images import coloured_pixels, encode
+from testing.server import Server
 
 IMAGE = encode(coloured_pixels(3))
 PNG = {"Content-Type": "image/png"}

@@ -21,8 +21,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from tests.helpers import COLOURS, coloured_pixels, encode, tiny_probabilities
-from tests.integration.conftest import ROOT, Server, make_home, serve
+from testing.bundles import tiny_probabilities
+from testing.images import COLOURS, coloured_pixels, encode
+from testing.server import ROOT, Server, make_home, serve
 
 COUNT = 5
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(COUNT)])

@@ -20,8 +20,9 @@ import yaml
 from models.bundle import open_bundle
 from models.image import load_image
 from models.onnx_export import ServingModule, reference_probabilities
-from tests.helpers import COLOURS, SIZE, run_command, write_image_folder
-from tests.integration.conftest import ROOT, serve
+from testing.commands import run_command
+from testing.images import COLOURS, SIZE, write_image_folder
+from testing.server import ROOT, serve
 from training.checkpoint import load_checkpoint
 
 CLASS_SIZES = dict.fromkeys(COLOURS, 40)

@@ -12,7 +12,7 @@ import pytest
 
 from reliability import serving
 from reliability.serving import IMAGE, WHITE, Finding
-from tests.integration.conftest import make_home, serve
+from testing.server import make_home, serve
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.helpers import coloured_pixels, encode, vgg19
-from tests.integration.conftest import ROOT, Server, register_version, serve
+from testing.commands import vgg19
+from testing.images import coloured_pixels, encode
+from testing.server import ROOT, Server, register_version, serve
 
 PNG = {"Content-Type": "image/png"}
 IMAGE = encode(coloured_pixels(1))

@@ -11,8 +11,8 @@ import psutil
 
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import serve
+from testing.images import coloured_pixels, encode
+from testing.server import serve
 
 KEY, ADMIN, WRONG = "key-of-a-client-7f3a", "key-of-the-admin-91bc", "key-of-nobody-55d0"
 IMAGE = encode(coloured_pixels(2))

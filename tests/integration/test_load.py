@@ -17,8 +17,8 @@ import pytest
 from benchmarks.load import infer_request
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import Server, make_home, serve
+from testing.images import coloured_pixels, encode
+from testing.server import Server, make_home, serve
 
 IMAGE = encode(coloured_pixels(1))
 PNG = {"Content-Type": "image/png"}

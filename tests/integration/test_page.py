@@ -33,8 +33,9 @@ from models.acceptance import Acceptance
 from models.bundle import ACCEPTANCE_FILE, seal
 from models.manifest import read_manifest
 from serving.settings import Settings
-from tests.helpers import coloured_pixels, encode, tiny_heat_map, write_tiny_bundle
-from tests.integration.conftest import Server, put_into_production, serve
+from testing.bundles import tiny_heat_map, write_tiny_bundle
+from testing.images import coloured_pixels, encode
+from testing.server import Server, put_into_production, serve
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(

@@ -19,8 +19,9 @@ import trustme
 
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.helpers import coloured_pixels, encode, free_port
-from tests.integration.conftest import ROOT, Server
+from testing.commands import free_port
+from testing.images import coloured_pixels, encode
+from testing.server import ROOT, Server
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx (Debian's nginx-light) isn't here")

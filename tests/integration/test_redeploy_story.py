@@ -18,8 +18,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.helpers import run_command
-from tests.integration.conftest import ROOT, Server, serve
+from testing.commands import run_command
+from testing.server import ROOT, Server, serve
 from tests.training.test_redeploy import GATE, Place
 
 PNG = {"Content-Type": "image/png"}

@@ -16,8 +16,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from serving.openapi import document
-from tests.helpers import coloured_pixels, encode
-from tests.integration.conftest import serve
+from testing.images import coloured_pixels, encode
+from testing.server import serve
 
 ADMIN = "admin"
 IMAGE = encode(coloured_pixels(3))

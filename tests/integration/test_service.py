@@ -18,15 +18,11 @@ import onnx
 import psutil
 import pytest
 
-from tests.helpers import (
-    COLOURS,
-    coloured_pixels,
-    encode,
-    run_command,
-    tiny_probabilities,
-    write_tiny_bundle,
-)
-from tests.integration.conftest import ROOT, Server, put_into_production, refusal, serve
+from testing.bundles import tiny_probabilities, write_tiny_bundle
+from testing.commands import run_command
+from testing.images import COLOURS, coloured_pixels, encode
+from testing.server import ROOT, Server, put_into_production, serve
+from tests.integration.conftest import refusal
 
 COUNT = 40
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(COUNT)])

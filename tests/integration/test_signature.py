@@ -14,14 +14,12 @@ import pytest
 from models.bundle import CARD_FILE, SIGNATURE_FILE, seal
 from models.manifest import read_manifest
 from models.signature import Signer
-from tests.helpers import (
-    coloured_pixels,
-    encode,
-    run_command,
-    write_keys,
-    write_tiny_bundle,
-)
-from tests.integration.conftest import Server, refusal, serve
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command
+from testing.images import coloured_pixels, encode
+from testing.server import Server, serve
+from tests.integration.conftest import refusal
+from tests.keys import write_keys
 
 IMAGE = encode(coloured_pixels(1))
 

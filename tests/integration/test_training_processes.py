@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers import free_port, write_image_folder
-from tests.integration.conftest import ROOT
+from testing.commands import free_port
+from testing.images import write_image_folder
+from testing.server import ROOT
 from training.checkpoint import weights_digest
 
 COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]
@@ -26,7 +27,7 @@ COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]
 def start(place: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", *launcher, *(() if launcher else ("tests.thin_cli",)), *arguments],
+        [sys.executable, "-m", *launcher, *(() if launcher else ("testing.thin_cli",)), *arguments],
         cwd=place, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -92,7 +93,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     alone = finish(start(tmp_path, *arguments, "--output", "one"))
     torchrun = (
         "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
-        "--master-port", str(free_port()), "-m", "tests.thin_cli",
+        "--master-port", str(free_port()), "-m", "testing.thin_cli",
     )  # fmt: skip
     together = finish(start(tmp_path, *arguments, "--output", "two", launcher=torchrun))
 

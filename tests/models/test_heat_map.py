@@ -19,8 +19,8 @@ from models.heat_map import HEAT_MAP_TOLERANCE, grad_cam, prove_heat_maps, write
 from models.onnx_export import ExportError, ServingModule, export
 from models.spec import ModelSpec, Preprocessing
 from models.vgg19 import Normalize, build, initialise_from_data
-from tests.helpers import tiny_spec
-from tests.small_vgg import small_vgg, thin_vgg19
+from testing.bundles import tiny_spec
+from testing.small_vgg import small_vgg, thin_vgg19
 
 SIZES = (32, 64, 96, 224)
 

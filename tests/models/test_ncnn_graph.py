@@ -14,7 +14,7 @@ from models.ncnn_export import write_ncnn
 from models.ncnn_graph import NcnnError, NcnnGraph
 from models.onnx_variants import probabilities
 from models.spec import ModelSpec
-from tests.small_vgg import pixels, write_small_bundle
+from testing.small_vgg import pixels, write_small_bundle
 
 pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")
 

@@ -18,8 +18,9 @@ from models.onnx_export import (
     reference_probabilities,
 )
 from models.vgg19 import Normalize, build, initialise_from_data
-from tests.helpers import coloured_pixels, tiny_spec
-from tests.small_vgg import small_vgg
+from testing.bundles import tiny_spec
+from testing.images import coloured_pixels
+from testing.small_vgg import small_vgg
 
 SPEC = tiny_spec()
 

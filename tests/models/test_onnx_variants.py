@@ -13,8 +13,8 @@ from models.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_be
 from models.onnx_variants import agreement, make_variant, measure_speed, probabilities
 from models.spec import ModelSpec
 from models.variants import VariantName, variant_files
-from tests.helpers import tiny_spec
-from tests.small_vgg import pixels, write_small_bundle
+from testing.bundles import tiny_spec
+from testing.small_vgg import pixels, write_small_bundle
 
 IMAGES = pixels(40, first_seed=10)
 

@@ -17,13 +17,9 @@ from models.bundle import CARD_FILE, MODEL_FILE, SIGNATURE_FILE, open_bundle, se
 from models.errors import BundleError
 from models.manifest import MANIFEST_FILE, read_manifest
 from models.signature import PASSPHRASE, SignatureError, Signer, Verifier
-from tests.helpers import (
-    run_command,
-    write_keys,
-    write_private_key,
-    write_public_key,
-    write_tiny_bundle,
-)
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command
+from tests.keys import write_keys, write_private_key, write_public_key
 
 Keys = tuple[Path, Path]
 

@@ -12,7 +12,8 @@ from models import store
 from models.bundle import CONTENT_FILES, EXPLAIN_FILE, SIGNATURE_FILE, seal
 from models.errors import BundleError, StoreError
 from models.manifest import MANIFEST_FILE, read_manifest
-from tests.helpers import run_command, write_tiny_bundle
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.spec import Preprocessing
 from models.vgg19 import Normalize, WeightsError, build, initialise_from_data, replace_head
-from tests.helpers import coloured_pixels
+from testing.images import coloured_pixels
 
 CACHED_NAME = "vgg19-dcbb9e9d.pth"  # torchvision's, in TORCH_HOME/hub/checkpoints
 

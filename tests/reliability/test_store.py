@@ -12,7 +12,7 @@ from models import store
 from reliability import killing
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from reliability.store import COMMANDS, _check_store, _in_store, _set_scene
-from tests.integration.conftest import ROOT
+from testing.server import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, threads
 

@@ -29,7 +29,8 @@ from serving.session import Judged
 from serving.signals import Signals
 from serving.statistics import ModelStatistics
 from serving.workers import Workers
-from tests.helpers import free_port, tiny_heat_map, tiny_probabilities, tiny_spec
+from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
+from testing.commands import free_port
 
 LIMITS = Limits(
     max_image_bytes=20_000,

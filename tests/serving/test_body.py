@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 
 from serving.classifier import Classifier
-from tests.helpers import coloured_pixels, encode, free_port
+from testing.commands import free_port
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
 from tests.serving.test_http import app_of
 

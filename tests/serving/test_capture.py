@@ -15,7 +15,7 @@ from serving.classifier import Answer, Classifier
 from serving.errors import BadImage, NotThere
 from serving.session import Judged
 from serving.statistics import Timings
-from tests.helpers import coloured_pixels, encode
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
 from tests.serving.test_http import PICKLE, app_of, check_problem
 

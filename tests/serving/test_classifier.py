@@ -13,7 +13,8 @@ from models.image import load_image
 from serving.classifier import Classifier, top
 from serving.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
 from serving.session import Judged
-from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
+from testing.bundles import tiny_probabilities, tiny_spec
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])

@@ -15,8 +15,9 @@ from models.bundle import open_bundle, seal
 from serving.cuda import Card, CudaGraphs, pinned_array
 from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
 from serving.session import Session, SessionOptions
-from tests.helpers import SIZE, coloured_pixels, provenance, tiny_probabilities
-from tests.small_vgg import write_small_bundle
+from testing.bundles import provenance, tiny_probabilities
+from testing.images import SIZE, coloured_pixels
+from testing.small_vgg import write_small_bundle
 
 SIZES = [1, 2, 4, 8]
 IMAGES = [coloured_pixels(seed) for seed in range(8)]

@@ -17,7 +17,8 @@ from serving.errors import BadImage, BadRequest, Overloaded
 from serving.explainer import Explainer, HeatMap, Question, Wish, load_explainer
 from serving.pool import ModelPool, Wanted
 from serving.session import SessionOptions
-from tests.helpers import coloured_pixels, encode, tiny_heat_map, write_tiny_bundle
+from testing.bundles import tiny_heat_map, write_tiny_bundle
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel, served
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])

@@ -7,7 +7,7 @@ import pytest
 from models.onnx_export import ServingModule, export
 from models.spec import ModelSpec, Preprocessing
 from serving.graph_check import check_graph
-from tests.small_vgg import thin_vgg19
+from testing.small_vgg import thin_vgg19
 
 
 @pytest.mark.parametrize("size", [32, 100, 224, 300])

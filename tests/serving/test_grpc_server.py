@@ -27,7 +27,7 @@ from serving.grpc_server import (
     check_start,
 )
 from serving.grpc_service import InferenceServicer
-from tests.helpers import free_port
+from testing.commands import free_port
 from tests.serving.conftest import front_of, grpc_options, grpc_serving
 
 NO_MESSAGE = b"\xff\xff\xff"

@@ -16,7 +16,8 @@ from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
-from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
+from testing.bundles import tiny_heat_map, tiny_probabilities
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import (
     MAX_MESSAGE_BYTES,
     STUB_CONFIDENCE,

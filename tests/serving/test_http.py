@@ -28,8 +28,9 @@ from serving.http import OwnRoutes, create_app
 from serving.http_classify import _read_upload
 from serving.pool import ModelPool, Wanted
 from serving.session import Judged
-from tests.helpers import COLOURS as LABELS
-from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
+from testing.bundles import tiny_heat_map, tiny_probabilities
+from testing.images import COLOURS as LABELS
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, STUB_CONFIDENCE, StubModel, front_of, stub_distance
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])

@@ -16,7 +16,8 @@ from serving import open_inference, open_inference_json
 from serving.classifier import Classifier
 from serving.errors import BadRequest
 from serving.session import Judged
-from tests.helpers import coloured_pixels, encode, tiny_heat_map, tiny_probabilities
+from testing.bundles import tiny_heat_map, tiny_probabilities
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import STUB_CONFIDENCE, StubModel, stub_distance
 from tests.serving.test_http import PICKLE, app_of, check_problem
 

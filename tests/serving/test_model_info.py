@@ -5,7 +5,7 @@ import numpy as np
 from serving import model_info
 from serving.classifier import Classifier
 from serving.model_info import model_metadata
-from tests.helpers import coloured_pixels
+from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from models.acceptance import Acceptance
 from serving.offline import Classified, classify_files
 from serving.session import Judged
-from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
+from testing.bundles import tiny_probabilities, tiny_spec
+from testing.images import coloured_pixels, encode
 
 
 class Model:

@@ -19,7 +19,7 @@ from serving.open_inference import (
 )
 from serving.session import Judged
 from serving.statistics import Timings
-from tests.helpers import tiny_spec
+from testing.bundles import tiny_spec
 from tests.serving.conftest import StubModel, served
 
 Input = ModelInferRequest.InferInputTensor

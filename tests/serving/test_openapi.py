@@ -14,7 +14,7 @@ from serving.access import Keys
 from serving.classifier import Classifier
 from serving.http import create_app
 from serving.openapi import document
-from tests.helpers import coloured_pixels, encode
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
 from tests.serving.test_http import app_of, sha256
 from tests.serving.test_http_v2 import image_input

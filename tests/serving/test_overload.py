@@ -18,7 +18,8 @@ from serving.pool import ModelPool, ServedModel, Wanted
 from serving.session import Judged
 from serving.statistics import ModelStatistics
 from serving.workers import Workers
-from tests.helpers import coloured_pixels, encode, tiny_probabilities, tiny_spec
+from testing.bundles import tiny_probabilities, tiny_spec
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, front_of, grpc_serving
 from tests.serving.test_grpc_service import request
 from tests.serving.test_http import app_of

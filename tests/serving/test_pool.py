@@ -10,7 +10,7 @@ import pytest
 from models.errors import StoreError
 from serving.errors import Conflict, ShuttingDown, UnknownModel
 from serving.pool import ModelPool, ServedModel, Wanted
-from tests.helpers import coloured_pixels
+from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served
 
 PIXELS = [coloured_pixels(0)]

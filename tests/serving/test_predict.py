@@ -21,7 +21,9 @@ from serving.prediction_files import (
     columns,
     find_files,
 )
-from tests.helpers import run_command, vgg19, write_image_folder, write_tiny_bundle
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command, vgg19
+from testing.images import write_image_folder
 
 COUNTS = {"blue": 7, "green": 6, "red": 7}
 ROOT = Path(__file__).parents[2]

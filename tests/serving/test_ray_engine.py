@@ -20,7 +20,9 @@ from serving.offline import Classified
 from serving.prediction_files import PredictError, Progress
 from serving.ray_engine import Job, Worker, plan
 from serving.settings import Settings
-from tests.helpers import run_command, vgg19, write_image_folder, write_tiny_bundle
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command, vgg19
+from testing.images import write_image_folder
 from tests.serving.test_predict import read
 
 ROOT = Path(__file__).parents[2]

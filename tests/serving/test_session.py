@@ -37,8 +37,9 @@ from serving.session import (
     default_batch_size,
     inference_session,
 )
-from tests.helpers import SIZE, coloured_pixels, provenance, tiny_probabilities
-from tests.small_vgg import pixels, write_small_bundle
+from testing.bundles import provenance, tiny_probabilities
+from testing.images import SIZE, coloured_pixels
+from testing.small_vgg import pixels, write_small_bundle
 
 ON_CPU: dict[str, Any] = {
     "providers": [(CPU, {})], "must_run_on": None, "intra_op_threads": 1, "max_batch_size": 8

@@ -15,7 +15,7 @@ from serving.access import Keys, RateLimit
 from serving.classifier import Classifier
 from serving.http import create_app
 from serving.signals import access_logger
-from tests.helpers import coloured_pixels, encode
+from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, front_of, signals_of
 from tests.serving.test_http import app_of, sha256
 

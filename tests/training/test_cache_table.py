@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers import run_command
+from testing.commands import run_command
 from training.feature_store import FeatureFile, FeatureKey
 
 

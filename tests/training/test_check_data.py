@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.helpers import run_command
+from testing.commands import run_command
 from training.check_data import DataReport, check_data
 from training.console import SilentReporter
 from training.data_table import print_report

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.vgg19 import build
-from tests.helpers import tiny_spec
+from testing.bundles import tiny_spec
 from training.checkpoint import (
     CheckpointError,
     load_checkpoint,

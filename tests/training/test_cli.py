@@ -16,8 +16,10 @@ import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from tests.helpers import run_command, write_image_folder, write_tiny_bundle
-from tests.integration.conftest import ROOT
+from testing.bundles import write_tiny_bundle
+from testing.commands import run_command
+from testing.images import write_image_folder
+from testing.server import ROOT
 from training.cli import main
 from training.client import ClientError, classify_files
 
@@ -246,7 +248,7 @@ def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path)
 def test_signals_leave_no_half_of_a_run(tmp_path: Path, number: signal.Signals) -> None:
     write_image_folder(tmp_path / "two", {"blue": 60, "red": 60})
     command = [
-        sys.executable, "-m", "tests.thin_cli", "train", "--data", "two", "--output", "run",
+        sys.executable, "-m", "testing.thin_cli", "train", "--data", "two", "--output", "run",
         "--weights", "none", "--strategy", "full", "--image-size", "32", "--epochs", "50",
     ]  # fmt: skip
     process = subprocess.Popen(

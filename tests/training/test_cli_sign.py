@@ -9,7 +9,7 @@ from models import store
 from models.bundle import CARD_FILE, SIGNATURE_FILE
 from models.errors import BundleError
 from models.signature import PASSPHRASE, SignatureError
-from tests.helpers import write_keys
+from tests.keys import write_keys
 from training.cli import app
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from models.spec import Preprocessing
-from tests.helpers import coloured_pixels, encode, write_image_folder
+from testing.images import coloured_pixels, encode, write_image_folder
 from training.collect import Collected, SplitRule, collect, write_csv
 from training.console import SilentReporter
 from training.sources import DataError, ImageFile, find_images

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from models.bundle import open_bundle
-from tests.helpers import COLOURS, write_image_folder, write_tiny_bundle
+from testing.bundles import write_tiny_bundle
+from testing.images import COLOURS, write_image_folder
 from training.compare import compare, judge, mcnemar, paired_interval
 from training.console import SilentReporter
 from training.data import Sample

@@ -11,7 +11,7 @@ import torch
 
 from models.image import load_image
 from models.spec import Preprocessing
-from tests.helpers import COLOURS, write_image_folder
+from testing.images import COLOURS, write_image_folder
 from training.augment import ImageAugmentation
 from training.console import SilentReporter
 from training.data import (

@@ -15,7 +15,7 @@ from torchvision.models import VGG, VGG19_Weights, vgg19
 from models.freezing import FineTuner, Strategy, layers, parameter_groups, trainable_layers
 from models.spec import Preprocessing
 from models.vgg19 import Normalize, replace_head
-from tests.small_vgg import thin_vgg19
+from testing.small_vgg import thin_vgg19
 from training.engine import (
     Batch,
     Objective,

@@ -8,7 +8,8 @@ import torch
 
 from models.onnx_export import ExportError, Parity
 from models.vgg19 import build
-from tests.helpers import coloured_pixels, tiny_spec
+from testing.bundles import tiny_spec
+from testing.images import coloured_pixels
 from training.checkpoint import save_checkpoint
 from training.config import load_config
 from training.exporting import export_run, model_card

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers import write_image_folder
-from tests.small_vgg import thin_vgg19
+from testing.images import write_image_folder
+from testing.small_vgg import thin_vgg19
 from training.checkpoint import load_checkpoint, weights_digest
 from training.cli import main
 from training.data import ImageDataset

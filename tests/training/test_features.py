@@ -10,7 +10,7 @@ import torch
 from torchvision.models import VGG, vgg19
 
 from models.freezing import FineTuner, network_sequence, run_modules
-from tests.helpers import write_image_folder
+from testing.images import write_image_folder
 from training.config import TrainConfig, load_config
 from training.console import SilentReporter
 from training.engine import Batch, make_accelerator

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.helpers import write_image_folder
+from testing.images import write_image_folder
 from training.config import load_config
 from training.console import SilentReporter
 from training.find_lr import RangeTest, find_learning_rate, plot, suggest

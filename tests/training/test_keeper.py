@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.helpers import tiny_spec
+from testing.bundles import tiny_spec
 from training import keeper as keeper_module
 from training.engine import Position
 from training.history import Epoch

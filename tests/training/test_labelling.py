@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import COLOURS, coloured_pixels, encode
+from testing.images import COLOURS, coloured_pixels, encode
 from training.captured import CaptureError, captured_images, labelled_images
 from training.labelling import put_labels, write_labelling
 

@@ -15,7 +15,8 @@ from models.bundle import seal
 from models.freezing import CONV_BLOCKS
 from models.manifest import read_manifest
 from models.vgg19 import build
-from tests.helpers import coloured_pixels, encode, tiny_spec, write_image_folder
+from testing.bundles import tiny_spec
+from testing.images import coloured_pixels, encode, write_image_folder
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.config import TrainConfig, load_config
 from training.console import SilentReporter

@@ -20,7 +20,7 @@ from models import store
 from models.bundle import SIGNATURE_FILE
 from models.signature import SignatureError, Verifier
 from tests import redeploy_stub
-from tests.helpers import write_keys
+from tests.keys import write_keys
 from training import redeploy as job_module
 from training.building import BuildError
 from training.console import SilentReporter

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import coloured_pixels, encode, write_image_folder
+from testing.images import coloured_pixels, encode, write_image_folder
 from training.sources import DataError, find_images
 
 

@@ -11,7 +11,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from models import store
 from models.bundle import SIGNATURE_FILE
 from models.errors import BundleError, StoreError
-from tests.helpers import write_tiny_bundle
+from testing.bundles import write_tiny_bundle
 from training.diff import diff_models
 from training.transfer import TransferError, pull, push
 

@@ -14,8 +14,8 @@ from models.onnx_variants import Agreement, Speed
 from models.variants import VARIANTS_FILE, variant_files
 from serving.providers import CPU, CpuEngine, GpuOptions, Precision
 from serving.session import Session, SessionOptions
-from tests.helpers import provenance
-from tests.small_vgg import pixels, write_small_bundle
+from testing.bundles import provenance
+from testing.small_vgg import pixels, write_small_bundle
 from training import variants
 from training.console import SilentReporter
 from training.run import Run

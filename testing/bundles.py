@@ -1,25 +1,16 @@
-"""Data and models that tests make, and commands that they run."""
+"""Bundles whose model is a few nodes instead of VGG-19."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
-from PIL import Image
 
 from models.bundle import (
     CARD_FILE,
@@ -35,38 +26,9 @@ from models.bundle import (
 )
 from models.manifest import Provenance
 from models.spec import ModelSpec, Preprocessing
+from testing.images import COLOURS, SIZE, coloured_pixels
 
-SIZE = 32
 BUSY_SIZE = 512
-_PEM = serialization.Encoding.PEM
-COLOURS = ("blue", "green", "red")  # sorted, as the labels of an image folder are
-
-
-def encode(pixels: NDArray[np.uint8], image_format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, image_format)
-    return buffer.getvalue()
-
-
-def coloured_pixels(seed: int, colour: str | None = None, size: int = SIZE) -> NDArray[np.uint8]:
-    """Noise of which one channel is brighter; no two seeds give the same image."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
-    channel = ("red", "green", "blue").index(colour or COLOURS[seed % 3])
-    pixels[:, :, channel] += 100
-    return pixels
-
-
-def write_image_folder(root: Path, counts: dict[str, int], first_seed: int = 0) -> Path:
-    """`root/COLOUR/N.png`, `counts` images of each colour."""
-    seed = first_seed
-    for colour, count in counts.items():
-        (root / colour).mkdir(parents=True, exist_ok=True)
-        for _ in range(count):
-            path = root / colour / f"{seed:04}.png"
-            path.write_bytes(encode(coloured_pixels(seed, colour)))
-            seed += 1
-    return root
 
 
 def tiny_spec() -> ModelSpec:
@@ -194,38 +156,6 @@ def provenance(created_at: str = "2026-01-31T12:00:00+00:00") -> Provenance:
     )
 
 
-def write_keys(
-    directory: Path, name: str = "key", curve: type[ec.EllipticCurve] = ec.SECP256R1
-) -> tuple[Path, Path]:
-    """A new pair of keys to sign models with: `NAME.pem` and `NAME.pub`."""
-    key = ec.generate_private_key(curve())
-    return write_private_key(directory / f"{name}.pem", key), write_public_key(
-        directory / f"{name}.pub", key
-    )
-
-
-def write_private_key(path: Path, key: PrivateKeyTypes, passphrase: str = "") -> Path:
-    encryption = (
-        serialization.BestAvailableEncryption(passphrase.encode())
-        if passphrase
-        else serialization.NoEncryption()
-    )
-    path.write_bytes(key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, encryption))
-    return path
-
-
-def write_public_key(path: Path, key: PrivateKeyTypes) -> Path:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    path.write_bytes(key.public_key().public_bytes(_PEM, form))
-    return path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _keep_busy(graph: onnx.GraphProto, count: int) -> None:
     """Add nodes that need the input, so that they can't be computed beforehand; they add 0."""
     names = [f"product{number}" for number in range(count + 1)]
@@ -266,28 +196,3 @@ def _fail_on_white(graph: onnx.GraphProto) -> None:
             helper.make_tensor("table", TensorProto.FLOAT, [1, 1], [0.0]),
         ]
     )
-
-
-def run_command(*arguments: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run one of the environment's commands (`vgg19`, `bentoml`) as a user would."""
-    command = [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]]
-    environment = os.environ | {
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "True",
-        "COLUMNS": "160",
-    }
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280
-    )
-
-
-def vgg19(home: Path, *arguments: str) -> str:
-    """Run the `vgg19` command on a BentoML home; what it printed.
-
-    Raises:
-        RuntimeError: it failed, with what it said.
-    """
-    result = run_command("vgg19", *arguments, cwd=home.parent, home=home)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
-    return result.stdout

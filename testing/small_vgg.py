@@ -14,7 +14,8 @@ from torchvision.models.vgg import cfgs, make_layers
 from models.bundle import MODEL_FILE, GoldenSamples
 from models.onnx_export import ServingModule, export, reference_probabilities
 from models.spec import ModelSpec
-from tests.helpers import coloured_pixels, tiny_spec, write_beside_model
+from testing.bundles import tiny_spec, write_beside_model
+from testing.images import coloured_pixels
 
 _THIN_LAYERS: list[str | int] = [width if width == "M" else width // 16 for width in cfgs["E"]]
 TEMPERATURE = 0.03  # makes the untrained network's answers differ from image to image

@@ -1,9 +1,9 @@
-"""`vgg19` with a thin VGG-19, for tests of processes: python -m tests.thin_cli ARGUMENTS."""
+"""`vgg19` with a thin VGG-19, for tests of processes: python -m testing.thin_cli ARGUMENTS."""
 
 from __future__ import annotations
 
 import models.vgg19
-from tests.small_vgg import thin_vgg19
+from testing.small_vgg import thin_vgg19
 from training.cli import main
 
 models.vgg19.vgg19 = thin_vgg19  # type: ignore[attr-defined]  # it isn't exported

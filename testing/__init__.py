@@ -1,0 +1,1 @@
+"""What benchmarks, reliability, deploy and tests share: small models, images, a running service."""

@@ -1,0 +1,124 @@
+"""A real `bentoml serve` process, and a store for it to serve from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from models.bundle import GOLDEN_FILE, GoldenSamples, seal
+from models.manifest import read_manifest
+from testing.bundles import write_tiny_bundle
+from testing.commands import free_port, vgg19
+
+ROOT = Path(__file__).parents[1]
+START_TIMEOUT_S = 120
+PROJECT = "service:VGG19"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A service that runs, and where."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def children(self) -> list[psutil.Process]:
+        children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return children
+
+
+@contextmanager
+def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterator[Server]:
+    """`bentoml serve` on free ports of 127.0.0.1, from ready to stopped.
+
+    Args:
+        what: this project, or a Bento's directory.
+    """
+    http_port, grpc_port = free_port(), free_port()
+    environment = os.environ | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "VGG19_GRPC_PORT": str(grpc_port),
+        **settings,
+    }
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", what]
+    directory = ROOT if what == PROJECT else what
+    options = ["--host", "127.0.0.1", "--port", str(http_port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command + options,
+            cwd=directory,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+    server = Server(process, http_port, grpc_port, log)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        code = server.process.poll()
+        assert code is None, f"ended with {code}: {server.log.read_text()}"
+        try:
+            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError(f"not ready: {server.log.read_text()}")
+
+
+def make_home(directory: Path, busy: int = 0, *, fails_on_white: bool = False) -> Path:
+    """A BentoML home whose production model is the tiny one."""
+    bundle = write_tiny_bundle(directory / "bundle", busy=busy, fails_on_white=fails_on_white)
+    return put_into_production(bundle)
+
+
+def register_version(place: Path, day: int, *, lies: bool = False) -> str:
+    """Register a tiny model in `place`/home; its tag.
+
+    Args:
+        day: of January 2026, on which it was made.
+        lies: its golden samples are not what it answers, so it can't be loaded.
+    """
+    home = place / "home"
+    bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
+    if lies:
+        golden = GoldenSamples.read(bundle / GOLDEN_FILE)
+        wrong = golden.probabilities[::-1]
+        golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
+        seal(bundle, read_manifest(bundle).provenance)
+    vgg19(home, "register", str(bundle))
+    (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
+    return f"vgg19:{version}"
+
+
+def put_into_production(bundle: Path) -> Path:
+    """A BentoML home beside a bundle, whose production model it is."""
+    home = bundle.with_name("bentoml")
+    vgg19(home, "register", str(bundle))
+    vgg19(home, "promote", "latest")
+    return home
