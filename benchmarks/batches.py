@@ -23,8 +23,9 @@ from benchmarks.report import save
 from benchmarks.usage import anonymous_mb
 from models.machine import cpu_count
 from models.spec import ModelSpec
-from serving.providers import CPU
-from serving.session import SessionOptions, inference_session
+from serving.engine.onnxruntime import inference_session
+from serving.engine.options import SessionOptions
+from serving.engine.providers import CPU
 
 _SIZES = (1, 2, 4, 8, 16, 32)
 _ROUNDS = 5

@@ -25,7 +25,8 @@ from models.machine import cpu_count
 from models.onnx_export import ServingModule, export
 from models.spec import ModelSpec
 from models.vgg19 import build
-from serving.session import SessionOptions, inference_session
+from serving.engine.onnxruntime import inference_session
+from serving.engine.options import SessionOptions
 
 _ROUNDS = 15
 _SPEC = ModelSpec(labels=("a", "b", "c"))

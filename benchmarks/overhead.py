@@ -24,8 +24,9 @@ from benchmarks.workload import PLACE, USUAL, photographs, prepare
 from models.image import load_image
 from models.machine import cpu_count
 from models.spec import ModelSpec
-from serving.providers import CPU
-from serving.session import SessionOptions, inference_session
+from serving.engine.onnxruntime import inference_session
+from serving.engine.options import SessionOptions
+from serving.engine.providers import CPU
 
 _ROUNDS = 7
 # Clients, which are the loop's batch as well, and seconds.

@@ -19,8 +19,9 @@ from benchmarks.workload import USUAL, photographs, prepare
 from models.bundle import open_bundle
 from models.image import load_image
 from models.machine import cpu_count
+from serving.engine.options import SessionOptions
+from serving.engine.session import Session
 from serving.offline import classify_files
-from serving.session import Session, SessionOptions
 
 _IMAGES, _BATCH, _ROUNDS = 64, 16, 3
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.memory import give_back
+from serving.engine.memory import give_back
 
 _STOP_S = 20
 _SETTLE_S = 60

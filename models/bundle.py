@@ -285,7 +285,8 @@ def open_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
 
 def inspect_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
     """Open a bundle whose graphs are not compared with the manifest: for who will run one of them
-    (`serving.session.checked_session`), since a bundle may hold half a gigabyte for each variant.
+    (`serving.engine.session.checked_session`), since a bundle may hold half a gigabyte for each
+    variant.
 
     Args:
         check: see `open_bundle`.

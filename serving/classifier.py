@@ -15,10 +15,10 @@ from models.errors import ImageError, UnknownFormat
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.batcher import Ran
+from serving.engine.session import Judged
 from serving.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
 from serving.explainer import Explainer, HeatMap, Question, Wish
 from serving.pool import ModelPool, ServedModel
-from serving.session import Judged
 from serving.statistics import Timings
 from serving.workers import Workers
 

@@ -15,9 +15,9 @@ import onnxruntime as ort
 from models import store
 from models.errors import UserError
 from models.machine import cpu_count
-from serving.providers import gpu_count, has_cuda_driver
+from serving.engine.providers import gpu_count, has_cuda_driver
+from serving.engine.session import Session
 from serving.runtime import open_session, session_options, use_store
-from serving.session import Session
 from serving.settings import Settings, load_settings
 
 _PACKAGES = (

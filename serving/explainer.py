@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT, WEIGHTS_FILE, Bundle
 from serving.batcher import Batcher, BatchFailed
-from serving.cuda import card
-from serving.graph_check import check_graph
-from serving.session import SessionOptions, inference_session
+from serving.engine.cuda import card
+from serving.engine.graph_check import check_graph
+from serving.engine.onnxruntime import inference_session
+from serving.engine.options import SessionOptions
 
 logger = logging.getLogger(__name__)
 

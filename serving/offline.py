@@ -17,7 +17,7 @@ from models.errors import ImageError
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.classifier import Prediction, top
-from serving.session import Judged, is_accepted
+from serving.engine.session import Judged, is_accepted
 
 Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Judged]]
 
@@ -26,7 +26,7 @@ Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Judged]]
 class Classified:
     """One file: its most probable labels, best first, or why it has none.
 
-    accepted: whether to trust the first. distance: see `serving.session.Judged`.
+    accepted: whether to trust the first. distance: see `serving.engine.session.Judged`.
     """
 
     file: str
@@ -52,7 +52,7 @@ def classify_files(
     are faster than it is. Two batches are in memory at most.
 
     Args:
-        judge: `serving.session.Session.judge`.
+        judge: `serving.engine.session.Session.judge`.
         acceptance: which answers are to be trusted; None: all.
         top_k: labels for each.
         batch_size: images that the model runs on at once.

@@ -19,10 +19,10 @@ from models.acceptance import Acceptance
 from models.errors import UserError
 from models.spec import ModelSpec
 from serving.batcher import Batcher
+from serving.engine.memory import give_back
+from serving.engine.session import Judged, is_accepted
 from serving.errors import Conflict, UnknownModel
 from serving.explainer import Explainer
-from serving.memory import give_back
-from serving.session import Judged, is_accepted
 from serving.statistics import ModelStatistics
 
 logger = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from models import store
 from models.bundle import Bundle
 from models.errors import UserError
 from models.variants import Variant
+from serving.engine.session import checked_session, variant_to_run
 from serving.offline import classify_files
 from serving.prediction_files import Progress, as_row, check_output, columns, find_files
 from serving.ray_engine import RayEngine, own_terminal
 from serving.runtime import open_model, session_options, use_store, worker_cores
-from serving.session import checked_session, variant_to_run
 from serving.settings import Settings, load_settings
 
 _NAMED = 5  # unreadable files that the terminal names; the table has all

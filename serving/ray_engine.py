@@ -31,11 +31,12 @@ from models.bundle import Bundle
 from models.errors import UserError
 from models.machine import cpu_count
 from models.variants import Variant
+from serving.engine.batch_sizes import LARGEST_BATCH
+from serving.engine.providers import GpuOptions, variant_for
+from serving.engine.session import Session
 from serving.offline import classify_files
 from serving.prediction_files import PredictError, as_row
-from serving.providers import GpuOptions, variant_for
 from serving.runtime import open_session, session_options, use_store
-from serving.session import LARGEST_BATCH, Session
 from serving.settings import Settings
 
 _ADDRESS = "RAY_ADDRESS"

@@ -21,29 +21,25 @@ from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.capture import Capture
 from serving.classifier import Classifier, Limits
-from serving.explainer import Explainer, MakeMaps, load_explainer
-from serving.front import Front
-from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
-from serving.grpc_service import InferenceServicer
-from serving.http_classify import reply_content
-from serving.memory import keep_modules
-from serving.metrics import Metrics
-from serving.pool import ImageBatcher, ModelPool, ServedModel, Wanted
-from serving.providers import (
+from serving.engine.batch_sizes import default_concurrency
+from serving.engine.memory import keep_modules
+from serving.engine.options import SessionOptions
+from serving.engine.providers import (
     GpuOptions,
     choose_providers,
     device_for_worker,
     gpu_count,
     has_cuda_driver,
 )
+from serving.engine.session import Session, checked_session, variant_to_run
+from serving.explainer import Explainer, MakeMaps, load_explainer
+from serving.front import Front
+from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
+from serving.grpc_service import InferenceServicer
+from serving.http_classify import reply_content
+from serving.metrics import Metrics
+from serving.pool import ImageBatcher, ModelPool, ServedModel, Wanted
 from serving.repository import Repository
-from serving.session import (
-    Session,
-    SessionOptions,
-    checked_session,
-    default_concurrency,
-    variant_to_run,
-)
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 from serving.statistics import ModelStatistics

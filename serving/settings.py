@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import UserError
 from models.image import FORMATS, MAX_PIXELS
-from serving.providers import CpuEngine, Precision
+from serving.engine.providers import CpuEngine, Precision
 
 _PREFIX = "VGG19_"
 # What Kubernetes puts into every container beside a Service named vgg19.

@@ -12,7 +12,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from serving.providers import has_cuda_driver
+from serving.engine.providers import has_cuda_driver
 from testing.bundles import write_tiny_bundle
 from testing.small_vgg import thin_vgg19
 from training.features import _feature_shape

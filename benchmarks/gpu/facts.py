@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, open_card, synchronised
 from benchmarks.machine import describe_machine
-from serving.providers import gpu_count, has_cuda_driver
+from serving.engine.providers import gpu_count, has_cuda_driver
 
 _PACKAGES = (
     "torch", "torchvision", "accelerate", "onnxruntime-gpu", "onnxruntime", "bentoml", "numpy",

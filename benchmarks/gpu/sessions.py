@@ -22,8 +22,9 @@ from benchmarks.gpu.prepare import photographs
 from benchmarks.gpu.timing import median_seconds, memory_mb, traced
 from models.bundle import Bundle, inspect_bundle
 from models.onnx_variants import agreement
-from serving.providers import CPU, CUDA, GpuOptions, Precision, cuda_options
-from serving.session import Session, SessionOptions, checked_session
+from serving.engine.options import SessionOptions
+from serving.engine.providers import CPU, CUDA, GpuOptions, Precision, cuda_options
+from serving.engine.session import Session, checked_session
 
 # As requests come: few, many, and what lies between.
 _MIXED = (1, 32, 5, 17, 32, 2, 9)

@@ -214,7 +214,7 @@ class TestStartsThatFail:
         self.check(tmp_path, "no production model in")
 
     def test_cuda_without_cuda(self, tiny_home: Path) -> None:
-        from serving.providers import has_cuda_driver
+        from serving.engine.providers import has_cuda_driver
 
         if has_cuda_driver():
             pytest.skip("this machine has CUDA")

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.distance import MAX_DIRECTIONS, Familiar, fit, with_limit, write_distance_graph
-from serving.graph_check import check_graph
+from serving.engine.graph_check import check_graph
 
 
 def samples(

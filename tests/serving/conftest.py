@@ -18,6 +18,7 @@ from models.spec import ModelSpec
 from serving.access import Keys, RateLimit
 from serving.batcher import Batcher
 from serving.classifier import Classifier, Limits
+from serving.engine.session import Judged
 from serving.explainer import Explainer, HeatMap, Question
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer
@@ -25,7 +26,6 @@ from serving.grpc_service import InferenceServicer
 from serving.metrics import Metrics
 from serving.pool import ModelPool, ServedModel, Wanted
 from serving.repository import Repository
-from serving.session import Judged
 from serving.signals import Signals
 from serving.statistics import ModelStatistics
 from serving.workers import Workers

@@ -12,8 +12,8 @@ import pytest
 
 from serving.capture import Capture, CaptureError, Mode
 from serving.classifier import Answer, Classifier
+from serving.engine.session import Judged
 from serving.errors import BadImage, NotThere
-from serving.session import Judged
 from serving.statistics import Timings
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of

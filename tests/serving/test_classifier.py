@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models.image import load_image
 from serving.classifier import Classifier, top
+from serving.engine.session import Judged
 from serving.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
-from serving.session import Judged
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel

@@ -6,7 +6,7 @@ import pytest
 
 from models import store
 from serving.doctor import diagnose
-from serving.providers import has_cuda_driver
+from serving.engine.providers import has_cuda_driver
 
 
 @pytest.fixture

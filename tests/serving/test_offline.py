@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.acceptance import Acceptance
+from serving.engine.session import Judged
 from serving.offline import Classified, classify_files
-from serving.session import Judged
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 

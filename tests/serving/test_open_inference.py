@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.classifier import Answer
+from serving.engine.session import Judged
 from serving.errors import BadImage, BadRequest, RequestError
 from serving.open_inference import (
     RequestedOutput,
@@ -17,7 +18,6 @@ from serving.open_inference import (
     read_input,
     requested_outputs,
 )
-from serving.session import Judged
 from serving.statistics import Timings
 from testing.bundles import tiny_spec
 from tests.serving.conftest import StubModel, served

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.batcher import Batcher
 from serving.classifier import Classifier
+from serving.engine.session import Judged
 from serving.pool import ModelPool, ServedModel, Wanted
-from serving.session import Judged
 from serving.statistics import ModelStatistics
 from serving.workers import Workers
 from testing.bundles import tiny_probabilities, tiny_spec

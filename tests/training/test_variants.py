@@ -12,8 +12,9 @@ from models.errors import UserError
 from models.onnx_export import ExportError
 from models.onnx_variants import Agreement, Speed
 from models.variants import VARIANTS_FILE, variant_files
-from serving.providers import CPU, CpuEngine, GpuOptions, Precision
-from serving.session import Session, SessionOptions
+from serving.engine.options import SessionOptions
+from serving.engine.providers import CPU, CpuEngine, GpuOptions, Precision
+from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
 from training import variants

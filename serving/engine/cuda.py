@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from serving.providers import CUDA, load_driver
+from serving.engine.providers import CUDA, load_driver
 
 logger = logging.getLogger(__name__)
 

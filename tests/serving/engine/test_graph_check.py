@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from models.errors import BundleError
-from serving.graph_check import check_graph
+from serving.engine.graph_check import check_graph
 
 MATRIX = from_array(np.eye(4, dtype=np.float32), "matrix")
 

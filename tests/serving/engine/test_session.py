@@ -27,16 +27,11 @@ from models.bundle import (
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
 from models.manifest import read_manifest, sha256
-from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
-from serving.session import (
-    OnnxRuntime,
-    Session,
-    SessionOptions,
-    batch_buckets,
-    checked_session,
-    default_batch_size,
-    inference_session,
-)
+from serving.engine.batch_sizes import batch_buckets, default_batch_size
+from serving.engine.onnxruntime import OnnxRuntime, inference_session
+from serving.engine.options import SessionOptions
+from serving.engine.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
+from serving.engine.session import Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import pixels, write_small_bundle
@@ -98,7 +93,7 @@ class TestChecked:
         def read(*_: object) -> None:
             raise AssertionError("it was read")
 
-        monkeypatch.setattr("serving.session.check_graph", read)
+        monkeypatch.setattr("serving.engine.session.check_graph", read)
         with pytest.raises(AssertionError, match="it was read"):
             checked_session(bundle, SessionOptions(**ON_CPU))
         (bundle.path / MODEL_FILE).write_bytes(b"other")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from models.variants import Variant, VariantName, Variants
-from serving import providers
-from serving.providers import (
+from serving.engine import providers
+from serving.engine.providers import (
     CPU,
     CUDA,
     TENSORRT,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,45 +24,23 @@ from models.bundle import (
 )
 from models.ncnn_graph import NcnnGraph
 from models.variants import Variant
-from serving.cuda import CudaGraphs, card
-from serving.graph_check import check_graph
-from serving.providers import (
+from serving.engine.batch_sizes import batch_buckets, default_batch_size
+from serving.engine.cuda import CudaGraphs
+from serving.engine.graph_check import check_graph
+from serving.engine.ncnn import Ncnn
+from serving.engine.onnxruntime import NotCapturable, OnnxRuntime, inference_session, refusal
+from serving.engine.options import SessionOptions
+from serving.engine.providers import (
     CPU,
     CUDA,
     TENSORRT,
-    CpuEngine,
-    GpuOptions,
     Provider,
-    ProviderChoice,
     SessionError,
-    device_name,
     uses_tensor_cores,
     variant_for,
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How a model is to be run.
-
-    Args:
-        providers: see `serving.providers.choose_providers`.
-        must_run_on: the provider without which the model isn't served; None: any.
-        intra_op_threads: threads of one batch on the CPU.
-        max_batch_size: largest batch that `Session.run` will be called with; 0:
-            `default_batch_size`.
-        gpu: its precision says which variant of the model is run, on the CPU as well.
-        cpu_engine: what runs it where the first provider is the CPU's.
-    """
-
-    providers: Sequence[ProviderChoice]
-    must_run_on: Provider | None
-    intra_op_threads: int
-    max_batch_size: int
-    gpu: GpuOptions = field(default_factory=GpuOptions)
-    cpu_engine: CpuEngine = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,46 +62,6 @@ def is_accepted(acceptance: Acceptance | None, judged: Judged) -> bool:
     return acceptance.accepts(float(judged.probabilities.max()), judged.distance)
 
 
-LARGEST_BATCH = 32
-# Images of 224 px for each thread: with two threads, batches of 4 are as fast as larger ones, and
-# 7% faster than single images (docs/benchmarks.md). 16 take 1.3 GB, which leaves room for a second
-# model, while it replaces the first, in the 4 GB of deploy/kubernetes.
-_IMAGES_A_THREAD, _MOST_IMAGES, _PIXELS = 2, 16, 224**2
-
-
-def default_batch_size(*, on_gpu: bool, image_size: int, threads: int) -> int:
-    """The largest batch where none is asked for, 1..32.
-
-    On the CPU a large batch takes memory, about 40 MB an image of 224 px, and its first image waits
-    for its last one, for no gain in speed. Small images are another matter: what they cost is
-    reading the weights of FC1 and FC2, which a batch does once.
-
-    Args:
-        image_size: px, the side of the model's square input.
-        threads: of one batch, on the CPU.
-    """
-    if on_gpu:
-        return LARGEST_BATCH
-    pixels = min(_IMAGES_A_THREAD * threads, _MOST_IMAGES) * _PIXELS
-    return min(max(pixels // image_size**2, 1), LARGEST_BATCH)
-
-
-def default_concurrency(provider: Provider) -> int:
-    """Batches beside each other where nothing else is asked for: on a GPU, one is copied to its
-    memory while the other one runs."""
-    return 1 if device_name(provider) == "cpu" else 2
-
-
-def batch_buckets(max_batch_size: int) -> list[int]:
-    """The batch sizes that a GPU session runs: 1, 2, 4, ... and `max_batch_size`."""
-    buckets = [1]
-    while buckets[-1] * 2 < max_batch_size:
-        buckets.append(buckets[-1] * 2)
-    if buckets[-1] < max_batch_size:
-        buckets.append(max_batch_size)
-    return buckets
-
-
 def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
     """The variant of a bundle that the options choose; None: float32.
 
@@ -132,16 +70,6 @@ def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
     """
     on_cpu = options.providers[0][0] == CPU
     return variant_for(options.gpu, bundle.variants(), options.cpu_engine if on_cpu else None)
-
-
-# What ONNX Runtime says of memory that it can't have: within its limit, and of the card.
-_OUT_OF_MEMORY = ("failed to allocate memory", "available memory of", "out of memory")
-# What ONNX Runtime says of a graph with nodes that the CUDA provider doesn't have.
-_CAPTURE_NEEDS = "graph capture feature"
-
-
-class NotCapturable(SessionError):
-    """Not all of a graph runs on the GPU, so it can't be captured."""
 
 
 class Session:
@@ -253,53 +181,6 @@ class Engine(Protocol):
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]: ...
 
 
-class OnnxRuntime:
-    """Any provider of ONNX Runtime.
-
-    Args:
-        sizes: batch sizes to pad to, ascending; each is run once. Empty: none, and any is run.
-    """
-
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        input_name: str,
-        outputs: Sequence[str],
-        image: tuple[int, int, int],
-        sizes: Sequence[int],
-    ) -> None:
-        self._session = session
-        self._input = input_name
-        self._names = list(outputs)
-        self.provider: str = session.get_providers()[0]
-        self._sizes = sizes
-        for size in sizes:  # so that no request pays for the first time
-            self([np.zeros(image, np.uint8)] * size)
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        count = len(images)
-        batch = stack(images, next((size for size in self._sizes if size >= count), count))
-        return [values[:count] for values in self._session.run(self._names, {self._input: batch})]
-
-
-class _Ncnn:
-    def __init__(self, graph: NcnnGraph) -> None:
-        self._graph = graph
-        self.provider = graph.provider
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        probabilities, features = self._graph(stack(images, len(images)))
-        return [probabilities] if features is None else [probabilities, features]
-
-
-def stack(images: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
-    """The images as one array, with blank ones up to `size`."""
-    batch = np.empty((size, *images[0].shape), np.uint8)
-    np.stack(images, out=batch[: len(images)])
-    batch[len(images) :] = 0
-    return batch
-
-
 def _load(
     bundle: Bundle, variant: Variant | None, options: SessionOptions, max_batch_size: int
 ) -> Engine:
@@ -307,7 +188,7 @@ def _load(
     if variant is not None:
         logger.info("running the model's variant %s", variant.name)
     if variant is not None and variant.name == "ncnn":
-        return _Ncnn(NcnnGraph(path, bundle.spec, options.intra_op_threads))
+        return Ncnn(NcnnGraph(path, bundle.spec, options.intra_op_threads))
     check_graph(path)
     side = bundle.spec.preprocessing.image_size
     image, input_name = (side, side, 3), bundle.spec.input_name
@@ -318,7 +199,7 @@ def _load(
         try:
             return CudaGraphs(session, input_name, image, outputs, sizes, options.gpu.device_id)
         except Exception as error:
-            raise _refusal(path, error, options) from error
+            raise refusal(path, error, options) from error
     sizes = _sizes_to_pad_to(session.get_providers()[0], max_batch_size)
     return OnnxRuntime(session, input_name, list(outputs), image, sizes)
 
@@ -345,7 +226,7 @@ def _outputs(session: ort.InferenceSession, bundle: Bundle) -> dict[str, int]:
 
 def _sizes_to_pad_to(provider: Provider, max_batch_size: int) -> list[int]:
     """Padding saves TensorRT an engine for each size, and CUDA's provider new plans (see
-    `serving.cuda`), of which it keeps one; on the CPU it would only cost time."""
+    `serving.engine.cuda`), of which it keeps one; on the CPU it would only cost time."""
     if provider == CUDA:
         return [max_batch_size]
     return batch_buckets(max_batch_size) if provider == TENSORRT else []
@@ -366,67 +247,3 @@ def _load_distances(
         return values  # type: ignore[no-any-return]  # untyped
 
     return distances
-
-
-def inference_session(
-    path: Path,
-    options: SessionOptions,
-    *,
-    saves_memory: bool = False,
-    cuda_graphs: bool = False,
-) -> ort.InferenceSession:
-    """A session of a graph that has been checked.
-
-    Args:
-        saves_memory: on the CPU, use the weights as they are mapped instead of arranging a copy,
-            and keep nothing between runs: of VGG-19, 0.1 GB instead of 0.7, and a few percent
-            slower (docs/benchmarks.md).
-        cuda_graphs: by CUDA's provider, see `serving.cuda`.
-
-    Raises:
-        SessionError: ONNX Runtime can't load it.
-        NotCapturable: it can, but without `cuda_graphs`.
-    """
-    providers = list(options.providers)
-    if cuda_graphs:
-        providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
-    session_options = ort.SessionOptions()
-    session_options.intra_op_num_threads = options.intra_op_threads
-    if options.providers[0][0] == CPU:
-        # The arena, which is on, keeps what the largest batch took, and so saves its page faults: 5
-        # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753
-        # (docs/benchmarks.md).
-        session_options.enable_mem_pattern = False
-        if saves_memory:
-            session_options.enable_cpu_mem_arena = False
-            session_options.add_session_config_entry("session.disable_prepacking", "1")
-    else:
-        ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
-    try:
-        with card.using():
-            session = ort.InferenceSession(path, session_options, providers=providers)
-    except Exception as error:
-        if cuda_graphs and _CAPTURE_NEEDS in str(error):
-            raise NotCapturable(str(error)) from error
-        raise _refusal(path, error, options) from error
-    if session.get_providers()[0] != options.providers[0][0]:
-        logger.warning(
-            "%s did not start: the model runs on %s",
-            options.providers[0][0],
-            session.get_providers()[0],
-        )
-    return session
-
-
-def _refusal(path: Path, error: Exception, options: SessionOptions) -> SessionError:
-    """What is said of a graph that ONNX Runtime can't load, or run for the first time."""
-    text = " ".join(str(error).split())
-    if any(words in text.lower() for words in _OUT_OF_MEMORY):
-        limit = options.gpu.mem_limit_bytes
-        advice = f"raise VGG19_GPU_MEM_LIMIT ({limit} bytes)" if limit else "free some of it"
-        return SessionError(
-            f"the GPU has too little memory for {path.name} with batches of up to "
-            f"{options.max_batch_size or LARGEST_BATCH}: {advice}, or lower VGG19_MAX_BATCH_SIZE"
-        )
-    logger.error("ONNX Runtime can't load %s", path, exc_info=error)
-    return SessionError(f"ONNX Runtime can't load {path}: {text[:200]}")

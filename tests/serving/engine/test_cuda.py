@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from models.bundle import open_bundle, seal
-from serving.cuda import Card, CudaGraphs, pinned_array
-from serving.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
-from serving.session import Session, SessionOptions
+from serving.engine.cuda import Card, CudaGraphs, pinned_array
+from serving.engine.options import SessionOptions
+from serving.engine.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
+from serving.engine.session import Session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import write_small_bundle

@@ -6,7 +6,7 @@ import pytest
 
 from models.onnx_export import ServingModule, export
 from models.spec import ModelSpec, Preprocessing
-from serving.graph_check import check_graph
+from serving.engine.graph_check import check_graph
 from testing.small_vgg import thin_vgg19
 
 
