@@ -31,8 +31,8 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from protocol.open_inference_pb2 import ModelInferRequest
     from reliability import corpus
     from serving import open_inference, open_inference_json
-    from serving.classifier import Limits
-    from serving.errors import RequestError
+    from serving.core.dataplane import Limits
+    from serving.core.errors import RequestError
     from serving.http_classify import _read_upload
 
 _PREPROCESSING = Preprocessing(image_size=32, resize_size=32)

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from serving.errors import RateLimited, Unauthenticated
+from serving.core.errors import RateLimited, Unauthenticated
 
 # Clients remembered at once; of the others, the one that was silent longest is forgotten, which
 # gives it a full allowance.

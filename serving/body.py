@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from serving.errors import BadRequest, SlowBody, TooLarge, UnsupportedMedia
+from serving.core.errors import BadRequest, SlowBody, TooLarge, UnsupportedMedia
 
 _TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_JSON_BYTES, _JSON_BODY_S = 100_000, 30.0

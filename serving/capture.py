@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError
-from serving.classifier import Answer, top
-from serving.errors import NotThere, RequestError
+from serving.core.dataplane import Answer, top
+from serving.core.errors import NotThere, RequestError
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from serving.access import Keys, RateLimit
 from serving.capture import Capture
-from serving.classifier import Classifier
-from serving.errors import NotThere
+from serving.core.dataplane import Classifier
+from serving.core.errors import NotThere
 from serving.repository import Repository
 from serving.signals import Signals
 

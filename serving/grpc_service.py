@@ -14,7 +14,7 @@ import grpc
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serving import model_info, open_inference
-from serving.errors import (
+from serving.core.errors import (
     INTERNAL_ERROR,
     BadImage,
     BadRequest,

@@ -14,8 +14,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import http_ui, http_v2, openapi
+from serving.core.errors import RequestError
 from serving.engine.providers import device_name
-from serving.errors import RequestError
 from serving.front import Front
 from serving.http_classify import classify
 from serving.http_errors import HANDLERS, on_internal_error, on_request_error

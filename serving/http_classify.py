@@ -20,9 +20,9 @@ from serving.body import (
     read_body,
     timeout_s,
 )
-from serving.classifier import Answer, Limits, top
-from serving.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
-from serving.explainer import HeatMap, Wish
+from serving.core.dataplane import Answer, Limits, top
+from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
+from serving.core.explainer import HeatMap, Wish
 from serving.front import Front
 
 DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999

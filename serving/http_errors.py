@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from serving import signals
-from serving.errors import (
+from serving.core.errors import (
     INTERNAL_ERROR,
     BadImage,
     BadRequest,

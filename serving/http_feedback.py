@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.body import json_object
-from serving.errors import BadRequest, NotThere
+from serving.core.errors import BadRequest, NotThere
 from serving.front import Front
 from serving.signals import REQUEST_ID
 

@@ -18,10 +18,10 @@ from serving.body import (
     read_body,
     timeout_s,
 )
-from serving.errors import BadRequest, UnknownModel
+from serving.core.errors import BadRequest, UnknownModel
+from serving.core.pool import ServedModel
 from serving.front import Front
 from serving.model_info import as_json, model_config, model_metadata, model_statistics
-from serving.pool import ServedModel
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 

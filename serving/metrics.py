@@ -7,10 +7,10 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from serving.classifier import Answer
+from serving.core.dataplane import Answer
+from serving.core.errors import RequestError
+from serving.core.pool import ServedModel
 from serving.engine.providers import device_name
-from serving.errors import RequestError
-from serving.pool import ServedModel
 
 # From a decode of 2 ms to the default time limit of 30 s, each about 2.2 times the one before.
 _SECONDS = (0.001, 0.0022, 0.005, 0.01, 0.022, 0.05, 0.1, 0.22, 0.5, 1, 2.2, 5, 10, 30)

@@ -8,7 +8,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from protocol import open_inference_pb2 as pb
-from serving.explainer import heat_map_side
+from serving.core.explainer import heat_map_side
+from serving.core.pool import ServedModel
+from serving.core.statistics import ModelStatistics, Total
 from serving.open_inference import (
     ACCEPTED,
     DISTANCE,
@@ -18,8 +20,6 @@ from serving.open_inference import (
     PIXELS,
     PROBABILITIES,
 )
-from serving.pool import ServedModel
-from serving.statistics import ModelStatistics, Total
 
 PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
 

@@ -16,7 +16,7 @@ from models.acceptance import Acceptance
 from models.errors import ImageError
 from models.image import load_image
 from models.spec import ModelSpec
-from serving.classifier import Prediction, top
+from serving.core.dataplane import Prediction, top
 from serving.engine.session import Judged, is_accepted
 
 Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Judged]]

@@ -23,9 +23,9 @@ from protocol.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
-from serving.classifier import Answer, Classifier, top
-from serving.errors import BadRequest
-from serving.explainer import Wish
+from serving.core.dataplane import Answer, Classifier, top
+from serving.core.errors import BadRequest
+from serving.core.explainer import Wish
 
 SERVER_NAME = "vgg19-finetune"
 IMAGE = "image"

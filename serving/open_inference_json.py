@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
-from serving.classifier import Answer
-from serving.errors import BadRequest
+from serving.core.dataplane import Answer
+from serving.core.errors import BadRequest
 from serving.open_inference import (
     IMAGE,
     OUTPUTS,

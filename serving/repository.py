@@ -13,8 +13,8 @@ from typing import Literal
 
 from models.errors import UserError
 from models.store import VERSION
-from serving.errors import BadRequest, Conflict, UnknownModel
-from serving.pool import ModelPool
+from serving.core.errors import BadRequest, Conflict, UnknownModel
+from serving.core.pool import ModelPool
 
 
 @dataclass(frozen=True)

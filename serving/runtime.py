@@ -18,9 +18,13 @@ from models.machine import cpu_count
 from models.signature import Verifier
 from serving import __version__, grpc_server
 from serving.access import Keys, RateLimit
-from serving.batcher import Batcher
 from serving.capture import Capture
-from serving.classifier import Classifier, Limits
+from serving.core.batcher import Batcher
+from serving.core.dataplane import Classifier, Limits
+from serving.core.explainer import Explainer, MakeMaps, load_explainer
+from serving.core.pool import ImageBatcher, ModelPool, ServedModel, Wanted
+from serving.core.statistics import ModelStatistics
+from serving.core.workers import Workers
 from serving.engine.batch_sizes import default_concurrency
 from serving.engine.memory import keep_modules
 from serving.engine.options import SessionOptions
@@ -32,18 +36,14 @@ from serving.engine.providers import (
     has_cuda_driver,
 )
 from serving.engine.session import Session, checked_session, variant_to_run
-from serving.explainer import Explainer, MakeMaps, load_explainer
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc_service import InferenceServicer
 from serving.http_classify import reply_content
 from serving.metrics import Metrics
-from serving.pool import ImageBatcher, ModelPool, ServedModel, Wanted
 from serving.repository import Repository
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
-from serving.statistics import ModelStatistics
-from serving.workers import Workers
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from opentelemetry import propagate, trace
 
 from serving.capture import Capture
-from serving.classifier import Answer
+from serving.core.dataplane import Answer
 from serving.metrics import Metrics
 
 REQUEST_ID_HEADER = "x-request-id"

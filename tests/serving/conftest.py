@@ -16,19 +16,19 @@ from models.acceptance import Acceptance
 from models.errors import StoreError
 from models.spec import ModelSpec
 from serving.access import Keys, RateLimit
-from serving.batcher import Batcher
-from serving.classifier import Classifier, Limits
+from serving.core.batcher import Batcher
+from serving.core.dataplane import Classifier, Limits
+from serving.core.explainer import Explainer, HeatMap, Question
+from serving.core.pool import ModelPool, ServedModel, Wanted
+from serving.core.statistics import ModelStatistics
+from serving.core.workers import Workers
 from serving.engine.session import Judged
-from serving.explainer import Explainer, HeatMap, Question
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer
 from serving.grpc_service import InferenceServicer
 from serving.metrics import Metrics
-from serving.pool import ModelPool, ServedModel, Wanted
 from serving.repository import Repository
 from serving.signals import Signals
-from serving.statistics import ModelStatistics
-from serving.workers import Workers
 from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
 from testing.commands import free_port
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from serving.access import Keys, RateLimit
-from serving.errors import RateLimited, Unauthenticated
+from serving.core.errors import RateLimited, Unauthenticated
 
 
 def digest(key: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvicorn
 
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from testing.commands import free_port
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from serving.capture import Capture, CaptureError, Mode
-from serving.classifier import Answer, Classifier
+from serving.core.dataplane import Answer, Classifier
+from serving.core.errors import BadImage, NotThere
+from serving.core.statistics import Timings
 from serving.engine.session import Judged
-from serving.errors import BadImage, NotThere
-from serving.statistics import Timings
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
 from tests.serving.test_http import PICKLE, app_of, check_problem

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from serving.grpc_server import (
     SERVICE,
     GrpcServer,

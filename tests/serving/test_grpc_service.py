@@ -15,7 +15,7 @@ import pytest
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.access import Keys, RateLimit
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import (

@@ -22,12 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import http_ui
 from serving.access import Keys, RateLimit
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
+from serving.core.errors import RequestError
+from serving.core.pool import ModelPool, Wanted
 from serving.engine.session import Judged
-from serving.errors import RequestError
 from serving.http import OwnRoutes, create_app
 from serving.http_classify import _read_upload
-from serving.pool import ModelPool, Wanted
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import COLOURS as LABELS
 from testing.images import coloured_pixels, encode

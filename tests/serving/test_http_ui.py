@@ -9,7 +9,7 @@ import pytest
 
 from serving import http_ui
 from serving.access import Keys
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from tests.serving.test_http import app_of, check_problem, sha256
 
 FILES = Path(http_ui.__file__).parent / "ui"

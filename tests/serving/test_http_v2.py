@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving import open_inference, open_inference_json
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
+from serving.core.errors import BadRequest
 from serving.engine.session import Judged
-from serving.errors import BadRequest
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import STUB_CONFIDENCE, StubModel, stub_distance

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from serving.metrics import Metrics
 from tests.serving.conftest import StubModel, served
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from serving import model_info
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from serving.model_info import model_metadata
 from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
-from serving.classifier import Answer
+from serving.core.dataplane import Answer
+from serving.core.errors import BadImage, BadRequest, RequestError
+from serving.core.statistics import Timings
 from serving.engine.session import Judged
-from serving.errors import BadImage, BadRequest, RequestError
 from serving.open_inference import (
     RequestedOutput,
     infer_response,
     read_input,
     requested_outputs,
 )
-from serving.statistics import Timings
 from testing.bundles import tiny_spec
 from tests.serving.conftest import StubModel, served
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from serving import http_schema as schema
 from serving.access import Keys
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from serving.http import create_app
 from serving.openapi import document
 from testing.images import coloured_pixels, encode
@@ -92,7 +92,7 @@ async def test_the_index_is_as_described(client: httpx.AsyncClient) -> None:
 async def test_a_failed_load_is_as_described(
     client: httpx.AsyncClient, classifier: Classifier, model: StubModel
 ) -> None:
-    from serving.pool import Wanted
+    from serving.core.pool import Wanted
 
     await classifier.models.follow(Wanted("broken"))
     reply = schema.ModelReply.model_validate_json((await client.get("/model")).content)

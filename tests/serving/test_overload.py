@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serving.batcher import Batcher
-from serving.classifier import Classifier
+from serving.core.batcher import Batcher
+from serving.core.dataplane import Classifier
+from serving.core.pool import ModelPool, ServedModel, Wanted
+from serving.core.statistics import ModelStatistics
+from serving.core.workers import Workers
 from serving.engine.session import Judged
-from serving.pool import ModelPool, ServedModel, Wanted
-from serving.statistics import ModelStatistics
-from serving.workers import Workers
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, front_of, grpc_serving

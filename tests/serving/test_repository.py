@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from serving.errors import BadRequest, Conflict, UnknownModel
-from serving.pool import ModelPool, Wanted
+from serving.core.errors import BadRequest, Conflict, UnknownModel
+from serving.core.pool import ModelPool, Wanted
 from serving.repository import IndexEntry, Repository
 
 

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry
 
 from serving.access import Keys, RateLimit
-from serving.classifier import Classifier
+from serving.core.dataplane import Classifier
 from serving.http import create_app
 from serving.signals import access_logger
 from testing.images import coloured_pixels, encode

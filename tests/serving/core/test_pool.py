@@ -8,8 +8,8 @@ import weakref
 import pytest
 
 from models.errors import StoreError
-from serving.errors import Conflict, ShuttingDown, UnknownModel
-from serving.pool import ModelPool, ServedModel, Wanted
+from serving.core.errors import Conflict, ShuttingDown, UnknownModel
+from serving.core.pool import ModelPool, ServedModel, Wanted
 from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.workers import Workers
+from serving.core.workers import Workers
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, seal
 from models.errors import BundleError, UserError
 from models.manifest import read_manifest
-from serving.batcher import BatchFailed
-from serving.classifier import Classifier
+from serving.core.batcher import BatchFailed
+from serving.core.dataplane import Classifier
+from serving.core.errors import BadImage, BadRequest, Overloaded
+from serving.core.explainer import Explainer, HeatMap, Question, Wish, load_explainer
+from serving.core.pool import ModelPool, Wanted
 from serving.engine.options import SessionOptions
-from serving.errors import BadImage, BadRequest, Overloaded
-from serving.explainer import Explainer, HeatMap, Question, Wish, load_explainer
-from serving.pool import ModelPool, Wanted
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel, served

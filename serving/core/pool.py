@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from models.acceptance import Acceptance
 from models.errors import UserError
 from models.spec import ModelSpec
-from serving.batcher import Batcher
+from serving.core.batcher import Batcher
+from serving.core.errors import Conflict, UnknownModel
+from serving.core.explainer import Explainer
+from serving.core.statistics import ModelStatistics
 from serving.engine.memory import give_back
 from serving.engine.session import Judged, is_accepted
-from serving.errors import Conflict, UnknownModel
-from serving.explainer import Explainer
-from serving.statistics import ModelStatistics
 
 logger = logging.getLogger(__name__)
 

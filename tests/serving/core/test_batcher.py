@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from serving.batcher import Batcher, BatchFailed
-from serving.errors import Overloaded, ShuttingDown
+from serving.core.batcher import Batcher, BatchFailed
+from serving.core.errors import Overloaded, ShuttingDown
 
 
 async def submit(batcher: Batcher[int, int], items: Sequence[int]) -> list[int]:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT, WEIGHTS_FILE, Bundle
-from serving.batcher import Batcher, BatchFailed
+from serving.core.batcher import Batcher, BatchFailed
 from serving.engine.cuda import card
 from serving.engine.graph_check import check_graph
 from serving.engine.onnxruntime import inference_session

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from models.errors import ImageError, UnknownFormat
 from models.image import load_image
 from models.spec import ModelSpec
-from serving.batcher import Ran
+from serving.core.batcher import Ran
+from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
+from serving.core.explainer import Explainer, HeatMap, Question, Wish
+from serving.core.pool import ModelPool, ServedModel
+from serving.core.statistics import Timings
+from serving.core.workers import Workers
 from serving.engine.session import Judged
-from serving.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
-from serving.explainer import Explainer, HeatMap, Question, Wish
-from serving.pool import ModelPool, ServedModel
-from serving.statistics import Timings
-from serving.workers import Workers
 
 
 @dataclass(frozen=True)

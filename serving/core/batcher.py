@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from serving.errors import Overloaded, ShuttingDown
-from serving.workers import Workers
+from serving.core.errors import Overloaded, ShuttingDown
+from serving.core.workers import Workers
 
 logger = logging.getLogger(__name__)
 

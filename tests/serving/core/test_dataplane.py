@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.image import load_image
-from serving.classifier import Classifier, top
+from serving.core.dataplane import Classifier, top
+from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
 from serving.engine.session import Judged
-from serving.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel
@@ -98,7 +98,7 @@ async def test_the_earlier_deadline_counts(
         time.sleep(0.3)
         return load_image(*arguments, **options)
 
-    monkeypatch.setattr("serving.classifier.load_image", slow)
+    monkeypatch.setattr("serving.core.dataplane.load_image", slow)
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0(\.05)? s"):
         await classifier.classify([IMAGES[0]], timeout_s=client_limit)
     await asyncio.sleep(0.5)  # the decoding thread has come to its end

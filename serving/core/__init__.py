@@ -1,0 +1,1 @@
+"""Answers requests: decode, batch, run, explain. Knows no transport."""
