@@ -30,10 +30,10 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from models.spec import Preprocessing
     from protocol.open_inference_pb2 import ModelInferRequest
     from reliability import corpus
-    from serving import open_inference, open_inference_json
     from serving.core.dataplane import Limits
     from serving.core.errors import RequestError
     from serving.http_classify import _read_upload
+    from serving.open_inference import codec, json_codec
 
 _PREPROCESSING = Preprocessing(image_size=32, resize_size=32)
 _LIMITS = Limits(
@@ -70,8 +70,8 @@ def message(data: bytes) -> None:
     """A protobuf message -> tensors, DecodeError or RequestError."""
     with suppress(DecodeError, RequestError):
         request = ModelInferRequest.FromString(data)
-        open_inference.requested_outputs(request)
-        open_inference.read_input(request)
+        codec.requested_outputs(request)
+        codec.read_input(request)
 
 
 def multipart(data: bytes) -> None:
@@ -89,9 +89,9 @@ def multipart(data: bytes) -> None:
 
 def _read_v2(body: bytes, header_length: int | None) -> None:
     with suppress(RequestError):
-        request = open_inference_json.read_request(body, header_length)
-        open_inference.requested_outputs(request.message)
-        open_inference.read_input(request.message)
+        request = json_codec.read_request(body, header_length)
+        codec.requested_outputs(request.message)
+        codec.read_input(request.message)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

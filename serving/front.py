@@ -9,7 +9,7 @@ from serving.access import Keys, RateLimit
 from serving.capture import Capture
 from serving.core.dataplane import Classifier
 from serving.core.errors import NotThere
-from serving.repository import Repository
+from serving.open_inference.repository import Repository
 from serving.signals import Signals
 
 

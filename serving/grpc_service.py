@@ -13,7 +13,6 @@ import grpc
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from serving import model_info, open_inference
 from serving.core.errors import (
     INTERNAL_ERROR,
     BadImage,
@@ -30,6 +29,8 @@ from serving.core.errors import (
     UnknownModel,
 )
 from serving.front import Front
+from serving.open_inference import codec
+from serving.open_inference import metadata as model_info
 from serving.signals import REQUEST_ID_HEADER, Record
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(
-            name=open_inference.SERVER_NAME,
+            name=codec.SERVER_NAME,
             version=self._server_version,
-            extensions=open_inference.EXTENSIONS,
+            extensions=codec.EXTENSIONS,
         )
 
     async def ModelReady(  # noqa: N802
@@ -170,11 +171,11 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, timeout_s: float | None
     ) -> pb.ModelInferResponse:
         self._models.get(request.model_name, request.model_version)
-        outputs = open_inference.requested_outputs(request)
-        answer = await open_inference.classify(
+        outputs = codec.requested_outputs(request)
+        answer = await codec.classify(
             self._front.classifier, request, request.model_version, timeout_s, outputs
         )
-        return open_inference.infer_response(request, answer, outputs)
+        return codec.infer_response(request, answer, outputs)
 
     async def _answer_of_stream(
         self, request: pb.ModelInferRequest, context: Context

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from serving import __version__, open_inference, open_inference_json
+from serving import __version__
 from serving.body import (
     CancelledIfGone,
     body_within,
@@ -21,7 +21,8 @@ from serving.body import (
 from serving.core.errors import BadRequest, UnknownModel
 from serving.core.pool import ServedModel
 from serving.front import Front
-from serving.model_info import as_json, model_config, model_metadata, model_statistics
+from serving.open_inference import codec, json_codec
+from serving.open_inference.metadata import as_json, model_config, model_metadata, model_statistics
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -61,9 +62,9 @@ def admin_routes() -> list[Route]:
 async def server(_: Request) -> Response:
     return JSONResponse(
         {
-            "name": open_inference.SERVER_NAME,
+            "name": codec.SERVER_NAME,
             "version": __version__,
-            "extensions": list(open_inference.EXTENSIONS),
+            "extensions": list(codec.EXTENSIONS),
         }
     )
 
@@ -111,12 +112,10 @@ async def infer(request: Request) -> Response:
     async with body_within(classifier.limits.request_timeout_s):
         body = await read_body(request, classifier.limits.max_request_bytes)
     async with CancelledIfGone(request):
-        parsed = await asyncio.to_thread(
-            open_inference_json.read_request, body, _header_length(request)
-        )
-        outputs = open_inference.requested_outputs(parsed.message)
-        answer = await open_inference.classify(classifier, parsed.message, version, limit, outputs)
-    content, header_length = open_inference_json.write_response(parsed, answer, outputs)
+        parsed = await asyncio.to_thread(json_codec.read_request, body, _header_length(request))
+        outputs = codec.requested_outputs(parsed.message)
+        answer = await codec.classify(classifier, parsed.message, version, limit, outputs)
+    content, header_length = json_codec.write_response(parsed, answer, outputs)
     if header_length is None:
         return Response(content, media_type="application/json")
     return Response(

@@ -41,7 +41,7 @@ from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc_service import InferenceServicer
 from serving.http_classify import reply_content
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.open_inference.repository import Repository
 from serving.settings import Settings, SettingsError
 from serving.signals import Signals, access_logger
 

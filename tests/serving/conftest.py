@@ -27,7 +27,7 @@ from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer
 from serving.grpc_service import InferenceServicer
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.open_inference.repository import Repository
 from serving.signals import Signals
 from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
 from testing.commands import free_port

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving import open_inference, open_inference_json
 from serving.core.dataplane import Classifier
 from serving.core.errors import BadRequest
 from serving.engine.session import Judged
+from serving.open_inference import codec, json_codec
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import STUB_CONFIDENCE, StubModel, stub_distance
@@ -47,7 +47,7 @@ def pixel_input(data: Any = None, **changes: Any) -> dict[str, Any]:
 async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
     reply = (await client.get("/v2")).json()
     assert reply["name"] == "vgg19-finetune"
-    assert reply["extensions"] == list(open_inference.EXTENSIONS)
+    assert reply["extensions"] == list(codec.EXTENSIONS)
     assert (await client.get("/v2/health/live")).json() == {"live": True}
     assert (await client.get("/v2/health/ready")).status_code == 200
     model = (await client.get("/v2/models/vgg19/versions/v1")).json()
@@ -251,7 +251,7 @@ JSON = st.recursive(
 @given(st.binary(max_size=200), st.none() | st.integers(-1, 300))
 def test_any_bytes_are_a_request_or_a_bad_one(body: bytes, header_length: int | None) -> None:
     with pytest.raises(BadRequest):  # none of them happens to be one
-        open_inference_json.read_request(body, header_length)
+        json_codec.read_request(body, header_length)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -259,9 +259,9 @@ def test_any_bytes_are_a_request_or_a_bad_one(body: bytes, header_length: int | 
 def test_any_json_is_a_request_or_a_bad_one(content: Any, behind: bytes) -> None:
     header = json.dumps(content).encode()
     try:
-        parsed = open_inference_json.read_request(header + behind, len(header))
-        open_inference.requested_outputs(parsed.message)
-        open_inference.read_input(parsed.message)
+        parsed = json_codec.read_request(header + behind, len(header))
+        codec.requested_outputs(parsed.message)
+        codec.read_input(parsed.message)
     except BadRequest:
         pass
 

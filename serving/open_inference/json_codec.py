@@ -20,7 +20,7 @@ import numpy as np
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.core.dataplane import Answer
 from serving.core.errors import BadRequest
-from serving.open_inference import (
+from serving.open_inference.codec import (
     IMAGE,
     OUTPUTS,
     PIXELS,

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from serving import model_info
 from serving.core.dataplane import Classifier
-from serving.model_info import model_metadata
+from serving.open_inference import metadata as model_info
+from serving.open_inference.metadata import model_metadata
 from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served
 

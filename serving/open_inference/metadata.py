@@ -11,7 +11,7 @@ from protocol import open_inference_pb2 as pb
 from serving.core.explainer import heat_map_side
 from serving.core.pool import ServedModel
 from serving.core.statistics import ModelStatistics, Total
-from serving.open_inference import (
+from serving.open_inference.codec import (
     ACCEPTED,
     DISTANCE,
     HEAT_MAP,

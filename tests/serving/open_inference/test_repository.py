@@ -6,7 +6,7 @@ import pytest
 
 from serving.core.errors import BadRequest, Conflict, UnknownModel
 from serving.core.pool import ModelPool, Wanted
-from serving.repository import IndexEntry, Repository
+from serving.open_inference.repository import IndexEntry, Repository
 
 
 def repository_of(

@@ -13,7 +13,7 @@ from serving.core.dataplane import Answer
 from serving.core.errors import BadImage, BadRequest, RequestError
 from serving.core.statistics import Timings
 from serving.engine.session import Judged
-from serving.open_inference import (
+from serving.open_inference.codec import (
     RequestedOutput,
     infer_response,
     read_input,
