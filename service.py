@@ -11,8 +11,8 @@ from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
 from serving.ending import end_service, listen_to_workers
-from serving.http import OwnRoutes, create_app
-from serving.http_classify import DEFAULT_TOP_K
+from serving.http.app import OwnRoutes, create_app
+from serving.http.classify import DEFAULT_TOP_K
 from serving.runtime import Runtime, check_start
 from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings, worker_count
 
@@ -31,7 +31,8 @@ IMAGE = bentoml.images.Image(base_image="docker.io/library/python:3.11-slim-book
     logging={"access": {"enabled": False}},  # `serving.signals` writes one, for both transports
 )
 class VGG19:
-    """Serves the production model over HTTP (`serving.http`) and gRPC (`serving.grpc_server`)."""
+    """Serves the production model over HTTP (`serving.http.app`) and gRPC
+    (`serving.grpc_server`)."""
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
@@ -43,7 +44,7 @@ class VGG19:
         """Classify an image file.
 
         For BentoML's clients, which learn from it what to send, and for services that depend on
-        this one in the same process. Requests over HTTP are answered by `serving.http_classify`.
+        this one in the same process. Requests over HTTP are answered by `serving.http.classify`.
         """
         assert self._runtime is not None, "not started"
         return await self._runtime.classify_file(image, top_k, threshold)

@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from reliability import corpus
     from serving.core.dataplane import Limits
     from serving.core.errors import RequestError
-    from serving.http_classify import _read_upload
+    from serving.http.classify import _read_upload
     from serving.open_inference import codec, json_codec
 
 _PREPROCESSING = Preprocessing(image_size=32, resize_size=32)

@@ -39,7 +39,7 @@ from serving.engine.session import Session, checked_session, variant_to_run
 from serving.front import Front
 from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc_service import InferenceServicer
-from serving.http_classify import reply_content
+from serving.http.classify import reply_content
 from serving.metrics import Metrics
 from serving.open_inference.repository import Repository
 from serving.settings import Settings, SettingsError

@@ -88,7 +88,7 @@ def test_it_holds_what_serves_and_nothing_else(bento: Path) -> None:
     source = bento / "src"
     names = {path.name for path in source.iterdir()}
     assert names == {"service.py", "serving", "protocol", "models", "bentofile.yaml"}
-    assert (source / "serving" / "ui" / "index.html").is_file()
+    assert (source / "serving" / "http" / "ui" / "index.html").is_file()
     assert not list(bento.rglob("*training*"))
     assert not list(bento.rglob("test_*"))
     torch_free = {path.stem for path in (source / "models").iterdir()} - {"__pycache__"}

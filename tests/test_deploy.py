@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from serving.http import _BENTOML, create_app
+from serving.http.app import _BENTOML, create_app
 from serving.metrics import Metrics
 from serving.settings import Settings
 

@@ -20,7 +20,7 @@ from training.job import Job
 _WORST = 24
 _BATCH = 8
 
-# From faint to strong, as the service's page has it (serving/ui/heat.js).
+# From faint to strong, as the service's page has it (serving/http/ui/heat.js).
 _RAMP = np.array(
     [[255, 240, 120], [253, 174, 56], [227, 74, 51], [158, 30, 84], [84, 10, 92]], np.float32
 )

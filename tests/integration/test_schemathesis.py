@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
-from serving.openapi import document
+from serving.http.openapi import document
 from testing.images import coloured_pixels, encode
 from testing.server import serve
 

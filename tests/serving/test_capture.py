@@ -17,7 +17,7 @@ from serving.core.statistics import Timings
 from serving.engine.session import Judged
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
-from tests.serving.test_http import PICKLE, app_of, check_problem
+from tests.serving.http.test_app import PICKLE, app_of, check_problem
 
 IMAGE = encode(coloured_pixels(1))
 PNG = {"Content-Type": "image/png"}

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from serving.access import Keys, RateLimit
 from serving.core.dataplane import Classifier
-from serving.http import create_app
+from serving.http.app import create_app
 from serving.signals import access_logger
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, front_of, signals_of
-from tests.serving.test_http import app_of, sha256
+from tests.serving.http.test_app import app_of, sha256
 
 IMAGE = encode(coloured_pixels(1))
 PNG = {"Content-Type": "image/png"}

@@ -14,7 +14,7 @@ from serving.core.dataplane import Classifier
 from testing.commands import free_port
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
-from tests.serving.test_http import app_of
+from tests.serving.http.test_app import app_of
 
 IMAGE = encode(coloured_pixels(1))
 

@@ -19,7 +19,7 @@ from serving.open_inference import codec, json_codec
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import STUB_CONFIDENCE, StubModel, stub_distance
-from tests.serving.test_http import PICKLE, app_of, check_problem
+from tests.serving.http.test_app import PICKLE, app_of, check_problem
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
 IMAGES = [encode(pixels) for pixels in PIXELS]

@@ -11,7 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from serving.body import (
+from serving.core.dataplane import Answer, Limits, top
+from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
+from serving.core.explainer import HeatMap, Wish
+from serving.front import Front
+from serving.http.body import (
     CancelledIfGone,
     body_within,
     json_response,
@@ -20,10 +24,6 @@ from serving.body import (
     read_body,
     timeout_s,
 )
-from serving.core.dataplane import Answer, Limits, top
-from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
-from serving.core.explainer import HeatMap, Wish
-from serving.front import Front
 
 DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999
 _IMAGE_FIELD = "image"
@@ -72,7 +72,7 @@ async def classify(request: Request) -> Response:
 def reply_content(
     answer: Answer, names: Sequence[str | None], top_k: int, threshold: float
 ) -> dict[str, Any]:
-    """The body of an answer: `serving.openapi.ClassifyReply`.
+    """The body of an answer: `serving.http.openapi.ClassifyReply`.
 
     Raises:
         RequestError: no image has an answer.

@@ -20,14 +20,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import http_ui
 from serving.access import Keys, RateLimit
 from serving.core.dataplane import Classifier
 from serving.core.errors import RequestError
 from serving.core.pool import ModelPool, Wanted
 from serving.engine.session import Judged
-from serving.http import OwnRoutes, create_app
-from serving.http_classify import _read_upload
+from serving.http import pages
+from serving.http.app import OwnRoutes, create_app
+from serving.http.classify import _read_upload
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import COLOURS as LABELS
 from testing.images import coloured_pixels, encode
@@ -398,7 +398,7 @@ class TestKeys:
         """Of the application's own list, so that a new route without a decision fails."""
         open_to_all = {
             "/v2", "/v2/health/live", "/v2/health/ready",
-            "/openapi.json", "/docs.json", "/docs", *http_ui.PATHS,
+            "/openapi.json", "/docs.json", "/docs", *pages.PATHS,
         }  # fmt: skip
         asked = set()
         for route in create_app().routes:

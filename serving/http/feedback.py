@@ -7,9 +7,9 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.body import json_object
 from serving.core.errors import BadRequest, NotThere
 from serving.front import Front
+from serving.http.body import json_object
 from serving.signals import REQUEST_ID
 
 _MAX_LABEL = 200

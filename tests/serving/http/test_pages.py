@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import http_ui
 from serving.access import Keys
 from serving.core.dataplane import Classifier
-from tests.serving.test_http import app_of, check_problem, sha256
+from serving.http import pages
+from tests.serving.http.test_app import app_of, check_problem, sha256
 
-FILES = Path(http_ui.__file__).parent / "ui"
+FILES = Path(pages.__file__).parent / "ui"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -27,7 +27,7 @@ async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize(("path", "name"), http_ui.PATHS.items())
+@pytest.mark.parametrize(("path", "name"), pages.PATHS.items())
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_every_file_is_there_without_a_key(
     client: httpx.AsyncClient, method: str, path: str, name: str
@@ -47,7 +47,7 @@ async def test_every_file_is_there_without_a_key(
 
 
 def test_no_file_is_forgotten() -> None:
-    assert set(http_ui.PATHS.values()) == {path.name for path in FILES.iterdir()}
+    assert set(pages.PATHS.values()) == {path.name for path in FILES.iterdir()}
 
 
 @pytest.mark.parametrize("known", ["{}", "W/{}", '"other", {}', "*"])

@@ -10,7 +10,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__
-from serving.body import (
+from serving.core.errors import BadRequest, UnknownModel
+from serving.core.pool import ServedModel
+from serving.front import Front
+from serving.http.body import (
     CancelledIfGone,
     body_within,
     check_json_type,
@@ -18,9 +21,6 @@ from serving.body import (
     read_body,
     timeout_s,
 )
-from serving.core.errors import BadRequest, UnknownModel
-from serving.core.pool import ServedModel
-from serving.front import Front
 from serving.open_inference import codec, json_codec
 from serving.open_inference.metadata import as_json, model_config, model_metadata, model_statistics
 

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from serving import __version__, http_errors
-from serving import http_schema as schema
-from serving.http_classify import DEFAULT_TOP_K, MAX_TOP_K
+from serving import __version__
+from serving.http import errors, schema
+from serving.http.classify import DEFAULT_TOP_K, MAX_TOP_K
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
@@ -256,7 +256,7 @@ def _operation(
     content = {"type": "object"} if reply is None else _ref(reply)
     responses: Json = {"200": {"description": summary, "content": {_JSON: {"schema": content}}}}
     for status in sorted(problems):
-        problem = {http_errors.MEDIA_TYPE: {"schema": _ref(schema.Problem)}}
+        problem = {errors.MEDIA_TYPE: {"schema": _ref(schema.Problem)}}
         responses[str(status)] = {"description": _PROBLEMS[status], "content": problem}
     operation: Json = {
         "operationId": name,

@@ -9,15 +9,15 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from serving import http_schema as schema
 from serving.access import Keys
 from serving.core.dataplane import Classifier
-from serving.http import create_app
-from serving.openapi import document
+from serving.http import schema
+from serving.http.app import create_app
+from serving.http.openapi import document
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
-from tests.serving.test_http import app_of, sha256
-from tests.serving.test_http_v2 import image_input
+from tests.serving.http.test_app import app_of, sha256
+from tests.serving.http.test_v2 import image_input
 
 IMAGE = encode(coloured_pixels(1))
 ADMIN = {"Authorization": "Bearer admin"}

@@ -13,13 +13,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import http_ui, http_v2, openapi
 from serving.core.errors import RequestError
 from serving.engine.providers import device_name
 from serving.front import Front
-from serving.http_classify import classify
-from serving.http_errors import HANDLERS, on_internal_error, on_request_error
-from serving.http_feedback import feedback
+from serving.http import openapi, pages, v2
+from serving.http.classify import classify
+from serving.http.errors import HANDLERS, on_internal_error, on_request_error
+from serving.http.feedback import feedback
 from serving.signals import REQUEST_ID_HEADER, Record
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 CLASSIFY = "/classify"
 _ADMIN = "/v2/repository/"
 # Probes, the description of the interface and the page need no key and leave no signals.
-_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *http_ui.PATHS})
+_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *pages.PATHS})
 _BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/metrics", "/schema.json"})
 _BENTOML_FILES = "/static_content/"
 
@@ -43,10 +43,10 @@ def create_app() -> Starlette:
             Route("/model", model),
             Route("/labels", labels),
             Route("/feedback", feedback, methods=["POST"]),
-            *http_v2.routes(),
-            *http_v2.admin_routes(),
+            *v2.routes(),
+            *v2.admin_routes(),
             *openapi.routes(),
-            *http_ui.routes(),
+            *pages.routes(),
         ],
         middleware=[Middleware(FrontMiddleware), Middleware(ShortWay)],
         exception_handlers=HANDLERS,

@@ -1,0 +1,1 @@
+"""HTTP: bytes to the core and its answers back."""
