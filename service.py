@@ -32,7 +32,7 @@ IMAGE = bentoml.images.Image(base_image="docker.io/library/python:3.11-slim-book
 )
 class VGG19:
     """Serves the production model over HTTP (`serving.http.app`) and gRPC
-    (`serving.grpc_server`)."""
+    (`serving.grpc.server`)."""
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None

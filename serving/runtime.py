@@ -16,7 +16,7 @@ from models.bundle import Bundle
 from models.errors import UserError
 from models.machine import cpu_count
 from models.signature import Verifier
-from serving import __version__, grpc_server
+from serving import __version__
 from serving.access import Keys, RateLimit
 from serving.capture import Capture
 from serving.core.batcher import Batcher
@@ -37,8 +37,9 @@ from serving.engine.providers import (
 )
 from serving.engine.session import Session, checked_session, variant_to_run
 from serving.front import Front
-from serving.grpc_server import GrpcOptions, GrpcServer, TlsFiles
-from serving.grpc_service import InferenceServicer
+from serving.grpc import server as grpc_server
+from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
+from serving.grpc.servicer import InferenceServicer
 from serving.http.classify import reply_content
 from serving.metrics import Metrics
 from serving.open_inference.repository import Repository

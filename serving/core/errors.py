@@ -1,5 +1,5 @@
-"""What can go wrong with a request, mapped once at each edge: to HTTP in `http`, to gRPC in
-`grpc_server`. Any other exception is internal: the client sees no word of it."""
+"""What can go wrong with a request, mapped once at each edge: to HTTP in `serving.http.errors`, to
+gRPC in `serving.grpc.servicer`. Any other exception is internal: the client sees no word of it."""
 
 from __future__ import annotations
 

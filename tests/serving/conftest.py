@@ -24,8 +24,8 @@ from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
 from serving.engine.session import Judged
 from serving.front import Front
-from serving.grpc_server import GrpcOptions, GrpcServer
-from serving.grpc_service import InferenceServicer
+from serving.grpc.server import GrpcOptions, GrpcServer
+from serving.grpc.servicer import InferenceServicer
 from serving.metrics import Metrics
 from serving.open_inference.repository import Repository
 from serving.signals import Signals

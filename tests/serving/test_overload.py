@@ -21,8 +21,8 @@ from serving.engine.session import Judged
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, front_of, grpc_serving
+from tests.serving.grpc.test_servicer import request
 from tests.serving.http.test_app import app_of
-from tests.serving.test_grpc_service import request
 
 BATCH, QUEUE = 4, 16
 FITS = BATCH + QUEUE

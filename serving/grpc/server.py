@@ -16,8 +16,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from models.errors import UserError
 from protocol.open_inference_pb2 import DESCRIPTOR
 from protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from serving.grpc_messages import CheckedServer
-from serving.grpc_service import InferenceServicer
+from serving.grpc.malformed import CheckedServer
+from serving.grpc.servicer import InferenceServicer
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.core.dataplane import Classifier
-from serving.grpc_server import (
+from serving.grpc.server import (
     SERVICE,
     GrpcServer,
     GrpcServerError,
@@ -26,7 +26,7 @@ from serving.grpc_server import (
     _channel_arguments,
     check_start,
 )
-from serving.grpc_service import InferenceServicer
+from serving.grpc.servicer import InferenceServicer
 from testing.commands import free_port
 from tests.serving.conftest import front_of, grpc_options, grpc_serving
 

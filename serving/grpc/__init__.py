@@ -1,0 +1,1 @@
+"""gRPC: messages to the core and its answers back."""
