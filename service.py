@@ -28,7 +28,8 @@ IMAGE = bentoml.images.Image(base_image="docker.io/library/python:3.11-slim-book
     image=IMAGE,
     workers=worker_count(),
     traffic={"timeout": MAX_REQUEST_TIMEOUT_MS // 1000 + 60},
-    logging={"access": {"enabled": False}},  # `serving.signals` writes one, for both transports
+    # `serving.observability.telemetry` writes one, for both transports.
+    logging={"access": {"enabled": False}},
 )
 class VGG19:
     """Serves the production model over HTTP (`serving.http.app`) and gRPC

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.access import Keys, RateLimit
-from serving.capture import Capture
 from serving.core.dataplane import Classifier
 from serving.core.errors import NotThere
+from serving.observability.capture import Capture
+from serving.observability.telemetry import Signals
 from serving.open_inference.repository import Repository
-from serving.signals import Signals
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from models.machine import cpu_count
 from models.signature import Verifier
 from serving import __version__
 from serving.access import Keys, RateLimit
-from serving.capture import Capture
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
@@ -41,10 +40,11 @@ from serving.grpc import server as grpc_server
 from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc.servicer import InferenceServicer
 from serving.http.classify import reply_content
-from serving.metrics import Metrics
+from serving.observability.capture import Capture
+from serving.observability.metrics import Metrics
+from serving.observability.telemetry import Signals, access_logger
 from serving.open_inference.repository import Repository
 from serving.settings import Settings, SettingsError
-from serving.signals import Signals, access_logger
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from serving.http.app import _BENTOML, create_app
-from serving.metrics import Metrics
+from serving.observability.metrics import Metrics
 from serving.settings import Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -29,9 +29,9 @@ from serving.core.errors import (
     UnknownModel,
 )
 from serving.front import Front
+from serving.observability.telemetry import REQUEST_ID_HEADER, Record
 from serving.open_inference import codec
 from serving.open_inference import metadata as model_info
-from serving.signals import REQUEST_ID_HEADER, Record
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from serving.http import openapi, pages, v2
 from serving.http.classify import classify
 from serving.http.errors import HANDLERS, on_internal_error, on_request_error
 from serving.http.feedback import feedback
-from serving.signals import REQUEST_ID_HEADER, Record
+from serving.observability.telemetry import REQUEST_ID_HEADER, Record
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,9 @@ class OwnRoutes:
     there is to fetch the URLs in it.
 
     BentoML adds a service's middleware behind its own (metrics, tracing, time limits), which took
-    more time for each request than this application does and which `serving.signals` has in place
-    of. So once BentoML starts, this middleware steps in front of them.
+    more time for each request than this application does and which
+    `serving.observability.telemetry` has in place of. So once BentoML starts, this middleware steps
+    in front of them.
     """
 
     def __init__(self, app: ASGIApp, own: ASGIApp) -> None:

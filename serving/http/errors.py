@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from serving import signals
 from serving.core.errors import (
     INTERNAL_ERROR,
     BadImage,
@@ -28,6 +27,7 @@ from serving.core.errors import (
     UnknownModel,
     UnsupportedMedia,
 )
+from serving.observability import telemetry
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -50,7 +50,7 @@ _STATUS: dict[type[RequestError], HTTPStatus] = {
 
 async def on_request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    record = signals.current()
+    record = telemetry.current()
     if record is not None:
         record.outcome = error.outcome
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
@@ -68,7 +68,7 @@ async def on_request_error(request: Request, error: Exception) -> Response:
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    record = signals.current()
+    record = telemetry.current()
     if record is not None:
         record.outcome = BadRequest.outcome
     status = HTTPStatus(error.status_code)
@@ -76,7 +76,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(_: Request, __: Exception) -> Response:
-    record = signals.current()
+    record = telemetry.current()
     if record is not None:
         record.outcome = "cancelled"
     return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it

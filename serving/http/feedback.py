@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from serving.core.errors import BadRequest, NotThere
 from serving.front import Front
 from serving.http.body import json_object
-from serving.signals import REQUEST_ID
+from serving.observability.telemetry import REQUEST_ID
 
 _MAX_LABEL = 200
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.signals import REQUEST_ID
+from serving.observability.telemetry import REQUEST_ID
 
 
 class _Body(BaseModel):

@@ -26,9 +26,9 @@ from serving.engine.session import Judged
 from serving.front import Front
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
-from serving.metrics import Metrics
+from serving.observability.metrics import Metrics
+from serving.observability.telemetry import Signals
 from serving.open_inference.repository import Repository
-from serving.signals import Signals
 from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
 from testing.commands import free_port
 

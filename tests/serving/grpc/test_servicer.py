@@ -26,7 +26,7 @@ from tests.serving.conftest import (
     grpc_serving,
     stub_distance,
 )
-from tests.serving.test_signals import TRACEPARENT, Traced, check_spans
+from tests.serving.observability.test_telemetry import TRACEPARENT, Traced, check_spans
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]

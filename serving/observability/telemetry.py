@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 
 from opentelemetry import propagate, trace
 
-from serving.capture import Capture
 from serving.core.dataplane import Answer
-from serving.metrics import Metrics
+from serving.observability.capture import Capture
+from serving.observability.metrics import Metrics
 
 REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")

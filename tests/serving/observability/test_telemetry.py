@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from serving.access import Keys, RateLimit
 from serving.core.dataplane import Classifier
 from serving.http.app import create_app
-from serving.signals import access_logger
+from serving.observability.telemetry import access_logger
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, front_of, signals_of
 from tests.serving.http.test_app import app_of, sha256
@@ -128,9 +128,9 @@ def test_the_log_goes_to_stdout_as_it_is(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_nothing_is_observed_outside_a_request() -> None:
-    from serving import signals
+    from serving.observability import telemetry
 
-    assert signals.current() is None
+    assert telemetry.current() is None
 
 
 async def test_a_front_without_a_log(classifier: Classifier) -> None:

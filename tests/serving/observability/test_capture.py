@@ -10,11 +10,11 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.capture import Capture, CaptureError, Mode
 from serving.core.dataplane import Answer, Classifier
 from serving.core.errors import BadImage, NotThere
 from serving.core.statistics import Timings
 from serving.engine.session import Judged
+from serving.observability.capture import Capture, CaptureError, Mode
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
 from tests.serving.http.test_app import PICKLE, app_of, check_problem

@@ -6,7 +6,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from serving.core.dataplane import Classifier
-from serving.metrics import Metrics
+from serving.observability.metrics import Metrics
 from tests.serving.conftest import StubModel, served
 
 INFO = "vgg19_model_info"
@@ -51,6 +51,6 @@ def test_the_operations_page_lists_every_metric() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     names = {metric.name for metric in registry.collect()}
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     listed = set(re.findall(r"^\| `(vgg19_\w+?)(?:_total)?`", page, re.MULTILINE))
     assert listed == names

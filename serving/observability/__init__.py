@@ -1,0 +1,1 @@
+"""What is noted of requests: metrics, access log, spans, kept images."""
