@@ -17,7 +17,8 @@ from models.errors import UserError
 from models.machine import cpu_count
 from models.signature import Verifier
 from serving import __version__
-from serving.access import Keys, RateLimit
+from serving.admission.api_keys import Keys
+from serving.admission.rate_limit import RateLimit
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
 from serving.core.explainer import Explainer, MakeMaps, load_explainer

@@ -50,7 +50,7 @@ def routes() -> list[Route]:
 
 
 def admin_routes() -> list[Route]:
-    """The model repository extension, behind the admin key (`serving.access`)."""
+    """The model repository extension, behind the admin key (`serving.admission.api_keys`)."""
     model = "/v2/repository/models/{name}"
     return [
         Route("/v2/repository/index", index, methods=["POST"]),

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 from models.acceptance import Acceptance
 from models.errors import StoreError
 from models.spec import ModelSpec
-from serving.access import Keys, RateLimit
+from serving.admission.api_keys import Keys
+from serving.admission.rate_limit import RateLimit
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
 from serving.core.explainer import Explainer, HeatMap, Question

@@ -14,7 +14,8 @@ import pytest
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serving.access import Keys, RateLimit
+from serving.admission.api_keys import Keys
+from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode

@@ -20,7 +20,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.access import Keys, RateLimit
+from serving.admission.api_keys import Keys
+from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from serving.core.errors import RequestError
 from serving.core.pool import ModelPool, Wanted

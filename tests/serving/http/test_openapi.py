@@ -9,7 +9,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from serving.access import Keys
+from serving.admission.api_keys import Keys
 from serving.core.dataplane import Classifier
 from serving.http import schema
 from serving.http.app import create_app

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.access import Keys
+from serving.admission.api_keys import Keys
 from serving.core.dataplane import Classifier
 from serving.http import pages
 from tests.serving.http.test_app import app_of, check_problem, sha256

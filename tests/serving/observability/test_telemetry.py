@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
-from serving.access import Keys, RateLimit
+from serving.admission.api_keys import Keys
+from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from serving.http.app import create_app
 from serving.observability.telemetry import access_logger
