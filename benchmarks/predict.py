@@ -21,7 +21,7 @@ from models.image import load_image
 from models.machine import cpu_count
 from serving.engine.options import SessionOptions
 from serving.engine.session import Session
-from serving.offline import classify_files
+from serving.offline.files import classify_files
 
 _IMAGES, _BATCH, _ROUNDS = 64, 16, 3
 

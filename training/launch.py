@@ -57,7 +57,7 @@ def run_predict(
     command = [
         sys.executable,
         "-m",
-        "serving.predict",
+        "serving.offline.predict",
         str(output),
         str(top_k),
         engine,

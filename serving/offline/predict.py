@@ -1,4 +1,4 @@
-"""`vgg19 predict`: classifies a folder of images offline. `python -m serving.predict`."""
+"""`vgg19 predict`: classifies a folder of images offline. `python -m serving.offline.predict`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from models.bundle import Bundle
 from models.errors import UserError
 from models.variants import Variant
 from serving.engine.session import checked_session, variant_to_run
-from serving.offline import classify_files
-from serving.prediction_files import Progress, as_row, check_output, columns, find_files
-from serving.ray_engine import RayEngine, own_terminal
+from serving.offline.files import classify_files, find_files
+from serving.offline.ray_engine import RayEngine, own_terminal
+from serving.offline.table import Progress, as_row, check_output, columns
 from serving.runtime import open_model, session_options, use_store, worker_cores
 from serving.settings import Settings, load_settings
 

@@ -34,8 +34,8 @@ from models.variants import Variant
 from serving.engine.batch_sizes import LARGEST_BATCH
 from serving.engine.providers import GpuOptions, variant_for
 from serving.engine.session import Session
-from serving.offline import classify_files
-from serving.prediction_files import PredictError, as_row
+from serving.offline.files import PredictError, classify_files
+from serving.offline.table import as_row
 from serving.runtime import open_session, session_options, use_store
 from serving.settings import Settings
 
@@ -118,8 +118,8 @@ class Worker:
 
 
 class RayEngine:
-    """As `serving.predict.LocalEngine`, with workers of a Ray cluster: the one that RAY_ADDRESS
-    names, else one that is started on this machine and ends with the command.
+    """As `serving.offline.predict.LocalEngine`, with workers of a Ray cluster: the one that
+    RAY_ADDRESS names, else one that is started on this machine and ends with the command.
 
     Args:
         workers: 0: one on each machine, or for each GPU; more where VGG19_INTRA_OP_THREADS lets

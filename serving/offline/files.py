@@ -1,7 +1,10 @@
-"""Classifies image files without a server, with the service's own session and decode."""
+"""Image files: found by folder, list or pattern, and classified with the service's own session and
+decode."""
 
 from __future__ import annotations
 
+import csv
+import glob
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +16,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.acceptance import Acceptance
-from models.errors import ImageError
+from models.errors import ImageError, UserError
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.core.dataplane import Prediction, top
 from serving.engine.session import Judged, is_accepted
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_COLUMN = "path"
+
+
+class PredictError(UserError):
+    """There is nothing to classify, or the result can't be written."""
+
+
+def find_files(sources: Sequence[str]) -> list[str]:
+    """The image files of folders (with all below them), of CSVs' column `path`, and of patterns or
+    names; each once, in order.
+
+    Raises:
+        PredictError: a source has none.
+    """
+    return list(dict.fromkeys(file for source in sources for file in _files_of(source)))
+
+
+def _files_of(source: str) -> list[str]:
+    place = Path(source)
+    if place.is_dir():
+        found = [str(file) for file in sorted(place.rglob("*")) if file.suffix.lower() in _SUFFIXES]
+        what = f"no image files ({', '.join(sorted(_SUFFIXES))}) in {source}"
+    elif place.suffix.lower() == ".csv":
+        found, what = _listed(place), f"{source} lists no files"
+    else:
+        # Path.glob knows no absolute patterns.
+        matches = [source] if place.is_file() else glob.glob(source, recursive=True)  # noqa: PTH207
+        found = sorted(file for file in matches if Path(file).is_file())
+        what = f"'{source}' is no folder and no file, and as a pattern it fits none"
+    if not found:
+        raise PredictError(f"{what}; name a folder, a CSV with a column '{_COLUMN}', or a pattern")
+    return found
+
+
+def _listed(table: Path) -> list[str]:
+    """Relative paths are relative to the table's folder, as for `vgg19 train`."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            if _COLUMN not in names:
+                raise PredictError(
+                    f"{table} has no column '{_COLUMN}', it has {', '.join(names)[:200]}"
+                )
+            return [str(table.parent / row[_COLUMN]) for row in reader if row[_COLUMN]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PredictError(f"{table} can't be read as CSV: {error}") from None
+
 
 Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Judged]]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.acceptance import Acceptance
 from serving.engine.session import Judged
-from serving.offline import Classified, classify_files
+from serving.offline.files import Classified, classify_files
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 

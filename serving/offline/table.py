@@ -1,76 +1,26 @@
-"""What `vgg19 predict` reads and writes: a list of image files, and a table of their labels.
+"""The table of labels that `vgg19 predict` writes.
 
-The table is written when all is done. Until then, lines of JSON lie beside it in OUTPUT.part, which
-an interrupted run leaves and the next one goes on with.
+It is written when all is done. Until then, lines of JSON lie beside it in OUTPUT.part, which an
+interrupted run leaves and the next one goes on with.
 """
 
 from __future__ import annotations
 
 import csv
-import glob
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from models.errors import UserError
 from models.files import staged_file
-from serving.offline import Classified
+from serving.offline.files import Classified, PredictError
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-_COLUMN = "path"
 _SAVE_EVERY_S = 10.0
 _ROWS_AT_ONCE = 10_000  # of a Parquet row group
 WRITERS = (".csv", ".parquet")
-
-
-class PredictError(UserError):
-    """There is nothing to classify, or the result can't be written."""
-
-
-def find_files(sources: Sequence[str]) -> list[str]:
-    """The image files of folders (with all below them), of CSVs' column `path`, and of patterns or
-    names; each once, in order.
-
-    Raises:
-        PredictError: a source has none.
-    """
-    return list(dict.fromkeys(file for source in sources for file in _files_of(source)))
-
-
-def _files_of(source: str) -> list[str]:
-    place = Path(source)
-    if place.is_dir():
-        found = [str(file) for file in sorted(place.rglob("*")) if file.suffix.lower() in _SUFFIXES]
-        what = f"no image files ({', '.join(sorted(_SUFFIXES))}) in {source}"
-    elif place.suffix.lower() == ".csv":
-        found, what = _listed(place), f"{source} lists no files"
-    else:
-        # Path.glob knows no absolute patterns.
-        matches = [source] if place.is_file() else glob.glob(source, recursive=True)  # noqa: PTH207
-        found = sorted(file for file in matches if Path(file).is_file())
-        what = f"'{source}' is no folder and no file, and as a pattern it fits none"
-    if not found:
-        raise PredictError(f"{what}; name a folder, a CSV with a column '{_COLUMN}', or a pattern")
-    return found
-
-
-def _listed(table: Path) -> list[str]:
-    """Relative paths are relative to the table's folder, as for `vgg19 train`."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or ()
-            if _COLUMN not in names:
-                raise PredictError(
-                    f"{table} has no column '{_COLUMN}', it has {', '.join(names)[:200]}"
-                )
-            return [str(table.parent / row[_COLUMN]) for row in reader if row[_COLUMN]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PredictError(f"{table} can't be read as CSV: {error}") from None
 
 
 class Progress:

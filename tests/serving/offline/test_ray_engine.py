@@ -16,16 +16,16 @@ import numpy as np
 import psutil
 import pytest
 
-from serving.offline import Classified
-from serving.prediction_files import PredictError, Progress
-from serving.ray_engine import Job, Worker, plan
+from serving.offline.files import Classified, PredictError
+from serving.offline.ray_engine import Job, Worker, plan
+from serving.offline.table import Progress
 from serving.settings import Settings
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
-from tests.serving.test_predict import read
+from tests.serving.offline.test_predict import read
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed (pip install 'vgg19-finetune[ray]')"
 )
@@ -90,7 +90,15 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
     """By SIGTERM, for which Ray has a handler of its own. Nobody else could reach Ray meanwhile."""
     listed = "".join(f"missing{number}.png\n" for number in range(20_000))
     (tmp_path / "long.csv").write_text(f"path\nimages/blue/0000.png\n{listed}")
-    command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1", "ray", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.offline.predict",
+        str(tmp_path / "p.csv"),
+        "1",
+        "ray",
+        "1",
+    ]
     process = subprocess.Popen(
         [*command, str(tmp_path / "long.csv")], cwd=ROOT, text=True,
         env=os.environ | {"BENTOML_HOME": str(home), "VGG19_MAX_BATCH_SIZE": "1"},

@@ -13,20 +13,14 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from serving.offline import Classified
-from serving.prediction_files import (
-    PredictError,
-    Progress,
-    check_output,
-    columns,
-    find_files,
-)
+from serving.offline.files import Classified, PredictError, find_files
+from serving.offline.table import Progress, check_output, columns
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
 
 COUNTS = {"blue": 7, "green": 6, "red": 7}
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +100,15 @@ def test_an_interruption_says_how_to_go_on(
     home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.png\n" for n in range(400_000)))
-    command = [sys.executable, "-m", "serving.predict", str(tmp_path / "p.csv"), "1", "local", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.offline.predict",
+        str(tmp_path / "p.csv"),
+        "1",
+        "local",
+        "0",
+    ]
     process = subprocess.Popen(
         [*command, str(tmp_path / "list.csv")], cwd=ROOT, text=True,
         env=os.environ | {"BENTOML_HOME": str(home)},

@@ -1,0 +1,1 @@
+"""Classifies files without a server (`vgg19 predict`)."""
