@@ -10,11 +10,11 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
-from serving.ending import end_service, listen_to_workers
 from serving.http.app import OwnRoutes, create_app
 from serving.http.classify import DEFAULT_TOP_K
-from serving.runtime import Runtime, check_start
 from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings, worker_count
+from serving.shutdown import end_service, listen_to_workers
+from serving.worker import Runtime, check_start
 
 logger = logging.getLogger("serving")
 app = create_app()

@@ -17,7 +17,7 @@ from models.errors import UserError
 from models.machine import cpu_count
 from serving.engine.providers import gpu_count, has_cuda_driver
 from serving.engine.session import Session
-from serving.runtime import open_session, session_options, use_store
+from serving.loading import open_session, session_options, use_store
 from serving.settings import Settings, load_settings
 
 _PACKAGES = (

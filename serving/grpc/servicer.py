@@ -13,6 +13,7 @@ import grpc
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
+from serving.context import Front
 from serving.core.errors import (
     INTERNAL_ERROR,
     BadImage,
@@ -28,7 +29,6 @@ from serving.core.errors import (
     Unauthenticated,
     UnknownModel,
 )
-from serving.front import Front
 from serving.observability.telemetry import REQUEST_ID_HEADER, Record
 from serving.open_inference import codec
 from serving.open_inference import metadata as model_info

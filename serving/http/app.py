@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.context import Front
 from serving.core.errors import RequestError
 from serving.engine.providers import device_name
-from serving.front import Front
 from serving.http import openapi, pages, v2
 from serving.http.classify import classify
 from serving.http.errors import HANDLERS, on_internal_error, on_request_error

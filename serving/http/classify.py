@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serving.context import Front
 from serving.core.dataplane import Answer, Limits, top
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.core.explainer import HeatMap, Wish
-from serving.front import Front
 from serving.http.body import (
     CancelledIfGone,
     body_within,

@@ -7,8 +7,8 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from serving.context import Front
 from serving.core.errors import BadRequest, NotThere
-from serving.front import Front
 from serving.http.body import json_object
 from serving.observability.telemetry import REQUEST_ID
 

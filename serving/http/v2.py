@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__
+from serving.context import Front
 from serving.core.errors import BadRequest, UnknownModel
 from serving.core.pool import ServedModel
-from serving.front import Front
 from serving.http.body import (
     CancelledIfGone,
     body_within,

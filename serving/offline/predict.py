@@ -18,10 +18,10 @@ from models.bundle import Bundle
 from models.errors import UserError
 from models.variants import Variant
 from serving.engine.session import checked_session, variant_to_run
+from serving.loading import open_model, session_options, use_store, worker_cores
 from serving.offline.files import classify_files, find_files
 from serving.offline.ray_engine import RayEngine, own_terminal
 from serving.offline.table import Progress, as_row, check_output, columns
-from serving.runtime import open_model, session_options, use_store, worker_cores
 from serving.settings import Settings, load_settings
 
 _NAMED = 5  # unreadable files that the terminal names; the table has all

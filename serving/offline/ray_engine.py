@@ -34,9 +34,9 @@ from models.variants import Variant
 from serving.engine.batch_sizes import LARGEST_BATCH
 from serving.engine.providers import GpuOptions, variant_for
 from serving.engine.session import Session
+from serving.loading import open_session, session_options, use_store
 from serving.offline.files import PredictError, classify_files
 from serving.offline.table import as_row
-from serving.runtime import open_session, session_options, use_store
 from serving.settings import Settings
 
 _ADDRESS = "RAY_ADDRESS"

@@ -17,6 +17,7 @@ from models.errors import StoreError
 from models.spec import ModelSpec
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
+from serving.context import Front
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
 from serving.core.explainer import Explainer, HeatMap, Question
@@ -24,7 +25,6 @@ from serving.core.pool import ModelPool, ServedModel, Wanted
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
 from serving.engine.session import Judged
-from serving.front import Front
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from serving.observability.metrics import Metrics

@@ -1,0 +1,163 @@
+"""Settings to a model that is ready: which version, how it is to be run, checked, loaded. Nothing
+of it is served before its golden samples were replayed. Knows no transport."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import onnxruntime as ort
+
+from models import store
+from models.bundle import Bundle
+from models.machine import cpu_count
+from models.signature import Verifier
+from serving.core.batcher import Batcher
+from serving.core.explainer import Explainer, MakeMaps, load_explainer
+from serving.core.pool import ImageBatcher, ServedModel, Wanted
+from serving.core.statistics import ModelStatistics
+from serving.engine.batch_sizes import default_concurrency
+from serving.engine.options import SessionOptions
+from serving.engine.providers import (
+    GpuOptions,
+    choose_providers,
+    device_for_worker,
+    gpu_count,
+    has_cuda_driver,
+)
+from serving.engine.session import Session, checked_session
+from serving.observability.metrics import Metrics
+from serving.settings import Settings, SettingsError
+
+
+def use_store(settings: Settings) -> None:
+    """Have `models.store` work where the settings say.
+
+    Raises:
+        SettingsError: that can't be.
+    """
+    if settings.store is None:
+        return
+    try:
+        store.use(settings.store)
+    except OSError as error:
+        raise SettingsError(f"VGG19_STORE {settings.store} can't be used: {error}") from None
+
+
+def wanted_model(settings: Settings) -> Wanted:
+    """The version that the settings name now.
+
+    Raises:
+        StoreError: nothing of that name.
+    """
+    token = store.production_token() if settings.model == store.PRODUCTION else None
+    return Wanted(store.resolve(settings.model), token)
+
+
+def open_model(settings: Settings, reference: str) -> Bundle:
+    """Open a registered model, whose signature is checked first if the settings require one. Its
+    graphs aren't checked yet, see `checked_session`.
+
+    Raises:
+        UserError: it isn't there, is damaged, or not signed with the key that the settings name; or
+            that can't be used.
+    """
+    version = store.resolve(reference)
+    if settings.signature_key is None:  # which is to say: none is required
+        return store.inspect_stored(version)
+    return store.inspect_stored(version, Verifier(settings.signature_key).check)
+
+
+def open_session(
+    settings: Settings, options: SessionOptions, reference: str
+) -> tuple[Bundle, Session]:
+    """Open a registered model, check the graph that is to run, and load it.
+
+    Raises:
+        UserError: see `open_model`; or it can't be run here.
+    """
+    bundle = open_model(settings, reference)
+    return bundle, checked_session(bundle, options)
+
+
+def load_model(
+    settings: Settings, options: SessionOptions, metrics: Metrics, version: str
+) -> ServedModel:
+    """Load a registered model, replay its golden samples and warm it up; takes seconds.
+
+    Raises:
+        UserError: it isn't there, is damaged, not signed as required, or can't be run here.
+    """
+    bundle, session = open_session(settings, options, version)
+    statistics = ModelStatistics()
+    concurrency = settings.max_concurrent_batches or default_concurrency(session.provider)
+
+    def on_batch(size: int, seconds: float) -> None:
+        statistics.count_batch(size, seconds)
+        metrics.count_batch(size)
+
+    batcher: ImageBatcher = Batcher(
+        session.judge,
+        max_batch_size=session.max_batch_size,
+        max_queue=settings.max_queue_images,
+        max_delay_s=settings.max_delay_ms / 1000,
+        max_concurrent_batches=concurrency,
+        on_batch=on_batch,
+        on_queue=partial(metrics.show_queue, version),
+    )
+    return ServedModel(
+        name=store.MODEL_NAME,
+        version=version,
+        spec=bundle.spec,
+        metrics=bundle.metrics(),
+        provider=session.provider,
+        batcher=batcher,
+        statistics=statistics,
+        explainer=_explainer(settings, options, bundle),
+        acceptance=bundle.acceptance(),
+        has_distance=session.has_distance,
+    )
+
+
+def _explainer(settings: Settings, options: SessionOptions, bundle: Bundle) -> Explainer | None:
+    if not settings.heat_maps or bundle.explain_path is None:
+        return None
+
+    def load() -> MakeMaps:
+        bundle.check_explainer()
+        return load_explainer(bundle, options)
+
+    return Explainer(load, settings.max_queue_images)
+
+
+def session_options(settings: Settings, worker_index: int) -> SessionOptions:
+    """How the settings want the model to be run, on this machine.
+
+    Args:
+        worker_index: of the BentoML worker, from 1; each takes a GPU of its own.
+
+    Raises:
+        SessionError: what was asked for can't be had here.
+    """
+    gpu = GpuOptions(
+        precision=settings.precision,
+        tensorrt=settings.tensorrt,
+        mem_limit_bytes=settings.gpu_mem_limit,
+        device_id=device_for_worker(worker_index, gpu_count()),
+        engine_cache=settings.tensorrt_cache,
+    )
+    providers = choose_providers(
+        settings.device, gpu, ort.get_available_providers(), has_cuda_driver()
+    )
+    return SessionOptions(
+        providers=providers,
+        must_run_on=providers[0][0] if settings.device == "cuda" else None,
+        intra_op_threads=settings.intra_op_threads or worker_cores(settings),
+        max_batch_size=settings.max_batch_size,
+        gpu=gpu,
+        cpu_engine=settings.cpu_engine,
+    )
+
+
+def worker_cores(settings: Settings) -> int:
+    """The cores that one worker counts on."""
+    return max(1, cpu_count() // settings.workers)
