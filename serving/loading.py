@@ -4,6 +4,7 @@ of it is served before its golden samples were replayed. Knows no transport."""
 from __future__ import annotations
 
 from functools import partial
+from typing import Protocol
 
 import onnxruntime as ort
 
@@ -25,8 +26,15 @@ from serving.engine.providers import (
     has_cuda_driver,
 )
 from serving.engine.session import Session, checked_session
-from serving.observability.metrics import Metrics
 from serving.settings import Settings, SettingsError
+
+
+class BatchMetrics(Protocol):
+    """Where a loaded model's batches and its queue are counted. (Those who predict offline count
+    nothing, and Prometheus' client isn't imported for them.)"""
+
+    def count_batch(self, size: int) -> None: ...
+    def show_queue(self, version: str, depth: int) -> None: ...
 
 
 def use_store(settings: Settings) -> None:
@@ -80,7 +88,7 @@ def open_session(
 
 
 def load_model(
-    settings: Settings, options: SessionOptions, metrics: Metrics, version: str
+    settings: Settings, options: SessionOptions, metrics: BatchMetrics, version: str
 ) -> ServedModel:
     """Load a registered model, replay its golden samples and warm it up; takes seconds.
 

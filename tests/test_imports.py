@@ -30,6 +30,16 @@ def test_the_command_line_starts_without_torch() -> None:
     assert not loaded & {"torch", "torchvision", "bentoml", "sklearn"}
 
 
+def test_predicting_loads_no_server() -> None:
+    """Nor what a server counts with. BentoML, for its store, brings Starlette by itself."""
+    server = {"grpc", "grpc_health", "starlette", "prometheus_client", "uvicorn"}
+    brought = modules_after("from models import store")
+    loaded = modules_after("import serving.offline.predict")
+    assert "serving.loading" in loaded
+    assert loaded & server == brought & server <= {"starlette"}
+    assert not {name for name in loaded if name.startswith(("serving.http", "serving.grpc"))}
+
+
 def test_only_tests_import_tests() -> None:
     """What others need of them is in `testing`."""
     names = re.compile(r"\b(?:from|import) tests[.\s]|-m tests[.]|['\"]tests[.]\w")
