@@ -133,10 +133,12 @@ def redeploy(
     Exit codes: 0 promoted, or nothing new; 3 the challenger was refused; 4 it was promoted, failed
     in the running service and was rolled back. An interrupted job goes on where it stopped.
     """
+    from training import building
     from training.redeploy import redeploy as run_job
     from training.redeploy_config import load_redeploy_config
 
-    outcome = run_job(load_redeploy_config(config), reporter(), wait=wait, force=force)
+    settings = load_redeploy_config(config)
+    outcome = run_job(settings, reporter(), building, wait=wait, force=force)
     say(outcome.message)
     raise typer.Exit(outcome.exit_code)
 

@@ -17,13 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from models import store
 from models.bundle import Bundle, open_bundle
 from models.errors import UserError
 from models.signature import Signer
-from training.building import build, containerize
 from training.captured import labelled_images
 from training.checkpoint import weights_digest
 from training.collect import Collected, SplitRule, collect, write_csv
@@ -61,12 +60,25 @@ class Outcome:
     message: str
 
 
+class Builder(Protocol):
+    """Makes a Bento of a registered model, and an image of a Bento."""
+
+    def build(self, reference: str, flavour: Literal["cpu", "gpu"]) -> str: ...
+    def containerize(self, bento: str, image: str, backend: str) -> None: ...
+
+
 def redeploy(
-    config: RedeployConfig, reporter: Reporter, *, wait: bool = False, force: bool = False
+    config: RedeployConfig,
+    reporter: Reporter,
+    builder: Builder,
+    *,
+    wait: bool = False,
+    force: bool = False,
 ) -> Outcome:
     """Do the job, or go on with the one that was interrupted.
 
     Args:
+        builder: used where the configuration asks for a Bento.
         wait: for a job that runs already; else refuse.
         force: train although nothing is new.
 
@@ -87,11 +99,15 @@ def redeploy(
                 job = _new_job(collected, config)
         else:
             reporter.say(f"going on with job {job.id}")
-        return _do(job, config, signer, reporter)
+        return _do(job, config, signer, reporter, builder)
 
 
 def _do(
-    job: JobState, config: RedeployConfig, signer: Signer | None, reporter: Reporter
+    job: JobState,
+    config: RedeployConfig,
+    signer: Signer | None,
+    reporter: Reporter,
+    builder: Builder,
 ) -> Outcome:
     run = Run(job.path / "run")
     for folder in (job.path, run.path):
@@ -108,7 +124,7 @@ def _do(
         outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
         return _finish(job, "refused", outcome, reporter)
     if config.build is not None:
-        job.step("build", lambda: _build(version, config, reporter))
+        job.step("build", lambda: _build(version, config, reporter, builder))
     job.step("promote", lambda: _promote(job, version, gate, reporter))
     verified = job.step("verify", lambda: _verify(bundle, version, config, reporter))
     if verified["failed"]:
@@ -287,15 +303,17 @@ def _register(bundle: Path, version: str, refused: str, signer: Signer | None) -
     return {"version": version}
 
 
-def _build(version: str, config: RedeployConfig, reporter: Reporter) -> dict[str, Any]:
+def _build(
+    version: str, config: RedeployConfig, reporter: Reporter, builder: Builder
+) -> dict[str, Any]:
     """Before the promotion: what can't be built doesn't become production."""
     assert config.build is not None
-    bento = build(version, config.build)
+    bento = builder.build(version, config.build)
     reporter.say(f"built {bento}")
     if config.image is None:
         return {"bento": bento}
     name = f"{config.image}:{version}-{config.build}"
-    containerize(bento, name, config.image_backend)
+    builder.containerize(bento, name, config.image_backend)
     reporter.say(f"made the image {name}")
     return {"bento": bento, "image": name}
 

@@ -21,11 +21,12 @@ from models.bundle import SIGNATURE_FILE
 from models.signature import SignatureError, Verifier
 from tests import redeploy_stub
 from tests.keys import write_keys
+from training import building
 from training import redeploy as job_module
 from training.building import BuildError
 from training.console import SilentReporter
 from training.job_state import JobState, finished_jobs
-from training.redeploy import REFUSED, ROLLED_BACK, Outcome, RedeployError
+from training.redeploy import REFUSED, ROLLED_BACK, Builder, Outcome, RedeployError
 from training.redeploy_config import load_redeploy_config
 from training.smoke_test import SmokeTestError
 
@@ -61,6 +62,7 @@ class Place:
 
     def __init__(self, path: Path, home: Path) -> None:
         self.path, self.home = path, home
+        self.builder: Builder = building
         write_digits(path / "base", 0, 150)
         write_digits(path / "new", 150, 151)
         self.configure()
@@ -82,7 +84,7 @@ class Place:
 
     def run(self, reporter: SilentReporter | None = None, **options: bool) -> Outcome:
         config = load_redeploy_config(self.path / "redeploy.yaml")
-        return job_module.redeploy(config, reporter or SilentReporter(), **options)
+        return job_module.redeploy(config, reporter or SilentReporter(), self.builder, **options)
 
     def run_command(self, kill: str = "") -> redeploy_stub.Result:
         """As a process of its own, which may be killed."""
@@ -275,18 +277,19 @@ class TestAServiceThatDoesNotTakeItUp:
 
 
 class TestImmutableDeployments:
-    def test_a_bento_and_an_image_are_made_before_the_promotion(
-        self, place: Place, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_bento_and_an_image_are_made_before_the_promotion(self, place: Place) -> None:
         made: list[tuple[str, ...]] = []
 
-        def build(version: str, flavour: str) -> str:
-            assert store.production_version() is None
-            made.append((version, flavour))
-            return f"vgg19:{version}-{flavour}"
+        class Noting:
+            def build(self, reference: str, flavour: str) -> str:
+                assert store.production_version() is None
+                made.append((reference, flavour))
+                return f"vgg19:{reference}-{flavour}"
 
-        monkeypatch.setattr(job_module, "build", build)
-        monkeypatch.setattr(job_module, "containerize", lambda *words: made.append(words))
+            def containerize(self, bento: str, image: str, backend: str) -> None:
+                made.append((bento, image, backend))
+
+        place.builder = Noting()
         place.configure(build="gpu", image="registry/vgg19", image_backend="buildah")
         assert place.run().exit_code == 0
         version = str(store.production_version())
@@ -298,7 +301,7 @@ class TestImmutableDeployments:
     def test_what_cannot_be_made_is_not_promoted(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(job_module, "build", lambda *_: "vgg19:no-such-bento")
+        monkeypatch.setattr(building, "build", lambda *_: "vgg19:no-such-bento")
         place.configure(build="cpu", image="vgg19", image_backend="buildah")
         with pytest.raises(BuildError, match="can't be made with buildah: "):
             place.run()
