@@ -40,7 +40,7 @@ check: setup proto-check  ## formatting, lint, types, import directions, Kuberne
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/bandit --quiet --recursive --tests B613,B614,B615 models serving training service.py
+	$(BIN)/bandit --quiet --recursive --tests B613,B614,B615 cli models serving training service.py
 	$(BIN)/kubernetes-validate --strict --no-warn --quiet deploy/kubernetes/base/*.yaml deploy/kubernetes/components/*/retrain.yaml
 
 format: setup  ## format the code and repair what the linter can

@@ -24,13 +24,13 @@ from pathlib import Path
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+from cli import main as cli
 from models import store
 from models.bundle import open_bundle
 from models.errors import UserError
 from reliability.killing import in_child, killed
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from testing.bundles import write_tiny_bundle
-from training import cli
 
 COMMANDS = ("register", "promote", "rollback")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import models.vgg19
+from cli.main import main
 from testing.small_vgg import thin_vgg19
-from training.cli import main
 
 models.vgg19.vgg19 = thin_vgg19  # type: ignore[attr-defined]  # it isn't exported
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
+from cli.main import main
 from models.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
@@ -46,12 +47,12 @@ from models.image import load_image
 from models.manifest import Provenance
 from models.onnx_export import Parity
 from models.spec import ModelSpec
-from training import cli, exporting, job_state, redeploy
+from training import exporting, job_state, redeploy
 from training.config import TrainConfig, write_config
-from training.console import Reporter
 from training.data import ImageData, Sample
 from training.job import load_data
 from training.metrics import classification_metrics
+from training.reporter import Reporter
 from training.run import Run, record_provenance, write_json
 
 SHARPNESS = 2e-6  # of the softmax: pixels are 0..255, distances go in their squares
@@ -197,9 +198,9 @@ def _command(config: Path, home: Path, output: Path, kill: str) -> None:
     BentoMLContainer.model_store_dir.set(str(home / "models"))
     sys.argv = ["vgg19", "redeploy", "--config", str(config)]
     install()
-    cli.main()
+    main()
 
 
 if __name__ == "__main__":
     install()
-    cli.main()
+    main()

@@ -26,7 +26,7 @@ def test_the_service_loads_neither_torch_nor_training() -> None:
 
 
 def test_the_command_line_starts_without_torch() -> None:
-    loaded = modules_after("import training.cli")
+    loaded = modules_after("import cli.main")
     assert not loaded & {"torch", "torchvision", "bentoml", "sklearn"}
 
 

@@ -1,1 +1,1 @@
-"""Fine-tuning VGG-19 offline, and the `vgg19` command. Never imported by serving."""
+"""Fine-tuning VGG-19 offline. Never imported by serving."""

@@ -18,8 +18,8 @@ from PIL import Image
 from models.image import FORMATS, load_image
 from models.machine import cpu_count
 from models.spec import Preprocessing
-from training.console import Reporter
 from training.data import Sample, SkippedFile, check_files
+from training.reporter import Reporter
 from training.sources import data_root, find_images
 
 # Perceptual hashes have 64 bits; copies that were scaled or saved again differ in a few of them.

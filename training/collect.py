@@ -17,8 +17,8 @@ from pathlib import Path
 from models.machine import cpu_count
 from models.spec import Preprocessing
 from training.check_data import look_at, near_duplicates
-from training.console import Reporter
 from training.data import ImageData, Sample, SkippedFile, check_bad_fraction, check_files, unit_of
+from training.reporter import Reporter
 from training.sources import DataError, ImageFile, Split, find_images
 
 _DENOMINATOR = 2**64

@@ -19,8 +19,8 @@ from models.bundle import Bundle
 from models.image import load_image
 from models.machine import cpu_count
 from training.calibration import expected_calibration_error, reliability
-from training.console import Reporter
 from training.data import Sample
+from training.reporter import Reporter
 
 _BATCH = 16
 _BOOTSTRAP_RESAMPLES = 9999

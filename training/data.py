@@ -23,8 +23,8 @@ from models.image import load_image
 from models.machine import cpu_count
 from models.spec import Preprocessing
 from training.augment import ImageAugmentation
-from training.console import Reporter
 from training.engine import Batch
+from training.reporter import Reporter
 from training.sampling import Draw
 from training.sources import SPLITS, DataError, ImageFile, Split, data_root, find_images
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from training.checkpoint import load_checkpoint
 from training.config import read_config
-from training.console import Reporter
 from training.data import load_labelled_images
 from training.engine import make_accelerator
 from training.job import Job, load_data
 from training.metrics import classification_metrics
+from training.reporter import Reporter
 from training.run import Run, RunError
 
 

@@ -13,11 +13,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from training.config import TrainConfig
-from training.console import Reporter
 from training.engine import Batch, Position, TrainingError, make_accelerator
 from training.features import Features
 from training.job import Job, load_data
 from training.report import BLUE, ORANGE, PLOT_STYLE
+from training.reporter import Reporter
 from training.trainer_setup import set_up, trainable_in
 
 # fastai's and PyTorch Lightning's range tests smooth by as much and stop as early.

@@ -15,9 +15,9 @@ from models.spec import ModelSpec
 from models.vgg19 import Normalize, empty
 from training.augment import ImageAugmentation
 from training.config import TrainConfig
-from training.console import Reporter
 from training.data import ImageData, ImageDataset, load_images, make_loader
 from training.engine import Batch, evaluation_batch_size, predict
+from training.reporter import Reporter
 from training.sampling import EpochBatches, balanced_probabilities, epoch_order
 from training.sources import Split
 

@@ -13,7 +13,6 @@ from models.freezing import HEAD_LAYER
 from training.acceptance import check_unlike, find_acceptance, summary
 from training.calibration import fit_temperature
 from training.config import TrainConfig, read_config
-from training.console import Reporter, SilentReporter
 from training.data import LostImageError
 from training.engine import (
     Position,
@@ -29,6 +28,7 @@ from training.keeper import Keeper
 from training.layer_table import LayerRow, layer_table
 from training.metrics import classification_metrics, quick_metrics
 from training.report import write_report
+from training.reporter import Reporter, SilentReporter
 from training.run import Run, RunError, check_free, write_json
 from training.run_directory import run_directory
 from training.signals import StopRequest, Terminated, stop_on_sigterm

@@ -27,7 +27,6 @@ from training.captured import labelled_images
 from training.checkpoint import weights_digest
 from training.collect import Collected, SplitRule, collect, write_csv
 from training.compare import compare
-from training.console import Reporter
 from training.data import Sample
 from training.exporting import export_run
 from training.gate import judge, reason
@@ -35,6 +34,7 @@ from training.job_state import JobState, finished_jobs, unfinished_job
 from training.recipe import fine_tune, resume_run
 from training.redeploy_config import RedeployConfig
 from training.redeploy_report import disagreements, write_redeploy_report
+from training.reporter import Reporter
 from training.run import Run
 from training.signals import Terminated
 from training.smoke_test import SmokeTestError, smoke_test

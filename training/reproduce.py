@@ -10,9 +10,9 @@ from models import store
 from models.manifest import Provenance, read_manifest
 from training.checkpoint import weights_digest
 from training.config import TrainConfig, load_config
-from training.console import Reporter
 from training.job import load_data
 from training.recipe import fine_tune
+from training.reporter import Reporter
 from training.run import Run, RunError, hardware, package_versions
 
 

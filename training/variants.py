@@ -38,10 +38,10 @@ from models.variants import (
     variant_files,
 )
 from training.config import read_config
-from training.console import Reporter
 from training.data import ImageData, ImageDataset
 from training.evaluation import check_unchanged
 from training.job import load_data
+from training.reporter import Reporter
 from training.run import Run
 from training.sources import Split
 

@@ -41,7 +41,7 @@ def main() -> None:
     }
     Path("config.yaml").write_text(yaml.safe_dump(config))
     subprocess.run(
-        [sys.executable, "-m", "training.cli", "train", "--config", "config.yaml"], check=True
+        [sys.executable, "-m", "cli.main", "train", "--config", "config.yaml"], check=True
     )
     metrics = json.loads((run / "metrics.json").read_text())
     last, images = metrics["history"][-1], metrics["held_out"]["images"]

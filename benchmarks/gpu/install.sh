@@ -21,5 +21,5 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
 fi
 # ONNX Runtime looks for CUDA and cuDNN beside itself.
 [ -e "$site/nvidia" ] || [ ! -e "$below/nvidia" ] || ln -s "$below/nvidia" "$site/nvidia"
-printf '#!%s\nfrom training.cli import main\nmain()\n' "$venv/bin/python" >"$venv/bin/vgg19"
+printf '#!%s\nfrom cli.main import main\nmain()\n' "$venv/bin/python" >"$venv/bin/vgg19"
 chmod +x "$venv/bin/vgg19"

@@ -14,10 +14,10 @@ from torchvision.models import vgg19
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from training.config import TrainConfig
-from training.console import SilentReporter
 from training.engine import Batch, Position, Trainer, make_accelerator
 from training.features import Features
 from training.job import Job, load_data
+from training.reporter import SilentReporter
 from training.trainer_setup import set_up, trainable_in
 
 _RATE = 1e-5

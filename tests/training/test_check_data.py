@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from cli.data_table import print_report
 from testing.commands import run_command
 from training.check_data import DataReport, check_data
-from training.console import SilentReporter
-from training.data_table import print_report
+from training.reporter import SilentReporter
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from PIL import Image
 from models.spec import Preprocessing
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.collect import Collected, SplitRule, collect, write_csv
-from training.console import SilentReporter
+from training.reporter import SilentReporter
 from training.sources import DataError, ImageFile, find_images
 
 RULE = SplitRule(val_fraction=0.2, test_fraction=0.3)

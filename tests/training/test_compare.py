@@ -11,8 +11,8 @@ from models.bundle import open_bundle
 from testing.bundles import write_tiny_bundle
 from testing.images import COLOURS, write_image_folder
 from training.compare import compare, judge, mcnemar, paired_interval
-from training.console import SilentReporter
 from training.data import Sample
+from training.reporter import SilentReporter
 
 
 def right(*counts: tuple[int, bool, bool]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

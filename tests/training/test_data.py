@@ -13,7 +13,6 @@ from models.image import load_image
 from models.spec import Preprocessing
 from testing.images import COLOURS, write_image_folder
 from training.augment import ImageAugmentation
-from training.console import SilentReporter
 from training.data import (
     ImageData,
     ImageDataset,
@@ -23,6 +22,7 @@ from training.data import (
     make_loader,
     split_off,
 )
+from training.reporter import SilentReporter
 from training.sampling import Draw, EpochBatches, epoch_order
 from training.sources import DataError
 

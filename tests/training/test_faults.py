@@ -1,7 +1,7 @@
 """Disks that are full or read-only, images that vanish, weights that are no numbers: what the
 command says (one line), and what is left.
 
-In this process, with a thin VGG-19, as `vgg19` would: `training.cli.main`.
+In this process, with a thin VGG-19, as `vgg19` would: `cli.main.main`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 
+from cli.main import main
 from testing.images import write_image_folder
 from testing.small_vgg import thin_vgg19
 from training.checkpoint import load_checkpoint, weights_digest
-from training.cli import main
 from training.data import ImageDataset
 from training.engine import Trainer
 from training.run import Run

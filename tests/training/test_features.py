@@ -12,12 +12,12 @@ from torchvision.models import VGG, vgg19
 from models.freezing import FineTuner, network_sequence, run_modules
 from testing.images import write_image_folder
 from training.config import TrainConfig, load_config
-from training.console import SilentReporter
 from training.engine import Batch, make_accelerator
 from training.feature_store import FeatureFile, list_entries
 from training.features import FeatureError, Features
 from training.job import Job, load_data
 from training.recipe import fine_tune
+from training.reporter import SilentReporter
 from training.sampling import Draw
 
 FC = {"classifier.0", "classifier.3", "classifier.6"}

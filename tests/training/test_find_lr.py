@@ -8,8 +8,8 @@ from PIL import Image
 
 from testing.images import write_image_folder
 from training.config import load_config
-from training.console import SilentReporter
 from training.find_lr import RangeTest, find_learning_rate, plot, suggest
+from training.reporter import SilentReporter
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:

@@ -19,10 +19,10 @@ from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.config import TrainConfig, load_config
-from training.console import SilentReporter
 from training.engine import Trainer, TrainingError
 from training.history import Epoch, should_stop
 from training.recipe import fine_tune, resume_run
+from training.reporter import SilentReporter
 from training.reproduce import _recorded, input_differences, reproduce
 from training.run import Run, RunError
 from training.signals import Terminated

@@ -16,18 +16,18 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from cli import bento as building
+from cli.bento import BuildError
 from models import store
 from models.bundle import SIGNATURE_FILE
 from models.signature import SignatureError, Verifier
 from tests import redeploy_stub
 from tests.keys import write_keys
-from training import building
 from training import redeploy as job_module
-from training.building import BuildError
-from training.console import SilentReporter
 from training.job_state import JobState, finished_jobs
 from training.redeploy import REFUSED, ROLLED_BACK, Builder, Outcome, RedeployError
 from training.redeploy_config import load_redeploy_config
+from training.reporter import SilentReporter
 from training.smoke_test import SmokeTestError
 
 # The stub's softmax isn't calibrated, and times of a loaded machine say nothing.

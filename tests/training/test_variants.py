@@ -18,7 +18,7 @@ from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
 from training import variants
-from training.console import SilentReporter
+from training.reporter import SilentReporter
 from training.run import Run
 from training.variants import Images, Row, VariantJob, recommend, table
 

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from training.console import ConsoleReporter
+from cli.console import ConsoleReporter
 
 
 def reporter(terminal: bool) -> tuple[ConsoleReporter, io.StringIO, io.StringIO]:

@@ -20,6 +20,6 @@ def bundle_in(path: Path) -> Path:
 
 def reporter() -> Any:
     """Tells in the terminal what a job does."""
-    from training.console import ConsoleReporter
+    from cli.console import ConsoleReporter
 
     return ConsoleReporter()

@@ -16,12 +16,12 @@ import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+from cli.client import ClientError, classify_files
+from cli.main import main
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import write_image_folder
 from testing.server import ROOT
-from training.cli import main
-from training.client import ClientError, classify_files
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.cli_common import bundle_in, say
+from cli.common import bundle_in, say
 
 app = typer.Typer()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.cli_common import say
+from cli.common import say
 
 app = typer.Typer(
     no_args_is_help=True, help="Kept features of frozen layers: list them, clear them."
@@ -23,7 +23,7 @@ def list_cache(cache_dir: CacheDirOption = None) -> None:
 
     Example: `vgg19 cache list`
     """
-    from training.cache_table import print_cache
+    from cli.cache_table import print_cache
     from training.feature_store import default_root
 
     print_cache(cache_dir or default_root())

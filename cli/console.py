@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,16 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-Advance = Callable[[int, str], None]
-"""Called with the number of items done since the last call, and a note to show beside the bar."""
-
-
-class Reporter(Protocol):
-    """Where a job tells what it does."""
-
-    def say(self, message: str) -> None: ...
-    def warn(self, message: str) -> None: ...
-    def progress(self, description: str, total: int) -> AbstractContextManager[Advance]: ...
+from training.reporter import Advance
 
 
 class ConsoleReporter:
@@ -59,24 +49,6 @@ class ConsoleReporter:
         with Progress(*columns, console=self._out, transient=True, disable=hidden) as bar:
             task = bar.add_task(description, total=total, note="")
             yield lambda done, note: bar.update(task, advance=done, note=note)
-
-
-class SilentReporter:
-    """Keeps what it is told; for tests and for callers with a console of their own."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.warnings: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.messages.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Advance]:
-        yield lambda done, note: None
 
 
 class _RateColumn(ProgressColumn):

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import cache, sign, store
+from cli.common import reporter, say
 from models.errors import UserError
-from training import cli_cache, cli_sign, cli_store
-from training.cli_common import reporter, say
 
 app = typer.Typer(
     name="vgg19",
@@ -28,9 +28,9 @@ app = typer.Typer(
 # Typer exports this one and hides the class below it (its own copy of click's).
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
-app.add_typer(cli_store.app)
-app.add_typer(cli_sign.app)
-app.add_typer(cli_cache.app, name="cache")
+app.add_typer(store.app)
+app.add_typer(sign.app)
+app.add_typer(cache.app, name="cache")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
 
@@ -223,8 +223,8 @@ def check_data(
 
     Example: `vgg19 check-data flowers --output check.json`
     """
+    from cli.data_table import print_report
     from training.check_data import check_data as check
-    from training.data_table import print_report
 
     report = check(data, reporter())
     print_report(report)
@@ -326,7 +326,7 @@ def serve(
 
     Other settings are environment variables `VGG19_...`, see docs/operations.md.
     """
-    from training.launch import serve_with_bentoml
+    from cli.launch import serve_with_bentoml
 
     serve_with_bentoml(host, port, grpc_port, model)
 
@@ -363,7 +363,7 @@ def predict(
     Interrupted, the same command goes on. Device, precision and batch size are the service's
     settings, `VGG19_...`, see docs/operations.md.
     """
-    from training.launch import run_predict
+    from cli.launch import run_predict
 
     run_predict(sources, output, top_k, model, engine.value, workers)
 
@@ -376,7 +376,7 @@ def doctor() -> None:
 
     Exit code 1 if the service would not start.
     """
-    from training.launch import run_doctor
+    from cli.launch import run_doctor
 
     run_doctor()
 
@@ -391,7 +391,7 @@ def classify(
 
     Example: `vgg19 classify http://127.0.0.1:3000 rose.jpg tulip.jpg`
     """
-    from training.client import classify_files
+    from cli.client import classify_files
 
     reply = classify_files(url, files, top_k)
     for file, image in zip(files, reply["images"], strict=True):

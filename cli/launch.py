@@ -1,4 +1,5 @@
-"""`vgg19 serve`, `doctor`, `predict` become another process: training knows nothing of serving."""
+"""`vgg19 serve`, `doctor` and `predict` become another process: signals reach it, and nothing of
+the command stays in its memory."""
 
 from __future__ import annotations
 

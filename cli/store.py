@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.cli_common import bundle_in, reporter, say
+from cli.common import bundle_in, reporter, say
 
 app = typer.Typer()
 
@@ -133,12 +133,12 @@ def redeploy(
     Exit codes: 0 promoted, or nothing new; 3 the challenger was refused; 4 it was promoted, failed
     in the running service and was rolled back. An interrupted job goes on where it stopped.
     """
-    from training import building
+    from cli import bento as builder
     from training.redeploy import redeploy as run_job
     from training.redeploy_config import load_redeploy_config
 
     settings = load_redeploy_config(config)
-    outcome = run_job(settings, reporter(), building, wait=wait, force=force)
+    outcome = run_job(settings, reporter(), builder, wait=wait, force=force)
     say(outcome.message)
     raise typer.Exit(outcome.exit_code)
 
@@ -154,7 +154,7 @@ def build(
 
     Example: `vgg19 build --flavour gpu`
     """
-    from training.building import build as build_bento
+    from cli.bento import build as build_bento
 
     if flavour not in ("cpu", "gpu"):
         raise typer.BadParameter(f"'{flavour}' is neither cpu nor gpu", param_hint="--flavour")

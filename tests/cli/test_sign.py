@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.main import app
 from models import store
 from models.bundle import CARD_FILE, SIGNATURE_FILE
 from models.errors import BundleError
 from models.signature import PASSPHRASE, SignatureError
 from tests.keys import write_keys
-from training.cli import app
 
 
 def vgg19(*arguments: object) -> str:
