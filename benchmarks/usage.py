@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.engine.memory import give_back
+from serving.engine.memory import trim_memory
 
 _STOP_S = 20
 _SETTLE_S = 60
@@ -26,7 +26,7 @@ def cpu_seconds_of_others() -> float:
 
 def anonymous_mb() -> float:
     """Memory of this process that no file backs; weights that are mapped are in the page cache."""
-    give_back()
+    trim_memory()
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
 

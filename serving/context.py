@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
-from serving.core.errors import NotThere
+from serving.core.errors import NotFound
 from serving.observability.capture import Capture
 from serving.observability.telemetry import Signals
 from serving.open_inference.repository import Repository
@@ -50,7 +50,7 @@ class Front:
         return key
 
     def admit_admin(self, authorization: str | None) -> None:
-        """Raise NotThere where no admin key is set, Unauthenticated if this isn't it."""
+        """Raise NotFound where no admin key is set, Unauthenticated if this isn't it."""
         if not self.keys.has_admin:
-            raise NotThere("Not Found")
+            raise NotFound("Not Found")
         self.keys.check_admin(authorization)

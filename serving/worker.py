@@ -19,7 +19,7 @@ from serving.context import Front
 from serving.core.dataplane import Classifier, Limits
 from serving.core.pool import ModelPool
 from serving.core.workers import Workers
-from serving.engine.memory import keep_modules
+from serving.engine.memory import freeze_gc
 from serving.engine.session import variant_to_run
 from serving.grpc import server as grpc_server
 from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
@@ -96,7 +96,7 @@ class Runtime:
         Raises:
             UserError: what was asked for can't be served; the message says why.
         """
-        keep_modules()
+        freeze_gc()
         use_store(settings)
         metrics = Metrics()
         load = partial(load_model, settings, session_options(settings, worker_index), metrics)

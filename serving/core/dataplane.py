@@ -299,7 +299,7 @@ class _Answering:
 
     async def __aenter__(self) -> tuple[ServedModel, float]:
         self._started = time.perf_counter()
-        self._model.take()
+        self._model.acquire()
         await self._timeout.__aenter__()
         return self._model, self._started
 

@@ -42,7 +42,7 @@ class UnknownModel(RequestError):
     outcome = "not_found"
 
 
-class NotThere(RequestError):
+class NotFound(RequestError):
     """There is no such route."""
 
     outcome = "not_found"

@@ -22,7 +22,7 @@ from serving.core.batcher import Batcher
 from serving.core.errors import Conflict, UnknownModel
 from serving.core.explainer import Explainer
 from serving.core.statistics import ModelStatistics
-from serving.engine.memory import give_back
+from serving.engine.memory import trim_memory
 from serving.engine.session import Judged, is_accepted
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ServedModel:
         """Whether to trust an answer of this model."""
         return is_accepted(self.acceptance, judged)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Before a request is decoded: `close` waits for its `release`."""
         self._users += 1
         self._unused.clear()
@@ -252,7 +252,7 @@ class ModelPool:
     async def _loaded_model(self, version: str) -> ServedModel:
         if version not in self._loaded:
             self._loaded[version] = await asyncio.to_thread(self._load, version)
-            await asyncio.to_thread(give_back)  # what loading took besides the model
+            await asyncio.to_thread(trim_memory)  # what loading took besides the model
         return self._loaded[version]
 
     def _drop(self, model: ServedModel) -> None:
@@ -266,7 +266,7 @@ class ModelPool:
         loop = asyncio.get_running_loop()
         # In the next turn, when the task has let go of the model, too; off the loop, for it takes
         # some milliseconds.
-        loop.call_soon(lambda: loop.run_in_executor(None, give_back))
+        loop.call_soon(lambda: loop.run_in_executor(None, trim_memory))
 
     def _fail(self, wanted: Wanted, reason: str) -> None:
         self.failed = FailedLoad(wanted, reason)

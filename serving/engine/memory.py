@@ -7,7 +7,7 @@ import gc
 from contextlib import suppress
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """After a model was loaded or dropped: half a gigabyte may be free, or held by garbage.
 
     Requests whose clients have gone leave cycles of exceptions and frames that hold the model they
@@ -19,7 +19,7 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_modules() -> None:
+def freeze_gc() -> None:
     """When everything is imported, and no model loaded: later collections don't look at it again,
     and take milliseconds. (What is looked at no more can't be found to be garbage either.)"""
     gc.collect()

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.context import Front
-from serving.core.errors import BadRequest, NotThere
+from serving.core.errors import BadRequest, NotFound
 from serving.http.body import json_object
 from serving.observability.telemetry import REQUEST_ID
 
@@ -22,7 +22,7 @@ async def feedback(request: Request) -> Response:
     """
     front: Front = request.app.state.front
     if front.capture is None:
-        raise NotThere("nothing is kept here (VGG19_CAPTURE is off), so nothing can be labelled")
+        raise NotFound("nothing is kept here (VGG19_CAPTURE is off), so nothing can be labelled")
     body = await json_object(request)
     request_id, label, index = body.get("request_id"), body.get("label"), body.get("image", 0)
     if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from models.errors import UserError
 from serving.core.dataplane import Answer, top
-from serving.core.errors import NotThere, RequestError
+from serving.core.errors import NotFound, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +101,12 @@ class Capture:
         """Note the right label of an image that was kept. Waits for the location.
 
         Raises:
-            NotThere: it wasn't kept, or is gone again.
+            NotFound: it wasn't kept, or is gone again.
         """
         pattern = f"{self._root}/*-{_digest(request_id)}-{index:03d}.json"
         found = [str(name) for name in self._files.glob(pattern)]
         if not found:
-            raise NotThere(
+            raise NotFound(
                 f"image {index} of request '{request_id[:50]}' is not kept (VGG19_CAPTURE is "
                 f"'{self._mode}'); only what is kept can be labelled"
             )

@@ -83,7 +83,7 @@ async def test_what_is_current_is_not_loaded_again(pool: ModelPool, loader: Load
 async def test_a_request_in_use_is_finished_by_the_old_model(pool: ModelPool) -> None:
     """Decoded before the change, submitted after it."""
     old = pool.current
-    old.take()
+    old.acquire()
     await pool.follow(Wanted("v2", 2))
     await asyncio.sleep(0.02)
     assert len((await old.batcher.submit(PIXELS)).results) == 1
@@ -112,7 +112,7 @@ async def test_a_dropped_model_is_let_go_even_by_garbage(pool: ModelPool) -> Non
 
 async def test_who_uses_it_too_long_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     model = served("v1", StubModel())
-    model.take()
+    model.acquire()
     await model.close(grace_s=0.01)
     with pytest.raises(ShuttingDown):
         await model.batcher.submit(PIXELS)

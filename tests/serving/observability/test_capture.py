@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from serving.core.dataplane import Answer, Classifier
-from serving.core.errors import BadImage, NotThere
+from serving.core.errors import BadImage, NotFound
 from serving.core.statistics import Timings
 from serving.engine.session import Judged
 from serving.observability.capture import Capture, CaptureError, Mode
@@ -127,7 +127,7 @@ def test_labels_lie_beside_the_image(tmp_path: Path) -> None:
     (label,) = tmp_path.glob("*.label.json")
     assert label.name.endswith("-001.label.json")
     assert json.loads(label.read_text())["label"] == "rose"
-    with pytest.raises(NotThere, match="request 'r2' is not kept"):
+    with pytest.raises(NotFound, match="request 'r2' is not kept"):
         capture.label("r2", 0, "rose")
 
 
