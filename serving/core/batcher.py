@@ -23,7 +23,7 @@ class BatchFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ran(Generic[R]):
+class BatchResult(Generic[R]):
     """The results of what was submitted together, in its order, and how long they took.
 
     Args:
@@ -108,7 +108,7 @@ class Batcher(Generic[T, R]):
             return 0.0
         return asyncio.get_running_loop().time() - min(self._running.values())
 
-    async def submit(self, items: Sequence[T]) -> Ran[R]:
+    async def submit(self, items: Sequence[T]) -> BatchResult[R]:
         """Have items run, in one batch or several, alone or with others', and await the results.
 
         Raises:
@@ -131,7 +131,7 @@ class Batcher(Generic[T, R]):
         try:
             results = [await future for future in futures]
             started = min((one.started for one in waiting), default=now)
-            return Ran(results, started - now, loop.time() - started)
+            return BatchResult(results, started - now, loop.time() - started)
         finally:
             for future in futures:
                 future.cancel()  # those not awaited to their end: one failed, or we were cancelled

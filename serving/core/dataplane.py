@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from models.errors import ImageError, UnknownFormat
 from models.image import load_image
 from models.spec import ModelSpec
-from serving.core.batcher import Ran
+from serving.core.batcher import BatchResult
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
-from serving.core.explainer import Explainer, HeatMap, Question, Wish
+from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap
 from serving.core.pool import ModelPool, ServedModel
 from serving.core.statistics import Timings
 from serving.core.workers import Workers
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Answer:
     """
 
     model: ServedModel
-    rows: list[Judged | RequestError]
+    rows: list[ModelOutput | RequestError]
     timings: Timings
     heat_maps: list[HeatMap] = field(default_factory=list)
 
@@ -60,11 +60,11 @@ class Answer:
         """float32[N,C].
 
         Raises:
-            RequestError: see `judged`.
+            RequestError: see `outputs`.
         """
-        return np.stack([row.probabilities for row in self.judged()])
+        return np.stack([row.probabilities for row in self.outputs()])
 
-    def judged(self) -> list[Judged]:
+    def outputs(self) -> list[ModelOutput]:
         """What the model says of all images.
 
         Raises:
@@ -107,7 +107,7 @@ class Classifier:
         *,
         version: str = "",
         timeout_s: float | None = None,
-        wish: Wish | None = None,
+        explain: ExplainRequest | None = None,
     ) -> Answer:
         """Classify encoded images. One that can't be decoded fails alone.
 
@@ -115,7 +115,7 @@ class Classifier:
             images: 1..`limits.max_request_images` encoded images.
             version: of the model; empty: the current one.
             timeout_s: the client's own time limit; the service's applies as well.
-            wish: for heat maps, which take about as long again; None: there are none.
+            explain: for heat maps, which take about as long again; None: there are none.
 
         Raises:
             TooLarge: too many images.
@@ -126,17 +126,17 @@ class Classifier:
         """
         self._check_count(len(images))
         async with self._answering(version, timeout_s) as (model, started):
-            explaining = None if wish is None else _Explaining(model, wish)
+            explaining = None if explain is None else _Explaining(model, explain)
             model.batcher.check_room(len(images))  # before the work of decoding
             rows = await self._decode_all(images, model.spec)
             decode_s = time.perf_counter() - started
             good = [row for row in rows if not isinstance(row, RequestError)]
-            ran = await model.batcher.submit(good) if good else Ran([], 0.0, 0.0)
-            results = iter(ran.results)
+            batch = await model.batcher.submit(good) if good else BatchResult([], 0.0, 0.0)
+            results = iter(batch.results)
             answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
-            answer = Answer(model, answered, Timings(decode_s, ran.queue_s, ran.run_s))
+            answer = Answer(model, answered, Timings(decode_s, batch.queue_s, batch.run_s))
             if explaining is not None:
-                answer = await explaining.explained(answer, good, ran.results)
+                answer = await explaining.explained(answer, good, batch.results)
             return self._answer(answer, images, started)
 
     async def classify_pixels(
@@ -145,7 +145,7 @@ class Classifier:
         *,
         version: str = "",
         timeout_s: float | None = None,
-        wish: Wish | None = None,
+        explain: ExplainRequest | None = None,
     ) -> Answer:
         """Classify images that the client has decoded and resized itself.
 
@@ -162,11 +162,11 @@ class Classifier:
                 raise BadRequest(
                     f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
                 )
-            explaining = None if wish is None else _Explaining(model, wish)
-            ran = await model.batcher.submit(list(pixels))
-            answer = Answer(model, [*ran.results], Timings(0.0, ran.queue_s, ran.run_s))
+            explaining = None if explain is None else _Explaining(model, explain)
+            batch = await model.batcher.submit(list(pixels))
+            answer = Answer(model, [*batch.results], Timings(0.0, batch.queue_s, batch.run_s))
             if explaining is not None:
-                answer = await explaining.explained(answer, list(pixels), ran.results)
+                answer = await explaining.explained(answer, list(pixels), batch.results)
             return self._answer(answer, (), started)
 
     def _answering(self, version: str, timeout_s: float | None) -> _Answering:
@@ -238,32 +238,32 @@ def top(
 
 
 class _Explaining:
-    """A wish for heat maps, looked at before any work is done for it.
+    """A request for heat maps, looked at before any work is done for it.
 
     Raises:
         BadRequest: the model has none, or no such class.
     """
 
-    def __init__(self, model: ServedModel, wish: Wish) -> None:
+    def __init__(self, model: ServedModel, explain: ExplainRequest) -> None:
         if model.explainer is None:
             raise BadRequest(
                 f"version {model.version} makes no heat maps: VGG19_HEAT_MAPS is off, or the model "
                 "was exported before there were any, and 'vgg19 export' makes them"
             )
         labels = model.spec.labels
-        if wish.target and wish.target not in labels:
+        if explain.target and explain.target not in labels:
             raise BadRequest(
-                f"target is '{wish.target[:50]}', it must be one of the model's {len(labels)} "
+                f"target is '{explain.target[:50]}', it must be one of the model's {len(labels)} "
                 f"labels: {', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''}"
             )
         self._explainer: Explainer = model.explainer
-        self._index = labels.index(wish.target) if wish.target else None
+        self._index = labels.index(explain.target) if explain.target else None
 
     async def explained(
         self,
         answer: Answer,
         pixels: Sequence[NDArray[np.uint8]],
-        rows: Sequence[Judged],
+        rows: Sequence[ModelOutput],
     ) -> Answer:
         """The answer with a map of each image.
 
@@ -276,8 +276,8 @@ class _Explaining:
         chosen = (
             int(row.probabilities.argmax()) if self._index is None else self._index for row in rows
         )
-        questions = [Question(*pair) for pair in zip(pixels, chosen, strict=True)]
-        maps = await self._explainer.explain(questions)
+        items = [ExplainItem(*pair) for pair in zip(pixels, chosen, strict=True)]
+        maps = await self._explainer.explain(items)
         timings = replace(answer.timings, explain_s=time.perf_counter() - started)
         return replace(answer, heat_maps=maps, timings=timings)
 

@@ -26,14 +26,14 @@ _STRIDE = 32
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExplainRequest:
     """For heat maps, each of `target` (a label), or without one of an image's most probable one."""
 
     target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ExplainItem:
     """One map to be made. pixels: uint8[S,S,3], RGB. index: of the class."""
 
     pixels: NDArray[np.uint8]
@@ -52,7 +52,7 @@ class HeatMap:
     values: NDArray[np.float32]
 
 
-MakeMaps = Callable[[Sequence[Question]], list[HeatMap]]
+MakeMaps = Callable[[Sequence[ExplainItem]], list[HeatMap]]
 
 
 def heat_map_side(image_size: int) -> int:
@@ -73,22 +73,22 @@ class Explainer:
         self._make: MakeMaps | None = None
         self._loading = asyncio.Lock()
         # One at a time: people look at them one by one, and a GPU sees one batch size only.
-        self._batcher: Batcher[Question, HeatMap] = Batcher(
+        self._batcher: Batcher[ExplainItem, HeatMap] = Batcher(
             self._run, max_batch_size=1, max_queue=max_queue
         )
 
-    async def explain(self, questions: Sequence[Question]) -> list[HeatMap]:
+    async def explain(self, items: Sequence[ExplainItem]) -> list[HeatMap]:
         """A map for each, in their order.
 
         Raises:
             Overloaded, ShuttingDown, BatchFailed: see `Batcher.submit`; BatchFailed as well where
                 the second graph can't be loaded.
         """
-        self._batcher.check_room(len(questions))
+        self._batcher.check_room(len(items))
         async with self._loading:
             if self._make is None:
                 self._make = await asyncio.to_thread(self._loaded)
-        return (await self._batcher.submit(questions)).results
+        return (await self._batcher.submit(items)).results
 
     async def close(self, grace_s: float) -> None:
         """See `Batcher.close`."""
@@ -101,9 +101,9 @@ class Explainer:
             logger.exception("the graph of heat maps can't be loaded")
             raise BatchFailed("the graph of heat maps can't be loaded") from error
 
-    def _run(self, questions: Sequence[Question]) -> list[HeatMap]:
+    def _run(self, items: Sequence[ExplainItem]) -> list[HeatMap]:
         assert self._make is not None, "`explain` loads it"
-        return self._make(questions)
+        return self._make(items)
 
 
 def load_explainer(bundle: Bundle, options: SessionOptions) -> MakeMaps:
@@ -122,14 +122,14 @@ def load_explainer(bundle: Bundle, options: SessionOptions) -> MakeMaps:
     session = inference_session(path, options, saves_memory=True)
     image_input = bundle.spec.input_name
 
-    def make(questions: Sequence[Question]) -> list[HeatMap]:
-        return [_map(session, image_input, question) for question in questions]
+    def make(items: Sequence[ExplainItem]) -> list[HeatMap]:
+        return [_map(session, image_input, item) for item in items]
 
     return make
 
 
-def _map(session: ort.InferenceSession, image_input: str, question: Question) -> HeatMap:
-    feed = {image_input: question.pixels[None], EXPLAINED_INPUT: np.array([question.index])}
+def _map(session: ort.InferenceSession, image_input: str, item: ExplainItem) -> HeatMap:
+    feed = {image_input: item.pixels[None], EXPLAINED_INPUT: np.array([item.index])}
     with card.using():
         (maps,) = session.run([HEAT_MAP_OUTPUT], feed)
-    return HeatMap(question.index, maps[0])
+    return HeatMap(item.index, maps[0])

@@ -23,11 +23,11 @@ from serving.core.errors import Conflict, UnknownModel
 from serving.core.explainer import Explainer
 from serving.core.statistics import ModelStatistics
 from serving.engine.memory import trim_memory
-from serving.engine.session import Judged, is_accepted
+from serving.engine.session import ModelOutput, is_accepted
 
 logger = logging.getLogger(__name__)
 
-ImageBatcher = Batcher[NDArray[np.uint8], Judged]
+ImageBatcher = Batcher[NDArray[np.uint8], ModelOutput]
 
 
 class ServedModel:
@@ -39,7 +39,7 @@ class ServedModel:
         statistics: counted by `batcher` and by those who ask.
         explainer: makes its heat maps; None: it has none.
         acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.
-        has_distance: whether its answers have one, see `Judged`.
+        has_distance: whether its answers have one, see `ModelOutput`.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class ServedModel:
         self._unused = asyncio.Event()
         self._unused.set()
 
-    def accepts(self, judged: Judged) -> bool:
+    def accepts(self, output: ModelOutput) -> bool:
         """Whether to trust an answer of this model."""
-        return is_accepted(self.acceptance, judged)
+        return is_accepted(self.acceptance, output)
 
     def acquire(self) -> None:
         """Before a request is decoded: `close` waits for its `release`."""

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ModelOutput:
     """What a model says of an image.
 
     probabilities: float32[C], they sum to 1. distance: from the training images, see
@@ -55,11 +55,11 @@ class Judged:
     distance: float | None = None
 
 
-def is_accepted(acceptance: Acceptance | None, judged: Judged) -> bool:
+def is_accepted(acceptance: Acceptance | None, output: ModelOutput) -> bool:
     """Whether to trust what a model says, by what its bundle says of that (None: nothing)."""
     if acceptance is None:
         return True
-    return acceptance.accepts(float(judged.probabilities.max()), judged.distance)
+    return acceptance.accepts(float(output.probabilities.max()), output.distance)
 
 
 def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
@@ -126,14 +126,14 @@ class Session:
         """
         return list(self._engine(images)[0])
 
-    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
+    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         """As `run`, with distances."""
         probabilities, *features = self._engine(images)
         rows = list(probabilities)
         if self._distances is None or not features:
-            return [Judged(row) for row in rows]
+            return [ModelOutput(row) for row in rows]
         distances = self._distances(features[0]).tolist()
-        return [Judged(*pair) for pair in zip(rows, distances, strict=True)]
+        return [ModelOutput(*pair) for pair in zip(rows, distances, strict=True)]
 
     def _tolerance(self, golden: GoldenSamples, options: SessionOptions) -> float:
         """How far from the golden samples a probability may be on what the model runs on."""

@@ -14,7 +14,7 @@ from starlette.types import Scope
 from serving.context import Front
 from serving.core.dataplane import Answer, Limits, top
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
-from serving.core.explainer import HeatMap, Wish
+from serving.core.explainer import ExplainRequest, HeatMap
 from serving.http.body import (
     CancelledIfGone,
     body_within,
@@ -43,7 +43,7 @@ class _Upload:
 class _Options:
     top_k: int
     threshold: float
-    wish: Wish | None
+    explain: ExplainRequest | None
 
 
 async def classify(request: Request) -> Response:
@@ -63,7 +63,9 @@ async def classify(request: Request) -> Response:
         _options(upload.fields)  # wrong ones are told, also where the address has others
         options = _options({**upload.fields, **request.query_params})
     async with CancelledIfGone(request):
-        answer = await front.classifier.classify(upload.images, timeout_s=limit, wish=options.wish)
+        answer = await front.classifier.classify(
+            upload.images, timeout_s=limit, explain=options.explain
+        )
     return json_response(
         reply_content(answer, upload.names, options.top_k, options.threshold),
     )
@@ -117,16 +119,16 @@ def _options(values: Mapping[str, str]) -> _Options:
     return _Options(
         top_k=_top_k(values.get("top_k", str(DEFAULT_TOP_K))),
         threshold=_threshold(values.get("threshold", "0")),
-        wish=_wish(values.get("explain", "false"), values.get("target", "")),
+        explain=_explain_request(values.get("explain", "false"), values.get("target", "")),
     )
 
 
-def _wish(explain: str, target: str) -> Wish | None:
+def _explain_request(explain: str, target: str) -> ExplainRequest | None:
     if explain not in ("true", "false"):
         raise BadRequest(f"explain is '{explain[:20]}', it must be true or false")
     if explain == "false" and target:
         raise BadRequest("target is the class of a heat map; send explain=true as well")
-    return Wish(target) if explain == "true" else None
+    return ExplainRequest(target) if explain == "true" else None
 
 
 def _top_k(value: str) -> int:

@@ -20,7 +20,7 @@ from models.errors import ImageError, UserError
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.core.dataplane import Prediction, top
-from serving.engine.session import Judged, is_accepted
+from serving.engine.session import ModelOutput, is_accepted
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _COLUMN = "path"
@@ -72,14 +72,14 @@ def _listed(table: Path) -> list[str]:
         raise PredictError(f"{table} can't be read as CSV: {error}") from None
 
 
-Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Judged]]
+Judge = Callable[[Sequence[NDArray[np.uint8]]], Sequence[ModelOutput]]
 
 
 @dataclass(frozen=True)
 class Classified:
     """One file: its most probable labels, best first, or why it has none.
 
-    accepted: whether to trust the first. distance: see `serving.engine.session.Judged`.
+    accepted: whether to trust the first. distance: see `serving.engine.session.ModelOutput`.
     """
 
     file: str

@@ -25,7 +25,7 @@ from protocol.open_inference_pb2 import (
 )
 from serving.core.dataplane import Answer, Classifier, top
 from serving.core.errors import BadRequest
-from serving.core.explainer import Wish
+from serving.core.explainer import ExplainRequest
 
 SERVER_NAME = "vgg19-finetune"
 IMAGE = "image"
@@ -161,10 +161,16 @@ async def classify(
         RequestError: see `read_input`, `Classifier.classify` and `Classifier.classify_pixels`.
     """
     images = read_input(request)
-    wish = next((Wish(output.target) for output in outputs if output.name == HEAT_MAP), None)
+    explain = next(
+        (ExplainRequest(output.target) for output in outputs if output.name == HEAT_MAP), None
+    )
     if isinstance(images, list):
-        return await classifier.classify(images, version=version, timeout_s=timeout_s, wish=wish)
-    return await classifier.classify_pixels(images, version=version, timeout_s=timeout_s, wish=wish)
+        return await classifier.classify(
+            images, version=version, timeout_s=timeout_s, explain=explain
+        )
+    return await classifier.classify_pixels(
+        images, version=version, timeout_s=timeout_s, explain=explain
+    )
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[O
             words = [labels[i].encode() for i in probabilities.argmax(axis=1)]
             tensors.append(OutputTensor(output.name, [len(words)], words))
         elif output.name == ACCEPTED:
-            accepted = np.array([answer.model.accepts(row) for row in answer.judged()])
+            accepted = np.array([answer.model.accepts(row) for row in answer.outputs()])
             tensors.append(OutputTensor(output.name, [len(accepted)], accepted))
         elif output.name == DISTANCE:
             distances = _distances(answer)
@@ -222,7 +228,7 @@ def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[O
 
 
 def _distances(answer: Answer) -> NDArray[np.float32]:
-    rows = answer.judged()
+    rows = answer.outputs()
     if any(row.distance is None for row in rows):
         raise BadRequest(
             f"version {answer.model.version} has no '{DISTANCE}': it was trained before there were "

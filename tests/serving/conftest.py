@@ -20,11 +20,11 @@ from serving.admission.rate_limit import RateLimit
 from serving.context import Front
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
-from serving.core.explainer import Explainer, HeatMap, Question
+from serving.core.explainer import Explainer, ExplainItem, HeatMap
 from serving.core.pool import ModelPool, ServedModel, Wanted
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from serving.observability.metrics import Metrics
@@ -62,16 +62,18 @@ class StubModel:
         self.error: Exception | None = None
         self.seconds = 0.0
 
-    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
+    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         self.batches.append(len(images))
         time.sleep(self.seconds)
         if self.error is not None:
             raise self.error
         rows = tiny_probabilities(np.stack(images))
-        return [Judged(row, stub_distance(image)) for row, image in zip(rows, images, strict=True)]
+        return [
+            ModelOutput(row, stub_distance(image)) for row, image in zip(rows, images, strict=True)
+        ]
 
-    def explain(self, questions: Sequence[Question]) -> list[HeatMap]:
-        return [HeatMap(q.index, tiny_heat_map(q.pixels, q.index)) for q in questions]
+    def explain(self, items: Sequence[ExplainItem]) -> list[HeatMap]:
+        return [HeatMap(q.index, tiny_heat_map(q.pixels, q.index)) for q in items]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from serving.core.dataplane import Classifier
 from serving.core.pool import ModelPool, ServedModel, Wanted
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, front_of, grpc_serving
@@ -37,10 +37,10 @@ class HeldModel:
         self.batches: list[int] = []
         self.go = threading.Event()
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         self.batches.append(len(images))
         assert self.go.wait(timeout=60)
-        return [Judged(row) for row in tiny_probabilities(np.stack(images))]
+        return [ModelOutput(row) for row in tiny_probabilities(np.stack(images))]
 
 
 async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.image import load_image
 from serving.core.dataplane import Classifier, top
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel
@@ -42,8 +42,8 @@ async def test_one_bad_image_of_32_fails_alone(classifier: Classifier) -> None:
     assert isinstance(bad, BadImage)
     assert str(bad).startswith("image 1: not an image")
     expected = tiny_probabilities(PIXELS[[i % 8 for i in range(32) if i != 17]])
-    judged = [row.probabilities for row in rows if isinstance(row, Judged)]
-    np.testing.assert_allclose(np.stack(judged), expected, atol=1e-6)
+    outputs = [row.probabilities for row in rows if isinstance(row, ModelOutput)]
+    np.testing.assert_allclose(np.stack(outputs), expected, atol=1e-6)
 
 
 async def test_where_all_are_bad_nothing_runs(classifier: Classifier, model: StubModel) -> None:

@@ -14,7 +14,7 @@ from models.manifest import read_manifest
 from serving.core.batcher import BatchFailed
 from serving.core.dataplane import Classifier
 from serving.core.errors import BadImage, BadRequest, Overloaded
-from serving.core.explainer import Explainer, HeatMap, Question, Wish, load_explainer
+from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap, load_explainer
 from serving.core.pool import ModelPool, Wanted
 from serving.engine.options import SessionOptions
 from testing.bundles import tiny_heat_map, write_tiny_bundle
@@ -35,7 +35,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def test_maps_of_a_bundle(bundle: Bundle) -> None:
     bundle.check_explainer()
-    maps = load_explainer(bundle, OPTIONS)([Question(p, 2 - i) for i, p in enumerate(PIXELS)])
+    maps = load_explainer(bundle, OPTIONS)([ExplainItem(p, 2 - i) for i, p in enumerate(PIXELS)])
     for index, (image, made) in enumerate(zip(PIXELS, maps, strict=True)):
         assert made.index == 2 - index
         assert made.values.dtype == np.float32
@@ -86,7 +86,7 @@ class Loads:
         self.count = 0
         self._errors = list(errors)
 
-    def __call__(self) -> Callable[[Sequence[Question]], list[HeatMap]]:
+    def __call__(self) -> Callable[[Sequence[ExplainItem]], list[HeatMap]]:
         self.count += 1
         if self._errors:
             raise self._errors.pop()
@@ -98,7 +98,7 @@ async def test_it_is_loaded_once_and_when_asked_for() -> None:
     explainer = Explainer(loads, max_queue=16)
     assert loads.count == 0
     for _ in range(2):
-        maps = await explainer.explain([Question(PIXELS[0], 0), Question(PIXELS[1], 1)])
+        maps = await explainer.explain([ExplainItem(PIXELS[0], 0), ExplainItem(PIXELS[1], 1)])
         assert [one.index for one in maps] == [0, 1]
     assert loads.count == 1
     await explainer.close(1)
@@ -108,9 +108,9 @@ async def test_a_load_that_failed_is_tried_again() -> None:
     loads = Loads(BundleError("/secret/path is damaged"))
     explainer = Explainer(loads, max_queue=16)
     with pytest.raises(BatchFailed) as failed:
-        await explainer.explain([Question(PIXELS[0], 0)])
+        await explainer.explain([ExplainItem(PIXELS[0], 0)])
     assert "secret" not in str(failed.value)
-    assert len(await explainer.explain([Question(PIXELS[0], 0)])) == 1
+    assert len(await explainer.explain([ExplainItem(PIXELS[0], 0)])) == 1
     await explainer.close(1)
 
 
@@ -118,7 +118,7 @@ async def test_more_than_may_wait() -> None:
     loads = Loads()
     explainer = Explainer(loads, max_queue=2)
     with pytest.raises(Overloaded, match="the limit is 2"):
-        await explainer.explain([Question(PIXELS[0], 0)] * 3)
+        await explainer.explain([ExplainItem(PIXELS[0], 0)] * 3)
     assert loads.count == 0
     await explainer.close(1)
 
@@ -126,8 +126,8 @@ async def test_more_than_may_wait() -> None:
 async def test_answers_with_maps(classifier: Classifier) -> None:
     plain = await classifier.classify(IMAGES)
     assert (plain.heat_maps, plain.timings.explain_s) == ([], None)
-    top = await classifier.classify([*IMAGES[:2], b"no image", IMAGES[2]], wish=Wish())
-    chosen = await classifier.classify_pixels(PIXELS, wish=Wish("green"))
+    top = await classifier.classify([*IMAGES[:2], b"no image", IMAGES[2]], explain=ExplainRequest())
+    chosen = await classifier.classify_pixels(PIXELS, explain=ExplainRequest("green"))
     assert isinstance(top.rows[2], BadImage)
     best = [int(row.argmax()) for row in plain.probabilities()]
     assert [one.index for one in top.heat_maps] == best
@@ -139,12 +139,12 @@ async def test_answers_with_maps(classifier: Classifier) -> None:
 
 
 async def test_nothing_is_explained_where_all_is_bad(classifier: Classifier) -> None:
-    assert (await classifier.classify([b"no image"], wish=Wish())).heat_maps == []
+    assert (await classifier.classify([b"no image"], explain=ExplainRequest())).heat_maps == []
 
 
 async def test_labels_that_there_are_not(classifier: Classifier, model: StubModel) -> None:
     with pytest.raises(BadRequest, match="target is 'pink', it must be one of the model's 3 lab"):
-        await classifier.classify(IMAGES, wish=Wish("pink"))
+        await classifier.classify(IMAGES, explain=ExplainRequest("pink"))
     assert model.batches == []
 
 
@@ -153,6 +153,6 @@ async def test_a_model_without_maps(model: StubModel, classifier: Classifier) ->
     await models.follow(Wanted("v0"))
     plain = Classifier(models, classifier._decoders, LIMITS)
     with pytest.raises(BadRequest, match="version v0 makes no heat maps"):
-        await plain.classify(IMAGES, wish=Wish())
+        await plain.classify(IMAGES, explain=ExplainRequest())
     assert model.batches == []
     await models.close()

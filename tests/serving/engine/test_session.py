@@ -141,10 +141,10 @@ def test_distances_are_those_of_the_training_end(tmp_path: Path) -> None:
     loaded = load(path)
     assert loaded.has_distance
     images = np.concatenate([pixels(4, 200), 255 - pixels(4, 300)])
-    judged = loaded.judge(list(images))
+    outputs = loaded.judge(list(images))
     expected = familiar.distances(features(images))
-    assert [one.distance for one in judged] == pytest.approx(expected.tolist(), rel=1e-3)
-    np.testing.assert_allclose([one.probabilities for one in judged], loaded.run(list(images)))
+    assert [one.distance for one in outputs] == pytest.approx(expected.tolist(), rel=1e-3)
+    np.testing.assert_allclose([one.probabilities for one in outputs], loaded.run(list(images)))
     assert expected[:4].max() < expected[4:].min()  # inverted pictures are unlike them
 
 

@@ -25,7 +25,7 @@ from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from serving.core.errors import RequestError
 from serving.core.pool import ModelPool, Wanted
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from serving.http import pages
 from serving.http.app import OwnRoutes, create_app
 from serving.http.classify import _read_upload
@@ -173,8 +173,8 @@ async def test_top_k_is_five_by_default_and_at_most_all(
     labels = tuple("abcdefg")
     served = classifier.models.current
     monkeypatch.setattr(served, "spec", served.spec.model_copy(update={"labels": labels}))
-    judged = Judged(np.full(7, 1 / 7, np.float32))
-    monkeypatch.setattr(served.batcher, "_run", lambda images: [judged] * len(images))
+    outputs = ModelOutput(np.full(7, 1 / 7, np.float32))
+    monkeypatch.setattr(served.batcher, "_run", lambda images: [outputs] * len(images))
     reply = (await client.post(f"/classify{query}", content=IMAGES[0], headers=PNG)).json()
     assert len(reply["images"][0]["predictions"]) == count
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serving.core.dataplane import Classifier
 from serving.core.errors import BadRequest
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from serving.open_inference import codec, json_codec
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
@@ -334,7 +334,7 @@ async def test_accepted_and_distance_in_json_and_binary(client: httpx.AsyncClien
 async def test_a_model_without_distances(model: StubModel, classifier: Classifier) -> None:
     current = classifier.models.current
     current.has_distance = False
-    current.batcher._run = lambda images: [Judged(row) for row in tiny_probabilities(PIXELS)]
+    current.batcher._run = lambda images: [ModelOutput(row) for row in tiny_probabilities(PIXELS)]
     transport = httpx.ASGITransport(app_of(classifier))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         asked = {"inputs": [pixel_input()], "outputs": [{"name": "distance"}]}

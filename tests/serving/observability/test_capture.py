@@ -13,7 +13,7 @@ import pytest
 from serving.core.dataplane import Answer, Classifier
 from serving.core.errors import BadImage, NotFound
 from serving.core.statistics import Timings
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from serving.observability.capture import Capture, CaptureError, Mode
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, signals_of
@@ -32,8 +32,8 @@ def answer_of(*rows: Any) -> Answer:
     return Answer(served("v1", StubModel()), list(rows), Timings(0, 0, 0))
 
 
-SURE = Judged(np.array([0.9, 0.05, 0.05], np.float32))
-UNSURE = Judged(np.array([0.4, 0.35, 0.25], np.float32))
+SURE = ModelOutput(np.array([0.9, 0.05, 0.05], np.float32))
+UNSURE = ModelOutput(np.array([0.4, 0.35, 0.25], np.float32))
 
 
 def kept(place: Path, end: str = ".img") -> list[str]:

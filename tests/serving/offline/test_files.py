@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.acceptance import Acceptance
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from serving.offline.files import Classified, classify_files
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
@@ -21,11 +21,11 @@ class Model:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Judged]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         self.sizes.append(len(images))
         distances = [float(image[0, 0, 0]) / 100 for image in images]
         rows = tiny_probabilities(np.stack(images))
-        return [Judged(*pair) for pair in zip(rows, distances, strict=True)]
+        return [ModelOutput(*pair) for pair in zip(rows, distances, strict=True)]
 
 
 def classify(files: Sequence[Path], model: Model, batch_size: int = 4) -> list[Classified]:

@@ -12,7 +12,7 @@ from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
 from serving.core.dataplane import Answer
 from serving.core.errors import BadImage, BadRequest, RequestError
 from serving.core.statistics import Timings
-from serving.engine.session import Judged
+from serving.engine.session import ModelOutput
 from serving.open_inference.codec import (
     RequestedOutput,
     infer_response,
@@ -157,7 +157,7 @@ PROBABILITIES = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
 @pytest.fixture
 def answer() -> Answer:
     spec = tiny_spec().model_copy(update={"labels": ("a", "ß")})
-    rows: list[Judged | RequestError] = [Judged(row) for row in PROBABILITIES]
+    rows: list[ModelOutput | RequestError] = [ModelOutput(row) for row in PROBABILITIES]
     return Answer(served("v1", StubModel(), spec), rows, Timings(0.0, 0.0, 0.0))
 
 
