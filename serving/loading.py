@@ -14,7 +14,7 @@ from models.machine import cpu_count
 from models.signature import Verifier
 from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
-from serving.core.pool import ImageBatcher, ServedModel, Wanted
+from serving.core.pool import DesiredVersion, ImageBatcher, ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.engine.batch_sizes import default_concurrency
 from serving.engine.options import SessionOptions
@@ -51,14 +51,14 @@ def use_store(settings: Settings) -> None:
         raise SettingsError(f"VGG19_STORE {settings.store} can't be used: {error}") from None
 
 
-def wanted_model(settings: Settings) -> Wanted:
+def desired_version(settings: Settings) -> DesiredVersion:
     """The version that the settings name now.
 
     Raises:
         StoreError: nothing of that name.
     """
     token = store.production_token() if settings.model == store.PRODUCTION else None
-    return Wanted(store.resolve(settings.model), token)
+    return DesiredVersion(store.resolve(settings.model), token)
 
 
 def open_model(settings: Settings, reference: str) -> Bundle:

@@ -26,11 +26,11 @@ from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc.servicer import InferenceServicer
 from serving.http.classify import reply_content
 from serving.loading import (
+    desired_version,
     load_model,
     open_model,
     session_options,
     use_store,
-    wanted_model,
     worker_cores,
 )
 from serving.observability.capture import Capture
@@ -101,7 +101,7 @@ class Runtime:
         metrics = Metrics()
         load = partial(load_model, settings, session_options(settings, worker_index), metrics)
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
-        await models.follow(wanted_model(settings))
+        await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
         signals = Signals(metrics, write, tracer, _capture(settings))
         runtime = cls(settings, models, signals)
@@ -158,7 +158,7 @@ class Runtime:
     async def _follow(self) -> None:
         """Make the wanted model current, and let those who watch know what came of it."""
         was_ready = self.ready
-        await self._models.follow(await asyncio.to_thread(wanted_model, self._settings))
+        await self._models.follow(await asyncio.to_thread(desired_version, self._settings))
         if self.ready != was_ready and self._grpc is not None:
             await self._grpc.set_ready(self.ready)
 

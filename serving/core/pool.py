@@ -100,7 +100,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredVersion:
     """The version that is to be current. `token` changes whenever somebody chooses it anew."""
 
     version: str
@@ -111,7 +111,7 @@ class Wanted:
 class FailedLoad:
     """A version that was to become current and couldn't; the old one goes on."""
 
-    wanted: Wanted
+    desired: DesiredVersion
     reason: str
 
 
@@ -137,7 +137,7 @@ class ModelPool:
         self._on_reload = on_reload
         self._loaded: dict[str, ServedModel] = {}
         self._current: ServedModel | None = None
-        self._chosen: Wanted | None = None
+        self._chosen: DesiredVersion | None = None
         self._asked_for: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
@@ -179,30 +179,30 @@ class ModelPool:
         self.get(name or self.current.name)
         return [self._loaded[version] for version in self.versions]
 
-    async def follow(self, wanted: Wanted) -> None:
-        """Make `wanted` current, if it isn't and hasn't failed to before.
+    async def follow(self, desired: DesiredVersion) -> None:
+        """Make `desired` current, if it isn't and hasn't failed to before.
 
         The first call raises what keeps the model from being loaded; later ones keep the old model
         and note it in `failed`.
         """
         async with self._lock:
-            if wanted == self._chosen or (self.failed and wanted == self.failed.wanted):
+            if desired == self._chosen or (self.failed and desired == self.failed.desired):
                 return
             try:
-                new = await self._loaded_model(wanted.version)
+                new = await self._loaded_model(desired.version)
             except UserError as error:
                 if self._current is None:
                     raise
-                self._fail(wanted, str(error))
+                self._fail(desired, str(error))
                 return
             except Exception:
                 if self._current is None:
                     raise
-                logger.exception("%s can't be loaded", wanted.version)
-                self._fail(wanted, "an internal error; see the log")
+                logger.exception("%s can't be loaded", desired.version)
+                self._fail(desired, "an internal error; see the log")
                 return
             was_stale = self.failed is not None
-            old, self._current, self._chosen, self.failed = self._current, new, wanted, None
+            old, self._current, self._chosen, self.failed = self._current, new, desired, None
             if old is not new or was_stale:
                 self._on_reload(new)
             if old is new:
@@ -268,9 +268,9 @@ class ModelPool:
         # some milliseconds.
         loop.call_soon(lambda: loop.run_in_executor(None, trim_memory))
 
-    def _fail(self, wanted: Wanted, reason: str) -> None:
-        self.failed = FailedLoad(wanted, reason)
+    def _fail(self, desired: DesiredVersion, reason: str) -> None:
+        self.failed = FailedLoad(desired, reason)
         logger.error(
-            "%s can't be served, %s goes on: %s", wanted.version, self.current.version, reason
+            "%s can't be served, %s goes on: %s", desired.version, self.current.version, reason
         )
         self._on_reload(None)

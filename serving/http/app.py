@@ -173,7 +173,7 @@ async def model(request: Request) -> Response:
             "name": served.name,
             "version": served.version,
             "loaded_versions": models.versions,
-            "failed_load": failed and {"version": failed.wanted.version, "reason": failed.reason},
+            "failed_load": failed and {"version": failed.desired.version, "reason": failed.reason},
             "device": device_name(served.provider),
             "provider": served.provider,
             "acceptance": served.acceptance and served.acceptance.model_dump(),

@@ -69,7 +69,7 @@ class Repository:
             raise Conflict(f"version '{version}' can't be loaded: {error}") from None
         failed = self._models.failed
         if not version and failed is not None:
-            raise Conflict(f"version '{failed.wanted.version}' can't be loaded: {failed.reason}")
+            raise Conflict(f"version '{failed.desired.version}' can't be loaded: {failed.reason}")
 
     async def unload(self, name: str, version: str) -> None:
         """Drop a version that was loaded beside the current one; "" drops all those.
@@ -102,7 +102,7 @@ class Repository:
 
     def _entry(self, version: str) -> IndexEntry:
         failed = self._models.failed
-        reason = failed.reason if failed and failed.wanted.version == version else ""
+        reason = failed.reason if failed and failed.desired.version == version else ""
         loaded = version in self._models.versions
         state: Literal["READY", "UNAVAILABLE"] = "READY" if loaded else "UNAVAILABLE"
         return IndexEntry(self._models.current.name, version, state, reason)

@@ -21,7 +21,7 @@ from serving.context import Front
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
 from serving.core.explainer import Explainer, ExplainItem, HeatMap
-from serving.core.pool import ModelPool, ServedModel, Wanted
+from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
@@ -111,7 +111,7 @@ def front_of(classifier: Classifier, **changes: Any) -> Front:
     models = classifier.models
 
     async def follow() -> None:
-        await models.follow(Wanted("v1"))
+        await models.follow(DesiredVersion("v1"))
 
     options: dict[str, Any] = {
         "classifier": classifier,
@@ -134,7 +134,7 @@ async def models(model: StubModel) -> AsyncIterator[ModelPool]:
         return served(version, model)
 
     pool = ModelPool(load, grace_s=5)
-    await pool.follow(Wanted("v1"))
+    await pool.follow(DesiredVersion("v1"))
     yield pool
     await pool.close()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier
-from serving.core.pool import ModelPool, ServedModel, Wanted
+from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
@@ -46,7 +46,7 @@ class HeldModel:
 async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> None:
     model = HeldModel()
     pool = ModelPool(lambda version: served(version, model), grace_s=5)
-    await pool.follow(Wanted("v1"))
+    await pool.follow(DesiredVersion("v1"))
     outcomes: list[str] = []
     decoders = Workers(2, "decode")
     classifier = Classifier(pool, decoders, LIMITS)

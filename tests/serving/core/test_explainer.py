@@ -15,7 +15,7 @@ from serving.core.batcher import BatchFailed
 from serving.core.dataplane import Classifier
 from serving.core.errors import BadImage, BadRequest, Overloaded
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap, load_explainer
-from serving.core.pool import ModelPool, Wanted
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.engine.options import SessionOptions
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode
@@ -150,7 +150,7 @@ async def test_labels_that_there_are_not(classifier: Classifier, model: StubMode
 
 async def test_a_model_without_maps(model: StubModel, classifier: Classifier) -> None:
     models = ModelPool(lambda version: served(version, model, explains=False), grace_s=1)
-    await models.follow(Wanted("v0"))
+    await models.follow(DesiredVersion("v0"))
     plain = Classifier(models, classifier._decoders, LIMITS)
     with pytest.raises(BadRequest, match="version v0 makes no heat maps"):
         await plain.classify(IMAGES, explain=ExplainRequest())

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import StoreError
 from serving.core.errors import Conflict, ShuttingDown, UnknownModel
-from serving.core.pool import ModelPool, ServedModel, Wanted
+from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served
 
@@ -49,7 +49,7 @@ async def pool(loader: Loader, told: list[str | None]) -> ModelPool:
     pool = ModelPool(
         loader, grace_s=5, on_reload=lambda model: told.append(model.version if model else None)
     )
-    await pool.follow(Wanted("v1", 1))
+    await pool.follow(DesiredVersion("v1", 1))
     return pool
 
 
@@ -58,7 +58,7 @@ async def test_a_promoted_version_takes_over_and_the_old_one_is_dropped(
 ) -> None:
     old = pool.current
     loader.gate.clear()
-    change = asyncio.create_task(pool.follow(Wanted("v2", 2)))
+    change = asyncio.create_task(pool.follow(DesiredVersion("v2", 2)))
     await asyncio.sleep(0.02)
     assert pool.current is old  # while the new one loads
     assert len((await old.batcher.submit(PIXELS)).results) == 1
@@ -73,8 +73,8 @@ async def test_a_promoted_version_takes_over_and_the_old_one_is_dropped(
 
 
 async def test_what_is_current_is_not_loaded_again(pool: ModelPool, loader: Loader) -> None:
-    await pool.follow(Wanted("v1", 1))
-    await pool.follow(Wanted("v1", 2))  # promoted again
+    await pool.follow(DesiredVersion("v1", 1))
+    await pool.follow(DesiredVersion("v1", 2))  # promoted again
     assert loader.loads == ["v1"]
     assert pool.current.version == "v1"
     await pool.close()
@@ -84,7 +84,7 @@ async def test_a_request_in_use_is_finished_by_the_old_model(pool: ModelPool) ->
     """Decoded before the change, submitted after it."""
     old = pool.current
     old.acquire()
-    await pool.follow(Wanted("v2", 2))
+    await pool.follow(DesiredVersion("v2", 2))
     await asyncio.sleep(0.02)
     assert len((await old.batcher.submit(PIXELS)).results) == 1
     old.release()
@@ -101,7 +101,7 @@ async def test_a_dropped_model_is_let_go_even_by_garbage(pool: ModelPool) -> Non
     del garbage
     gc.disable()  # an accidental collection would hide that none is made
     try:
-        await pool.follow(Wanted("v2", 2))
+        await pool.follow(DesiredVersion("v2", 2))
         async with asyncio.timeout(10):
             while old() is not None:
                 await asyncio.sleep(0.01)
@@ -127,26 +127,26 @@ async def test_a_bad_version_leaves_the_old_one_and_is_tried_once(
     pool: ModelPool, loader: Loader, told: list[str | None], error: Exception, reason: str
 ) -> None:
     loader.errors["v2"] = error
-    await pool.follow(Wanted("v2", 2))
+    await pool.follow(DesiredVersion("v2", 2))
     assert pool.current.version == "v1"
     assert pool.failed is not None
-    assert pool.failed.wanted == Wanted("v2", 2)
+    assert pool.failed.desired == DesiredVersion("v2", 2)
     assert pool.failed.reason.startswith(reason)
     assert "secret" not in pool.failed.reason
     assert told[1:] == [None]
-    await pool.follow(Wanted("v2", 2))
+    await pool.follow(DesiredVersion("v2", 2))
     assert loader.loads == ["v1", "v2"]
 
     loader.errors.clear()
-    await pool.follow(Wanted("v2", 3))  # promoted again, repaired
+    await pool.follow(DesiredVersion("v2", 3))  # promoted again, repaired
     assert [pool.current.version, pool.failed] == ["v2", None]
     await pool.close()
 
 
 async def test_back_to_the_old_one_after_a_bad_one(pool: ModelPool, loader: Loader) -> None:
     loader.errors["v2"] = StoreError("no")
-    await pool.follow(Wanted("v2", 2))
-    await pool.follow(Wanted("v1", 3))
+    await pool.follow(DesiredVersion("v2", 2))
+    await pool.follow(DesiredVersion("v1", 3))
     assert pool.failed is None
     assert loader.loads == ["v1", "v2"]
     await pool.close()
@@ -156,9 +156,9 @@ async def test_the_first_load_raises(loader: Loader) -> None:
     loader.errors = {"v1": StoreError("no such model"), "v2": RuntimeError("x")}
     pool = ModelPool(loader, grace_s=1)
     with pytest.raises(StoreError, match="no such model"):
-        await pool.follow(Wanted("v1"))
+        await pool.follow(DesiredVersion("v1"))
     with pytest.raises(RuntimeError):
-        await pool.follow(Wanted("v2"))
+        await pool.follow(DesiredVersion("v2"))
     assert pool.failed is None
 
 
@@ -184,7 +184,7 @@ class TestBeside:
 
     async def test_what_was_asked_for_stays_when_it_is_replaced(self, pool: ModelPool) -> None:
         await pool.load("v1")
-        await pool.follow(Wanted("v2", 2))
+        await pool.follow(DesiredVersion("v2", 2))
         assert pool.versions == ["v2", "v1"]
         await pool.close()
 
@@ -192,7 +192,7 @@ class TestBeside:
         self, pool: ModelPool, loader: Loader
     ) -> None:
         await pool.load("v2")
-        await pool.follow(Wanted("v2", 2))
+        await pool.follow(DesiredVersion("v2", 2))
         assert loader.loads == ["v1", "v2"]
         assert pool.versions == ["v2"]
         await pool.close()

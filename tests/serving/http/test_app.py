@@ -24,7 +24,7 @@ from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from serving.core.errors import RequestError
-from serving.core.pool import ModelPool, Wanted
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.engine.session import ModelOutput
 from serving.http import pages
 from serving.http.app import OwnRoutes, create_app
@@ -234,7 +234,7 @@ async def test_model_and_labels(client: httpx.AsyncClient, models: ModelPool) ->
     assert (await client.get("/labels")).json() == {"labels": ["blue", "green", "red"]}
 
     await models.load("v2")
-    await models.follow(Wanted("broken"))
+    await models.follow(DesiredVersion("broken"))
     reply = (await client.get("/model")).json()
     assert reply["version"] == "v1"
     assert reply["loaded_versions"] == ["v1", "v2"]

@@ -92,9 +92,9 @@ async def test_the_index_is_as_described(client: httpx.AsyncClient) -> None:
 async def test_a_failed_load_is_as_described(
     client: httpx.AsyncClient, classifier: Classifier, model: StubModel
 ) -> None:
-    from serving.core.pool import Wanted
+    from serving.core.pool import DesiredVersion
 
-    await classifier.models.follow(Wanted("broken"))
+    await classifier.models.follow(DesiredVersion("broken"))
     reply = schema.ModelReply.model_validate_json((await client.get("/model")).content)
     assert reply.failed_load == schema.FailedLoadReply(version="broken", reason="no model broken")
 

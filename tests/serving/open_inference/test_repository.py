@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from serving.core.errors import BadRequest, Conflict, UnknownModel
-from serving.core.pool import ModelPool, Wanted
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.open_inference.repository import IndexEntry, Repository
 
 
@@ -20,7 +20,7 @@ def repository_of(
 
 async def test_the_index_tells_what_is_loaded_and_what_failed(models: ModelPool) -> None:
     repository = repository_of(models)
-    await models.follow(Wanted("broken"))
+    await models.follow(DesiredVersion("broken"))
     assert await repository.index(only_ready=False) == [
         IndexEntry("vgg19", "v1", "READY"),
         IndexEntry("vgg19", "v2", "UNAVAILABLE"),
@@ -43,7 +43,7 @@ async def test_without_a_version_what_is_promoted_is_loaded(models: ModelPool) -
     wanted = ["v3"]
 
     async def follow() -> None:
-        await models.follow(Wanted(wanted[0]))
+        await models.follow(DesiredVersion(wanted[0]))
 
     repository = repository_of(models, follow)
     await repository.load("vgg19", "")
