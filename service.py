@@ -73,7 +73,7 @@ class VGG19:
         except Exception:
             logger.critical("the service can't start", exc_info=True)
             end_service()
-        app.state.front = self._runtime.front
+        app.state.context = self._runtime.context
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

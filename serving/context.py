@@ -10,12 +10,12 @@ from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from serving.core.errors import NotFound
 from serving.observability.capture import Capture
-from serving.observability.telemetry import Signals
+from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 
 
 @dataclass(frozen=True)
-class Front:
+class ServiceContext:
     """One service, as its transports see it.
 
     Args:
@@ -27,14 +27,14 @@ class Front:
     repository: Repository
     keys: Keys
     rate_limit: RateLimit
-    signals: Signals
+    telemetry: Telemetry
     is_ready: Callable[[], bool]
     is_alive: Callable[[], bool] = lambda: True
 
     @property
     def capture(self) -> Capture | None:
         """Where feedback goes; None: nothing is kept, so there is no feedback."""
-        return self.signals.capture
+        return self.telemetry.capture
 
     def admit(self, authorization: str | None, address: str) -> str:
         """Whose request it is: its key's digest, or "" where no keys are asked for.

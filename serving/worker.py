@@ -15,7 +15,7 @@ from models.errors import UserError
 from serving import __version__
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.dataplane import Classifier, Limits
 from serving.core.pool import ModelPool
 from serving.core.workers import Workers
@@ -35,7 +35,7 @@ from serving.loading import (
 )
 from serving.observability.capture import Capture
 from serving.observability.metrics import Metrics
-from serving.observability.telemetry import Signals, access_logger
+from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
 from serving.settings import Settings
 
@@ -63,19 +63,19 @@ class Runtime:
     """The models with their decoders, the gRPC server, and the watch over what is promoted. Made by
     `start`."""
 
-    def __init__(self, settings: Settings, models: ModelPool, signals: Signals) -> None:
+    def __init__(self, settings: Settings, models: ModelPool, telemetry: Telemetry) -> None:
         self._settings = settings
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = Workers(threads, "decode")
-        self.front = Front(
-            classifier=Classifier(models, self._decoders, _limits(settings), signals.on_answer),
+        self.context = ServiceContext(
+            classifier=Classifier(models, self._decoders, _limits(settings), telemetry.on_answer),
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
             keys=Keys(list(filter(None, settings.api_keys.split(","))), settings.admin_key),
             rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
-            signals=signals,
+            telemetry=telemetry,
             is_ready=lambda: self.ready,
             is_alive=lambda: self.alive,
         )
@@ -103,10 +103,10 @@ class Runtime:
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
-        signals = Signals(metrics, write, tracer, _capture(settings))
-        runtime = cls(settings, models, signals)
+        telemetry = Telemetry(metrics, write, tracer, _capture(settings))
+        runtime = cls(settings, models, telemetry)
         runtime._grpc = await GrpcServer.start(
-            InferenceServicer(runtime.front, __version__), grpc_options(settings)
+            InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
         return runtime
 
@@ -128,7 +128,7 @@ class Runtime:
             RequestError: see `Classifier.classify`; BadImage if it can't be decoded.
         """
         content = await asyncio.to_thread(image.read_bytes)
-        answer = await self.front.classifier.classify([content])
+        answer = await self.context.classifier.classify([content])
         return reply_content(answer, [image.name], top_k, threshold)
 
     async def stop(self) -> None:
@@ -139,8 +139,8 @@ class Runtime:
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
         self._decoders.close()
-        if self.front.capture is not None:
-            await asyncio.to_thread(self.front.capture.close)
+        if self.context.capture is not None:
+            await asyncio.to_thread(self.context.capture.close)
 
     async def _follow_promotions(self) -> None:
         """Look now and then which model is promoted; a look is one small file read."""

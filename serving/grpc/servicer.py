@@ -13,7 +13,7 @@ import grpc
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.errors import (
     INTERNAL_ERROR,
     BadImage,
@@ -29,7 +29,7 @@ from serving.core.errors import (
     Unauthenticated,
     UnknownModel,
 )
-from serving.observability.telemetry import REQUEST_ID_HEADER, Record
+from serving.observability.telemetry import REQUEST_ID_HEADER, RequestRecord
 from serving.open_inference import codec
 from serving.open_inference import metadata as model_info
 
@@ -57,20 +57,20 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs 
 class InferenceServicer(GRPCInferenceServiceServicer):
     """Answers for one service, whose model is loaded when this object exists."""
 
-    def __init__(self, front: Front, server_version: str) -> None:
-        self._front = front
-        self._models = front.classifier.models
+    def __init__(self, service: ServiceContext, server_version: str) -> None:
+        self._service = service
+        self._models = service.classifier.models
         self._server_version = server_version
 
     async def ServerLive(  # noqa: N802
         self, request: pb.ServerLiveRequest, context: Context
     ) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=self._front.is_alive())
+        return pb.ServerLiveResponse(live=self._service.is_alive())
 
     async def ServerReady(  # noqa: N802
         self, request: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self._front.is_ready())
+        return pb.ServerReadyResponse(ready=self._service.is_ready())
 
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
@@ -149,7 +149,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         async with self._answering(context, "RepositoryIndex", admin=True):
-            entries = await self._front.repository.index(only_ready=request.ready)
+            entries = await self._service.repository.index(only_ready=request.ready)
             index = pb.RepositoryIndexResponse.ModelIndex
             return pb.RepositoryIndexResponse(models=[index(**vars(entry)) for entry in entries])
 
@@ -157,14 +157,14 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         async with self._answering(context, "RepositoryModelLoad", admin=True):
-            await self._front.repository.load(request.model_name, _version(request))
+            await self._service.repository.load(request.model_name, _version(request))
             return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(  # noqa: N802
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         async with self._answering(context, "RepositoryModelUnload", admin=True):
-            await self._front.repository.unload(request.model_name, _version(request))
+            await self._service.repository.unload(request.model_name, _version(request))
             return pb.RepositoryModelUnloadResponse()
 
     async def _infer(
@@ -173,7 +173,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self._models.get(request.model_name, request.model_version)
         outputs = codec.requested_outputs(request)
         answer = await codec.classify(
-            self._front.classifier, request, request.model_version, timeout_s, outputs
+            self._service.classifier, request, request.model_version, timeout_s, outputs
         )
         return codec.infer_response(request, answer, outputs)
 
@@ -212,22 +212,22 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         """Admits a request, and notes what became of it."""
         metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         address = _address(context.peer())
-        signals = self._front.signals
+        telemetry = self._service.telemetry
         with (
-            signals.observe("grpc", operation, metadata, address) as record,
+            telemetry.observe("grpc", operation, metadata, address) as record,
             _outcome(record),
         ):
             context.set_trailing_metadata(((REQUEST_ID_HEADER, record.request_id),))
             authorization = metadata.get("authorization")
             if admin:
-                self._front.admit_admin(authorization)
+                self._service.admit_admin(authorization)
             else:
-                record.key = self._front.admit(authorization, address)
+                record.key = self._service.admit(authorization, address)
             yield
 
 
 @contextmanager
-def _outcome(record: Record) -> Iterator[None]:
+def _outcome(record: RequestRecord) -> Iterator[None]:
     record.status = grpc.StatusCode.OK.name
     try:
         yield

@@ -13,14 +13,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.errors import RequestError
 from serving.engine.providers import device_name
 from serving.http import openapi, pages, v2
 from serving.http.classify import classify
 from serving.http.errors import HANDLERS, on_internal_error, on_request_error
 from serving.http.feedback import feedback
-from serving.observability.telemetry import REQUEST_ID_HEADER, Record
+from serving.observability.telemetry import REQUEST_ID_HEADER, RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _BENTOML_FILES = "/static_content/"
 def create_app() -> Starlette:
     """The HTTP application.
 
-    `app.state.front` is set when the model is loaded, before the first request.
+    `app.state.context` is set when the model is loaded, before the first request.
     """
     return Starlette(
         routes=[
@@ -48,7 +48,7 @@ def create_app() -> Starlette:
             *openapi.routes(),
             *pages.routes(),
         ],
-        middleware=[Middleware(FrontMiddleware), Middleware(ShortWay)],
+        middleware=[Middleware(ContextMiddleware), Middleware(ShortWay)],
         exception_handlers=HANDLERS,
     )
 
@@ -101,7 +101,7 @@ class ShortWay:
         await response(scope, receive, send)
 
 
-class FrontMiddleware:
+class ContextMiddleware:
     """Asks for keys and counts requests before a body is read, and notes what came of them."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -111,11 +111,11 @@ class FrontMiddleware:
         if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
-        front: Front = scope["app"].state.front
+        context: ServiceContext = scope["app"].state.context
         headers = Headers(scope=scope)
         address = scope["client"][0] if scope.get("client") else ""
         operation = f"{scope['method']} {scope['path'][:200]}"
-        with front.signals.observe("http", operation, headers, address) as record:
+        with context.telemetry.observe("http", operation, headers, address) as record:
 
             async def send_and_note(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -124,7 +124,7 @@ class FrontMiddleware:
                 await send(message)
 
             try:
-                _admit(front, record, scope["path"], headers.get("authorization"))
+                _admit(context, record, scope["path"], headers.get("authorization"))
                 await self._app(scope, receive, send_and_note)
             except RequestError as error:
                 response = await on_request_error(Request(scope), error)
@@ -137,7 +137,7 @@ class FrontMiddleware:
 
 
 async def _fail(
-    scope: Scope, receive: Receive, send: Send, record: Record, error: Exception
+    scope: Scope, receive: Receive, send: Send, record: RequestRecord, error: Exception
 ) -> None:
     """Answer what nobody expected, unless an answer was begun.
 
@@ -156,17 +156,19 @@ def _is_open(path: str) -> bool:
     return path in _OPEN or path.startswith("/v2/health/")
 
 
-def _admit(front: Front, record: Record, path: str, authorization: str | None) -> None:
+def _admit(
+    context: ServiceContext, record: RequestRecord, path: str, authorization: str | None
+) -> None:
     if path.startswith(_ADMIN):
-        front.admit_admin(authorization)
+        context.admit_admin(authorization)
     else:
-        record.key = front.admit(authorization, record.client)
+        record.key = context.admit(authorization, record.client)
 
 
 async def model(request: Request) -> Response:
     """`GET /model`: what is served, and whether a later one couldn't be."""
-    front: Front = request.app.state.front
-    models = front.classifier.models
+    context: ServiceContext = request.app.state.context
+    models = context.classifier.models
     served, failed = models.current, models.failed
     return JSONResponse(
         {
@@ -186,5 +188,5 @@ async def model(request: Request) -> Response:
 
 async def labels(request: Request) -> Response:
     """`GET /labels`: the classes, in the order of the model's output."""
-    front: Front = request.app.state.front
-    return JSONResponse({"labels": front.classifier.models.current.spec.labels})
+    context: ServiceContext = request.app.state.context
+    return JSONResponse({"labels": context.classifier.models.current.spec.labels})

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.dataplane import Answer, Limits, top
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.core.explainer import ExplainRequest, HeatMap
@@ -53,17 +53,17 @@ async def classify(request: Request) -> Response:
     The options may be fields of the form as well. One bad image of several has its `error` in its
     place; the request fails where all are bad.
     """
-    front: Front = request.app.state.front
+    context: ServiceContext = request.app.state.context
     limit = timeout_s(request)
     options = _options(request.query_params)  # wrong ones are told before a large body is read
-    limits = front.classifier.limits
+    limits = context.classifier.limits
     async with body_within(limits.request_timeout_s):
         upload = await _read_upload(request, limits)
     if upload.fields:
         _options(upload.fields)  # wrong ones are told, also where the address has others
         options = _options({**upload.fields, **request.query_params})
     async with CancelledIfGone(request):
-        answer = await front.classifier.classify(
+        answer = await context.classifier.classify(
             upload.images, timeout_s=limit, explain=options.explain
         )
     return json_response(

@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.errors import BadRequest, NotFound
 from serving.http.body import json_object
 from serving.observability.telemetry import REQUEST_ID
@@ -20,8 +20,8 @@ async def feedback(request: Request) -> Response:
 
     There only where images are kept (VGG19_CAPTURE).
     """
-    front: Front = request.app.state.front
-    if front.capture is None:
+    context: ServiceContext = request.app.state.context
+    if context.capture is None:
         raise NotFound("nothing is kept here (VGG19_CAPTURE is off), so nothing can be labelled")
     body = await json_object(request)
     request_id, label, index = body.get("request_id"), body.get("label"), body.get("image", 0)
@@ -33,5 +33,5 @@ async def feedback(request: Request) -> Response:
         index = int(index)
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1000:
         raise BadRequest("'image' must be the place of the image in its request, from 0")
-    await asyncio.to_thread(front.capture.label, request_id, index, label.strip())
+    await asyncio.to_thread(context.capture.label, request_id, index, label.strip())
     return JSONResponse({"stored": True})

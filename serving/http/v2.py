@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving import __version__
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.errors import BadRequest, UnknownModel
 from serving.core.pool import ServedModel
 from serving.http.body import (
@@ -70,18 +70,18 @@ async def server(_: Request) -> Response:
 
 
 async def live(request: Request) -> Response:
-    is_alive = _front(request).is_alive()
+    is_alive = _context(request).is_alive()
     status = HTTPStatus.OK if is_alive else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse({"live": is_alive}, status)
 
 
 async def ready(request: Request) -> Response:
-    return _readiness(_front(request).is_ready())
+    return _readiness(_context(request).is_ready())
 
 
 async def metadata(request: Request) -> Response:
     model = _model(request)
-    versions = _front(request).classifier.models.versions
+    versions = _context(request).classifier.models.versions
     return JSONResponse(as_json(model_metadata(model, versions)))
 
 
@@ -91,7 +91,7 @@ async def config(request: Request) -> Response:
 
 async def statistics(request: Request) -> Response:
     path = request.path_params
-    models = _front(request).classifier.models.find(path.get("name", ""), path.get("version", ""))
+    models = _context(request).classifier.models.find(path.get("name", ""), path.get("version", ""))
     return JSONResponse(as_json(model_statistics(models)))
 
 
@@ -105,7 +105,7 @@ async def model_ready(request: Request) -> Response:
 
 async def infer(request: Request) -> Response:
     check_json_type(request)
-    classifier = _front(request).classifier
+    classifier = _context(request).classifier
     version = request.path_params.get("version", "")
     _model(request)
     limit = timeout_s(request)
@@ -131,19 +131,19 @@ async def index(request: Request) -> Response:
     only_ready = body.get("ready", False)
     if not isinstance(only_ready, bool):
         raise BadRequest("'ready' must be true or false")
-    entries = await _front(request).repository.index(only_ready=only_ready)
+    entries = await _context(request).repository.index(only_ready=only_ready)
     return JSONResponse([vars(entry) for entry in entries])
 
 
 async def load(request: Request) -> Response:
     """`POST /v2/repository/models/vgg19/load`: the parameter `version` names which."""
-    repository = _front(request).repository
+    repository = _context(request).repository
     await repository.load(request.path_params["name"], await _version_parameter(request))
     return JSONResponse({})
 
 
 async def unload(request: Request) -> Response:
-    repository = _front(request).repository
+    repository = _context(request).repository
     await repository.unload(request.path_params["name"], await _version_parameter(request))
     return JSONResponse({})
 
@@ -173,12 +173,12 @@ def _readiness(is_ready: bool) -> Response:
     return JSONResponse({"ready": is_ready}, status)
 
 
-def _front(request: Request) -> Front:
-    front: Front = request.app.state.front
-    return front
+def _context(request: Request) -> ServiceContext:
+    context: ServiceContext = request.app.state.context
+    return context
 
 
 def _model(request: Request) -> ServedModel:
     """The one that the path names."""
-    models = _front(request).classifier.models
+    models = _context(request).classifier.models
     return models.get(request.path_params["name"], request.path_params.get("version", ""))

@@ -25,7 +25,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
 
 
 @dataclass
-class Record:
+class RequestRecord:
     """One request, filled in on its way."""
 
     transport: str
@@ -38,15 +38,15 @@ class Record:
     answer: Answer | None = None
 
 
-_current: ContextVar[Record | None] = ContextVar("request", default=None)
+_current: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
 
 
-def current() -> Record | None:
+def current() -> RequestRecord | None:
     """The request that this task answers."""
     return _current.get()
 
 
-class Signals:
+class Telemetry:
     """Observes requests.
 
     Args:
@@ -71,7 +71,7 @@ class Signals:
     @contextmanager
     def observe(
         self, transport: str, operation: str, headers: Mapping[str, str], client: str
-    ) -> Iterator[Record]:
+    ) -> Iterator[RequestRecord]:
         """Around a request that is no probe.
 
         Args:
@@ -81,7 +81,7 @@ class Signals:
         request_id = headers.get(REQUEST_ID_HEADER)
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"  # nobody needs it to be a secret
-        record = Record(transport, operation, request_id, client)
+        record = RequestRecord(transport, operation, request_id, client)
         token = _current.set(record)
         started = time.perf_counter()
         try:
@@ -110,7 +110,9 @@ class Signals:
 
 
 @contextmanager
-def _span(tracer: trace.Tracer, record: Record, headers: Mapping[str, str]) -> Iterator[None]:
+def _span(
+    tracer: trace.Tracer, record: RequestRecord, headers: Mapping[str, str]
+) -> Iterator[None]:
     """The request's own span, which continues the client's trace."""
     parent = propagate.extract(headers)
     with tracer.start_as_current_span(record.operation, parent, trace.SpanKind.SERVER) as span:
@@ -147,7 +149,7 @@ def access_logger() -> Callable[[str], None]:
     return logger.info
 
 
-def _line(record: Record, seconds: float) -> str:
+def _line(record: RequestRecord, seconds: float) -> str:
     content: dict[str, object] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "transport": record.transport,

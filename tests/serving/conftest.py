@@ -17,7 +17,7 @@ from models.errors import StoreError
 from models.spec import ModelSpec
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
-from serving.context import Front
+from serving.context import ServiceContext
 from serving.core.batcher import Batcher
 from serving.core.dataplane import Classifier, Limits
 from serving.core.explainer import Explainer, ExplainItem, HeatMap
@@ -28,7 +28,7 @@ from serving.engine.session import ModelOutput
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from serving.observability.metrics import Metrics
-from serving.observability.telemetry import Signals
+from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
 from testing.commands import free_port
@@ -101,12 +101,12 @@ def served(
     )
 
 
-def signals_of(registry: CollectorRegistry | None = None, **changes: Any) -> Signals:
+def telemetry_of(registry: CollectorRegistry | None = None, **changes: Any) -> Telemetry:
     options: dict[str, Any] = {"write": None, "tracer": None}
-    return Signals(Metrics(registry or CollectorRegistry()), **(options | changes))
+    return Telemetry(Metrics(registry or CollectorRegistry()), **(options | changes))
 
 
-def front_of(classifier: Classifier, **changes: Any) -> Front:
+def context_of(classifier: Classifier, **changes: Any) -> ServiceContext:
     """As `Runtime` makes it, for the versions v1, v2 and broken, of which v1 is promoted."""
     models = classifier.models
 
@@ -118,10 +118,10 @@ def front_of(classifier: Classifier, **changes: Any) -> Front:
         "repository": Repository(models, lambda: ["v1", "v2", "broken"], follow, shared=False),
         "keys": Keys(),
         "rate_limit": RateLimit(0, 1),
-        "signals": signals_of(),
+        "telemetry": telemetry_of(),
         "is_ready": lambda: True,
     }
-    return Front(**(options | changes))
+    return ServiceContext(**(options | changes))
 
 
 @pytest.fixture
@@ -151,10 +151,10 @@ def grpc_options(port: int, **changes: Any) -> GrpcOptions:
 
 
 @asynccontextmanager
-async def grpc_serving(front: Front, **changes: Any) -> AsyncIterator[str]:
+async def grpc_serving(context: ServiceContext, **changes: Any) -> AsyncIterator[str]:
     """A gRPC server on a free port; gives its address."""
     port = free_port()
-    servicer = InferenceServicer(front, "1.2.3")
+    servicer = InferenceServicer(context, "1.2.3")
     server = await GrpcServer.start(servicer, grpc_options(port, **changes))
     try:
         yield f"127.0.0.1:{port}"

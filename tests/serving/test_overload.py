@@ -20,7 +20,7 @@ from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
-from tests.serving.conftest import LIMITS, front_of, grpc_serving
+from tests.serving.conftest import LIMITS, context_of, grpc_serving
 from tests.serving.grpc.test_servicer import request
 from tests.serving.http.test_app import app_of
 
@@ -53,7 +53,7 @@ async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> N
     transport = httpx.ASGITransport(app_of(classifier))
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
-        grpc_serving(front_of(classifier)) as address,
+        grpc_serving(context_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub = GRPCInferenceServiceStub(channel)

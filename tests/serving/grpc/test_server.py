@@ -28,7 +28,7 @@ from serving.grpc.server import (
 )
 from serving.grpc.servicer import InferenceServicer
 from testing.commands import free_port
-from tests.serving.conftest import front_of, grpc_options, grpc_serving
+from tests.serving.conftest import context_of, grpc_options, grpc_serving
 
 NO_MESSAGE = b"\xff\xff\xff"
 
@@ -42,12 +42,12 @@ def test_a_taken_port_is_an_error() -> None:
 
 
 async def test_two_servers_do_not_share_a_port_unless_told_to(classifier: Classifier) -> None:
-    servicer = InferenceServicer(front_of(classifier), "1.2.3")
-    async with grpc_serving(front_of(classifier)) as address:
+    servicer = InferenceServicer(context_of(classifier), "1.2.3")
+    async with grpc_serving(context_of(classifier)) as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(GrpcServerError, match="can't listen"):
             await GrpcServer.start(servicer, grpc_options(port))
-    async with grpc_serving(front_of(classifier), share_port=True) as address:
+    async with grpc_serving(context_of(classifier), share_port=True) as address:
         port = int(address.rpartition(":")[2])
         other = await GrpcServer.start(servicer, grpc_options(port, share_port=True))
         with pytest.raises(GrpcServerError):  # a third that doesn't know of them
@@ -57,7 +57,7 @@ async def test_two_servers_do_not_share_a_port_unless_told_to(classifier: Classi
 
 async def test_health_follows_readiness_and_ends_with_the_server(classifier: Classifier) -> None:
     port = free_port()
-    servicer = InferenceServicer(front_of(classifier), "1.2.3")
+    servicer = InferenceServicer(context_of(classifier), "1.2.3")
     server = await GrpcServer.start(servicer, grpc_options(port))
     states = health_pb2.HealthCheckResponse
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -78,7 +78,7 @@ async def test_health_follows_readiness_and_ends_with_the_server(classifier: Cla
 
 
 async def test_reflection_describes_every_call(classifier: Classifier) -> None:
-    async with grpc_serving(front_of(classifier)) as address:
+    async with grpc_serving(context_of(classifier)) as address:
 
         def methods() -> list[str]:
             with grpc.insecure_channel(address) as channel:
@@ -101,7 +101,7 @@ async def test_a_message_that_is_none(
     classifier: Classifier, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     async with (
-        grpc_serving(front_of(classifier)) as address,
+        grpc_serving(context_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -121,7 +121,7 @@ async def test_a_message_of_a_stream_that_is_none(
     classifier: Classifier, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     async with (
-        grpc_serving(front_of(classifier)) as address,
+        grpc_serving(context_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         streaming = channel.stream_stream(f"/{method}", None, None)
@@ -144,7 +144,7 @@ def check_malformed(error: grpc.aio.AioRpcError) -> None:
 
 async def test_calls_above_the_limit_are_refused(classifier: Classifier) -> None:
     async with (
-        grpc_serving(front_of(classifier), max_concurrent_calls=2) as address,
+        grpc_serving(context_of(classifier), max_concurrent_calls=2) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         health = health_pb2_grpc.HealthStub(channel)
@@ -182,7 +182,7 @@ class TestTls:
         tls = TlsFiles(authority / "localhost.pem", authority / "localhost.key")
         check_start(grpc_options(free_port(), tls=tls))
         trusted = grpc.ssl_channel_credentials((authority / "ca.pem").read_bytes())
-        async with grpc_serving(front_of(classifier), tls=tls) as address:
+        async with grpc_serving(context_of(classifier), tls=tls) as address:
             assert await self.live(address, trusted)
             with pytest.raises(grpc.aio.AioRpcError):
                 await self.live(
@@ -197,7 +197,7 @@ class TestTls:
         known = grpc.ssl_channel_credentials(
             root, (authority / "client.key").read_bytes(), (authority / "client.pem").read_bytes()
         )
-        async with grpc_serving(front_of(classifier), tls=tls) as address:
+        async with grpc_serving(context_of(classifier), tls=tls) as address:
             assert await self.live(address, known)
             with pytest.raises(grpc.aio.AioRpcError):
                 await self.live(address, grpc.ssl_channel_credentials(root))

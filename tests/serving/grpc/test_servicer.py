@@ -23,7 +23,7 @@ from tests.serving.conftest import (
     MAX_MESSAGE_BYTES,
     STUB_CONFIDENCE,
     StubModel,
-    front_of,
+    context_of,
     grpc_serving,
     stub_distance,
 )
@@ -37,7 +37,7 @@ ADMIN = (("authorization", "Bearer admin"),)
 @pytest.fixture
 async def stub(classifier: Classifier) -> AsyncIterator[GRPCInferenceServiceStub]:
     async with (
-        grpc_serving(front_of(classifier)) as address,
+        grpc_serving(context_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         yield GRPCInferenceServiceStub(channel)
@@ -144,13 +144,13 @@ async def test_an_internal_error_shows_nothing_of_the_inside(
 
 
 async def test_keys_and_rates(classifier: Classifier) -> None:
-    front = front_of(
+    context = context_of(
         classifier,
         keys=Keys([hashlib.sha256(b"secret").hexdigest()]),
         rate_limit=RateLimit(0.001, 2),
         is_ready=lambda: False,
     )
-    async with grpc_serving(front) as address, grpc.aio.insecure_channel(address) as channel:
+    async with grpc_serving(context) as address, grpc.aio.insecure_channel(address) as channel:
         stub = GRPCInferenceServiceStub(channel)
         assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready  # probes need no key
 
@@ -177,10 +177,10 @@ async def test_every_method_asks_for_a_key_but_the_probes(
     """Of the service's own description, so that a new method without a decision fails."""
     open_to_all = {"ServerLive", "ServerReady", "ServerMetadata"}
     secret = hashlib.sha256(b"secret").hexdigest()
-    front = front_of(classifier, keys=Keys([secret], secret))
+    context = context_of(classifier, keys=Keys([secret], secret))
     metadata = None if key is None else (("authorization", key),)
     service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-    async with grpc_serving(front) as address, grpc.aio.insecure_channel(address) as channel:
+    async with grpc_serving(context) as address, grpc.aio.insecure_channel(address) as channel:
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             if method.server_streaming:
@@ -287,7 +287,7 @@ class TestRepository:
     async def test_index_load_and_unload(self, classifier: Classifier) -> None:
         keys = Keys([], hashlib.sha256(b"admin").hexdigest())
         async with (
-            grpc_serving(front_of(classifier, keys=keys)) as address,
+            grpc_serving(context_of(classifier, keys=keys)) as address,
             grpc.aio.insecure_channel(address) as channel,
         ):
             stub = GRPCInferenceServiceStub(channel)
@@ -317,7 +317,7 @@ async def test_the_request_id_comes_back(stub: GRPCInferenceServiceStub) -> None
 async def test_spans_continue_the_clients_trace(classifier: Classifier) -> None:
     traced = Traced(classifier)
     async with (
-        grpc_serving(traced.front) as address,
+        grpc_serving(traced.context) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
         metadata = tuple(TRACEPARENT.items())

@@ -32,7 +32,7 @@ from serving.http.classify import _read_upload
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import COLOURS as LABELS
 from testing.images import coloured_pixels, encode
-from tests.serving.conftest import LIMITS, STUB_CONFIDENCE, StubModel, front_of, stub_distance
+from tests.serving.conftest import LIMITS, STUB_CONFIDENCE, StubModel, context_of, stub_distance
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
 IMAGES = [encode(pixels) for pixels in PIXELS]
@@ -42,7 +42,7 @@ PICKLE = "application/vnd.bentoml+pickle"
 
 def app_of(classifier: Classifier, **changes: Any) -> Starlette:
     app = create_app()
-    app.state.front = front_of(classifier, **changes)
+    app.state.context = context_of(classifier, **changes)
     return app
 
 

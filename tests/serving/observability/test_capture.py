@@ -16,7 +16,7 @@ from serving.core.statistics import Timings
 from serving.engine.session import ModelOutput
 from serving.observability.capture import Capture, CaptureError, Mode
 from testing.images import coloured_pixels, encode
-from tests.serving.conftest import StubModel, served, signals_of
+from tests.serving.conftest import StubModel, served, telemetry_of
 from tests.serving.http.test_app import PICKLE, app_of, check_problem
 
 IMAGE = encode(coloured_pixels(1))
@@ -135,11 +135,11 @@ class TestOverHttp:
     @pytest.fixture
     def client(self, classifier: Classifier, tmp_path: Path) -> httpx.AsyncClient:
         capture = capture_in(tmp_path / "kept")
-        signals = signals_of(capture=capture)
+        telemetry = telemetry_of(capture=capture)
         observed = Classifier(
-            classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+            classifier.models, classifier._decoders, classifier.limits, telemetry.on_answer
         )
-        app = app_of(observed, signals=signals)
+        app = app_of(observed, telemetry=telemetry)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://test")
 

@@ -17,7 +17,7 @@ from serving.core.dataplane import Classifier
 from serving.http.app import create_app
 from serving.observability.telemetry import access_logger
 from testing.images import coloured_pixels, encode
-from tests.serving.conftest import StubModel, front_of, signals_of
+from tests.serving.conftest import StubModel, context_of, telemetry_of
 from tests.serving.http.test_app import app_of, sha256
 
 IMAGE = encode(coloured_pixels(1))
@@ -30,11 +30,13 @@ class Observed:
     def __init__(self, classifier: Classifier, **changes: Any) -> None:
         self.lines: list[dict[str, Any]] = []
         self.registry = CollectorRegistry()
-        signals = signals_of(self.registry, write=lambda line: self.lines.append(json.loads(line)))
-        observed = Classifier(
-            classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+        telemetry = telemetry_of(
+            self.registry, write=lambda line: self.lines.append(json.loads(line))
         )
-        app = app_of(observed, signals=signals, **changes)
+        observed = Classifier(
+            classifier.models, classifier._decoders, classifier.limits, telemetry.on_answer
+        )
+        app = app_of(observed, telemetry=telemetry, **changes)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -135,8 +137,8 @@ def test_nothing_is_observed_outside_a_request() -> None:
 
 
 async def test_a_front_without_a_log(classifier: Classifier) -> None:
-    front = front_of(classifier)
-    with front.signals.observe("http", "GET /", {}, "") as record:
+    context = context_of(classifier)
+    with context.telemetry.observe("http", "GET /", {}, "") as record:
         record.outcome = "ok"
     assert len(record.request_id) == 32
 
@@ -146,17 +148,17 @@ TRACEPARENT = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
 
 
 class Traced:
-    """A front whose spans are kept, with BentoML's sampler: records all, samples none itself."""
+    """A context whose spans are kept, with BentoML's sampler: records all, samples none itself."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.spans = InMemorySpanExporter()
         provider = TracerProvider(sampler=ParentBasedTraceIdRatio(0))
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
-        signals = signals_of(tracer=provider.get_tracer("test"))
+        telemetry = telemetry_of(tracer=provider.get_tracer("test"))
         observed = Classifier(
-            classifier.models, classifier._decoders, classifier.limits, signals.on_answer
+            classifier.models, classifier._decoders, classifier.limits, telemetry.on_answer
         )
-        self.front = front_of(observed, signals=signals)
+        self.context = context_of(observed, telemetry=telemetry)
 
 
 def check_spans(traced: Traced, operation: str, status: str) -> None:
@@ -178,7 +180,7 @@ def check_spans(traced: Traced, operation: str, status: str) -> None:
 
 async def classify_traced(traced: Traced, headers: dict[str, str]) -> None:
     app = create_app()
-    app.state.front = traced.front
+    app.state.context = traced.context
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         response = await client.post("/classify", content=IMAGE, headers=PNG | headers)
