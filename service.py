@@ -10,7 +10,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
-from serving.http.app import OwnRoutes, create_app
+from serving.http.app import RouteDispatch, create_app
 from serving.http.classify import DEFAULT_TOP_K
 from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings, worker_count
 from serving.shutdown import end_service, listen_to_workers
@@ -87,7 +87,7 @@ class VGG19:
         return self._runtime is not None and self._runtime.ready
 
 
-VGG19.add_asgi_middleware(OwnRoutes, own=app)  # type: ignore[attr-defined]  # a Service by now
+VGG19.add_asgi_middleware(RouteDispatch, own=app)  # type: ignore[attr-defined]  # a Service by now
 
 
 def tracer() -> Any:

@@ -48,12 +48,12 @@ def create_app() -> Starlette:
             *openapi.routes(),
             *pages.routes(),
         ],
-        middleware=[Middleware(ContextMiddleware), Middleware(ShortWay)],
+        middleware=[Middleware(ContextMiddleware), Middleware(ClassifyFastPath)],
         exception_handlers=HANDLERS,
     )
 
 
-class OwnRoutes:
+class RouteDispatch:
     """Leaves BentoML the paths that it is to answer, and sends all others to this application.
 
     BentoML has a `/classify`, too, for its own clients' sake; but what it would do with a request
@@ -73,7 +73,7 @@ class OwnRoutes:
         if scope["type"] == "lifespan":
             bentoml: Starlette = scope["app"]
             assert bentoml.middleware_stack is not None, "the lifespan came by another way"
-            bentoml.middleware_stack = OwnRoutes(bentoml.middleware_stack, self._own)
+            bentoml.middleware_stack = RouteDispatch(bentoml.middleware_stack, self._own)
         path = scope.get("path", "")
         is_bentoml = path in _BENTOML or path.startswith(_BENTOML_FILES)
         is_bentoml = is_bentoml and scope.get("method") in ("GET", "HEAD")  # it reads no body
@@ -81,7 +81,7 @@ class OwnRoutes:
         await (self._own if is_own else self._app)(scope, receive, send)
 
 
-class ShortWay:
+class ClassifyFastPath:
     """Takes `POST /classify` past Starlette's router and its handling of exceptions, with the same
     answers: those took a third of what HTTP costs (docs/benchmarks.md)."""
 

@@ -27,7 +27,7 @@ from serving.core.errors import RequestError
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.engine.session import ModelOutput
 from serving.http import pages
-from serving.http.app import OwnRoutes, create_app
+from serving.http.app import RouteDispatch, create_app
 from serving.http.classify import _read_upload
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import COLOURS as LABELS
@@ -520,7 +520,7 @@ class TestOwnRoutes:
         own = Starlette(routes=[Route("/classify", lambda request: PlainTextResponse("own"))])
         bentoml = Starlette(
             routes=[Route("/livez", lambda request: PlainTextResponse("bentoml"))],
-            middleware=[Middleware(Costly), Middleware(OwnRoutes, own=own)],
+            middleware=[Middleware(Costly), Middleware(RouteDispatch, own=own)],
         )
         await start_and_end(bentoml)
         transport = httpx.ASGITransport(bentoml)
@@ -552,7 +552,7 @@ async def who_answers(path: str, method: str = "GET") -> str:
     async def own(scope: Scope, receive: Receive, send: Send) -> None:
         called.append("own")
 
-    routes = OwnRoutes(bentoml, own)
+    routes = RouteDispatch(bentoml, own)
     scope = {"type": "http", "path": path, "method": method}
     await routes(scope, None, None)  # type: ignore[arg-type]
     (answered,) = called
