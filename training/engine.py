@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -309,9 +309,11 @@ class Trainer:
             self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
         else:
             self._check_finite(figures, batch, position)
-        if self._clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self._prepared.parameters(), self._clip_norm)
-        self._prepared_optimizer.step()
+        self._clip()
+        if self.accelerator.scaler is None:
+            self.optimizer.step()  # Accelerate's would look for packages in each step
+        else:
+            self._prepared_optimizer.step()
         self._check_finite(figures, batch, position)
         if self.ema is not None:
             self.ema.update_parameters(self.model.model)
@@ -324,6 +326,17 @@ class Trainer:
         position.batch += 1
         position.step += 1
         return int(count)
+
+    def _clip(self) -> None:
+        if self._clip_norm is None:
+            return
+        if self.accelerator.distributed_type is DistributedType.FSDP:  # gradients in shards
+            self.accelerator.clip_grad_norm_(self._prepared.parameters(), self._clip_norm)
+            return
+        self.accelerator.unscale_gradients()
+        groups = self.optimizer.param_groups
+        trained = [parameter for group in groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, self._clip_norm)
 
     @property
     def _guarded(self) -> bool:
@@ -380,7 +393,10 @@ class Trainer:
                 terms = self._objective.terms(outputs.float(), targets[piece]) * weights[piece]
                 # Processes' gradients are averaged, so that each counts as many times.
                 loss = terms.sum() * self.accelerator.num_processes / total
-                self.accelerator.backward(loss)
+                if self.accelerator.scaler is None:
+                    loss.backward()
+                else:
+                    self.accelerator.backward(loss)
             loss_sum = loss_sum + terms.detach().sum()
             logits.append(outputs.detach())
         return loss_sum, torch.cat(logits)
