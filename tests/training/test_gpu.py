@@ -1,0 +1,79 @@
+"""Training on a card. What doesn't depend on the layers' width is shown with a thin VGG-19."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from tests.helpers import write_image_folder
+from training.config import TrainConfig
+from training.console import Reporter, SilentReporter
+from training.recipe import fine_tune, resume_run
+from training.run import Run
+from training.signals import Terminated
+
+pytestmark = [pytest.mark.usefixtures("thin_network")]
+
+
+def configured(place: Path, name: str, **changes: Any) -> TrainConfig:
+    data = place / "data"
+    if not data.exists():
+        write_image_folder(data, {"blue": 16, "green": 16, "red": 16})
+    settings: dict[str, Any] = {
+        "data": data, "output": place / name, "weights": "none", "image_size": 32, "epochs": 3,
+        "batch_size": 8, "dropout": 0.0, "augment": "none", "cache_dir": place / "cache",
+        "mixed_precision": "no", "strategy": "full",
+    }  # fmt: skip
+    return TrainConfig(**(settings | changes))
+
+
+def train(config: TrainConfig, reporter: Reporter | None = None) -> Run:
+    """As in a process of its own: Accelerate keeps the first device and precision for good."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return fine_tune(config, reporter or SilentReporter())
+
+
+def losses(run: Run) -> list[float]:
+    history = run.read_json(run.metrics)["history"]
+    return [value for epoch in history for value in (epoch["train_loss"], epoch["val_loss"])]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", ["full", "fc"])
+def test_losses_are_those_of_the_cpu(tmp_path: Path, strategy: str) -> None:
+    """Within what TF32, in which cuDNN convolves by PyTorch's default, rounds."""
+    here, there = (
+        train(configured(tmp_path, device, device=device, strategy=strategy))
+        for device in ("cuda", "cpu")
+    )
+    assert losses(here) == pytest.approx(losses(there), rel=0.02)
+
+
+@pytest.mark.gpu
+def test_bf16_ends_near_float32(tmp_path: Path) -> None:
+    here, there = (
+        train(configured(tmp_path, precision, device="cuda", mixed_precision=precision))
+        for precision in ("bf16", "no")
+    )
+    assert losses(here) == pytest.approx(losses(there), rel=0.1)
+
+
+class TerminatesAfterAnEpoch(SilentReporter):
+    def say(self, text: str) -> None:
+        if text.startswith("epoch 1/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.gpu
+def test_a_terminated_run_goes_on(tmp_path: Path) -> None:
+    whole = train(configured(tmp_path, "whole", device="cuda"))
+    stopped = configured(tmp_path, "stopped", device="cuda")
+    with pytest.raises(Terminated):
+        train(stopped, TerminatesAfterAnEpoch())
+    resumed = resume_run(stopped.output, SilentReporter())
+    assert losses(resumed) == pytest.approx(losses(whole), rel=0.02)
