@@ -19,12 +19,13 @@ from pathlib import Path
 
 from benchmarks.gpu.place import FULL, REHEARSAL, Place
 
-# Seconds each; under eight minutes together.
+# Seconds at most, each. On an H200 with 16 cores, facts took 8, prepare 51, sessions 59, training
+# 97 and anchors 41.
 LIMITS = {
-    "facts": 30, "prepare": 110, "sessions": 80, "service": 80, "training": 70, "anchors": 60,
-    "reliability": 50,
+    "facts": 30, "prepare": 90, "sessions": 80, "service": 100, "training": 110, "anchors": 60,
+    "reliability": 60,
 }  # fmt: skip
-_TESTS_S = 60
+_TESTS_S = 90
 _TAIL = 15
 _MARK = "@pytest.mark.gpu"
 _ROOT = Path(__file__).parents[2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -89,7 +90,7 @@ def _described(content: bytes, images: int) -> dict[str, object]:
 
 
 def _side(content: bytes, images: int) -> int:
-    return round((len(content) / images / 3) ** 0.5)
+    return math.isqrt(len(content) // images // 3)
 
 
 def grpc_request(kind: str, content: bytes, images: int) -> bytes:
@@ -118,16 +119,19 @@ async def _http_client(loop: Loop, host: str, port: int, request: bytes) -> None
     try:
         reader, writer = await asyncio.open_connection(host, port)
     except OSError:
-        return loop.count("not connected", started)
+        loop.count("not connected", started)
+        return
     while loop.goes_on:
         started = time.perf_counter()
         try:
             writer.write(request)
             loop.count(await _answer(reader), started)
         except asyncio.IncompleteReadError as error:  # between answers, or within one
-            return loop.count("cut off" if error.partial else "closed", started)
+            loop.count("cut off" if error.partial else "closed", started)
+            break
         except OSError:
-            return loop.count("closed", started)
+            loop.count("closed", started)
+            break
     writer.close()
 
 
@@ -157,7 +161,7 @@ async def over_grpc(loop: Loop, address: str, calls: int, request: bytes) -> Non
         *(_grpc_client(loop, send[number % 4], request) for number in range(calls))
     )
     for channel in channels:
-        await channel.close()
+        await channel.close(None)
 
 
 async def _grpc_client(loop: Loop, send: object, request: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks.gpu.place import Place
-from benchmarks.gpu.service import LOADS, drive
+from benchmarks.gpu.service import LOADS, drive, service_settings
 from benchmarks.gpu.training import start
 from testing.commands import free_port, run_command, vgg19
 from testing.images import write_image_folder
@@ -47,9 +47,7 @@ def refusals(place: Place) -> None:
         result = start_service(place, settings)
         lines = [line for line in result.stderr.splitlines() if not line.startswith("\x1b")]
         place.add(name, exit_code=result.returncode, said=lines[-1:] if lines else [])
-    doctor = run_command(
-        "vgg19", "doctor", cwd=place.path, home=place.home
-    )  # fmt: skip
+    doctor = run_command("vgg19", "doctor", cwd=place.path, home=place.home)
     place.add("vgg19 doctor", exit_code=doctor.returncode)
     print(doctor.stdout, doctor.stderr, flush=True)
 
@@ -80,8 +78,7 @@ def start_service(place: Place, settings: dict[str, str]) -> subprocess.Complete
 
 def under_load(place: Place) -> None:
     """A worker killed, another model promoted, and SIGTERM, while 64 connections ask."""
-    settings = {"VGG19_DEVICE": place.device, "VGG19_PRECISION": "float16" if place.on_gpu else "float32",
-                "VGG19_ACCESS_LOG": "false", "VGG19_MAX_QUEUE_IMAGES": "1024"}  # fmt: skip
+    settings = service_settings(place, "float16")
     with serve(place.home, place.path / "reliability-serve.log", **settings) as server:
         found = during(place, server, lambda: again(place))
         place.add("promoted again under load", **found)
@@ -132,7 +129,8 @@ def nccl(place: Place) -> None:
         f"nccl-{time.time_ns()}", "--weights", "none", "--image-size", "32", "--epochs", "2",
     ]  # fmt: skip
     result = subprocess.run(
-        command, cwd=place.path, env=os.environ | {"PYTHONPATH": str(_ROOT), "NCCL_DEBUG": "VERSION"},
+        command, cwd=place.path,
+        env=os.environ | {"PYTHONPATH": str(_ROOT), "NCCL_DEBUG": "VERSION"},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     said = [

@@ -41,15 +41,23 @@ LOADS = (
 
 
 def run(place: Place) -> None:
-    for precision, workers in (("float16", 1), ("float16", 4), ("float32", 1), ("float16", 8)):
-        settings = {
-            "VGG19_DEVICE": place.device, "VGG19_PRECISION": precision if place.on_gpu else "float32",
-            "VGG19_ACCESS_LOG": "false", "VGG19_WORKERS": str(workers), "VGG19_MAX_QUEUE_IMAGES": "1024",
-        }  # fmt: skip
+    for precision, workers in (("float16", 1), ("float16", 4), ("float32", 1)):
+        settings = service_settings(place, precision, workers)
         log = place.path / f"serve-{precision}-{workers}.log"
         with serve(place.home, log, **settings) as server:
             for load in LOADS:
                 measure(place, server, load, f"{precision}, workers {workers}, {load.name}")
+
+
+def service_settings(place: Place, precision: str, workers: int = 1) -> dict[str, str]:
+    """A queue that holds what the clients can have under way: 64 requests of 8 images."""
+    return {
+        "VGG19_DEVICE": place.device,
+        "VGG19_PRECISION": precision if place.on_gpu else "float32",
+        "VGG19_WORKERS": str(workers),
+        "VGG19_MAX_QUEUE_IMAGES": "1024",
+        "VGG19_ACCESS_LOG": "false",
+    }
 
 
 def measure(place: Place, server: Server, load: Load, name: str) -> None:
@@ -80,8 +88,11 @@ def measure(place: Place, server: Server, load: Load, name: str) -> None:
 
 def drive(load: Load, address: str, connections: int, seconds: float, body: Path) -> dict[str, Any]:
     """Clients in several processes, together."""
-    command = [sys.executable, "-m", "benchmarks.gpu.clients", load.kind, address,
-               str(-(-connections // _CLIENTS)), str(seconds), str(body), str(load.images)]  # fmt: skip
+    each = -(-connections // _CLIENTS)
+    command = [
+        sys.executable, "-m", "benchmarks.gpu.clients", load.kind, address, str(each),
+        str(seconds), str(body), str(load.images),
+    ]  # fmt: skip
     processes = [
         subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(_CLIENTS)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def traced() -> Iterator[Kernels]:
         torch.cuda.synchronize()
         kernels.wall_s = time.perf_counter() - started
     spans = []
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in profiler.profiler.kineto_results.events():
         if "CUDA" in str(event.device_type()):
             spans.append((event.start_ns(), event.start_ns() + event.duration_ns()))
             kernels.names[event.name()[:_NAME]] += event.duration_ns() / 1e9
@@ -137,9 +138,8 @@ def memory_mb() -> float:
 def open_card() -> tuple[Any, Any] | None:
     """NVIDIA's management library and the first card's handle; None where there is none."""
     try:
-        import pynvml  # it is here only where a GPU build of something is
-
-        pynvml.nvmlInit()
-        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+        nvml = import_module("pynvml")  # which is here only where something needs a GPU
+        nvml.nvmlInit()
+        return nvml, nvml.nvmlDeviceGetHandleByIndex(0)
     except Exception:  # no library, no driver, no card: each has an exception of its own
         return None

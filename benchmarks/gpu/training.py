@@ -86,8 +86,13 @@ def full_steps(place: Place, batch_size: int) -> None:
             seconds[name].append(median_seconds(step, place.scale.seconds / 2))
     medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
     for name, value in medians.items():
-        place.add(f"full, batch {batch_size}, {name}", step_ms=1e3 * value, images_per_s=batch_size / value,
-                  times_as_fast_as_amp=medians["tutorial, AMP"] / value, times_as_fast=medians["tutorial"] / value)  # fmt: skip
+        place.add(
+            f"full, batch {batch_size}, {name}",
+            step_ms=1e3 * value,
+            images_per_s=batch_size / value,
+            times_as_fast_as_amp=medians["tutorial, AMP"] / value,
+            times_as_fast=medians["tutorial"] / value,
+        )
     if batch_size == 32 and place.on_gpu:
         for name in ("this project", "tutorial, AMP"):
             with traced() as kernels:

@@ -149,10 +149,11 @@ def _ncnn_variant(gpu: GpuOptions, variants: Variants) -> Variant:
 def cuda_options(gpu: GpuOptions) -> dict[str, str]:
     """For the CUDA provider.
 
-    HEURISTIC is never slower than EXHAUSTIVE, the default, which on an H200 took 2 to 8 times as
-    long in float16. `use_tf32` admits tensor cores at all, in float16 as well: without it ONNX
-    Runtime looks for a convolution without them first. On tensor cores, channels last takes 0.75 of
-    the time; without them, 1.07 (docs/benchmarks.md).
+    `use_tf32` admits tensor cores at all, in float16 as well: without it ONNX Runtime looks for a
+    convolution without them first, which takes 1.15 of the time, and with EXHAUSTIVE finds one,
+    which takes 8 times as long. Otherwise HEURISTIC and EXHAUSTIVE, the default, are equal, and it
+    is quicker to load. On tensor cores, channels last takes 0.66 (float16) and 0.75 (TF32) of the
+    time; without them, 1.08. All on an H200 (docs/benchmarks.md).
     """
     tensor_cores = "1" if uses_tensor_cores(gpu) else "0"
     options = {

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState
 
-from tests.helpers import write_image_folder
+from testing.images import write_image_folder
 from training.config import TrainConfig
-from training.console import Reporter, SilentReporter
 from training.recipe import fine_tune, resume_run
+from training.reporter import Reporter, SilentReporter
 from training.run import Run
 from training.signals import Terminated
 
@@ -27,7 +27,7 @@ def configured(place: Path, name: str, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "data": data, "output": place / name, "weights": "none", "image_size": 32, "epochs": 3,
         "batch_size": 8, "dropout": 0.0, "augment": "none", "cache_dir": place / "cache",
-        "mixed_precision": "no", "strategy": "full",
+        "mixed_precision": "no", "strategy": "full", "num_workers": 0,
     }  # fmt: skip
     return TrainConfig(**(settings | changes))
 
