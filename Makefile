@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 protoc = $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) $(PROTOS) && $(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=$(1) $(firstword $(PROTOS))
 
-.PHONY: help setup demo demo-redeploy test check format image-test sbom audit bench-finetune bench-serving fuzz soak faults proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test check format image-test sbom audit bench-finetune bench-serving gpu-check fuzz soak faults proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -69,6 +69,18 @@ bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, R
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.transports
+
+# On a machine without a network, `make gpu-check WHEELS=folder PYTHON=python3` takes PyTorch from that
+# Python and the rest from the folder, see benchmarks/gpu/wheels.py.
+GPU_VENV := build/gpu-venv
+gpu-check:  ## what the GPU's code does on this machine's card, checked and measured; 8 minutes
+ifdef WHEELS
+	@test -x $(GPU_VENV)/bin/vgg19 || { rm -rf $(GPU_VENV); benchmarks/gpu/install.sh "$(PYTHON)" "$(WHEELS)" $(GPU_VENV); }
+	@exec env PATH="$(CURDIR)/$(GPU_VENV)/bin:$$PATH" $(GPU_VENV)/bin/python -m benchmarks.gpu
+else
+	@$(MAKE) --no-print-directory setup
+	@exec $(BIN)/python -m benchmarks.gpu
+endif
 
 SECONDS ?= 60
 fuzz: setup  ## fuzz what reads a client's bytes, guided by coverage; make fuzz SECONDS=600 for each

@@ -195,18 +195,36 @@ def _float16(source: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> onnx.M
 
 
 def _drop_round_trips(graph: onnx.GraphProto) -> None:
-    """Between two nodes that stay in float32, the conversion casts to float16 and back, which costs
-    time and digits."""
+    """Between two nodes that stay in float32, and between one and an output, the conversion casts
+    to float16 and back, which costs time and digits."""
     producers = {name: node for node in graph.node for name in node.output}
+
+    def source(name: str) -> str | None:
+        """What `name` was before it was cast there and back."""
+        back = producers.get(name)
+        there = producers.get(back.input[0]) if back is not None else None
+        if back is None or there is None:
+            return None
+        whole, half = TensorProto.FLOAT, TensorProto.FLOAT16
+        return there.input[0] if _casts_to(back, whole) and _casts_to(there, half) else None
+
     for node in graph.node:
         for place, name in enumerate(node.input):
-            back = producers.get(name)
-            if back is None or not _casts_to(back, TensorProto.FLOAT):
-                continue
-            there = producers.get(back.input[0])
-            if there is not None and _casts_to(there, TensorProto.FLOAT16):
-                node.input[place] = there.input[0]
+            node.input[place] = source(name) or name
+    for output in graph.output:
+        before = source(output.name)
+        if before is not None:  # from now on the output itself
+            producers[output.name].output[0] = f"{output.name}_cast"
+            _rename(graph, before, output.name)
     _drop_unused_casts(graph)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = new
 
 
 def _drop_unused_casts(graph: onnx.GraphProto) -> None:

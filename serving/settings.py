@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     precision: Precision = Field(
         default="float32",
         description="tf32 and float16 on a GPU; fc8, fc4 and int8 are variants made by "
-        "`vgg19 export --variant`; auto takes what that recommends",
+        "`vgg19 export --variant`; auto takes what that recommends, on a GPU fp16 or else tf32",
     )
     cpu_engine: CpuEngine = Field(
         default="onnxruntime",

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -358,7 +358,7 @@ def make_loader(
     )
 
 
-def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def read_ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     """The batches, read by a thread up to `_PREFETCH` ahead.
 
     What it raises is raised here. It ends when the iterator is closed or forgotten.

@@ -39,7 +39,7 @@ def main() -> int:
     for name in options.steps:
         limit = LIMITS.get(name, _TESTS_S)
         command = _tests() if name == "tests" else _step(name, place, options.rehearse)
-        if not _ran(place, name, command, limit * (10 if options.rehearse else 1)):
+        if not run_step(place, name, command, limit * (10 if options.rehearse else 1)):
             failed.append(name)
     _write(place)
     print(f"figures and logs are in {place.path}; failed: {', '.join(failed) or 'none'}")
@@ -62,7 +62,7 @@ def _tests() -> list[str]:
     ]  # fmt: skip
 
 
-def _ran(place: Place, name: str, command: Sequence[str], limit_s: float) -> bool:
+def run_step(place: Place, name: str, command: Sequence[str], limit_s: float) -> bool:
     """Run a step to its end or its limit; its output is shown and kept."""
     print(f"\n== {name}, {limit_s:.0f} s at most", flush=True)
     started = time.perf_counter()
@@ -79,6 +79,7 @@ def _ran(place: Place, name: str, command: Sequence[str], limit_s: float) -> boo
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # whatever it has started goes with it
+                process.wait()
     place.add(f"step {name}", seconds=time.perf_counter() - started, exit_code=code)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     print("\n".join(lines if code == 0 else lines[-_TAIL:]), flush=True)

@@ -4,20 +4,28 @@
 #
 #     benchmarks/gpu/install.sh PYTHON WHEELS VENV
 #
-# What is missing or another version comes from the folder WHEELS (benchmarks/gpu/wheels.py fills
-# it); large ones may lie there in parts.
+# What is missing there, or another version, comes from the folder WHEELS, which
+# `python -m benchmarks.gpu.wheels` fills; large ones may lie there in parts.
 set -euo pipefail
 python=$1 wheels=$2 venv=$3
 root=$(cd "$(dirname "$0")/../.." && pwd)
 "$python" -m venv --without-pip "$venv"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 below=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-# Ours first, then what the machine has; the order of the lines is that of sys.path.
+# Ours first, then what the machine has: the lines come to sys.path behind the environment's own.
 printf '%s\n%s\n' "$root" "$below" >"$site/machine.pth"
-if compgen -G "$wheels/*.whl" >/dev/null; then
-  "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade \
-    --prefix "$venv" --python "$venv/bin/python" "$wheels"/*.whl 2>/dev/null ||
-    "$python" -m pip --python "$venv/bin/python" install --quiet --no-index --no-deps --no-compile --no-cache-dir "$wheels"/*.whl
+joined=$(mktemp -d)
+trap 'rm -rf "$joined"' EXIT
+for first in "$wheels"/*.part00; do
+  [ -e "$first" ] || continue
+  name=$(basename "$first" .part00)
+  cat "$wheels/$name".part* >"$joined/$name"
+done
+shopt -s nullglob
+files=("$wheels"/*.whl "$joined"/*.whl)
+if [ ${#files[@]} -gt 0 ]; then
+  "$python" -m pip --python "$venv/bin/python" install --quiet --no-index --no-deps --no-compile \
+    --no-cache-dir --upgrade "${files[@]}"
 fi
 # ONNX Runtime looks for CUDA and cuDNN beside itself.
 [ -e "$site/nvidia" ] || [ ! -e "$below/nvidia" ] || ln -s "$below/nvidia" "$site/nvidia"

@@ -36,6 +36,7 @@ from serving.engine.providers import (
     TENSORRT,
     Provider,
     SessionError,
+    device_name,
     uses_tensor_cores,
     variant_for,
 )
@@ -88,14 +89,11 @@ class Session:
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._spec = bundle.spec
         self.variant = variant_to_run(bundle, options)
-        self.max_batch_size = options.max_batch_size or default_batch_size(
-            on_gpu=options.providers[0][0] != CPU,
-            image_size=bundle.spec.preprocessing.image_size,
-            threads=options.intra_op_threads,
-        )
         self._distances = _load_distances(bundle)
-        self._engine: Engine = _load(bundle, self.variant, options, self.max_batch_size)
+        most = _largest_batch(bundle, options, options.providers[0][0])
+        self._engine: Engine = _load(bundle, self.variant, options, most)
         self.provider = self._engine.provider
+        self.max_batch_size = _largest_batch(bundle, options, self.provider)
         if options.must_run_on is not None and self.provider != options.must_run_on:
             raise SessionError(
                 f"VGG19_DEVICE is cuda, but {options.must_run_on} did not start (the reason is in "
@@ -152,6 +150,14 @@ class Session:
                     f"{difference:.2e} in a probability, the limit is {tolerance:.1e}; it "
                     "is not served, export it again"
                 )
+
+
+def _largest_batch(bundle: Bundle, options: SessionOptions, provider: Provider) -> int:
+    return options.max_batch_size or default_batch_size(
+        on_gpu=device_name(provider) == "gpu",
+        image_size=bundle.spec.preprocessing.image_size,
+        threads=options.intra_op_threads,
+    )
 
 
 def checked_session(bundle: Bundle, options: SessionOptions) -> Session:

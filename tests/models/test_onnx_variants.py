@@ -169,3 +169,52 @@ def test_threads_that_still_spin_are_waited_for(monkeypatch: pytest.MonkeyPatch)
     for speed in speeds.values():
         assert speed.batch1_s == pytest.approx(0.03)
         assert speed.batch8_s == pytest.approx(0.03)
+
+
+@pytest.fixture(scope="module")
+def fp16(
+    exported: tuple[Path, ModelSpec, GoldenSamples], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    bundle, spec, _ = exported
+    target = tmp_path_factory.mktemp("fp16") / "variant.onnx"
+    make_variant("fp16", bundle / MODEL_FILE, target, spec, IMAGES[:8])
+    return target
+
+
+def test_fp16_normalises_in_float32_without_a_detour(fp16: Path) -> None:
+    graph = onnx.load(fp16).graph
+    producers = {name: node for node in graph.node for name in node.output}
+    half = onnx.TensorProto.FLOAT16
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    detours = [
+        cast.name
+        for cast in casts
+        if cast.attribute[0].i == onnx.TensorProto.FLOAT
+        and (there := producers.get(cast.input[0])) is not None
+        and there.op_type == "Cast"
+        and there.attribute[0].i == half
+    ]
+    assert detours == []
+    read = {name for node in graph.node for name in node.input}
+    read |= {output.name for output in graph.output}
+    assert all(cast.output[0] in read for cast in casts)
+
+
+def test_fp16_pools_before_relu(
+    exported: tuple[Path, ModelSpec, GoldenSamples], fp16: Path
+) -> None:
+    """Which is a quarter of the work on a GPU; that the answers stay is tested above."""
+    bundle, _, _ = exported
+
+    def pairs(path: Path) -> list[tuple[str, str]]:
+        graph = onnx.load(path).graph
+        producers = {name: node.op_type for node in graph.node for name in node.output}
+        wanted = ("MaxPool", "Relu")
+        return [
+            (producers.get(node.input[0], ""), node.op_type)
+            for node in graph.node
+            if node.op_type in wanted and producers.get(node.input[0], "") in wanted
+        ]
+
+    assert set(pairs(bundle / MODEL_FILE)) == {("Relu", "MaxPool")}
+    assert pairs(fp16) == [("MaxPool", "Relu")] * len(pairs(bundle / MODEL_FILE))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from training.augment import ImageAugmentation
 from training.data import (
     ImageData,
     ImageDataset,
+    LostImageError,
     Sample,
     load_images,
     load_labelled_images,
     make_loader,
+    read_ahead,
     split_off,
 )
+from training.engine import Batch
 from training.reporter import SilentReporter
 from training.sampling import Draw, EpochBatches, epoch_order
 from training.sources import DataError
@@ -287,3 +292,31 @@ class TestLoader:
         for a, b in zip(plain, parallel, strict=True):
             assert torch.equal(a.inputs, b.inputs)
             assert torch.equal(a.indices, b.indices)
+
+
+class TestReadAhead:
+    def test_all_in_their_order(self) -> None:
+        assert list(read_ahead(iter(batches(20)))) == batches(20)
+
+    def test_an_error_comes_where_it_happened(self) -> None:
+        def two_and_an_error() -> Iterator[Batch]:
+            yield from batches(2)
+            raise LostImageError("gone")
+
+        read = read_ahead(two_and_an_error())
+        assert [next(read), next(read)] == batches(2)
+        with pytest.raises(LostImageError, match="gone"):
+            next(read)
+
+    def test_who_stops_early_leaves_no_thread(self) -> None:
+        before = threading.active_count()
+        read = read_ahead(iter(batches(1000)))
+        next(read)
+        assert threading.active_count() == before + 1
+        read.close()
+        assert threading.active_count() == before
+
+
+def batches(count: int) -> list[Batch]:
+    values = [torch.tensor(number) for number in range(count)]
+    return [Batch(value, value, value, value) for value in values]

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
-from models.freezing import FineTuner, Strategy, layers, parameter_groups, trainable_layers
+from models.freezing import (
+    FineTuner,
+    ParameterGroup,
+    Strategy,
+    layers,
+    parameter_groups,
+    trainable_layers,
+)
 from models.spec import Preprocessing
 from models.vgg19 import Normalize, replace_head
 from testing.small_vgg import thin_vgg19
@@ -188,6 +195,35 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_place(valu
         assert words in message
     assert all(torch.equal(before[name], tiny.state_dict()[name]) for name in before)
     assert position == Position(epoch=3, batch=6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_fused_optimizer_skips_a_step_whose_loss_is_no_number(
+    optimizer: Literal["adamw", "sgd"],
+) -> None:
+    """It is given the step before the loss is looked at."""
+    tiny = Tiny()
+    group = ParameterGroup("model", list(tiny.parameters()), 0.1)
+    fused = make_optimizer([group], optimizer, weight_decay=0.01, momentum=0.9, device=CPU)
+    trainer = Trainer(
+        make_accelerator("cpu", "no"),
+        tiny,  # type: ignore[arg-type]
+        nn.Identity(),
+        fused,
+        objective=Objective(),
+        factor=lambda step: 1.0,
+    )
+    position = Position()
+    good = as_batch(torch.ones(2, 2), torch.tensor([0, 1]))
+    trainer.step(good, position)
+    before = copy.deepcopy((tiny.state_dict(), fused.state_dict()["state"], position))
+    with pytest.raises(TrainingError, match="the loss is nan in epoch 1, batch 2"):
+        trainer.step(as_batch(torch.full((2, 2), math.inf), torch.tensor([0, 1])), position)
+    after = (tiny.state_dict(), fused.state_dict()["state"], position)
+    torch.testing.assert_close(after[:2], before[:2], rtol=0, atol=0)
+    assert after[2] == before[2]
+    trainer.step(good, position)  # and goes on
+    assert not torch.equal(tiny.model.weight, before[0]["model.weight"])
 
 
 def test_stats_are_means_over_images_not_batches() -> None:

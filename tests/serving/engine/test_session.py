@@ -27,10 +27,17 @@ from models.bundle import (
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
 from models.manifest import read_manifest, sha256
-from serving.engine.batch_sizes import batch_buckets, default_batch_size
+from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions
-from serving.engine.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
+from serving.engine.providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    GpuOptions,
+    SessionError,
+    cuda_options,
+)
 from serving.engine.session import Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
@@ -295,6 +302,47 @@ def test_a_graph_that_onnx_runtime_refuses(tiny_bundle: Path) -> None:
     seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
     with pytest.raises(SessionError, match="ONNX Runtime can't load"):
         load(tiny_bundle)
+
+
+def test_batches_are_a_processor_s_where_the_gpu_did_not_start(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    session = load(
+        tiny_bundle,
+        providers=[(CUDA, cuda_options(GpuOptions(device_id=99))), (CPU, {})],
+        max_batch_size=0,
+    )
+    usual = default_batch_size(on_gpu=False, image_size=SIZE, threads=1)
+    assert (session.provider, session.max_batch_size) == (CPU, usual)
+
+
+@pytest.mark.parametrize(
+    ("said", "limit", "words"),
+    [
+        ("Failed to allocate memory for requested buffer of size 25690112", 0, "free some of it"),
+        ("Available memory of 0 is smaller than requested bytes of 411041792", 9, "(9 bytes)"),
+        ("CUDA failure 2: out of memory ; GPU=0", 0, "free some of it"),
+    ],
+)
+def test_too_little_memory_of_a_gpu_is_said_with_the_way_out(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, said: str, limit: int, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(ort, "InferenceSession", fail)
+    with pytest.raises(SessionError, match="too little memory") as caught:
+        load(tiny_bundle, gpu=GpuOptions(mem_limit_bytes=limit))
+    message = str(caught.value)
+    assert words in message
+    assert "VGG19_MAX_BATCH_SIZE" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("provider", "batches"), [(CPU, 1), ("ncnn", 1), (CUDA, 2), (TENSORRT, 2)])
+def test_how_many_batches_run_beside_each_other(provider: str, batches: int) -> None:
+    assert default_concurrency(provider) == batches
 
 
 @pytest.mark.gpu
