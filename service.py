@@ -10,14 +10,21 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
+from serving.http import connections
 from serving.http.app import RouteDispatch, create_app
 from serving.http.classify import DEFAULT_TOP_K
-from serving.settings import MAX_REQUEST_TIMEOUT_MS, load_settings, worker_count
+from serving.settings import (
+    MAX_REQUEST_TIMEOUT_MS,
+    cors_origins,
+    load_settings,
+    worker_count,
+)
 from serving.shutdown import end_service, listen_to_workers
 from serving.worker import Runtime, check_start
 
 logger = logging.getLogger("serving")
 app = create_app()
+connections.install()
 # BentoML installs compilers and git into images of the distributions that it knows, so it is given
 # none. What it is to know of the image is in bentofile.yaml.
 IMAGE = bentoml.images.Image(base_image="docker.io/library/python:3.11-slim-bookworm", distro="")
@@ -64,8 +71,10 @@ class VGG19:
         """In each worker, before it accepts requests."""
         logger.parent = logging.getLogger("bentoml")  # for its handlers and level
         try:
+            settings = load_settings()
+            connections.keep_open(settings.keep_alive_s)
             self._runtime = await Runtime.start(
-                load_settings(), bentoml.server_context.worker_index or 1, tracer()
+                settings, bentoml.server_context.worker_index or 1, tracer()
             )
         except UserError as error:
             logger.critical("%s", error)
@@ -87,7 +96,9 @@ class VGG19:
         return self._runtime is not None and self._runtime.ready
 
 
-VGG19.add_asgi_middleware(RouteDispatch, own=app)  # type: ignore[attr-defined]  # a Service by now
+VGG19.add_asgi_middleware(  # type: ignore[attr-defined]  # a Service by now
+    RouteDispatch, own=app, origins=cors_origins
+)
 
 
 def tracer() -> Any:

@@ -18,6 +18,8 @@ _PREFIX = "VGG19_"
 # What Kubernetes puts into every container beside a Service named vgg19.
 _SERVICE_LINK = re.compile(r"VGG19_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
+# As browsers write it: without a path, and without the port that goes with the scheme.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 # The service tells BentoML to wait longer than this, so that the answer in time is ours.
 MAX_REQUEST_TIMEOUT_MS = 600_000
@@ -79,6 +81,19 @@ class Settings(BaseSettings):
         ge=0,
         description="when a gRPC client is made to connect again, so that load balancers spread "
         "anew; 0: never",
+    )
+
+    keep_alive_s: int = Field(
+        default=65,
+        ge=1,
+        le=3600,
+        description="how long an HTTP connection is kept open without a request: longer than "
+        "whoever keeps connections to this service",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="origins whose pages may ask this service from a browser, with commas between "
+        "(https://app.example.org); *: any; empty: only its own page",
     )
 
     workers: int = Field(
@@ -229,6 +244,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _origins_are_origins(self) -> Self:
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"VGG19_CORS_ORIGINS is '{self.cors_origins}': '{origin}' is no origin; one is "
+                    "a scheme, a host in small letters and perhaps a port, without a path or a "
+                    "slash at the end (https://app.example.org), or * for any"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _an_image_fits_a_request(self) -> Self:
         if self.max_request_bytes < self.max_image_bytes + ENVELOPE_BYTES:
             raise ValueError(
@@ -274,6 +300,11 @@ class Settings(BaseSettings):
         """Of `image_formats`, by Pillow's names."""
         return tuple(name.strip().upper() for name in self.image_formats.split(","))
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Of `cors_origins`."""
+        return tuple(filter(None, (origin.strip() for origin in self.cors_origins.split(","))))
+
 
 def load_settings() -> Settings:
     """Read the settings from the environment.
@@ -301,3 +332,11 @@ def worker_count() -> int:
         return load_settings().workers
     except SettingsError:
         return 1  # told at the start, by `check_start`
+
+
+def cors_origins() -> tuple[str, ...]:
+    """`Settings.origins`, for the start of the application, before anything can be checked."""
+    try:
+        return load_settings().origins
+    except SettingsError:
+        return ()

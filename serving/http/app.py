@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +19,8 @@ from serving.core.errors import RequestError
 from serving.engine.providers import device_name
 from serving.http import openapi, pages, v2
 from serving.http.classify import classify
+from serving.http.cors import with_cors
+from serving.http.encoding import ContentEncoding
 from serving.http.errors import HANDLERS, on_internal_error, on_request_error
 from serving.http.feedback import feedback
 from serving.observability.telemetry import REQUEST_ID_HEADER, RequestRecord
@@ -37,7 +40,7 @@ def create_app() -> Starlette:
 
     `app.state.context` is set when the model is loaded, before the first request.
     """
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(CLASSIFY, classify, methods=["POST"]),
             Route("/model", model),
@@ -48,9 +51,15 @@ def create_app() -> Starlette:
             *openapi.routes(),
             *pages.routes(),
         ],
-        middleware=[Middleware(ContextMiddleware), Middleware(ClassifyFastPath)],
+        middleware=[
+            Middleware(ContextMiddleware),
+            Middleware(ContentEncoding),
+            Middleware(ClassifyFastPath),
+        ],
         exception_handlers=HANDLERS,
     )
+    app.router.redirect_slashes = False  # many clients lose their body on the way: `RouteDispatch`
+    return app
 
 
 class RouteDispatch:
@@ -63,18 +72,28 @@ class RouteDispatch:
     more time for each request than this application does and which
     `serving.observability.telemetry` has in place of. So once BentoML starts, this middleware steps
     in front of them.
+
+    Args:
+        origins: asked for when the service starts, see `serving.http.cors`.
     """
 
-    def __init__(self, app: ASGIApp, own: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, own: ASGIApp, origins: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         self._app = app
         self._own = own
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             bentoml: Starlette = scope["app"]
             assert bentoml.middleware_stack is not None, "the lifespan came by another way"
-            bentoml.middleware_stack = RouteDispatch(bentoml.middleware_stack, self._own)
+            front = RouteDispatch(bentoml.middleware_stack, self._own)
+            bentoml.middleware_stack = with_cors(front, self._origins())
         path = scope.get("path", "")
+        if path.endswith("/") and path != "/":  # the same as without
+            path = path[:-1]
+            scope = {**scope, "path": path}
         is_bentoml = path in _BENTOML or path.startswith(_BENTOML_FILES)
         is_bentoml = is_bentoml and scope.get("method") in ("GET", "HEAD")  # it reads no body
         is_own = scope["type"] == "http" and not is_bentoml

@@ -124,11 +124,12 @@ def _options(values: Mapping[str, str]) -> _Options:
 
 
 def _explain_request(explain: str, target: str) -> ExplainRequest | None:
-    if explain not in ("true", "false"):
+    wanted = {"true": True, "false": False}.get(explain.lower())  # Python's clients send True
+    if wanted is None:
         raise BadRequest(f"explain is '{explain[:20]}', it must be true or false")
-    if explain == "false" and target:
+    if target and not wanted:
         raise BadRequest("target is the class of a heat map; send explain=true as well")
-    return ExplainRequest(target) if explain == "true" else None
+    return ExplainRequest(target) if wanted else None
 
 
 def _top_k(value: str) -> int:

@@ -33,6 +33,7 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+_PAGE_BELOW = _PAGE.replace("<title>", '<base href="../">\n<title>')
 _PROBLEMS = {
     400: "an image can't be decoded",
     401: "no API key, or a wrong one",
@@ -65,8 +66,10 @@ async def document_view(_: Request) -> Response:
     return JSONResponse(document())
 
 
-async def page(_: Request) -> Response:
-    return HTMLResponse(_PAGE)
+async def page(request: Request) -> Response:
+    """Under `/docs/`, too, from where its files are a step up."""
+    is_below = request.scope.get("raw_path", b"").endswith(b"/")
+    return HTMLResponse(_PAGE_BELOW if is_below else _PAGE)
 
 
 @cache

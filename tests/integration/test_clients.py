@@ -63,7 +63,7 @@ def check_tour(seen: dict[str, Any]) -> None:
     assert [tensor["name"] for tensor in seen["metadata"]["inputs"]] == ["image", "pixels"]
     config = seen["config"].get("config", seen["config"])
     assert config["max_batch_size"] == 32
-    for way in ("encoded", "decoded", "json"):
+    for way in ("encoded", "decoded", "json", "gzip", "deflate"):
         if way in seen:
             np.testing.assert_allclose(seen[way]["probabilities"], EXPECTED, atol=1e-6)
             assert seen[way]["label"] == LABELS

@@ -62,6 +62,9 @@ async def tour(kind: str, address: str, admin_key: str, files: list[str]) -> dic
     counted = await done(client.infer("vgg19", [decoded], outputs=[classes]))
     seen["classes"] = [[c.decode() for c in row] for row in counted.as_numpy("probabilities")]
     if kind.startswith("http"):
+        for coding in ("gzip", "deflate"):
+            answer = client.infer("vgg19", [decoded], request_compression_algorithm=coding)
+            seen[coding] = result(await done(answer))
         plain = module.InferInput("pixels", list(pixels.shape), "UINT8")
         plain.set_data_from_numpy(pixels, binary_data=False)
         outputs = [

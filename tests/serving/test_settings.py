@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,39 @@ def test_the_operations_page_lists_what_there_is() -> None:
         f"| `VGG19_{name.upper()}` | `{field.default}` | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://app.example.org", ("https://app.example.org",)),
+        ("http://localhost:5173, https://a.b", ("http://localhost:5173", "https://a.b")),
+        ("http://[::1]:8080,", ("http://[::1]:8080",)),
+        ("chrome-extension://abcdef", ("chrome-extension://abcdef",)),
+    ],
+)
+def test_origins(monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str, ...]) -> None:
+    monkeypatch.setenv("VGG19_CORS_ORIGINS", value)
+    assert load_settings().origins == origins
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "app.example.org",
+        "https://app.example.org/",
+        "https://app.example.org/page",
+        "https://App.Example.org",
+        "https://*.example.org",
+        "https://user@app.example.org",
+        "https://a.b https://c.d",
+        "null",
+        "https://",
+    ],
+)
+def test_what_no_browser_sends_as_an_origin(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("VGG19_CORS_ORIGINS", f"https://a.b,{value}")
+    with pytest.raises(SettingsError, match=re.escape(f"'{value}' is no origin; one is a scheme")):
+        load_settings()

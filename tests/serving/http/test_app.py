@@ -543,6 +543,65 @@ async def start_and_end(app: ASGIApp) -> None:
     await app({"type": "lifespan", "state": {}}, receive, send)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/classify"),
+        ("GET", "/model"),
+        ("GET", "/labels"),
+        ("POST", "/feedback"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/v2"),
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/stats"),
+        ("GET", "/v2/models/vgg19"),
+        ("GET", "/v2/models/vgg19/ready"),
+        ("GET", "/v2/models/vgg19/versions/v1/config"),
+        ("POST", "/v2/models/vgg19/infer"),
+        ("POST", "/v2/repository/index"),
+        ("GET", "/ui/page.js"),
+        ("GET", "/none"),
+    ],
+)
+async def test_a_slash_at_the_end_makes_no_difference(
+    classifier: Classifier, method: str, path: str
+) -> None:
+    service = RouteDispatch(PlainTextResponse("bentoml"), app_of(classifier))
+    transport = httpx.ASGITransport(service)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        plain, with_slash = [
+            await client.request(method, path + end, content=IMAGES[0], headers=PNG)
+            for end in ("?top_k=1", "/?top_k=1")
+        ]
+    assert with_slash.status_code == plain.status_code
+    assert "location" not in with_slash.headers
+    if path == "/docs":  # its files are a step up from there
+        assert with_slash.text.replace('<base href="../">\n', "") == plain.text != with_slash.text
+    elif path != "/classify":
+        assert with_slash.text == plain.text
+
+
+async def test_a_slash_at_the_end_of_what_bentoml_answers() -> None:
+    assert await who_answers("/livez/") == await who_answers("/metrics/") == "bentoml"
+    assert await who_answers("//") == await who_answers("/livez//") == "own"
+
+
+@pytest.mark.parametrize(
+    ("value", "has_map"), [("True", True), ("TRUE", True), ("False", False), ("FALSE", False)]
+)
+async def test_booleans_as_python_writes_them(
+    client: httpx.AsyncClient, value: str, has_map: bool
+) -> None:
+    in_query = await client.post(f"/classify?explain={value}", content=IMAGES[0], headers=PNG)
+    files, fields = {"image": ("a.png", IMAGES[0])}, {"explain": value}
+    in_form = await client.post("/classify", files=files, data=fields)
+    for response in (in_query, in_form):
+        assert response.status_code == 200, response.text
+        assert ("heatmap" in response.json()["images"][0]) is has_map
+
+
 async def who_answers(path: str, method: str = "GET") -> str:
     called: list[str] = []
 
