@@ -36,7 +36,7 @@ def promote(
     """
     from models import store
 
-    before = store.production_version()
+    before = store.production_version_or_none()
     promoted = store.promote(tag)
     replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
     say(f"production is {promoted}{replaced}; next: vgg19 serve")
@@ -54,9 +54,10 @@ def rollback(
     """
     from models import store
 
-    before = store.production_version()
+    before = store.production_version_or_none()
     now = store.rollback(tag)
-    say(f"production is {now} (it was {store.MODEL_NAME}:{before})")
+    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
+    say(f"production is {now}{replaced}")
 
 
 @app.command()
@@ -235,12 +236,17 @@ def _print_models() -> None:
     from rich.table import Table
 
     from models import store
+    from models.errors import StoreError
 
     entries = store.list_models()
     if not entries:
         say(f"no model in {store.store_path()}; register one with: vgg19 register RUN")
         return
-    production = store.production_version()
+    try:
+        production = store.production_version()
+    except StoreError as error:  # told, and the tags that repair it are listed all the same
+        say(str(error))
+        production = None
     table = Table(box=None)
     table.add_column("tag", no_wrap=True, min_width=max(len(entry.tag) for entry in entries))
     for name in ("production", "accuracy", "classes", "strategy", "size"):

@@ -25,12 +25,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.errors import StoreError
 from models.files import staged_file
 
 # Hidden: BentoML takes every visible name beside the versions for a version.
 _POINTER = ".production"
 _LOG = ".history.jsonl"
 _LOCK = ".promotion.lock"
+# Two lines of at most a version's length; what is longer is damaged, and isn't read to its end.
+_MAX_POINTER_BYTES = 1000
 
 
 class Promotion(BaseModel):
@@ -62,7 +65,11 @@ class History:
         self._log = directory / _LOG
 
     def current_version(self) -> str | None:
-        """The version promoted last; None before the first."""
+        """The version promoted last; None before the first.
+
+        Raises:
+            StoreError: the pointer is damaged.
+        """
         return self._read_pointer()[0]
 
     def token(self) -> tuple[int, int] | None:
@@ -74,13 +81,13 @@ class History:
         return stat.st_ino, stat.st_mtime_ns
 
     def promote(self, version: str, why: str, restores: str | None = None) -> Promotion:
-        """Make `version` the one that production serves.
+        """Make `version` the one that production serves. Repairs a damaged pointer.
 
         Args:
             why: for people; one line.
         """
         with self._locked():
-            replaced, last = self._read_pointer()
+            replaced, last = self._pointer_or_last_line()
             promotion = Promotion(
                 id=uuid.uuid4().hex,
                 version=version,
@@ -126,13 +133,39 @@ class History:
         return before
 
     def _read_pointer(self) -> tuple[str | None, str | None]:
-        """The version, and the id of its promotion (None in a store from before the history)."""
+        """The version, and the id of its promotion (None in a store from before the history).
+
+        Raises:
+            StoreError: it is damaged.
+        """
         try:
-            lines = self._pointer.read_text(encoding="utf-8").split("\n")
+            with self._pointer.open("rb") as file:
+                content = file.read(_MAX_POINTER_BYTES + 1)
         except FileNotFoundError:
             return None, None
-        version, identifier = (*lines, "")[:2]
-        return version.strip() or None, identifier.strip() or None
+        try:
+            lines = content.decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise self._damaged("is no text") from None
+        version, identifier = (line.strip() for line in (*lines, "")[:2])
+        if len(content) > _MAX_POINTER_BYTES or not (version + identifier).isprintable():
+            raise self._damaged("names no version")
+        return version or None, identifier or None
+
+    def _damaged(self, why: str) -> StoreError:
+        return StoreError(
+            f"{self._pointer}, which says what production serves, is damaged: it {why}; "
+            "'vgg19 promote TAG' repairs it ('vgg19 models' lists the tags)"
+        )
+
+    def _pointer_or_last_line(self) -> tuple[str | None, str | None]:
+        """Of a damaged pointer what it most likely was, so that the history before it isn't lost:
+        the last promotion that was begun."""
+        try:
+            return self._read_pointer()
+        except StoreError:
+            last = next(reversed(list(self._read_log())), None)
+            return (last.version, last.id) if last else (None, None)
 
     def _read_log(self) -> Iterator[Promotion]:
         try:

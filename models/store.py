@@ -200,6 +200,15 @@ def production_version() -> str | None:
     return _history().current_version()
 
 
+def production_version_or_none() -> str | None:
+    """As `production_version`, and None where the file that says so is damaged: for those who
+    repair it, or do something else."""
+    try:
+        return production_version()
+    except StoreError:
+        return None
+
+
 def production_token() -> tuple[int, int] | None:
     """Changes with every promotion, also of the same version; None before the first."""
     return _history().token()

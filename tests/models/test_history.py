@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from models import history
+from models.errors import StoreError
 from models.history import History
 
 
@@ -135,3 +136,53 @@ def test_two_processes_promote_one_after_the_other(log: History, tmp_path: Path)
 
 def test_names_are_hidden_from_bentoml() -> None:
     assert all(name.startswith(".") for name in (history._POINTER, history._LOG, history._LOCK))
+
+
+DAMAGED = {
+    "invalid UTF-8": b"\xff\xfe2026",
+    "half a character": "ä".encode()[:1],
+    "UTF-16": "20260131-120000-1a2b3c\n".encode("utf-16"),
+    "zeros, as a power cut leaves them": bytes(57),
+    "a zero in the name": b"2026\x00\nid\n",
+    "an escape sequence": b"\x1b[2J\nid\n",
+    "invalid in the second line": b"a\n\x80\n",
+    "far too long": b"a" * 1_000_000,
+    "a long first line": b"a" * 999 + b"\n" + b"b" * 999,
+    "latin-1": "modèle".encode("latin-1"),
+    "random": bytes(range(128, 256)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_pointer_is_told_and_repaired_by_the_next_promotion(
+    log: History, tmp_path: Path, content: bytes
+) -> None:
+    for version in ("a", "b"):
+        log.promote(version, "")
+    pointer = tmp_path / ".production"
+    pointer.write_bytes(content)
+    for read in (log.current_version, log.promotions, log.previous):
+        with pytest.raises(StoreError, match=r"\.production.*is damaged.*'vgg19 promote TAG'"):
+            read()
+    log.promote("c", "repaired")
+    assert [(p.version, p.replaced) for p in log.promotions()] == [
+        ("c", "b"),
+        ("b", "a"),
+        ("a", None),
+    ]
+    previous = log.previous()
+    assert previous is not None
+    assert previous.version == "b"
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_pointer_without_a_history(log: History, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".production").write_bytes(content)
+    log.promote("a", "")
+    assert [(p.version, p.replaced) for p in log.promotions()] == [("a", None)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n \n"])
+def test_an_empty_pointer_is_none(log: History, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".production").write_bytes(content)
+    assert log.current_version() is None
