@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from models.errors import UserError
+from models.locations import list_files, open_location
 from training.sources import ImageFile, cache_directory
 
 LABELS_FILE = "labels.csv"
@@ -46,8 +45,10 @@ def captured_images(url: str) -> list[CapturedImage]:
         CaptureError: it can't be read.
     """
     try:
-        files, root = fsspec.url_to_fs(url)
-        names = sorted(str(name).rpartition("/")[2] for name in files.ls(root, detail=False))
+        files, root = open_location(url)
+        names = [name for name, _ in list_files(files, root)]
+        if not names and not _can_be(files, root):
+            raise CaptureError(f"there is nothing at {url}; does the service capture there?")
         labels = {}
         if LABELS_FILE in names:
             table = f"{root}/{LABELS_FILE}"
@@ -57,10 +58,17 @@ def captured_images(url: str) -> list[CapturedImage]:
             for name in names
             if name.endswith(".img") and name.removesuffix(".img") + ".json" in names
         ]
-    except FileNotFoundError:
-        raise CaptureError(f"there is nothing at {url}; does the service capture there?") from None
-    except (ImportError, OSError, ValueError) as error:
+    except CaptureError:
+        raise
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
         raise CaptureError(f"{url} can't be read: {error}") from None
+
+
+def _can_be(files: Any, root: str) -> bool:
+    """Whether an empty place is one where nothing was captured yet, and no mistyped name. In an
+    object store only the bucket tells."""
+    bucket = root.partition("/")[0]
+    return bool(files.exists(root) or (bucket and files.exists(bucket)))
 
 
 def labelled_images(url: str) -> list[ImageFile]:

@@ -8,10 +8,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import fsspec
-
 from models.errors import ImageError
 from models.image import load_image
+from models.locations import open_location
 from models.spec import Preprocessing
 from training.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
 from training.html_page import PAGE_STYLE, picture
@@ -54,13 +53,15 @@ def put_labels(url: str, table: Path) -> int:
     """
     labels = read_labels(table.read_text(encoding="utf-8-sig"), str(table))
     try:
-        files, root = fsspec.url_to_fs(url)
-        target = f"{str(root).rstrip('/')}/{LABELS_FILE}"
+        files, root = open_location(url)
+        target = f"{root}/{LABELS_FILE}"
         if files.exists(target):
             labels = read_labels(files.cat_file(target).decode("utf-8-sig"), target) | labels
         lines = ["stem,label", *(f"{stem},{_quoted(label)}" for stem, label in labels.items())]
         files.pipe_file(target, ("\n".join(lines) + "\n").encode())
-    except (ImportError, OSError, ValueError) as error:
+    except CaptureError:
+        raise
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
         raise CaptureError(f"{url} can't be written: {error}") from None
     return len(labels)
 

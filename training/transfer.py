@@ -11,12 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from models import store
 from models.bundle import SIGNATURE_FILE, open_bundle, signature_of
-from models.errors import UserError
+from models.errors import BundleError, UserError
 from models.files import staged_file
+from models.locations import list_files, open_location
 from models.manifest import MANIFEST_FILE
 
 _PRODUCTION = "production"
@@ -42,7 +41,7 @@ def push(url: str, reference: str) -> str:
     version = store.resolve(reference)
     bundle = store.open_stored(version)
     try:
-        files, root = _location(url)
+        files, root = open_location(url)
         target = f"{root}/{version}"
         files.makedirs(target, exist_ok=True)
         signature = signature_of(bundle.path)
@@ -52,9 +51,9 @@ def push(url: str, reference: str) -> str:
             names = {file.name for file in bundle.path.iterdir() if file.is_file()}
             for name in [*sorted(names - {SIGNATURE_FILE, MANIFEST_FILE}), MANIFEST_FILE]:
                 files.put_file(str(bundle.path / name), f"{target}/{name}")
-        if version == store.production_version():
+        if version == store.production_version_or_none():
             files.pipe_file(f"{root}/{_PRODUCTION}", version.encode())
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
         raise TransferError(f"{url} can't be written: {error}") from None
     return f"{store.MODEL_NAME}:{version}"
 
@@ -73,7 +72,7 @@ def pull(url: str, reference: str) -> str:
         BundleError: what came doesn't match its manifest; it is not kept.
     """
     try:
-        files, root = _location(url)
+        files, root = open_location(url)
         version = reference.removeprefix(f"{store.MODEL_NAME}:")
         if version == _PRODUCTION:
             version = files.cat_file(f"{root}/{_PRODUCTION}").decode().strip()
@@ -82,15 +81,11 @@ def pull(url: str, reference: str) -> str:
         _fetch(files, f"{root}/{version}", version)
     except FileNotFoundError as error:
         raise TransferError(f"{url} has no {reference} ({error})") from None
-    except (ImportError, OSError, ValueError) as error:
+    except (TransferError, BundleError):
+        raise
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
         raise TransferError(f"{url} can't be read: {error}") from None
     return f"{store.MODEL_NAME}:{version}"
-
-
-def _location(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it."""
-    files, root = fsspec.url_to_fs(url)
-    return files, str(root).rstrip("/")
 
 
 def _fetch(files: Any, source: str, version: str) -> None:
@@ -103,8 +98,8 @@ def _fetch(files: Any, source: str, version: str) -> None:
     with store.staging_place() as place:
         entry = place / version
         entry.mkdir()
-        for name in files.ls(source, detail=False):
-            files.get_file(name, str(entry / str(name).rpartition("/")[2]))
+        for name, _ in list_files(files, source):
+            files.get_file(f"{source}/{name}", str(entry / name))
         open_bundle(entry)
         entry.rename(target)
 
