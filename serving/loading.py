@@ -16,6 +16,7 @@ from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
 from serving.core.pool import DesiredVersion, ImageBatcher, ServedModel
 from serving.core.statistics import ModelStatistics
+from serving.core.supervisor import Supervisor
 from serving.engine.batch_sizes import default_concurrency
 from serving.engine.options import SessionOptions
 from serving.engine.providers import (
@@ -88,9 +89,16 @@ def open_session(
 
 
 def load_model(
-    settings: Settings, options: SessionOptions, metrics: BatchMetrics, version: str
+    settings: Settings,
+    options: SessionOptions,
+    metrics: BatchMetrics,
+    supervisor: Supervisor,
+    version: str,
 ) -> ServedModel:
     """Load a registered model, replay its golden samples and warm it up; takes seconds.
+
+    Args:
+        supervisor: told when its heat maps can't be loaded.
 
     Raises:
         UserError: it isn't there, is damaged, not signed as required, or can't be run here.
@@ -120,13 +128,15 @@ def load_model(
         provider=session.provider,
         batcher=batcher,
         statistics=statistics,
-        explainer=_explainer(settings, options, bundle),
+        explainer=_explainer(settings, options, bundle, supervisor),
         acceptance=bundle.acceptance(),
         has_distance=session.has_distance,
     )
 
 
-def _explainer(settings: Settings, options: SessionOptions, bundle: Bundle) -> Explainer | None:
+def _explainer(
+    settings: Settings, options: SessionOptions, bundle: Bundle, supervisor: Supervisor
+) -> Explainer | None:
     if not settings.heat_maps or bundle.explain_path is None:
         return None
 
@@ -134,7 +144,7 @@ def _explainer(settings: Settings, options: SessionOptions, bundle: Bundle) -> E
         bundle.check_explainer()
         return load_explainer(bundle, options)
 
-    return Explainer(load, settings.max_queue_images)
+    return Explainer(load, settings.max_queue_images, supervisor)
 
 
 def session_options(settings: Settings, worker_index: int) -> SessionOptions:

@@ -49,7 +49,8 @@ class Settings(BaseSettings):
     ready_while_stale: bool = Field(
         default=True,
         description="answer /readyz with 200 when a promoted model can't be loaded and the one "
-        "before it goes on serving; false: with 503",
+        "before it goes on serving, or when work in the background (the watch over promotions, "
+        "capture, loading heat maps) has failed three times running; false: with 503",
     )
 
     require_signature: bool = Field(
@@ -206,6 +207,11 @@ class Settings(BaseSettings):
     capture_rate: float = Field(default=0.01, gt=0, le=1, description="sample: the share of images")
     capture_limit: int = Field(
         default=1_000_000_000, ge=1, description="bytes kept; the oldest make room"
+    )
+    capture_waiting_bytes: int = Field(
+        default=64_000_000,
+        ge=1,
+        description="bytes of images that wait to be written there; more are not kept",
     )
 
     heat_maps: bool = Field(

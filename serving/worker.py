@@ -11,13 +11,14 @@ from typing import Any
 from opentelemetry import trace
 
 from models import store
-from models.errors import UserError
+from models.errors import StoreError
 from serving import __version__
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
 from serving.core.dataplane import Classifier, Limits
-from serving.core.pool import ModelPool
+from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
 from serving.engine.memory import freeze_gc
 from serving.engine.session import variant_to_run
@@ -41,6 +42,14 @@ from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# By what name it is logged and counted.
+_WATCH = "the watch over promotions"
+# A look at the store is one small file read; one that takes longer hangs, as network storage can.
+_LOOK_S = 30.0
+# After failures; short, since a promotion that repairs the store is to be noticed.
+_MAX_WATCH_PAUSE_S = 8.0
+_MIN_CAPTURE_GRACE_S, _MAX_CAPTURE_GRACE_S = 0.5, 5.0
+
 
 def check_start(settings: Settings) -> None:
     """Find out, without loading the model, what would keep the service from starting.
@@ -54,7 +63,7 @@ def check_start(settings: Settings) -> None:
     bundle = open_model(settings, settings.model)
     variant_to_run(bundle, session_options(settings, worker_index=1))  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
-    capture = _capture(settings)
+    capture = _capture(settings, Supervisor())
     if capture is not None:
         capture.close()
 
@@ -63,8 +72,15 @@ class Runtime:
     """The models with their decoders, the gRPC server, and the watch over what is promoted. Made by
     `start`."""
 
-    def __init__(self, settings: Settings, models: ModelPool, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: ModelPool,
+        telemetry: Telemetry,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         self._settings = settings
+        self._supervisor = supervisor or Supervisor()
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = Workers(threads, "decode")
@@ -81,7 +97,18 @@ class Runtime:
         )
         self._grpc: GrpcServer | None = None
         self._stopping = False
-        self._watch = asyncio.create_task(self._follow_promotions())
+        self._was_ready = True
+        self._looker = Workers(1, "watch")  # of its own: one that hangs takes none from others
+        self._look: asyncio.Future[DesiredVersion] | None = None
+        self._watch = asyncio.create_task(
+            self._supervisor.repeat(
+                _WATCH,
+                self._follow,
+                settings.watch_interval_s,
+                self._tell_readiness,
+                _MAX_WATCH_PAUSE_S,
+            )
+        )
 
     @classmethod
     async def start(
@@ -99,12 +126,14 @@ class Runtime:
         freeze_gc()
         use_store(settings)
         metrics = Metrics()
-        load = partial(load_model, settings, session_options(settings, worker_index), metrics)
+        supervisor = Supervisor(metrics.count_background_failure)
+        options = session_options(settings, worker_index)
+        load = partial(load_model, settings, options, metrics, supervisor)
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
-        telemetry = Telemetry(metrics, write, tracer, _capture(settings))
-        runtime = cls(settings, models, telemetry)
+        telemetry = Telemetry(metrics, write, tracer, _capture(settings, supervisor))
+        runtime = cls(settings, models, telemetry, supervisor)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
@@ -113,8 +142,8 @@ class Runtime:
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        stale = self._models.failed is not None and not self._settings.ready_while_stale
-        return not self._stopping and not stale
+        is_stale = self._models.failed is not None or bool(self._supervisor.failing)
+        return not self._stopping and not (is_stale and not self._settings.ready_while_stale)
 
     @property
     def alive(self) -> bool:
@@ -133,34 +162,47 @@ class Runtime:
 
     async def stop(self) -> None:
         """Finish what was accepted, within the grace period, and end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.shutdown_grace_s
         self._stopping = True
         self._watch.cancel()
+        self._looker.close()
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
         self._decoders.close()
         if self.context.capture is not None:
-            await asyncio.to_thread(self.context.capture.close)
-
-    async def _follow_promotions(self) -> None:
-        """Look now and then which model is promoted; a look is one small file read."""
-        told = ""
-        while True:
-            await asyncio.sleep(self._settings.watch_interval_s)
-            try:
-                await self._follow()
-                told = ""
-            except (UserError, OSError) as error:  # promoted, then removed; or a store that is away
-                if str(error) != told:
-                    logger.warning("the model that is served stays: %s", error)
-                told = str(error)
+            left = deadline - loop.time()
+            grace_s = min(max(left, _MIN_CAPTURE_GRACE_S), _MAX_CAPTURE_GRACE_S)
+            await asyncio.to_thread(self.context.capture.close, grace_s)
 
     async def _follow(self) -> None:
-        """Make the wanted model current, and let those who watch know what came of it."""
-        was_ready = self.ready
-        await self._models.follow(await asyncio.to_thread(desired_version, self._settings))
-        if self.ready != was_ready and self._grpc is not None:
-            await self._grpc.set_ready(self.ready)
+        """Make the wanted model current."""
+        await self._models.follow(await self._desired())
+
+    async def _desired(self) -> DesiredVersion:
+        """The version that is promoted now.
+
+        Raises:
+            StoreError: there is none, or the store doesn't answer.
+        """
+        if self._look is None:  # one that hangs is waited for, not begun a second time
+            self._look = self._looker.run(desired_version, self._settings)
+        done, _ = await asyncio.wait([self._look], timeout=_LOOK_S)
+        if not done:
+            raise StoreError(
+                f"the store {store.store_path()} doesn't answer within {_LOOK_S:g} s; the model "
+                "that is served stays"
+            )
+        look, self._look = self._look, None
+        return look.result()
+
+    async def _tell_readiness(self) -> None:
+        """Let those who watch gRPC's health know when it has changed, whatever changed it."""
+        ready = self.ready
+        if ready != self._was_ready and self._grpc is not None:
+            self._was_ready = ready
+            await self._grpc.set_ready(ready)
 
 
 def grpc_options(settings: Settings) -> GrpcOptions:
@@ -180,7 +222,7 @@ def grpc_options(settings: Settings) -> GrpcOptions:
     )
 
 
-def _capture(settings: Settings) -> Capture | None:
+def _capture(settings: Settings, supervisor: Supervisor) -> Capture | None:
     if settings.capture == "off":
         return None
     return Capture(
@@ -189,6 +231,8 @@ def _capture(settings: Settings) -> Capture | None:
         threshold=settings.capture_threshold,
         rate=settings.capture_rate,
         limit_bytes=settings.capture_limit,
+        waiting_bytes=settings.capture_waiting_bytes,
+        supervisor=supervisor,
     )
 
 

@@ -2,15 +2,18 @@
 
 A new current model is loaded and warmed beside the old one and takes its place in one assignment,
 so a request is answered by the one or the other, whole. Knows no store and no transport.
+
+Promise: never two loads at once, and one that has begun comes to its end whoever waits for it: its
+caller may give up, and the model is there for the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +22,18 @@ from models.acceptance import Acceptance
 from models.errors import UserError
 from models.spec import ModelSpec
 from serving.core.batcher import Batcher
-from serving.core.errors import Conflict, UnknownModel
+from serving.core.errors import Conflict, ShuttingDown, UnknownModel
 from serving.core.explainer import Explainer
 from serving.core.statistics import ModelStatistics
+from serving.core.workers import Workers
 from serving.engine.memory import trim_memory
 from serving.engine.session import ModelOutput, is_accepted
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# How long after an error that nobody expected the same version is tried again; then twice as long.
+_RETRY_S, _MAX_RETRY_S = 30.0, 600.0
 
 ImageBatcher = Batcher[NDArray[np.uint8], ModelOutput]
 
@@ -74,6 +82,12 @@ class ServedModel:
         """Whether to trust an answer of this model."""
         return is_accepted(self.acceptance, output)
 
+    @property
+    def running_s(self) -> float:
+        """How long its oldest batch, or what its explainer does, has been running."""
+        explaining = 0.0 if self.explainer is None else self.explainer.running_s
+        return max(self.batcher.running_s, explaining)
+
     def acquire(self) -> None:
         """Before a request is decoded: `close` waits for its `release`."""
         self._users += 1
@@ -109,10 +123,13 @@ class DesiredVersion:
 
 @dataclass(frozen=True)
 class FailedLoad:
-    """A version that was to become current and couldn't; the old one goes on."""
+    """A version that was to become current and couldn't; the old one goes on. It is tried again
+    `retry_s` later, at `retry_at` by the loop's clock; where that is None, when it is promoted."""
 
     desired: DesiredVersion
     reason: str
+    retry_at: float | None = None
+    retry_s: float = 0.0
 
 
 class ModelPool:
@@ -123,6 +140,7 @@ class ModelPool:
         grace_s: how long a dropped model may finish what it was given.
         on_reload: called with the new model after each change of the current one, and with None
             after one that failed.
+        retry_s: how long after an error that nobody expected a version is tried again.
     """
 
     def __init__(
@@ -131,16 +149,22 @@ class ModelPool:
         *,
         grace_s: float,
         on_reload: Callable[[ServedModel | None], None] = lambda model: None,
+        retry_s: float = _RETRY_S,
     ) -> None:
         self._load = load
         self._grace_s = grace_s
         self._on_reload = on_reload
+        self._retry_s = retry_s
         self._loaded: dict[str, ServedModel] = {}
         self._current: ServedModel | None = None
         self._chosen: DesiredVersion | None = None
         self._asked_for: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        # One change after another; held until its load has ended, also where nobody waits for it.
         self._lock = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
+        # A thread of its own: a load that hangs takes none from others, and keeps no process alive.
+        self._loader = Workers(1, "load")
         self.failed: FailedLoad | None = None
 
     @property
@@ -183,10 +207,14 @@ class ModelPool:
         """Make `desired` current, if it isn't and hasn't failed to before.
 
         The first call raises what keeps the model from being loaded; later ones keep the old model
-        and note it in `failed`.
+        and note it in `failed`. Such a version is tried again when it is promoted again; after an
+        error that isn't a user's, also by and by.
         """
+        await self._to_its_end(self._follow(desired))
+
+    async def _follow(self, desired: DesiredVersion) -> None:
         async with self._lock:
-            if desired == self._chosen or (self.failed and desired == self.failed.desired):
+            if desired == self._chosen or not self._may_try(desired):
                 return
             try:
                 new = await self._loaded_model(desired.version)
@@ -199,7 +227,7 @@ class ModelPool:
                 if self._current is None:
                     raise
                 logger.exception("%s can't be loaded", desired.version)
-                self._fail(desired, "an internal error; see the log")
+                self._fail(desired, "an internal error; see the log", is_retried=True)
                 return
             was_stale = self.failed is not None
             old, self._current, self._chosen, self.failed = self._current, new, desired, None
@@ -213,15 +241,18 @@ class ModelPool:
 
     @property
     def running_s(self) -> float:
-        """How long the oldest batch of any model has been running."""
-        return max((model.batcher.running_s for model in self._loaded.values()), default=0.0)
+        """How long the oldest batch, or the making of heat maps, of any model has been running."""
+        return max((model.running_s for model in self._loaded.values()), default=0.0)
 
     async def load(self, version: str) -> ServedModel:
-        """Load a version beside the current one.
+        """Load a version beside the current one. Goes on if the caller is cancelled.
 
         Raises:
             UserError: it can't be loaded.
         """
+        return await self._to_its_end(self._load_beside(version))
+
+    async def _load_beside(self, version: str) -> ServedModel:
         async with self._lock:
             model = await self._loaded_model(version)
             self._asked_for.add(version)
@@ -244,14 +275,17 @@ class ModelPool:
             self._drop(model)
 
     async def close(self) -> None:
-        """Finish what was accepted, within the grace period, and drop all models."""
+        """Finish what was accepted, within the grace period; a load that runs isn't waited for."""
+        for change in self._changes:
+            change.cancel()
+        self._loader.close()
         for model in list(self._loaded.values()):
             self._drop(model)
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*self._closing, return_exceptions=True)  # logged by `_closed`
 
     async def _loaded_model(self, version: str) -> ServedModel:
         if version not in self._loaded:
-            self._loaded[version] = await asyncio.to_thread(self._load, version)
+            self._loaded[version] = await self._loader.run(self._load, version)
             await asyncio.to_thread(trim_memory)  # what loading took besides the model
         return self._loaded[version]
 
@@ -263,14 +297,48 @@ class ModelPool:
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._closing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a model can't be closed", exc_info=error)
         loop = asyncio.get_running_loop()
         # In the next turn, when the task has let go of the model, too; off the loop, for it takes
         # some milliseconds.
         loop.call_soon(lambda: loop.run_in_executor(None, trim_memory))
 
-    def _fail(self, desired: DesiredVersion, reason: str) -> None:
+    async def _to_its_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """Its result; it goes on, lock and all, when the caller is cancelled: a thread that loads
+        can't be interrupted, and the next load would start beside it."""
+        task = asyncio.get_running_loop().create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `close`
+                raise ShuttingDown("the service is shutting down") from None
+            task.add_done_callback(_tell_who_is_not_waited_for)
+            raise
+
+    def _may_try(self, desired: DesiredVersion) -> bool:
+        if self.failed is None or desired != self.failed.desired:
+            return True
+        retry_at = self.failed.retry_at
+        return retry_at is not None and asyncio.get_running_loop().time() >= retry_at
+
+    def _fail(self, desired: DesiredVersion, reason: str, *, is_retried: bool = False) -> None:
+        before = self.failed
         self.failed = FailedLoad(desired, reason)
+        if is_retried:
+            wait_s = self._retry_s
+            if before is not None and before.desired == desired and before.retry_s:
+                wait_s = min(2 * before.retry_s, _MAX_RETRY_S)
+            retry_at = asyncio.get_running_loop().time() + wait_s
+            self.failed = FailedLoad(desired, reason, retry_at, wait_s)
         logger.error(
             "%s can't be served, %s goes on: %s", desired.version, self.current.version, reason
         )
         self._on_reload(None)
+
+
+def _tell_who_is_not_waited_for(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("a load that nobody waited for failed: %s", error)

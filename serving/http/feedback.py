@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -33,5 +31,5 @@ async def feedback(request: Request) -> Response:
         index = int(index)
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1000:
         raise BadRequest("'image' must be the place of the image in its request, from 0")
-    await asyncio.to_thread(context.capture.label, request_id, index, label.strip())
+    await context.capture.add_label(request_id, index, label.strip())
     return JSONResponse({"stored": True})

@@ -8,32 +8,31 @@ the limit is reached, the oldest make room. A name from a client never becomes a
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import logging
-import queue
 import random
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError
+from models.locations import LocationError, list_files, open_location
 from serving.core.dataplane import Answer, top
-from serving.core.errors import NotFound, RequestError
-
-logger = logging.getLogger(__name__)
+from serving.core.errors import DeadlineExceeded, NotFound, Overloaded, RequestError
+from serving.core.supervisor import Supervisor
+from serving.core.workers import Workers
+from serving.observability.capture_writer import CaptureWriter, Kept
 
 Mode = Literal["off", "uncertain", "sample", "all"]
 
-_WAITING = 256  # images that wait to be written
+WAITING_BYTES = 64_000_000
 _LABELS_KEPT = 5
-# Other workers write to the same place, so what lies there is counted anew now and then.
-_LIST_EVERY = 100
+# Labels on their way to the location, and how long one may take.
+_LABELS_WAITING, _LABEL_S = 16, 30.0
 
 
 class CaptureError(UserError):
@@ -47,29 +46,42 @@ class Capture:
         url: a directory, or a URL that fsspec knows.
         mode: uncertain: where the best probability is below `threshold`; sample: a share `rate`.
         limit_bytes: of everything in the location.
+        waiting_bytes: of what waits to be written; what is more is not kept.
+        supervisor: told when the location fails.
 
     Raises:
         CaptureError: the location can't be used.
     """
 
     def __init__(
-        self, url: str, mode: Mode, *, threshold: float, rate: float, limit_bytes: int
+        self,
+        url: str,
+        mode: Mode,
+        *,
+        threshold: float,
+        rate: float,
+        limit_bytes: int,
+        waiting_bytes: int = WAITING_BYTES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._mode = mode
         self._threshold = threshold
         self._rate = rate
-        self._limit_bytes = limit_bytes
+        supervisor = supervisor or Supervisor()
         try:
-            self._files, root = fsspec.url_to_fs(url)
-            self._root = str(root).rstrip("/")
+            self._files, self._root = open_location(url)
             self._files.makedirs(self._root, exist_ok=True)
-            self._size = self._listed_size()
-        except (ImportError, OSError, ValueError) as error:
+            self._writer = CaptureWriter(
+                self._files, self._root, limit_bytes, waiting_bytes, supervisor
+            )
+        except LocationError as error:
             raise CaptureError(f"VGG19_CAPTURE_URL {url} can't be used: {error}") from None
-        self._written = 0
-        self._queue: queue.Queue[tuple[str, bytes, dict[str, Any]] | None] = queue.Queue(_WAITING)
-        self._thread = threading.Thread(target=self._write_all, name="capture", daemon=True)
-        self._thread.start()
+        except Exception as error:  # each of fsspec's file systems has exceptions of its own
+            name = type(error).__name__
+            raise CaptureError(f"VGG19_CAPTURE_URL {url} can't be used: {name}: {error}") from None
+        self._supervisor = supervisor
+        self._labelling: set[asyncio.Future[None]] = set()
+        self._labellers = Workers(1, "feedback")
 
     def offer(self, images: Sequence[bytes], answer: Answer, request_id: str) -> int:
         """Keep those of a request's images that are to be kept; never waits.
@@ -90,12 +102,41 @@ class Capture:
                 "predictions": [{"label": p.label, "probability": p.probability} for p in labels],
             }
             stem = f"{time.time_ns():020d}-{_digest(request_id)}-{index:03d}"
-            try:
-                self._queue.put_nowait((stem, image, record))
-            except queue.Full:  # the location is slower than the requests
-                break
+            if not self._writer.put(Kept(stem, image, json.dumps(record).encode())):
+                break  # the location is slower than the requests
             taken += 1
         return taken
+
+    async def add_label(self, request_id: str, index: int, label: str) -> None:
+        """As `label`, in a thread of its own: a location that hangs holds up nothing else.
+
+        Raises:
+            NotFound: see `label`.
+            Overloaded: too many wait for the location. DeadlineExceeded: it took too long.
+        """
+        if len(self._labelling) >= _LABELS_WAITING:
+            raise Overloaded(
+                f"{len(self._labelling)} labels wait for VGG19_CAPTURE_URL, which is slow or away; "
+                "try again later"
+            )
+        storing = self._labellers.run(self.label, request_id, index, label)
+        self._labelling.add(storing)
+        storing.add_done_callback(self._labelled)
+        done, _ = await asyncio.wait([storing], timeout=_LABEL_S)
+        if not done:  # what has begun goes on, and counts as waiting until it ends
+            raise DeadlineExceeded(
+                f"VGG19_CAPTURE_URL did not answer within {_LABEL_S:g} s; try again later"
+            )
+        storing.result()
+
+    def _labelled(self, storing: asyncio.Future[None]) -> None:
+        """Also where its client has gone meanwhile."""
+        self._labelling.discard(storing)
+        error = None if storing.cancelled() else storing.exception()
+        if error is None:
+            self._supervisor.succeeded("feedback")
+        elif not isinstance(error, RequestError):
+            self._supervisor.failed("feedback", error)
 
     def label(self, request_id: str, index: int, label: str) -> None:
         """Note the right label of an image that was kept. Waits for the location.
@@ -103,8 +144,8 @@ class Capture:
         Raises:
             NotFound: it wasn't kept, or is gone again.
         """
-        pattern = f"{self._root}/*-{_digest(request_id)}-{index:03d}.json"
-        found = [str(name) for name in self._files.glob(pattern)]
+        end = f"-{_digest(request_id)}-{index:03d}.json"
+        found = [n for n, _ in list_files(self._files, self._root) if n.endswith(end)]
         if not found:
             raise NotFound(
                 f"image {index} of request '{request_id[:50]}' is not kept (VGG19_CAPTURE is "
@@ -112,12 +153,13 @@ class Capture:
             )
         content = json.dumps({"label": label, "at": time.time()}).encode()
         for name in found:
-            self._files.pipe_file(name.removesuffix(".json") + ".label.json", content)
+            path = f"{self._root}/{name.removesuffix('.json')}.label.json"
+            self._files.pipe_file(path, content)
 
-    def close(self) -> None:
-        """Write what waits, for a few seconds at most."""
-        self._queue.put(None)
-        self._thread.join(timeout=5)
+    def close(self, grace_s: float = 5.0) -> None:
+        """Write what waits, for so long at most; then it is dropped."""
+        self._labellers.close()
+        self._writer.close(grace_s)
 
     def _wants(self, row: NDArray[np.float32]) -> bool:
         if self._mode == "uncertain":
@@ -125,44 +167,6 @@ class Capture:
         if self._mode == "sample":
             return random.random() < self._rate  # noqa: S311  # not for secrets
         return True
-
-    def _write_all(self) -> None:
-        while (item := self._queue.get()) is not None:
-            stem, image, record = item
-            try:
-                self._write(stem, image, json.dumps(record).encode())
-            except Exception:  # of any of fsspec's file systems: the service goes on
-                logger.exception("an image can't be kept")
-
-    def _write(self, stem: str, image: bytes, record: bytes) -> None:
-        self._files.pipe_file(f"{self._root}/{stem}.img", image)
-        self._files.pipe_file(f"{self._root}/{stem}.json", record)
-        self._size += len(image) + len(record)
-        self._written += 1
-        if self._size > self._limit_bytes or self._written % _LIST_EVERY == 0:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Remove the oldest, by name, until nine tenths of the limit are left."""
-        entries = self._listed()
-        self._size = sum(size for _, size in entries)
-        if self._size <= self._limit_bytes:
-            return
-        for name, size in entries:
-            if self._size <= 0.9 * self._limit_bytes:
-                break
-            self._files.rm_file(name)
-            self._size -= size
-
-    def _listed(self) -> list[tuple[str, int]]:
-        """(path, bytes) of what was kept, the oldest first."""
-        self._files.invalidate_cache()
-        entries = self._files.ls(self._root, detail=True)
-        names = [(str(entry["name"]), int(entry.get("size") or 0)) for entry in entries]
-        return sorted(one for one in names if one[0].rpartition("/")[2][:20].isdigit())
-
-    def _listed_size(self) -> int:
-        return sum(size for _, size in self._listed())
 
 
 def _digest(request_id: str) -> str:

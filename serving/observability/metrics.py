@@ -60,6 +60,10 @@ class Metrics:
             "vgg19_stale", "1 while a promoted model can't be loaded", multiprocess_mode="livemax",
             registry=registry,
         )  # fmt: skip
+        self._background = Counter(
+            "vgg19_background_failures", "Failures of what the service does beside requests",
+            ["work"], registry=registry,
+        )  # fmt: skip
         self._current: tuple[str, ...] = ()
         # `labels` checks and looks up what is the same for each request.
         self._labelled: Any = cache(lambda metric, *values: metric.labels(*values))
@@ -81,6 +85,10 @@ class Metrics:
 
     def show_queue(self, version: str, depth: int) -> None:
         self._labelled(self._queue, version).set(depth)
+
+    def count_background_failure(self, work: str) -> None:
+        """`work`: by its name in the log; there are few. From any thread."""
+        self._background.labels(work).inc()
 
     def count_reload(self, model: ServedModel | None) -> None:
         """Of the model that is current now; None: it couldn't be loaded."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from serving.core.dataplane import Classifier
 from serving.core.errors import BadImage, BadRequest, Overloaded
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap, load_explainer
 from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.supervisor import Supervisor
 from serving.engine.options import SessionOptions
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode
@@ -156,3 +159,74 @@ async def test_a_model_without_maps(model: StubModel, classifier: Classifier) ->
         await plain.classify(IMAGES, explain=ExplainRequest())
     assert model.batches == []
     await models.close()
+
+
+class HeldLoad(Loads):
+    """Waits at a gate, in the load and in the making of each map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_gate, self.map_gate = threading.Event(), threading.Event()
+
+    def __call__(self) -> Callable[[Sequence[ExplainItem]], list[HeatMap]]:
+        make = super().__call__()
+        assert self.load_gate.wait(timeout=60)
+
+        def held(items: Sequence[ExplainItem]) -> list[HeatMap]:
+            assert self.map_gate.wait(timeout=60)
+            return make(items)
+
+        return held
+
+
+@pytest.mark.parametrize("clients", [1, 5, 16])
+async def test_clients_that_give_up_never_let_a_second_load_begin(clients: int) -> None:
+    loads = HeldLoad()
+    explainer = Explainer(loads, max_queue=32)
+    for _ in range(clients):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await explainer.explain([ExplainItem(PIXELS[0], 0)])
+    assert loads.count == 1
+    loads.load_gate.set()
+    loads.map_gate.set()
+    assert len(await explainer.explain([ExplainItem(PIXELS[0], 0)])) == 1
+    assert loads.count == 1
+    await explainer.close(1)
+
+
+@pytest.mark.parametrize("where", ["load", "map"])
+async def test_an_explainer_that_hangs_counts_as_running(where: str) -> None:
+    """For liveness: `ModelPool.running_s`, which /livez compares with the limit."""
+    loads = HeldLoad()
+    if where == "map":
+        loads.load_gate.set()
+    model = served("v1", StubModel())
+    model.explainer = Explainer(loads, max_queue=16)
+    pool = ModelPool(lambda version: model, grace_s=1)
+    await pool.follow(DesiredVersion("v1"))
+    assert pool.running_s == 0
+    asking = asyncio.create_task(model.explainer.explain([ExplainItem(PIXELS[0], 0)]))
+    async with asyncio.timeout(60):
+        while pool.running_s <= 0.05:
+            await asyncio.sleep(0.01)
+    loads.load_gate.set()
+    loads.map_gate.set()
+    await asking
+    assert pool.running_s == 0
+    await pool.close()
+
+
+async def test_a_load_that_fails_again_and_again_is_told_once_and_pauses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures: list[str] = []
+    supervisor = Supervisor(failures.append)
+    loads = Loads(*(BundleError("is damaged") for _ in range(10)))
+    explainer = Explainer(loads, max_queue=16, supervisor=supervisor)
+    for _ in range(10):
+        with pytest.raises(BatchFailed):
+            await explainer.explain([ExplainItem(PIXELS[0], 0)])
+    assert loads.count == len(failures) == 2  # at once again after the first failure, then a pause
+    assert len([r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]) == 1
+    await explainer.close(1)

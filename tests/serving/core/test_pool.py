@@ -25,13 +25,20 @@ class Loader:
         self.errors: dict[str, Exception] = {}
         self.gate = threading.Event()
         self.gate.set()
+        self.running = 0
+        self.most_running = 0
 
     def __call__(self, version: str) -> ServedModel:
         self.loads.append(version)
-        assert self.gate.wait(timeout=30)
-        if version in self.errors:
-            raise self.errors[version]
-        return served(version, self.model)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            assert self.gate.wait(timeout=60)
+            if version in self.errors:
+                raise self.errors[version]
+            return served(version, self.model)
+        finally:
+            self.running -= 1
 
 
 @pytest.fixture
@@ -202,4 +209,113 @@ class TestBeside:
         with pytest.raises(StoreError):
             await pool.load("v2")
         assert pool.failed is None
+        await pool.close()
+
+
+class TestGivenUp:
+    """Clients with a short deadline, and those who go away. Five loads ran side by side."""
+
+    @pytest.mark.parametrize("count", [1, 5])
+    @pytest.mark.parametrize("different", [True, False])
+    async def test_never_two_loads_at_once(
+        self, pool: ModelPool, loader: Loader, count: int, different: bool
+    ) -> None:
+        loader.gate.clear()
+        versions = [f"v{number if different else 0}0" for number in range(1, count + 1)]
+        for version in versions:
+            asking = asyncio.create_task(pool.load(version))
+            await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        follow = asyncio.create_task(pool.follow(DesiredVersion("v2", 2)))
+        while len(loader.loads) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # time for a second one to begin, which it mustn't
+        assert loader.running == 1
+        loader.gate.set()
+        await follow
+        assert loader.most_running == 1
+        assert pool.current.version == "v2"
+        for version in versions:  # and what was given up is there for the next
+            assert pool.get("vgg19", version).version == version
+        assert len(loader.loads) == 2 + len(set(versions))
+        await pool.close()
+
+    async def test_a_deadline_again_and_again_comes_to_its_model(
+        self, pool: ModelPool, loader: Loader
+    ) -> None:
+        loader.gate.clear()
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await pool.load("v2")
+        loader.gate.set()
+        await pool.load("v2")
+        assert loader.loads == ["v1", "v2"]
+        await pool.close()
+
+    async def test_a_promotion_that_is_given_up_takes_place(
+        self, pool: ModelPool, loader: Loader
+    ) -> None:
+        loader.gate.clear()
+        asking = asyncio.create_task(pool.follow(DesiredVersion("v2", 2)))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        loader.gate.set()
+        async with asyncio.timeout(60):
+            while pool.current.version != "v2":
+                await asyncio.sleep(0.01)
+        await pool.close()
+
+    async def test_one_that_fails_meanwhile_is_told(
+        self, pool: ModelPool, loader: Loader, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loader.errors["v2"] = StoreError("it is damaged")
+        loader.gate.clear()
+        asking = asyncio.create_task(pool.load("v2"))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        loader.gate.set()
+        await pool.load("v3")
+        assert "a load that nobody waited for failed: it is damaged" in caplog.text
+        await pool.close()
+
+    async def test_a_load_that_hangs_does_not_hold_up_the_end(
+        self, pool: ModelPool, loader: Loader
+    ) -> None:
+        loader.gate.clear()
+        asking = [asyncio.create_task(pool.load(f"v{number}")) for number in range(2, 5)]
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            await pool.close()
+        for one in asking:
+            with pytest.raises(ShuttingDown):
+                await one
+        loader.gate.set()
+
+
+class TestTriedAgain:
+    @pytest.mark.parametrize("error", [OSError("stale file handle"), RuntimeError(), MemoryError()])
+    async def test_after_an_error_that_is_no_users(self, loader: Loader, error: Exception) -> None:
+        pool = ModelPool(loader, grace_s=1, retry_s=0)
+        await pool.follow(DesiredVersion("v1", 1))
+        loader.errors["v2"] = error
+        for _ in range(3):
+            await pool.follow(DesiredVersion("v2", 2))
+        assert loader.loads == ["v1", "v2", "v2", "v2"]
+        loader.errors.clear()
+        await pool.follow(DesiredVersion("v2", 2))
+        assert (pool.current.version, pool.failed) == ("v2", None)
+        await pool.close()
+
+    async def test_not_before_its_time_and_ever_later(self, loader: Loader) -> None:
+        pool = ModelPool(loader, grace_s=1, retry_s=1000)
+        await pool.follow(DesiredVersion("v1", 1))
+        loader.errors["v2"] = OSError("stale file handle")
+        for _ in range(3):
+            await pool.follow(DesiredVersion("v2", 2))
+        assert loader.loads == ["v1", "v2"]
         await pool.close()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,23 @@ import numpy as np
 import pytest
 
 from serving.core.dataplane import Answer, Classifier
-from serving.core.errors import BadImage, NotFound
+from serving.core.errors import BadImage, NotFound, Overloaded
 from serving.core.statistics import Timings
+from serving.core.supervisor import Supervisor
 from serving.engine.session import ModelOutput
 from serving.observability.capture import Capture, CaptureError, Mode
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel, served, telemetry_of
+from tests.serving.held_files import HeldFileSystem
 from tests.serving.http.test_app import PICKLE, app_of, check_problem
 
 IMAGE = encode(coloured_pixels(1))
 PNG = {"Content-Type": "image/png"}
 
 
-def capture_in(place: Path, mode: Mode = "all", limit_bytes: int = 10**9, **more: Any) -> Capture:
+def capture_in(
+    place: Path | str, mode: Mode = "all", limit_bytes: int = 10**9, **more: Any
+) -> Capture:
     options = {"threshold": 0.7, "rate": 0.5} | more
     return Capture(str(place), mode, limit_bytes=limit_bytes, **options)
 
@@ -87,29 +93,105 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     assert len(requests) >= 6
 
 
-def test_a_slow_location_never_makes_a_request_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def held() -> Iterator[type[HeldFileSystem]]:
+    """Its gate is open, and is open again at the end, so that no thread waits for ever."""
+    HeldFileSystem.reset()
+    yield HeldFileSystem
+    HeldFileSystem.reset()
+
+
+@pytest.mark.parametrize("image_bytes", [100, 1000, 99_000, 100_001])
+def test_what_waits_for_a_location_that_hangs_is_bounded_in_bytes(
+    held: type[HeldFileSystem], image_bytes: int
 ) -> None:
-    capture = capture_in(tmp_path)
-    gate = threading.Event()
-    monkeypatch.setattr(capture, "_write", lambda *_: gate.wait(30))
-    started = time.monotonic()
-    taken = sum(capture.offer([IMAGE], answer_of(SURE), "r") for _ in range(1000))
-    assert 256 <= taken <= 258  # what waits, and what is being written
-    assert time.monotonic() - started < 10
-    gate.set()
+    held.gate.clear()
+    capture = capture_in("held://place", waiting_bytes=100_000)
+    image, answer = b"x" * image_bytes, answer_of(SURE)
+    taken = sum(capture.offer([image], answer, "r") for _ in range(2000))
+    assert taken <= 100_000 // image_bytes
+    assert taken >= 100_000 // (image_bytes + 1000)  # its record has a few hundred
+    held.gate.set()
     capture.close()
+    assert len([name for name in held.store if name.endswith(".img")]) == taken
 
 
-def test_a_location_that_fails_later_is_logged_and_no_more(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("waiting", [0, 1, 300, 5000])
+def test_a_location_that_hangs_does_not_hold_up_the_end(
+    held: type[HeldFileSystem], waiting: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    capture = capture_in(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    (tmp_path / "gone").write_text("a file now")
+    """It did where more than 256 images waited: they were closed with one more."""
+    held.gate.clear()
+    capture, answer = capture_in("held://place"), answer_of(SURE)
+    for _ in range(waiting):
+        capture.offer([b"x"], answer, "r")
+    closing = threading.Thread(target=capture.close, args=(0.2,), daemon=True)
+    closing.start()
+    closing.join(timeout=60)
+    assert not closing.is_alive()
+    assert (f"{waiting} captured images are lost" in caplog.text) == bool(waiting)
+    assert capture.offer([b"x"], answer, "r") == 0  # nothing is taken any more
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("no space left"),
+        PermissionError("no"),
+        FileNotFoundError("the bucket is gone"),
+        ValueError("x"),
+        RuntimeError("of a file system's own"),
+        MemoryError(),
+        KeyError("Contents"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_location_that_fails_is_told_once_and_tried_again(
+    held: type[HeldFileSystem], caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    failures: list[str] = []
+    supervisor = Supervisor(failures.append, max_pause_s=0.01)
+    capture = capture_in("held://place", supervisor=supervisor)
+    held.error = error
+    for number in range(5):
+        capture.offer([IMAGE], answer_of(SURE), str(number))
+    wait_for(lambda: len(failures) == 5)
+    assert supervisor.failing == ["capture"]
+    assert len([r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]) == 1
+    assert str(error) in caplog.text
+    held.error = None
     capture.offer([IMAGE], answer_of(SURE), "r")
+    wait_for(lambda: not supervisor.failing)
     capture.close()
-    assert "an image can't be kept" in caplog.text
+    assert len(held.store) == 2
+
+
+async def test_labels_for_a_location_that_hangs_hold_up_nothing_else(
+    held: type[HeldFileSystem],
+) -> None:
+    """They took threads of asyncio's own, which v2 requests need as well."""
+    capture = capture_in("held://place")
+    capture.offer([IMAGE], answer_of(SURE), "r")
+    await asyncio.to_thread(wait_for, lambda: len(held.store) == 2)
+    held.gate.clear()
+    asking = [asyncio.create_task(capture.add_label("r", 0, "rose")) for _ in range(100)]
+    await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    refused = [one for one in asking if one.done()]
+    assert len(refused) == 100 - 16
+    for one in refused:
+        with pytest.raises(Overloaded, match="16 labels wait for VGG19_CAPTURE_URL"):
+            one.result()
+    assert await asyncio.to_thread(lambda: "free") == "free"
+    held.gate.set()
+    await asyncio.gather(*(one for one in asking if one not in refused))
+    capture.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_location_that_cannot_be(tmp_path: Path) -> None:

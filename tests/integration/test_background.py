@@ -1,0 +1,74 @@
+"""What a real service does beside requests goes on, whatever comes in its way."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from testing.commands import vgg19
+from testing.server import Server, register_version, serve
+from tests.models.test_history import DAMAGED
+
+_WATCH = "the watch over promotions"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def failures(server: Server) -> float:
+    text = httpx.get(f"{server.url}/metrics", timeout=60).text
+    found = re.search(
+        rf'^vgg19_background_failures_total{{work="{_WATCH}"}} (\S+)$', text, re.MULTILINE
+    )
+    return float(found[1]) if found else 0.0
+
+
+def is_ready(server: Server) -> bool:
+    return httpx.get(f"{server.url}/readyz", timeout=60).status_code == httpx.codes.OK
+
+
+def grpc_status(server: Server) -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        status: int = stub.Check(health_pb2.HealthCheckRequest(), timeout=60).status
+        return status
+
+
+def test_a_damaged_production_file_is_told_and_a_promotion_repairs_it(tmp_path: Path) -> None:
+    """Invalid UTF-8, once, ended the watch for good, with /readyz 200 and no line of log."""
+    first, second = register_version(tmp_path, 1), register_version(tmp_path, 2)
+    home = tmp_path / "home"
+    vgg19(home, "promote", first)
+    settings = {"VGG19_WATCH_INTERVAL_S": "1", "VGG19_READY_WHILE_STALE": "false"}
+    with serve(home, tmp_path / "log", **settings) as server:
+        pointer = home / "models" / "vgg19" / ".production"
+        for content in list(DAMAGED.values())[:3]:
+            before = failures(server)
+            pointer.write_bytes(content)
+            wait_for(lambda before=before: failures(server) > before)  # type: ignore[misc]
+        wait_for(lambda: not is_ready(server))
+        wait_for(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.NOT_SERVING)
+        model = httpx.get(f"{server.url}/model", timeout=60).json()
+        assert f"vgg19:{model['version']}" == first  # it goes on serving
+        listed = vgg19(home, "models")
+        assert "is damaged" in listed
+        assert second in listed
+        vgg19(home, "promote", second)
+        wait_for(lambda: is_ready(server))
+        wait_for(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.SERVING)
+        model = httpx.get(f"{server.url}/model", timeout=60).json()
+        assert f"vgg19:{model['version']}" == second
+    log = (tmp_path / "log").read_text()
+    assert log.count("is damaged") == 1  # all three are damaged alike
+    assert f"{_WATCH}: well again after" in log
+    assert "Traceback" not in log
