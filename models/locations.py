@@ -54,3 +54,8 @@ def list_files(files: Any, root: str) -> list[tuple[str, int]]:
         and (name := str(entry["name"]).rpartition("/")[2])
         and str(entry["name"]).rstrip("/") != root.rstrip("/")
     )
+
+
+def reason(error: Exception) -> str:
+    """What a file system's exception says, in one line; each has exceptions of its own."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from models.locations import list_files, open_location
+from models.locations import list_files, open_location, reason
 from training.sources import ImageFile, cache_directory
 
 LABELS_FILE = "labels.csv"
@@ -61,7 +61,7 @@ def captured_images(url: str) -> list[CapturedImage]:
     except CaptureError:
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise CaptureError(f"{url} can't be read: {error}") from None
+        raise CaptureError(f"{url} can't be read: {reason(error)}") from None
 
 
 def _can_be(files: Any, root: str) -> bool:

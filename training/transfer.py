@@ -15,7 +15,7 @@ from models import store
 from models.bundle import SIGNATURE_FILE, open_bundle, signature_of
 from models.errors import BundleError, UserError
 from models.files import staged_file
-from models.locations import list_files, open_location
+from models.locations import list_files, open_location, reason
 from models.manifest import MANIFEST_FILE
 
 _PRODUCTION = "production"
@@ -54,7 +54,7 @@ def push(url: str, reference: str) -> str:
         if version == store.production_version_or_none():
             files.pipe_file(f"{root}/{_PRODUCTION}", version.encode())
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise TransferError(f"{url} can't be written: {error}") from None
+        raise TransferError(f"{url} can't be written: {reason(error)}") from None
     return f"{store.MODEL_NAME}:{version}"
 
 
@@ -84,7 +84,7 @@ def pull(url: str, reference: str) -> str:
     except (TransferError, BundleError):
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise TransferError(f"{url} can't be read: {error}") from None
+        raise TransferError(f"{url} can't be read: {reason(error)}") from None
     return f"{store.MODEL_NAME}:{version}"
 
 

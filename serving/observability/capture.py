@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError
-from models.locations import LocationError, list_files, open_location
+from models.locations import list_files, open_location, reason
 from serving.core.dataplane import Answer, top
 from serving.core.errors import DeadlineExceeded, NotFound, Overloaded, RequestError
 from serving.core.supervisor import Supervisor
@@ -74,11 +74,8 @@ class Capture:
             self._writer = CaptureWriter(
                 self._files, self._root, limit_bytes, waiting_bytes, supervisor
             )
-        except LocationError as error:
-            raise CaptureError(f"VGG19_CAPTURE_URL {url} can't be used: {error}") from None
         except Exception as error:  # each of fsspec's file systems has exceptions of its own
-            name = type(error).__name__
-            raise CaptureError(f"VGG19_CAPTURE_URL {url} can't be used: {name}: {error}") from None
+            raise CaptureError(f"VGG19_CAPTURE_URL {url} can't be used: {reason(error)}") from None
         self._supervisor = supervisor
         self._labelling: set[asyncio.Future[None]] = set()
         self._labellers = Workers(1, "feedback")

@@ -12,6 +12,7 @@ from models import store
 from models.bundle import SIGNATURE_FILE
 from models.errors import BundleError, StoreError
 from testing.bundles import write_tiny_bundle
+from testing.commands import free_port, run_command
 from training.diff import diff_models
 from training.transfer import TransferError, pull, push
 
@@ -36,9 +37,20 @@ def store_elsewhere(tmp_path: Path) -> Iterator[None]:
         BentoMLContainer.model_store_dir.set(before)
 
 
-@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
-def test_there_and_back(tag: str, tmp_path: Path, scheme: str) -> None:
-    url = f"{scheme}{tmp_path}/shared"
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URL with nothing there yet, of the scheme that the test is parametrized with."""
+    if request.param == "s3://":
+        return str(request.getfixturevalue("bucket")) + "/a/prefix"
+    return f"{request.param}{tmp_path}/shared"
+
+
+EVERYWHERE = pytest.mark.parametrize("place", ["", "file://", "memory://", "s3://"], indirect=True)
+
+
+@EVERYWHERE
+def test_there_and_back(tag: str, tmp_path: Path, place: str) -> None:
+    url = place
     assert push(url, "production") == tag
     with store_elsewhere(tmp_path):
         assert pull(url, "production") == tag
@@ -72,8 +84,9 @@ def test_what_was_changed_on_the_way_is_not_kept(tag: str, tmp_path: Path) -> No
         assert store.list_models() == []
 
 
-def test_what_is_not_there(tag: str, tmp_path: Path) -> None:
-    url = str(tmp_path / "shared")
+@EVERYWHERE
+def test_what_is_not_there(tag: str, place: str) -> None:
+    url = place
     with pytest.raises(TransferError, match="has no production"):
         pull(url, "production")
     with pytest.raises(TransferError, match="is no version"):
@@ -84,11 +97,11 @@ def test_what_is_not_there(tag: str, tmp_path: Path) -> None:
         push("nosuchprotocol://x", tag)
 
 
-@pytest.mark.parametrize("scheme", ["", "memory://"])
+@EVERYWHERE
 def test_a_signature_travels_with_its_version_and_after_it(
-    tag: str, tmp_path: Path, scheme: str
+    tag: str, tmp_path: Path, place: str
 ) -> None:
-    url = f"{scheme}{tmp_path}/signed"
+    url = place
     signature = store.stored_path(store.resolve(tag)) / SIGNATURE_FILE
     push(url, tag)
     with store_elsewhere(tmp_path):
@@ -105,6 +118,39 @@ def test_a_signature_travels_with_its_version_and_after_it(
     with store_elsewhere(tmp_path):
         pull(url, tag)  # with all other files
     assert arrived.read_text() == "by the next"
+
+
+def test_in_an_object_store_others_are_seen_and_marks_of_directories_are_passed_over(
+    tag: str, tmp_path: Path, bucket: str
+) -> None:
+    import s3fs
+
+    with store_elsewhere(tmp_path), pytest.raises(TransferError, match="has no"):
+        pull(bucket, "production")
+    other = s3fs.S3FileSystem(skip_instance_cache=True)  # as the one of another process
+    push(bucket, tag)
+    version = tag.partition(":")[2]
+    other.pipe_file(f"{bucket}/{version}/", b"")  # as a web console makes an empty directory
+    with store_elsewhere(tmp_path):
+        assert pull(bucket, "production") == tag
+        assert [model.version for model in store.list_models()] == [version]
+
+
+def test_an_object_store_that_cannot_be_reached_is_one_line(
+    tag: str, tmp_path: Path, s3_endpoint: str
+) -> None:
+    url = "s3://there-is-no-such-bucket/x"
+    with store_elsewhere(tmp_path), pytest.raises(TransferError, match="can't be read|has no"):
+        pull(url, tag)
+    closed = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "AWS_MAX_ATTEMPTS": "1"}
+    for environment in ({}, closed):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            result = run_command("vgg19", "models", "pull", url, cwd=tmp_path, home=tmp_path)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
 def test_diff_names_what_differs_and_nothing_else(tag: str, tmp_path: Path) -> None:
