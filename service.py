@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from models.bentoml_adapter import tracer, worker_index
 from models.errors import UserError
+from serving import environment
 from serving.http import connections
 from serving.http.app import RouteDispatch, create_app
 from serving.http.classify import DEFAULT_TOP_K
+from serving.http.tls import http_tls
 from serving.settings import (
     MAX_REQUEST_TIMEOUT_MS,
     cors_origins,
     load_settings,
     worker_count,
 )
-from serving.shutdown import end_service, listen_to_workers
+from serving.shutdown import end_service, end_with_parent, listen_to_workers
 from serving.worker import Runtime, check_start
+
+if worker_index() is not None:
+    end_with_parent()
+# uvicorn believes any X-Forwarded-For that comes from 127.0.0.1; whom to believe is the settings'.
+os.environ["FORWARDED_ALLOW_IPS"] = ""
+# A log that can't be written costs no traceback for each of its lines (see the module's page).
+logging.raiseExceptions = False
 
 logger = logging.getLogger("serving")
 app = create_app()
@@ -60,11 +71,13 @@ class VGG19:
     @bentoml.on_deployment  # makes it a static method
     def check() -> None:
         """Once, before any worker: what can't be served is one line in the terminal."""
+        environment.prepare()  # BentoML has come back to where the command was typed
         try:
-            check_start(load_settings())
+            settings = load_settings()
+            check_start(settings)
+            listen_to_workers(settings.shutdown_grace_s)
         except UserError as error:
             raise BentoMLException(str(error)) from None
-        listen_to_workers()
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -73,9 +86,7 @@ class VGG19:
         try:
             settings = load_settings()
             connections.keep_open(settings.keep_alive_s)
-            self._runtime = await Runtime.start(
-                settings, bentoml.server_context.worker_index or 1, tracer()
-            )
+            self._runtime = await Runtime.start(settings, worker_index() or 1, tracer(), http_tls())
         except UserError as error:
             logger.critical("%s", error)
             end_service()
@@ -99,12 +110,3 @@ class VGG19:
 VGG19.add_asgi_middleware(  # type: ignore[attr-defined]  # a Service by now
     RouteDispatch, own=app, origins=cors_origins
 )
-
-
-def tracer() -> Any:
-    """Of BentoML's tracing; None unless its configuration names an exporter."""
-    from bentoml._internal.container import BentoMLContainer
-
-    if BentoMLContainer.tracing.exporter_type.get() is None:
-        return None
-    return BentoMLContainer.tracer_provider.get().get_tracer("vgg19")

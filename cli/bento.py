@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import chdir
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +73,7 @@ def containerize(bento: str, image: str, backend: str) -> None:
     Raises:
         BuildError: it can't; with the tool's last words.
     """
-    command = [sys.executable, "-m", "bentoml", "containerize", bento]
+    command = [sys.executable, "-P", "-m", "bentoml", "containerize", bento]
     options = ["--backend", backend, "-t", image]
     result = subprocess.run(command + options, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -84,10 +83,7 @@ def containerize(bento: str, image: str, backend: str) -> None:
 
 def _project() -> Path:
     """The directory of bentofile.yaml, which lies beside service.py."""
-    spec = find_spec("service")
-    assert spec is not None
-    assert spec.origin is not None
-    root = Path(spec.origin).parent
+    root = Path(__file__).resolve().parents[1]
     if not (root / "bentofile.yaml").is_file():
         raise BuildError(f"{root} has no bentofile.yaml; build from a checkout of the project")
     return root

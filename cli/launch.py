@@ -7,17 +7,20 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from models.errors import UserError
+
+# Where service.py lies, and all packages.
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class LaunchError(UserError):
     """The service can't be started as asked for."""
 
 
-def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> None:
+def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> NoReturn:
     """Replace this process by BentoML's, so that signals reach it; does not return.
 
     Raises:
@@ -25,9 +28,6 @@ def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> None
             wrong is found by the service's own check.)
     """
     _check_port(host, port)
-    spec = find_spec("service")
-    assert spec is not None
-    assert spec.origin is not None
     settings = {
         "VGG19_MODEL": model,
         "VGG19_GRPC_HOST": host,
@@ -35,19 +35,18 @@ def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> None
         # BentoML reports usage to its makers unless told not to.
         "BENTOML_DO_NOT_TRACK": os.environ.get("BENTOML_DO_NOT_TRACK", "True"),
     }
-    command = [sys.executable, "-m", "bentoml", "serve", "service:VGG19"]
-    options = ["--host", host, "--port", str(port), "--working-dir", str(Path(spec.origin).parent)]
-    os.execve(command[0], command + options, os.environ | settings)
+    options = ["--host", host, "--port", str(port), "--working-dir", str(ROOT)]
+    _become("bentoml", ["serve", "service:VGG19", *options], settings)
 
 
-def run_doctor() -> None:
+def run_doctor() -> NoReturn:
     """Replace this process by the service's own diagnosis; does not return."""
-    os.execv(sys.executable, [sys.executable, "-m", "serving.doctor"])
+    _become("serving.doctor", [], {})
 
 
 def run_predict(
     sources: Sequence[str], output: Path, top_k: int, model: str, engine: str, workers: int
-) -> None:
+) -> NoReturn:
     """Replace this process by the service's own offline prediction; does not return.
 
     Raises:
@@ -55,17 +54,26 @@ def run_predict(
     """
     if workers and engine != "ray":
         raise LaunchError(f"--workers {workers} needs --engine ray, this is {engine}")
-    command = [
-        sys.executable,
-        "-m",
-        "serving.offline.predict",
-        str(output),
-        str(top_k),
-        engine,
-        str(workers),
-    ]
-    command += sources
-    os.execve(command[0], command, os.environ | {"VGG19_MODEL": model})
+    arguments = [str(output), str(top_k), engine, str(workers), *sources]
+    _become("serving.offline.predict", arguments, {"VGG19_MODEL": model})
+
+
+def _become(module: str, arguments: Sequence[str], variables: dict[str, str]) -> NoReturn:
+    """Replace this process by a module that runs as a program.
+
+    `python -m` would look for it, and for all that it imports, in the user's directory first, where
+    other things of these names may lie; -P keeps it from there.
+    """
+    environment = os.environ | variables
+    if not any(Path(path).resolve() == ROOT for path in _site_packages()):  # a checkout
+        others = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    os.execve(command[0], command, environment)
+
+
+def _site_packages() -> list[str]:
+    return [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
 
 
 def _check_port(host: str, port: int) -> None:

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cache, sign, store
+from cli import cache, key, sign, store
 from cli.common import reporter, say
 from models.errors import UserError
+from serving import environment
 
 app = typer.Typer(
     name="vgg19",
@@ -30,6 +31,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.add_typer(store.app)
 app.add_typer(sign.app)
+app.add_typer(key.app)
 app.add_typer(cache.app, name="cache")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
@@ -40,6 +42,7 @@ def main() -> None:
     # Gradients and activations are freed and allocated again with every step; in huge pages a step
     # on the CPU takes 10-15% less (PyTorch reads this when it is imported; Linux only).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    environment.prepare()  # before anything goes to another directory
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import bentoml
 from attrs import frozen
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
+from models import bentoml_adapter
 from models.bundle import Bundle, CheckManifest, inspect_bundle, open_bundle, signature_of
 from models.errors import StoreError
 from models.files import staged_directory, staged_file, workplace
@@ -59,7 +58,7 @@ def store_path() -> Path:
     if _chosen is not None:
         return _chosen
     own = own_bento()
-    return own / "models" if own else Path(BentoMLContainer.model_store_dir.get())
+    return own / "models" if own else bentoml_adapter.store_directory()
 
 
 def use(path: Path) -> None:
@@ -237,7 +236,7 @@ def inspect_stored(version: str, check: CheckManifest | None = None) -> Bundle:
 def list_models() -> list[StoredModel]:
     """All registered versions, newest first."""
     try:
-        models = ModelStore(store_path()).list(MODEL_NAME)
+        models = bentoml_adapter.model_store(store_path()).list(MODEL_NAME)
     except BentoMLException:  # BentoML raises where no version of that name exists
         return []
     entries = [
@@ -345,7 +344,7 @@ def _write_store_entry(bundle: Bundle, version: str, store: Path, rejected: str)
         context=ModelContext(
             framework_name="onnxruntime", framework_versions=dict(provenance.packages)
         ),
-        _model_store=ModelStore(store),
+        _model_store=bentoml_adapter.model_store(store),
     ):
         pass
 

@@ -22,10 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bentoml._internal.configuration.containers import BentoMLContainer
-
 from cli import main as cli
-from models import store
+from models import bentoml_adapter, store
 from models.bundle import open_bundle
 from models.errors import UserError
 from reliability.killing import in_child, killed
@@ -141,7 +139,7 @@ def _check_store(scene: Scene) -> set[str]:
 
 def _vgg19(scene: Scene, *arguments: str) -> None:
     """The command, in this process, which is a child."""
-    BentoMLContainer.model_store_dir.set(str(scene.home / "models"))
+    bentoml_adapter.choose_store_directory(scene.home / "models")
     sys.argv = ["vgg19", *arguments]
     with contextlib.chdir(scene.place), contextlib.redirect_stdout(io.StringIO()):
         cli.main()
@@ -156,11 +154,11 @@ def _copy(scene: Scene, place: Path) -> Iterator[Scene]:
 
 @contextlib.contextmanager
 def _in_store(home: Path) -> Iterator[None]:
-    BentoMLContainer.model_store_dir.set(str(home / "models"))
+    bentoml_adapter.choose_store_directory(home / "models")
     try:
         yield
     finally:
-        BentoMLContainer.model_store_dir.reset()
+        bentoml_adapter.choose_store_directory(None)
 
 
 def _check(kept: bool, otherwise: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.admission.api_keys import Keys
+from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import Classifier
 from serving.core.errors import NotFound
@@ -30,6 +31,7 @@ class ServiceContext:
     telemetry: Telemetry
     is_ready: Callable[[], bool]
     is_alive: Callable[[], bool] = lambda: True
+    client_address: ClientAddress = field(default_factory=ClientAddress)
 
     @property
     def capture(self) -> Capture | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from models.errors import UserError
 from models.image import FORMATS, MAX_PIXELS
+from serving.admission.proxies import Networks, parse_networks
 from serving.engine.providers import CpuEngine, Precision
-
-_PREFIX = "VGG19_"
-# What Kubernetes puts into every container beside a Service named vgg19.
-_SERVICE_LINK = re.compile(r"VGG19_(SERVICE_(HOST|PORT)|PORT)(_|$)")
+from serving.environment import PREFIX, misspelt
+from serving.setting_types import (
+    Digests,
+    FileName,
+    FromEnvironment,
+    OneDigest,
+    Proxies,
+    explain,
+)
 
 # As browsers write it: without a path, and without the port that goes with the scheme.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -31,14 +34,12 @@ class SettingsError(UserError):
     """An environment variable has a value that isn't allowed."""
 
 
-class Settings(BaseSettings):
+class Settings(FromEnvironment):
     """Read once at start; a wrong value stops the start."""
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     model: str = Field(default="production", description="production, latest, a version or a tag")
 
-    store: Path | None = Field(
+    store: FileName | None = Field(
         default=None,
         description="directory of the model store; default: that of the Bento, or BentoML's own "
         "($BENTOML_HOME/models). An empty one gets the Bento's model",
@@ -57,17 +58,17 @@ class Settings(BaseSettings):
         default=False,
         description="serve only models whose signature fits VGG19_SIGNATURE_KEY",
     )
-    signature_key: Path | None = Field(
+    signature_key: FileName | None = Field(
         default=None, description="PEM file with the public key of who may sign models"
     )
 
     grpc_host: str = Field(default="127.0.0.1", description="address of the gRPC server")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="port of the gRPC server")
-    grpc_tls_cert: Path | None = Field(
+    grpc_tls_cert: FileName | None = Field(
         default=None, description="PEM file with the certificate chain of the gRPC server"
     )
-    grpc_tls_key: Path | None = Field(default=None, description="PEM file with its private key")
-    grpc_tls_client_ca: Path | None = Field(
+    grpc_tls_key: FileName | None = Field(default=None, description="PEM file with its private key")
+    grpc_tls_client_ca: FileName | None = Field(
         default=None,
         description="PEM file with the authorities whose clients may call (mutual TLS)",
     )
@@ -75,11 +76,15 @@ class Settings(BaseSettings):
         default=1024, ge=1, description="gRPC calls at once; more are refused, probes as well"
     )
     grpc_keepalive_s: float = Field(
-        default=60.0, ge=1, description="how often a silent gRPC connection is tried with a ping"
+        default=60.0,
+        ge=1,
+        le=86_400,
+        description="how often a silent gRPC connection is tried with a ping",
     )
     grpc_max_connection_age_s: float = Field(
         default=0,
         ge=0,
+        le=2_000_000,  # gRPC keeps milliseconds in an int32
         description="when a gRPC client is made to connect again, so that load balancers spread "
         "anew; 0: never",
     )
@@ -124,7 +129,7 @@ class Settings(BaseSettings):
     tensorrt: bool = Field(
         default=False, description="run on TensorRT; its engines take minutes to build"
     )
-    tensorrt_cache: Path | None = Field(
+    tensorrt_cache: FileName | None = Field(
         default=None, description="folder that keeps TensorRT's engines from start to start"
     )
     gpu_mem_limit: int = Field(
@@ -176,15 +181,29 @@ class Settings(BaseSettings):
         description="time to finish accepted requests at shutdown; BentoML ends after 30",
     )
 
-    api_keys: str = Field(
-        default="",
-        pattern=r"^([0-9a-fA-F]{64}(,[0-9a-fA-F]{64})*)?$",
-        description="SHA-256 of each API key, with commas between; empty: no key is asked for",
+    api_keys: Digests = Field(
+        default=SecretStr(""),
+        description="SHA-256 of each API key, with commas between (`vgg19 key` makes one); empty: "
+        "no key is asked for",
     )
-    admin_key: str = Field(
-        default="",
-        pattern=r"^([0-9a-fA-F]{64})?$",
+    api_keys_file: FileName | None = Field(
+        default=None,
+        description="file with the same, on lines or with commas between, in place of "
+        "VGG19_API_KEYS; changes count without a restart",
+    )
+    admin_key: OneDigest = Field(
+        default=SecretStr(""),
         description="SHA-256 of the key that loads and unloads models; empty: nobody can",
+    )
+    admin_key_file: FileName | None = Field(
+        default=None,
+        description="file with the same, in place of VGG19_ADMIN_KEY; changes count without a "
+        "restart",
+    )
+    trusted_proxies: Proxies = Field(
+        default="",
+        description="addresses or networks of proxies, with commas between, whose X-Forwarded-For "
+        "is believed; empty: a client is who connects",
     )
     rate_limit: float = Field(
         default=0, ge=0, description="requests a second of one client (key or address); 0: any"
@@ -199,7 +218,9 @@ class Settings(BaseSettings):
         "tell those whose images they are",
     )
     capture_url: str = Field(
-        default="", description="where: a directory, or a URL that fsspec knows (s3://...)"
+        default="",
+        repr=False,  # it may hold a password
+        description="where: a directory, or a URL that fsspec knows (s3://...)",
     )
     capture_threshold: float = Field(
         default=0.7, gt=0, le=1, description="uncertain: the best probability is below this"
@@ -238,6 +259,14 @@ class Settings(BaseSettings):
         le=2**31 - 1,  # gRPC keeps it in an int32
         description="size of a body or a gRPC message, with all its images",
     )
+
+    @model_validator(mode="after")
+    def _keys_have_one_source(self) -> Self:
+        for name, file in (("api_keys", self.api_keys_file), ("admin_key", self.admin_key_file)):
+            if file is not None and getattr(self, name).get_secret_value():
+                variable = PREFIX + name.upper()
+                raise ValueError(f"{variable} and {variable}_FILE are both set; unset one of them")
+        return self
 
     @model_validator(mode="after")
     def _formats_are_known(self) -> Self:
@@ -311,6 +340,11 @@ class Settings(BaseSettings):
         """Of `cors_origins`."""
         return tuple(filter(None, (origin.strip() for origin in self.cors_origins.split(","))))
 
+    @property
+    def proxies(self) -> Networks:
+        """Of `trusted_proxies`."""
+        return parse_networks(self.trusted_proxies)
+
 
 def load_settings() -> Settings:
     """Read the settings from the environment.
@@ -318,18 +352,14 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: a value isn't allowed, or a variable's name isn't one of a setting.
     """
-    known = {_PREFIX + name.upper() for name in Settings.model_fields}
-    for name in os.environ:
-        if name.startswith(_PREFIX) and name not in known and not _SERVICE_LINK.match(name):
-            raise SettingsError(f"{name} is no setting; there are {', '.join(sorted(known))}")
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = misspelt(known)
+    if unknown is not None:
+        raise SettingsError(f"{unknown} is no setting; there are {', '.join(sorted(known))}")
     try:
         return Settings()
     except ValidationError as error:
-        problem = error.errors()[0]
-        if not problem["loc"]:
-            raise SettingsError(str(problem["ctx"]["error"])) from None
-        name = _PREFIX + str(problem["loc"][0]).upper()
-        raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg']}") from None
+        raise SettingsError(explain(error.errors(include_url=False)[0])) from None
 
 
 def worker_count() -> int:

@@ -13,7 +13,8 @@ from opentelemetry import trace
 from models import store
 from models.errors import StoreError
 from serving import __version__
-from serving.admission.api_keys import Keys
+from serving.admission.key_source import KeySource
+from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
 from serving.core.dataplane import Classifier, Limits
@@ -38,6 +39,7 @@ from serving.observability.capture import Capture
 from serving.observability.metrics import Metrics
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
+from serving.reloading import FileWatch, Reloadable
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -57,12 +59,13 @@ def check_start(settings: Settings) -> None:
     Raises:
         UserError: no such model, damaged files (of graphs only that they are there: their content
             is compared by who loads them), no signature where one is required, no such device, the
-            gRPC port is taken, or its TLS files can't be used.
+            gRPC port is taken, or its TLS files or a file of keys can't be used.
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
     variant_to_run(bundle, session_options(settings, worker_index=1))  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
+    _key_source(settings).read()
     capture = _capture(settings, Supervisor())
     if capture is not None:
         capture.close()
@@ -78,9 +81,13 @@ class Runtime:
         models: ModelPool,
         telemetry: Telemetry,
         supervisor: Supervisor | None = None,
+        http_tls: Reloadable | None = None,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor or Supervisor()
+        self._grpc: GrpcServer | None = None
+        # Before anything is read, so that no change falls between.
+        self._file_watch = FileWatch(self._reloadables(http_tls), settings.watch_interval_s)
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = Workers(threads, "decode")
@@ -89,13 +96,13 @@ class Runtime:
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
-            keys=Keys(list(filter(None, settings.api_keys.split(","))), settings.admin_key),
+            keys=_key_source(settings).read(),
             rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
             telemetry=telemetry,
             is_ready=lambda: self.ready,
             is_alive=lambda: self.alive,
+            client_address=ClientAddress(settings.proxies),
         )
-        self._grpc: GrpcServer | None = None
         self._stopping = False
         self._was_ready = True
         self._looker = Workers(1, "watch")  # of its own: one that hangs takes none from others
@@ -109,16 +116,22 @@ class Runtime:
                 _MAX_WATCH_PAUSE_S,
             )
         )
+        self._watch_files = asyncio.create_task(self._file_watch.run())
 
     @classmethod
     async def start(
-        cls, settings: Settings, worker_index: int, tracer: trace.Tracer | None
+        cls,
+        settings: Settings,
+        worker_index: int,
+        tracer: trace.Tracer | None,
+        http_tls: Reloadable | None = None,
     ) -> Runtime:
         """Load the model, replay its golden samples, warm it up, then listen on gRPC.
 
         Args:
             worker_index: of the BentoML worker, from 1.
             tracer: for the spans of requests; None: there are none.
+            http_tls: the certificate of HTTPS; None: another one's, or there is none.
 
         Raises:
             UserError: what was asked for can't be served; the message says why.
@@ -133,7 +146,7 @@ class Runtime:
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
         telemetry = Telemetry(metrics, write, tracer, _capture(settings, supervisor))
-        runtime = cls(settings, models, telemetry, supervisor)
+        runtime = cls(settings, models, telemetry, supervisor, http_tls)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
@@ -167,6 +180,7 @@ class Runtime:
         self._stopping = True
         self._watch.cancel()
         self._looker.close()
+        self._watch_files.cancel()
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
@@ -175,6 +189,25 @@ class Runtime:
             left = deadline - loop.time()
             grace_s = min(max(left, _MIN_CAPTURE_GRACE_S), _MAX_CAPTURE_GRACE_S)
             await asyncio.to_thread(self.context.capture.close, grace_s)
+
+    def _reloadables(self, http_tls: Reloadable | None) -> list[Reloadable]:
+        """What may be changed while the service runs."""
+        found = [] if http_tls is None else [http_tls]
+        source = _key_source(self._settings)
+        if source.files:
+            found.append(
+                Reloadable(
+                    "the file of keys", source.files, lambda: source.read_into(self.context.keys)
+                )
+            )
+        tls = grpc_options(self._settings).tls
+        if tls is not None:
+            found.append(Reloadable("the TLS files of gRPC", tls.paths, self._renew_grpc_tls))
+        return found
+
+    def _renew_grpc_tls(self) -> None:
+        if self._grpc is not None and self._grpc.tls is not None:
+            self._grpc.tls.renew()
 
     async def _follow(self) -> None:
         """Make the wanted model current."""
@@ -219,6 +252,15 @@ def grpc_options(settings: Settings) -> GrpcOptions:
         max_connection_age_s=settings.grpc_max_connection_age_s,
         share_port=settings.workers > 1,
         tls=tls,
+    )
+
+
+def _key_source(settings: Settings) -> KeySource:
+    return KeySource(
+        settings.api_keys.get_secret_value(),
+        settings.admin_key.get_secret_value(),
+        settings.api_keys_file,
+        settings.admin_key_file,
     )
 
 

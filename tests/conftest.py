@@ -8,10 +8,10 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from models import bentoml_adapter
 from serving.engine.providers import has_cuda_driver
 from testing.bundles import write_tiny_bundle
 from testing.small_vgg import thin_vgg19
@@ -54,9 +54,9 @@ def store_home(tmp_path: Path) -> Iterator[Path]:
     """An empty BentoML home for this process."""
     home = tmp_path / "bentoml"
     (home / "models").mkdir(parents=True)
-    BentoMLContainer.model_store_dir.set(str(home / "models"))
+    bentoml_adapter.choose_store_directory(home / "models")
     yield home
-    BentoMLContainer.model_store_dir.reset()
+    bentoml_adapter.choose_store_directory(None)
 
 
 @pytest.fixture

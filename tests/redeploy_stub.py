@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from bentoml._internal.configuration.containers import BentoMLContainer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from cli.main import main
+from models import bentoml_adapter
 from models.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
@@ -195,7 +195,7 @@ def _command(config: Path, home: Path, output: Path, kill: str) -> None:
         descriptor = os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
     os.environ |= {"BENTOML_HOME": str(home), "STUB_KILL": kill, "COLUMNS": "160"}
-    BentoMLContainer.model_store_dir.set(str(home / "models"))
+    bentoml_adapter.choose_store_directory(home / "models")
     sys.argv = ["vgg19", "redeploy", "--config", str(config)]
     install()
     main()

@@ -1,16 +1,56 @@
 """Who may ask: API keys and the admin key.
 
-Keys are kept as SHA-256 and compared in constant time. They are long and random (`openssl rand -hex
-32`), so a fast hash is enough.
+Keys are kept as SHA-256 and compared in constant time. They are long and random (`vgg19 key`), so a
+fast hash is enough.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+import secrets
 from collections.abc import Sequence
 
 from serving.core.errors import Unauthenticated
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def new_key() -> str:
+    """A key that nobody can guess."""
+    return secrets.token_hex(32)
+
+
+def digest_of(key: str) -> str:
+    """What the configuration holds in a key's place."""
+    return hashlib.sha256(key.strip().encode()).hexdigest()
+
+
+def parse_digests(text: str) -> list[str]:
+    """Digests with commas or line ends between; of each line, what follows a # is a comment.
+
+    Returns:
+        nothing for the empty text, else at least one.
+
+    Raises:
+        ValueError: something else is among them. It is not repeated: it may be a key.
+    """
+    if not text:
+        return []
+    lines = (line.partition("#")[0] for line in text.splitlines())
+    parts = [part.strip().lower() for line in lines for part in line.split(",")]
+    digests = [part for part in parts if part]
+    if not digests:
+        raise ValueError("it holds no digest; unset it if no key is to be asked for")
+    for number, digest in enumerate(digests, 1):
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(
+                f"entry {number} of {len(digests)} is no SHA-256 in 64 hex digits. It is to be a "
+                "key's digest and never the key: `vgg19 key` makes both, and printf %s KEY | "
+                "sha256sum hashes one that you have"
+            )
+    return digests
 
 
 class Keys:
@@ -22,6 +62,10 @@ class Keys:
     """
 
     def __init__(self, api: Sequence[str] = (), admin: str = "") -> None:
+        self.replace(api, admin)
+
+    def replace(self, api: Sequence[str], admin: str) -> None:
+        """From the next request on, these count and no others."""
         self._api = [digest.lower() for digest in api]
         self._admin = admin.lower()
 
@@ -48,7 +92,7 @@ class Keys:
 
     def _match(self, authorization: str | None, allowed: Sequence[str]) -> str:
         scheme, _, key = (authorization or "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode()).hexdigest()
+        digest = digest_of(key)
         # All are compared, so that the time tells nothing.
         matches = [known for known in allowed if hmac.compare_digest(known, digest)]
         if scheme.lower() != "bearer" or not matches:

@@ -42,6 +42,38 @@ class TlsFiles:
     key: Path
     client_ca: Path | None = None
 
+    @property
+    def paths(self) -> list[Path]:
+        return [path for path in (self.cert, self.key, self.client_ca) if path is not None]
+
+
+class TlsCredentials:
+    """Credentials of the server that new connections are given, and that may be renewed.
+
+    Raises:
+        GrpcServerError: the files can't be used.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self._renewed: grpc.ServerCertificateConfiguration | None = None
+        self.server_credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(files),
+            self._take_renewed,  # type: ignore[arg-type]  # the stubs don't know of None
+            require_client_authentication=files.client_ca is not None,
+        )
+
+    def renew(self) -> None:
+        """Read the files again, for the connections to come. Raises GrpcServerError, and leaves
+        everything as it is, if they can't be used or don't fit each other (yet)."""
+        _check_tls(self.files)
+        self._renewed = _configuration(self.files)
+
+    def _take_renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Asked for by gRPC at each connection; None: what it has is the present one."""
+        renewed, self._renewed = self._renewed, None
+        return renewed
+
 
 @dataclass(frozen=True)
 class GrpcOptions:
@@ -66,7 +98,10 @@ class GrpcOptions:
 class GrpcServer:
     """A listening server. Made by `start`."""
 
-    def __init__(self, server: grpc.aio.Server, health_servicer: Any) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, health_servicer: Any, tls: TlsCredentials | None = None
+    ) -> None:
+        self.tls = tls
         self._server = server
         self._health = health_servicer
 
@@ -88,8 +123,9 @@ class GrpcServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # not in stubs
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_servicer, checked)
-        bound = _bind(server, options)
-        started = cls(server, health_servicer)
+        tls = None if options.tls is None else TlsCredentials(options.tls)
+        bound = _bind(server, options, tls)
+        started = cls(server, health_servicer, tls)
         await started.set_ready(True)
         await server.start()
         logger.info("gRPC listens on %s:%d", options.host, bound)
@@ -139,24 +175,24 @@ def _channel_arguments(options: GrpcOptions) -> list[tuple[str, int]]:
     return arguments
 
 
-def _bind(server: grpc.aio.Server, options: GrpcOptions) -> int:
+def _bind(server: grpc.aio.Server, options: GrpcOptions, tls: TlsCredentials | None) -> int:
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{host}:{options.port}"
     try:
-        if options.tls is None:
+        if tls is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, _credentials(options.tls))
+        return server.add_secure_port(address, tls.server_credentials)
     except RuntimeError as error:
         raise _cannot_listen(options, "see the log") from error
 
 
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
     try:
         client_ca = None if tls.client_ca is None else tls.client_ca.read_bytes()
         chain = [(tls.key.read_bytes(), tls.cert.read_bytes())]
     except OSError as error:
         raise _bad_tls(str(error)) from None
-    return grpc.ssl_server_credentials(chain, client_ca, require_client_auth=client_ca is not None)
+    return grpc.ssl_server_certificate_configuration(chain, client_ca)
 
 
 def _check_tls(tls: TlsFiles) -> None:

@@ -13,6 +13,7 @@ import grpc
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceServicer
+from serving.admission.proxies import FORWARDED_FOR
 from serving.context import ServiceContext
 from serving.core.errors import (
     INTERNAL_ERROR,
@@ -210,8 +211,10 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     @contextmanager
     def _observed(self, context: Context, operation: str, *, admin: bool = False) -> Iterator[None]:
         """Admits a request, and notes what became of it."""
-        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-        address = _address(context.peer())
+        sent = context.invocation_metadata() or ()
+        metadata = {key: str(value) for key, value in sent}
+        forwarded = [str(value) for key, value in sent if key == FORWARDED_FOR]
+        address = self._service.client_address.of(_address(context.peer()), forwarded)
         telemetry = self._service.telemetry
         with (
             telemetry.observe("grpc", operation, metadata, address) as record,

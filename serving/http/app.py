@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.admission.proxies import FORWARDED_FOR
 from serving.context import ServiceContext
 from serving.core.errors import RequestError
 from serving.engine.providers import device_name
@@ -132,7 +133,8 @@ class ContextMiddleware:
             return
         context: ServiceContext = scope["app"].state.context
         headers = Headers(scope=scope)
-        address = scope["client"][0] if scope.get("client") else ""
+        peer = scope["client"][0] if scope.get("client") else ""
+        address = context.client_address.of(peer, headers.getlist(FORWARDED_FOR))
         operation = f"{scope['method']} {scope['path'][:200]}"
         with context.telemetry.observe("http", operation, headers, address) as record:
 

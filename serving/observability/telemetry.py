@@ -9,10 +9,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TextIO
 
 from opentelemetry import propagate, trace
 
@@ -139,11 +140,30 @@ def _add_spans(tracer: trace.Tracer, answer: Answer) -> None:
         end = start
 
 
+class _Stdout(logging.StreamHandler[TextIO]):
+    """Writes to stdout as long as somebody reads there. `logging` would print a traceback for each
+    line that can't be written, kilobytes for each request."""
+
+    _failed = _told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        self._told = self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        self._failed = True
+        if not self._told:
+            reason = sys.exc_info()[1]
+            with suppress(OSError, ValueError):  # stderr is gone as well
+                print(f"the access log can't be written to stdout: {reason}", file=sys.stderr)
+
+
 def access_logger() -> Callable[[str], None]:
     """Writes lines to stdout, and nothing around them."""
     logger = logging.getLogger("serving.access")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.addHandler(_Stdout(sys.stdout))
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger.info

@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
 
 from cli.client import ClientError, classify_files
 from cli.main import main
+from models import bentoml_adapter
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import write_image_folder
@@ -51,7 +51,7 @@ def vgg19(
     """The command in this process: importing PyTorch anew would take seconds each time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    BentoMLContainer.model_store_dir.set(str(tmp_path / "bentoml" / "models"))
+    bentoml_adapter.choose_store_directory(tmp_path / "bentoml" / "models")
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def vgg19(
         return subprocess.CompletedProcess(arguments, ended.value.code, out, err)
 
     yield run
-    BentoMLContainer.model_store_dir.reset()
+    bentoml_adapter.choose_store_directory(None)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

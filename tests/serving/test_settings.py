@@ -142,3 +142,35 @@ def test_what_no_browser_sends_as_an_origin(monkeypatch: pytest.MonkeyPatch, val
     monkeypatch.setenv("VGG19_CORS_ORIGINS", f"https://a.b,{value}")
     with pytest.raises(SettingsError, match=re.escape(f"'{value}' is no origin; one is a scheme")):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"VGG19_{name}", value)
+        for name in (
+            *("GRPC_KEEPALIVE_S", "GRPC_MAX_CONNECTION_AGE_S", "WATCH_INTERVAL_S", "MAX_DELAY_MS"),
+            *("REQUEST_TIMEOUT_MS", "SESSION_TIMEOUT_S", "SHUTDOWN_GRACE_S", "RATE_LIMIT"),
+            *("CAPTURE_THRESHOLD", "CAPTURE_RATE"),
+        )
+        for value in ("inf", "-inf", "nan", "Infinity", "1e999", "-1", "x", "")
+    ]
+    + [("VGG19_GRPC_KEEPALIVE_S", "3000000"), ("VGG19_GRPC_MAX_CONNECTION_AGE_S", "3000000")],
+)
+def test_times_and_rates_are_numbers_that_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name} is '{value}': Input should be"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "value", ["proxy", "10.0.0.0/33", "1.2.3", "*", "10.0.0.1,proxy", "::/129"]
+)
+def test_a_trusted_proxy_is_an_address_or_a_network(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("VGG19_TRUSTED_PROXIES", value)
+    with pytest.raises(SettingsError, match="^VGG19_TRUSTED_PROXIES is .* is neither an address"):
+        load_settings()

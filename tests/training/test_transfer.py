@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
 
-from models import store
+from models import bentoml_adapter, store
 from models.bundle import SIGNATURE_FILE
 from models.errors import BundleError, StoreError
 from testing.bundles import write_tiny_bundle
@@ -29,12 +28,12 @@ def store_elsewhere(tmp_path: Path) -> Iterator[None]:
     """Another machine's store."""
     home = tmp_path / "elsewhere" / "models"
     home.mkdir(parents=True, exist_ok=True)
-    before = BentoMLContainer.model_store_dir.get()
-    BentoMLContainer.model_store_dir.set(str(home))
+    before = bentoml_adapter.store_directory()
+    bentoml_adapter.choose_store_directory(home)
     try:
         yield
     finally:
-        BentoMLContainer.model_store_dir.set(before)
+        bentoml_adapter.choose_store_directory(before)
 
 
 @pytest.fixture
