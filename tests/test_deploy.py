@@ -127,6 +127,34 @@ def test_a_pod_may_do_nothing_it_need_not(deployment: dict[str, Any]) -> None:
     assert compose["services"]["vgg19-gpu"]["environment"]["BENTOML_HOME"] == home
 
 
+def test_no_pod_gets_the_variables_of_other_services() -> None:
+    """Of a Service named vgg19-grpc, VGG19_GRPC_PORT would be one."""
+    pods = []
+    for path in KUBERNETES.rglob("*.yaml"):
+        for document in documents(path):
+            if document["kind"] in ("Deployment", "CronJob", "InferenceService"):
+                found = list(pods_in(document))
+                assert found, path
+                pods += [(path, pod) for pod in found]
+    whole = [(path, pod) for path, pod in pods if path.name not in PATCHES]
+    assert len(whole) == 3
+    assert all(pod["enableServiceLinks"] is False for _, pod in whole)
+
+
+PATCHES = {"gpu.yaml", "shared-store.yaml"}
+
+
+def pods_in(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        if "containers" in part:
+            yield part
+        for value in part.values():
+            yield from pods_in(value)
+    if isinstance(part, list):
+        for value in part:
+            yield from pods_in(value)
+
+
 def test_everything_that_belongs_together_has_one_name() -> None:
     names = [
         KUBERNETES / "base" / name for name in ("deployment.yaml", "service.yaml", "scaling.yaml")

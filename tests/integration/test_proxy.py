@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.commands import free_port
 from testing.images import coloured_pixels, encode
-from testing.server import ROOT, Server
+from testing.server import ROOT, Server, serve
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx (Debian's nginx-light) isn't here")
@@ -43,7 +44,14 @@ class Proxy:
 
 @pytest.fixture(scope="module")
 def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    place, port, authority = tmp_path_factory.mktemp("nginx"), free_port(), trustme.CA()
+    with nginx(server, tmp_path_factory.mktemp("nginx")) as proxy:
+        yield proxy
+
+
+@contextmanager
+def nginx(server: Server, place: Path, *changes: tuple[str, str]) -> Iterator[Proxy]:
+    """deploy/nginx.conf with the addresses of a test, and other changes."""
+    port, authority = free_port(), trustme.CA()
     certificate = authority.issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(place / "cert.pem")
     certificate.private_key_pem.write_to_path(place / "key.pem")
@@ -56,6 +64,7 @@ def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ("client_header_timeout 10s", "client_header_timeout 1s"),
         ("events {}", f"pid {place}/pid;\nerror_log {place}/error.log;\ndaemon off;\nevents {{}}"),
         ("\nhttp {", f"\nhttp {{\n access_log off;\n {temporary_paths(place)}"),
+        *changes,
     ):
         assert before in text, before
         text = text.replace(before, after)
@@ -108,3 +117,121 @@ def test_headers_that_trickle_in_end_at_the_proxy(proxy: Proxy) -> None:
     ):
         connection.sendall(b"GET /model HTTP/1.1\r\nHost: localhost\r\nX-A")
         assert connection.recv(1000) == b""  # closed, without a word
+
+
+# What a client may write of itself, in any header that some server believes somewhere.
+LIES = [
+    {"X-Forwarded-For": "198.51.100.1"},
+    {"X-Forwarded-For": "198.51.100.1, 127.0.0.1"},
+    {"X-Forwarded-For": "127.0.0.1"},
+    {"X-Forwarded-For": "::1"},
+    {"X-Forwarded-For": "x" * 4000},
+    {"X-Forwarded-For": ", , ,"},
+    {"x-forwarded-for": "198.51.100.1:80", "X-FORWARDED-FOR": "198.51.100.2"},
+    {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "http"},
+    {"Forwarded": "for=198.51.100.1;proto=http"},
+    {"X-Real-IP": "198.51.100.1"},
+    {"True-Client-IP": "198.51.100.1"},
+    {"CF-Connecting-IP": "198.51.100.1"},
+    {"X-Client-IP": "198.51.100.1"},
+    {"X-Forwarded-Host": "198.51.100.1", "X-Forwarded-Port": "1"},
+    {"X_Forwarded_For": "198.51.100.1"},
+]
+LIMITED = {"VGG19_RATE_LIMIT": "0.001", "VGG19_RATE_LIMIT_BURST": "3"}
+TRUSTING = {"VGG19_TRUSTED_PROXIES": "127.0.0.1"}
+
+
+def logged(server: Server) -> list[dict[str, str]]:
+    lines = server.log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith('{"time"')]
+
+
+def ask_over_http(address: str, lie: dict[str, str], verify: ssl.SSLContext | bool = True) -> int:
+    with httpx.Client(verify=verify, timeout=60) as client:
+        return client.post(f"{address}/classify", content=IMAGE, headers=PNG | lie).status_code
+
+
+def ask_over_grpc(channel: grpc.Channel, lie: dict[str, str]) -> grpc.StatusCode:
+    metadata = tuple((name.lower(), value) for name, value in lie.items())
+    try:
+        GRPCInferenceServiceStub(channel).ModelInfer(
+            infer_request(IMAGE), metadata=metadata, timeout=30
+        )
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("settings", [{}, TRUSTING], ids=["nobody trusted", "nginx trusted"])
+def test_through_nginx_a_client_is_who_connects_whatever_it_writes(
+    settings: dict[str, str], tiny_home: Path, tmp_path: Path
+) -> None:
+    """Two clients of 127.0.0.2 and 127.0.0.3, where the proxy itself is 127.0.0.1."""
+    with (
+        serve(tiny_home, tmp_path / "log", **LIMITED, **settings) as server,
+        nginx(server, tmp_path) as proxy,
+    ):
+        context = ssl.create_default_context()
+        proxy.authority.configure_trust(context)
+        by_client = {}
+        for client in ("127.0.0.2", "127.0.0.3"):
+            transport = httpx.HTTPTransport(verify=context, local_address=client)
+            with httpx.Client(transport=transport, timeout=60) as sender:
+                url = f"https://localhost:{proxy.port}/classify"
+                replies = [sender.post(url, content=IMAGE, headers=PNG | lie) for lie in LIES]
+                by_client[client] = [reply.status_code for reply in replies]
+        credentials = grpc.ssl_channel_credentials(proxy.authority.cert_pem.bytes())
+        with grpc.secure_channel(f"localhost:{proxy.port}", credentials) as channel:
+            over_grpc = [ask_over_grpc(channel, lie) for lie in LIES]
+        lines = logged(server)
+    refused = [429] * (len(LIES) - 3)
+    ok, exhausted = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
+    if settings:
+        assert list(by_client.values()) == [[200] * 3 + refused] * 2
+        assert over_grpc == [ok] * 3 + [exhausted] * (len(LIES) - 3)
+        assert {line["client"] for line in lines} == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+    else:  # all are the proxy, which is one client
+        assert list(by_client.values()) == [[200] * 3 + refused, [429] * len(LIES)]
+        assert over_grpc == [exhausted] * len(LIES)
+        assert {line["client"] for line in lines} == {"127.0.0.1"}
+    assert len(lines) == 3 * len(LIES)
+    assert "198.51.100" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize("settings", [{}, {"VGG19_TRUSTED_PROXIES": "192.0.2.0/24"}, TRUSTING])
+def test_past_the_proxy_only_a_trusted_peer_is_believed(
+    settings: dict[str, str], tiny_home: Path, tmp_path: Path
+) -> None:
+    """uvicorn and others would believe any peer at 127.0.0.1."""
+    with serve(tiny_home, tmp_path / "log", **LIMITED, **settings) as server:
+        http = [ask_over_http(server.url, lie) for lie in LIES]
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            over_grpc = [ask_over_grpc(channel, lie) for lie in LIES]
+        lines = logged(server)
+    clients = {line["client"] for line in lines}
+    assert all(len(client) <= 45 for client in clients)
+    if settings == TRUSTING:
+        assert "198.51.100.1" in clients
+    else:
+        assert clients == {"127.0.0.1"}
+        assert http == [200] * 3 + [429] * (len(LIES) - 3)
+        assert over_grpc == [grpc.StatusCode.RESOURCE_EXHAUSTED] * len(LIES)
+
+
+def test_behind_two_proxies_the_right_most_stranger_counts(tiny_home: Path, tmp_path: Path) -> None:
+    """The second one adds whom it saw to what the first one says."""
+    adding = ("X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for")
+    with (
+        serve(tiny_home, tmp_path / "log", VGG19_TRUSTED_PROXIES="127.0.0.1,127.0.0.9") as server,
+        nginx(server, tmp_path, adding) as proxy,
+    ):
+        context = ssl.create_default_context()
+        proxy.authority.configure_trust(context)
+        for address in ("127.0.0.9", "127.0.0.2"):  # the first proxy, and somebody else
+            transport = httpx.HTTPTransport(verify=context, local_address=address)
+            with httpx.Client(transport=transport, timeout=60) as sender:
+                said = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
+                url = f"https://localhost:{proxy.port}/classify"
+                assert sender.post(url, content=IMAGE, headers=PNG | said).status_code == 200
+        assert [line["client"] for line in logged(server)] == ["203.0.113.7", "127.0.0.2"]

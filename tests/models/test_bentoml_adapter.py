@@ -1,0 +1,151 @@
+"""Each reach into BentoML works with the release that is installed, and says so if it doesn't."""
+
+from __future__ import annotations
+
+import re
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import bentoml
+import circus.sighandler
+import pytest
+import uvicorn
+from bentoml._internal import models as bentoml_models
+from bentoml._internal.configuration.containers import BentoMLContainer
+
+from models import bentoml_adapter as adapter
+from models.bentoml_adapter import BentoMLChanged
+from serving.http import openapi
+
+ROOT = Path(__file__).parents[2]
+CONTAINER: Any = type(BentoMLContainer)
+HANDLER = circus.sighandler.SysHandler
+
+
+@pytest.fixture
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done to circus is undone."""
+    monkeypatch.setattr(HANDLER, "signal", HANDLER.signal)
+
+
+def test_the_store(tmp_path: Path) -> None:
+    before = adapter.store_directory()
+    adapter.choose_store_directory(tmp_path)
+    try:
+        assert adapter.store_directory() == tmp_path
+    finally:
+        adapter.choose_store_directory(None)
+    assert adapter.store_directory() == before
+    assert adapter.model_store(tmp_path).list() == []
+
+
+def test_the_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapter.tracer() is None
+    provider = SimpleNamespace(get_tracer=lambda name: f"tracer of {name}")
+    otlp = SimpleNamespace(exporter_type=SimpleNamespace(get=lambda: "otlp"))
+    monkeypatch.setattr(CONTAINER, "tracing", otlp)
+    monkeypatch.setattr(CONTAINER, "tracer_provider", SimpleNamespace(get=lambda: provider))
+    assert adapter.tracer() == "tracer of vgg19"
+
+
+def test_swagger_files_are_those_of_the_page() -> None:
+    assert [file.name for file in adapter.swagger_files()] == list(adapter.SWAGGER_FILES)
+    named = re.findall(rf'"{adapter.SWAGGER_PATH}/([^"]+)"', openapi._PAGE)
+    assert named == list(adapter.SWAGGER_FILES)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_signals_come_with_the_way_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(HANDLER, "quit", lambda self: asked.append("quit"))
+    came: list[int] = []
+
+    def on_signal(number: int, stop: Callable[[], None]) -> None:
+        came.append(number)
+        stop()
+
+    adapter.take_signals(on_signal)
+    before = {number: signal.getsignal(number) for number in HANDLER.SIGNALS}
+    handler = HANDLER(SimpleNamespace())  # as circus makes it
+    try:
+        assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} <= before.keys()
+        assert adapter.FAILED_SIGNAL not in before  # ours
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+    finally:
+        handler.stop()
+        for number, old in before.items():
+            signal.signal(number, old)
+    assert (came, asked) == ([signal.SIGTERM, signal.SIGHUP], ["quit", "quit"])
+
+
+def test_the_https_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapter.http_server_config() is None
+    monkeypatch.setattr(sys, "argv", ["worker", "--ssl-certfile", "x"])
+    with pytest.raises(BentoMLChanged):
+        adapter.http_server_config()
+    config = uvicorn.Config(app="none")
+    config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = uvicorn.Server(config)
+    assert adapter.http_server_config() is server.config
+
+
+def test_the_worker() -> None:
+    assert adapter.worker_index() is None
+    bentoml.server_context.worker_index = 3
+    try:
+        assert adapter.worker_index() == 3
+    finally:
+        bentoml.server_context.worker_index = None
+
+
+GONE: list[tuple[Any, str, Callable[[], Any]]] = [
+    (CONTAINER, "model_store_dir", adapter.store_directory),
+    (CONTAINER, "model_store_dir", lambda: adapter.choose_store_directory(None)),
+    (bentoml_models, "ModelStore", lambda: adapter.model_store(Path())),
+    (CONTAINER, "tracing", adapter.tracer),
+    (HANDLER, "signal", lambda: adapter.take_signals(lambda *_: None)),
+    (HANDLER, "quit", lambda: adapter.take_signals(lambda *_: None)),
+    (HANDLER, "SIGNALS", lambda: adapter.take_signals(lambda *_: None)),
+    (circus.sighandler, "SysHandler", lambda: adapter.take_signals(lambda *_: None)),
+    (uvicorn, "Server", adapter.http_server_config),
+    (type(bentoml.server_context), "worker_index", adapter.worker_index),
+    (adapter, "SWAGGER_FILES", adapter.swagger_files),
+]
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize(("place", "name", "reach"), GONE, ids=[name for _, name, _ in GONE])
+def test_what_a_release_has_no_longer_is_named(
+    place: Any, name: str, reach: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worker", "--ssl-certfile=x"])
+    if place is adapter:
+        monkeypatch.setattr(adapter, name, ("swagger-ui-of-tomorrow.js",))
+    elif place is type(bentoml.server_context):
+        monkeypatch.setattr(bentoml, "server_context", SimpleNamespace())
+    else:
+        monkeypatch.delattr(place, name)
+    words = (
+        rf"^BentoML {re.escape(bentoml.__version__)} has no .*, which this project needs to .*; "
+    )
+    with pytest.raises(BentoMLChanged, match=words + "install the release of BentoML that req"):
+        reach()
+
+
+def test_nothing_else_reaches_in_there() -> None:
+    private = re.compile(r"\b(bentoml\._internal|_bentoml_\w+|circus)\b[.\s]")
+    for folder in ("cli", "models", "serving", "training", "reliability", "testing", "deploy"):
+        for file in (ROOT / folder).rglob("*.py"):
+            lines = [
+                line
+                for line in file.read_text().splitlines()
+                if private.search(line) and "import" in line.split("#")[0]
+            ]
+            assert not lines or file.name == "bentoml_adapter.py", file
+    assert "_internal" not in (ROOT / "service.py").read_text()
