@@ -141,10 +141,23 @@ def test_no_cluster_at_the_address(
     assert len(result.stderr.splitlines()) == 1
 
 
+_WITHOUT_RAY = """
+import sys
+
+class WithoutRay:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, WithoutRay)
+"""
+
+
 def test_not_installed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_image_folder(tmp_path / "images", {"blue": 1})
-    (tmp_path / "without" / "ray").mkdir(parents=True)
-    (tmp_path / "without" / "ray" / "__init__.py").write_text("raise ImportError")
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "sitecustomize.py").write_text(_WITHOUT_RAY)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'without'}{os.pathsep}{ROOT}")
     result = run_command(
         "vgg19", "predict", str(images), "--engine", "ray", cwd=tmp_path, home=home
