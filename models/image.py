@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from models.errors import ImageError, UnknownFormat
 from models.jpeg import check_jpeg
+from models.png import lean_png
 from models.resampling import resample
 from models.spec import Preprocessing
 
@@ -66,7 +67,7 @@ def load_image(
         ImageError: truncated or corrupt, too many pixels, made to keep a decoder busy, or a file
             that can't be read.
     """
-    data = _read(source)
+    data = lean_png(_read(source))
     check_jpeg(data)
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:

@@ -90,11 +90,14 @@ def write_tiny_bundle(
     return path
 
 
+_LEAST = 1e-6
+
+
 def tiny_heat_map(image: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
     """What `write_tiny_explainer`'s graph answers: how bright a class's channel is, in 4 x 4."""
     channel = image[:, :, 2 - index].astype(np.float32)
     blocks = channel.reshape(4, SIZE // 4, 4, SIZE // 4).mean(axis=(1, 3))
-    result: NDArray[np.float32] = blocks / blocks.max()
+    result: NDArray[np.float32] = blocks / max(blocks.max(), _LEAST)
     return result
 
 
@@ -114,7 +117,8 @@ def write_tiny_explainer(path: Path) -> None:
         helper.make_node("Mul", ["weights", "pooled"], ["weighted"]),
         helper.make_node("ReduceSum", ["weighted", "one"], ["map"], keepdims=0),
         helper.make_node("ReduceMax", ["map", "map_sides"], ["most"], keepdims=1),
-        helper.make_node("Div", ["map", "most"], [HEAT_MAP_OUTPUT]),
+        helper.make_node("Max", ["most", "least"], ["divisor"]),  # of a black image all is 0
+        helper.make_node("Div", ["map", "divisor"], [HEAT_MAP_OUTPUT]),
     ]  # fmt: skip
     graph = helper.make_graph(
         nodes,
@@ -129,6 +133,7 @@ def write_tiny_explainer(path: Path) -> None:
             from_array(np.array([2, 3]), "sides"),
             from_array(np.array([1]), "one"),
             from_array(np.array([1, 2]), "map_sides"),
+            from_array(np.array(_LEAST, np.float32), "least"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from PIL import Image
 
 from models.image import FORMATS, load_image
 from models.machine import cpu_count
+from models.png import lean_png
 from models.spec import Preprocessing
 from training.data import Sample, SkippedFile, check_files
 from training.reporter import Reporter
@@ -150,11 +152,12 @@ def _close(hashes: NDArray[np.uint64], index: int, bits: int) -> NDArray[np.intp
 
 
 def look_at(sample: Sample) -> Facts:
-    with Image.open(sample.path, formats=FORMATS) as image:
+    data = sample.path.read_bytes()
+    with Image.open(io.BytesIO(lean_png(data)), formats=FORMATS) as image:
         width, height, mode = image.width, image.height, image.mode
         turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
     # Of the same pixels that training sees, so that turned and converted copies match.
-    pixels = load_image(sample.path, Preprocessing(image_size=_PIXELS, resize_size=_PIXELS))
+    pixels = load_image(data, Preprocessing(image_size=_PIXELS, resize_size=_PIXELS))
     bits = imagehash.phash(Image.fromarray(pixels))
     return Facts(sample, int(str(bits), 16), width, height, mode, turned)
 
