@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import signal
+import ssl
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -124,6 +125,21 @@ def http_server_config() -> Any:
         if type(thing) is server_class and getattr(thing.config, "ssl", None) is not None:
             return thing.config
     raise _changed("uvicorn.Server with a loaded certificate", "renew the certificate of HTTPS")
+
+
+def fresh_tls(config: Any) -> ssl.SSLContext:
+    """What uvicorn would make of its files now. Raises OSError: they can't be used."""
+    make = _reach("uvicorn.config", "create_ssl_context", why="renew the certificate of HTTPS")
+    context: ssl.SSLContext = make(
+        certfile=config.ssl_certfile,
+        keyfile=config.ssl_keyfile,
+        password=config.ssl_keyfile_password,
+        ssl_version=config.ssl_version,
+        cert_reqs=config.ssl_cert_reqs,
+        ca_certs=config.ssl_ca_certs,
+        ciphers=config.ssl_ciphers,
+    )
+    return context
 
 
 def worker_index() -> int | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,12 @@ class Server:
     http_port: int
     grpc_port: int
     log: Path
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.http_port}"
 
     def children(self) -> list[psutil.Process]:
         children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
@@ -44,11 +47,23 @@ class Server:
 
 
 @contextmanager
-def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterator[Server]:
+def serve(
+    home: Path,
+    log: Path,
+    what: str = PROJECT,
+    *,
+    options: Sequence[str] = (),
+    cwd: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    **settings: str,
+) -> Iterator[Server]:
     """`bentoml serve` on free ports of 127.0.0.1, from ready to stopped.
 
     Args:
         what: this project, or a Bento's directory.
+        options: of the command.
+        cwd: where it is typed; default: in the project or the Bento.
+        tls: of clients, where options have HTTP encrypted.
     """
     http_port, grpc_port = free_port(), free_port()
     environment = os.environ | {
@@ -58,17 +73,17 @@ def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterat
         **settings,
     }
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", what]
-    directory = ROOT if what == PROJECT else what
-    options = ["--host", "127.0.0.1", "--port", str(http_port)]
+    directory = cwd or (ROOT if what == PROJECT else what)
+    command += ["--host", "127.0.0.1", "--port", str(http_port), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command + options,
+            command,
             cwd=directory,
             env=environment,
             stdout=output,
             stderr=output,
         )
-    server = Server(process, http_port, grpc_port, log)
+    server = Server(process, http_port, grpc_port, log, tls)
     try:
         wait_until_ready(server)
         yield server
@@ -84,7 +99,10 @@ def wait_until_ready(server: Server) -> None:
         code = server.process.poll()
         assert code is None, f"ended with {code}: {server.log.read_text()}"
         try:
-            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == httpx.codes.OK:
+            if (
+                httpx.get(f"{server.url}/readyz", timeout=5, verify=server.tls or True).status_code
+                == httpx.codes.OK
+            ):
                 return
         except httpx.HTTPError:
             time.sleep(0.1)

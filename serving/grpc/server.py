@@ -58,7 +58,7 @@ class TlsCredentials:
         self.files = files
         self._renewed: grpc.ServerCertificateConfiguration | None = None
         self.server_credentials = grpc.dynamic_ssl_server_credentials(
-            _configuration(files),
+            _configuration(_contents(files)),
             self._take_renewed,  # type: ignore[arg-type]  # the stubs don't know of None
             require_client_authentication=files.client_ca is not None,
         )
@@ -66,8 +66,11 @@ class TlsCredentials:
     def renew(self) -> None:
         """Read the files again, for the connections to come. Raises GrpcServerError, and leaves
         everything as it is, if they can't be used or don't fit each other (yet)."""
+        before = _contents(self.files)
         _check_tls(self.files)
-        self._renewed = _configuration(self.files)
+        if _contents(self.files) != before:
+            raise _bad_tls("they are being changed just now")
+        self._renewed = _configuration(before)
 
     def _take_renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked for by gRPC at each connection; None: what it has is the present one."""
@@ -186,13 +189,20 @@ def _bind(server: grpc.aio.Server, options: GrpcOptions, tls: TlsCredentials | N
         raise _cannot_listen(options, "see the log") from error
 
 
-def _configuration(tls: TlsFiles) -> grpc.ServerCertificateConfiguration:
+def _contents(tls: TlsFiles) -> tuple[bytes, bytes, bytes | None]:
+    """Key, certificates, authorities."""
     try:
-        client_ca = None if tls.client_ca is None else tls.client_ca.read_bytes()
-        chain = [(tls.key.read_bytes(), tls.cert.read_bytes())]
+        authorities = None if tls.client_ca is None else tls.client_ca.read_bytes()
+        return tls.key.read_bytes(), tls.cert.read_bytes(), authorities
     except OSError as error:
         raise _bad_tls(str(error)) from None
-    return grpc.ssl_server_certificate_configuration(chain, client_ca)
+
+
+def _configuration(
+    contents: tuple[bytes, bytes, bytes | None],
+) -> grpc.ServerCertificateConfiguration:
+    key, chain, authorities = contents
+    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
 
 
 def _check_tls(tls: TlsFiles) -> None:

@@ -1,4 +1,7 @@
-"""The certificate of HTTPS, where BentoML serves it (`bentoml serve --ssl-certfile ...`)."""
+"""The certificate of HTTPS, where BentoML serves it (`bentoml serve --ssl-certfile ...`).
+
+A connection has one certificate with its key, of before a change or of after it, never one of each.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,25 @@ def http_tls() -> Reloadable | None:
     config = bentoml_adapter.http_server_config()
     if config is None:
         return None
-    files = [Path(file) for file in (config.ssl_certfile, config.ssl_keyfile) if file]
-    return Reloadable("the certificate of HTTPS", files, lambda: _renew(config), True)
+    named = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
+    return Reloadable(
+        "the certificate of HTTPS",
+        [Path(file) for file in named if file],
+        lambda: _renew(config),
+        read_before=True,
+    )
 
 
 def _renew(config: Any) -> None:
-    """For the connections to come. Tried out first: a context whose certificate and key don't fit
-    each other would refuse every connection."""
-    chain = (config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password)
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*chain)
-    config.ssl.load_cert_chain(*chain)
+    """For the connections to come.
+
+    The server's own context can't be exchanged, and loading into it while it is used would leave a
+    connection with a new certificate and the old key. But each connection may be given another
+    context when the client's first message is there, whether or not that names a server.
+    """
+    renewed = bentoml_adapter.fresh_tls(config)  # raises if certificate and key don't fit (yet)
+
+    def use_renewed(connection: ssl.SSLObject, _: str, __: ssl.SSLContext) -> None:
+        connection.context = renewed
+
+    config.ssl.sni_callback = use_renewed
