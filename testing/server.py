@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,20 +47,30 @@ class Server:
 
 
 @contextmanager
-def serve(
-    home: Path,
-    log: Path,
-    what: str = PROJECT,
-    *,
-    options: Sequence[str] = (),
-    cwd: Path | None = None,
-    tls: ssl.SSLContext | None = None,
-    **settings: str,
-) -> Iterator[Server]:
+def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterator[Server]:
     """`bentoml serve` on free ports of 127.0.0.1, from ready to stopped.
 
     Args:
         what: this project, or a Bento's directory.
+    """
+    with serve_with(home, log, settings, what=what) as server:
+        yield server
+
+
+@contextmanager
+def serve_with(
+    home: Path,
+    log: Path,
+    settings: Mapping[str, str],
+    *,
+    what: str = PROJECT,
+    options: Sequence[str] = (),
+    cwd: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Server]:
+    """As `serve`.
+
+    Args:
         options: of the command.
         cwd: where it is typed; default: in the project or the Bento.
         tls: of clients, where options have HTTP encrypted.

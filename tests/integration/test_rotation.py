@@ -21,7 +21,7 @@ from cryptography import x509
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.images import coloured_pixels, encode
-from testing.server import Server, serve
+from testing.server import Server, serve, serve_with
 
 IMAGE = encode(coloured_pixels(2))
 PNG = {"Content-Type": "image/png"}
@@ -166,7 +166,7 @@ def test_certificates_change_under_load(tiny_home: Path, tmp_path: Path) -> None
         "VGG19_WATCH_INTERVAL_S": "1",
     }
     options = ("--ssl-certfile", str(cert), "--ssl-keyfile", str(key))
-    with serve(tiny_home, tmp_path / "log", options=options, tls=context, **settings) as server:
+    with serve_with(tiny_home, tmp_path / "log", settings, options=options, tls=context) as server:
         url = f"https://127.0.0.1:{server.http_port}/classify"
 
         def ask_http() -> int:
