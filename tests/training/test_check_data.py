@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from rich.console import Console
 
 from cli.data_table import print_report
@@ -98,3 +98,16 @@ def test_brackets_in_names_are_shown(report: DataReport) -> None:
     shown = DataReport(**{**report.__dict__, "exact_duplicates": [["a[red].png", "b.png"]]})
     print_report(shown, Console(file=out, width=200))
     assert "a[red].png  =  b.png" in out.getvalue()
+
+
+def test_megabytes_beside_the_pixels_are_no_fault(folder: Path) -> None:
+    """As in the service: `models.png`."""
+    plain = Image.open(folder / "train" / "china" / "0.png")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * 3_000_000, zip=True)
+    plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        folder / "train" / "china" / "text.png", pnginfo=info, icc_profile=bytes(3_000_000)
+    )
+    report = check_data(folder, SilentReporter())
+    assert report.images == 18
+    assert report.counts["train"]["china"] == 7
