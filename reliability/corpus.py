@@ -256,9 +256,9 @@ def _floods(picture: Image.Image) -> Iterator[Sample]:
     texts = _chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1_000_000))) * 70
     yield Sample("PNG with texts of 70 MB", _behind_header(png, texts), "image")
     profile = _chunk(b"iCCP", b"k\0\0" + megabytes)
-    yield Sample("PNG with a profile of 3 MB", _behind_header(png, profile), "refused")
+    yield Sample("PNG with a profile of 3 MB", _behind_header(png, profile), "image")
     yield Sample(
-        "PNG of 20,000 chunks", _behind_header(png, _chunk(b"teSt", b"") * 20_000), "image"
+        "PNG of 20,000 chunks", _behind_header(png, _chunk(b"teSt", b"") * 20_000), "refused"
     )
     frame = b"\x21\xf9\4\0\2\0\0\0\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\2\2\x44\1\0"
     gif = _encoded(picture.convert("P"), "GIF")
