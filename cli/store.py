@@ -177,11 +177,13 @@ def label(
 
     Example: `vgg19 label captured`, then `vgg19 label captured --from labels.csv`
     """
+    from models.locations import without_credentials
     from training.captured import captured_images
     from training.labelling import put_labels, write_labelling
 
     if table is not None:
-        say(f"{put_labels(url, table)} images in {url} have a label from a table")
+        count = put_labels(url, table)
+        say(f"{count} images in {without_credentials(url)} have a label from a table")
         return
     images = captured_images(url)
     written, page = write_labelling(images, output)
@@ -211,9 +213,10 @@ def push_model(
 
     Example: `vgg19 models push s3://bucket/models`
     """
+    from models.locations import without_credentials
     from training.transfer import push
 
-    say(f"{push(url, tag)} is at {url}")
+    say(f"{push(url, tag)} is at {without_credentials(url)}")
 
 
 @models_app.command("pull")

@@ -8,12 +8,15 @@ and what is listed is what is there now.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import fsspec
 
 from models.errors import UserError
 
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY = re.compile(r"(?<=[?&;])[^=&#]*=[^&#]*")
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
@@ -33,9 +36,9 @@ def open_location(url: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = _EXTRAS.get(url.partition("://")[0])
         advice = f"; pip install 'vgg19-finetune[{extra}]'" if extra else ""
-        raise LocationError(f"{error}{advice}") from None
+        raise LocationError(f"{reason(error)}{advice}") from None
     except (OSError, ValueError) as error:
-        raise LocationError(str(error)) from None
+        raise LocationError(reason(error)) from None
     return files, str(root).rstrip("/")
 
 
@@ -56,6 +59,12 @@ def list_files(files: Any, root: str) -> list[tuple[str, int]]:
     )
 
 
+def without_credentials(url: str) -> str:
+    """A URL to show: neither a user with a password nor the values of a query."""
+    return _QUERY.sub("", _USER.sub("", url))
+
+
 def reason(error: Exception) -> str:
-    """What a file system's exception says, in one line; each has exceptions of its own."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What a file system's exception says, in one line; each has exceptions of its own. URLs in it
+    are without users and passwords."""
+    return _USER.sub("", " ".join(str(error).split())) or type(error).__name__

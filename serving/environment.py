@@ -37,7 +37,6 @@ _LINK_PORT = re.compile(r"VGG19_([A-Z0-9_]+_)?PORT")  # VGG19_GRPC_PORT is a set
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S*", re.IGNORECASE)
 _LOCAL_URL = re.compile(r"(?P<scheme>file|local):(//(?=[^/]|$))?(?P<path>.*)", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#]*@|(?<=[?&;])[^=&#]*=[^&#]*")
 
 
 def is_service_link(name: str, value: str) -> bool:
@@ -76,11 +75,6 @@ def absolute_url(url: str) -> str:
     if local is not None and "::" not in url:
         return f"{local['scheme']}://{absolute_path(local['path'] or '.')}"
     return url if _SCHEME.match(url) or "::" in url else absolute_path(url)
-
-
-def without_credentials(url: str) -> str:
-    """A URL to show: neither a user with a password nor the values of a query."""
-    return _CREDENTIALS.sub("", url)
 
 
 def misspelt(known: Iterable[str], environ: MutableMapping[str, str] = os.environ) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from models.locations import list_files, open_location, reason
+from models.locations import list_files, open_location, reason, without_credentials
 from training.sources import ImageFile, cache_directory
 
 LABELS_FILE = "labels.csv"
@@ -48,7 +48,9 @@ def captured_images(url: str) -> list[CapturedImage]:
         files, root = open_location(url)
         names = [name for name, _ in list_files(files, root)]
         if not names and not _can_be(files, root):
-            raise CaptureError(f"there is nothing at {url}; does the service capture there?")
+            raise CaptureError(
+                f"there is nothing at {without_credentials(url)}; does the service capture there?"
+            )
         labels = {}
         if LABELS_FILE in names:
             table = f"{root}/{LABELS_FILE}"
@@ -61,7 +63,7 @@ def captured_images(url: str) -> list[CapturedImage]:
     except CaptureError:
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise CaptureError(f"{url} can't be read: {reason(error)}") from None
+        raise CaptureError(f"{without_credentials(url)} can't be read: {reason(error)}") from None
 
 
 def _can_be(files: Any, root: str) -> bool:

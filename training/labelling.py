@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.errors import ImageError
 from models.image import load_image
-from models.locations import open_location, reason
+from models.locations import open_location, reason, without_credentials
 from models.spec import Preprocessing
 from training.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
 from training.html_page import PAGE_STYLE, picture
@@ -62,7 +62,9 @@ def put_labels(url: str, table: Path) -> int:
     except CaptureError:
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise CaptureError(f"{url} can't be written: {reason(error)}") from None
+        raise CaptureError(
+            f"{without_credentials(url)} can't be written: {reason(error)}"
+        ) from None
     return len(labels)
 
 

@@ -15,7 +15,7 @@ from models import store
 from models.bundle import SIGNATURE_FILE, open_bundle, signature_of
 from models.errors import BundleError, UserError
 from models.files import staged_file
-from models.locations import list_files, open_location, reason
+from models.locations import list_files, open_location, reason, without_credentials
 from models.manifest import MANIFEST_FILE
 
 _PRODUCTION = "production"
@@ -54,7 +54,9 @@ def push(url: str, reference: str) -> str:
         if version == store.production_version_or_none():
             files.pipe_file(f"{root}/{_PRODUCTION}", version.encode())
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise TransferError(f"{url} can't be written: {reason(error)}") from None
+        raise TransferError(
+            f"{without_credentials(url)} can't be written: {reason(error)}"
+        ) from None
     return f"{store.MODEL_NAME}:{version}"
 
 
@@ -80,11 +82,11 @@ def pull(url: str, reference: str) -> str:
             raise TransferError(f"'{version}' is no version")
         _fetch(files, f"{root}/{version}", version)
     except FileNotFoundError as error:
-        raise TransferError(f"{url} has no {reference} ({error})") from None
+        raise TransferError(f"{without_credentials(url)} has no {reference} ({error})") from None
     except (TransferError, BundleError):
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise TransferError(f"{url} can't be read: {reason(error)}") from None
+        raise TransferError(f"{without_credentials(url)} can't be read: {reason(error)}") from None
     return f"{store.MODEL_NAME}:{version}"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError
-from models.locations import list_files, open_location, reason
+from models.locations import list_files, open_location, reason, without_credentials
 from serving.core.dataplane import Answer, top
 from serving.core.errors import DeadlineExceeded, NotFound, Overloaded, RequestError
 from serving.core.supervisor import Supervisor
@@ -75,7 +75,10 @@ class Capture:
                 self._files, self._root, limit_bytes, waiting_bytes, supervisor
             )
         except Exception as error:  # each of fsspec's file systems has exceptions of its own
-            raise CaptureError(f"VGG19_CAPTURE_URL {url} can't be used: {reason(error)}") from None
+            shown = without_credentials(url)
+            raise CaptureError(
+                f"VGG19_CAPTURE_URL {shown} can't be used: {reason(error)}"
+            ) from None
         self._supervisor = supervisor
         self._labelling: set[asyncio.Future[None]] = set()
         self._labellers = Workers(1, "feedback")

@@ -13,7 +13,6 @@ from serving.environment import (
     is_service_link,
     misspelt,
     prepare,
-    without_credentials,
 )
 from serving.settings import Settings, load_settings
 
@@ -163,14 +162,3 @@ def test_an_empty_path_is_an_error(name: str, value: str, monkeypatch: pytest.Mo
     monkeypatch.setenv(name, value)
     with pytest.raises(Exception, match=f"^{name} can't be used: it is empty; unset it, or"):
         load_settings()
-
-
-def test_a_url_is_shown_without_what_is_secret_in_it() -> None:
-    for url, shown in {
-        "s3://id:" + "pass@bucket/a": "s3://bucket/a",
-        "ftp://user:" + "p%40ss@host:21/a": "ftp://host:21/a",
-        "https://host/a?sig=abc&sp=rw": "https://host/a?",
-        "/plain/path": "/plain/path",
-        "s3://bucket/a@b": "s3://bucket/a@b",
-    }.items():
-        assert without_credentials(url).rstrip("&") == shown
