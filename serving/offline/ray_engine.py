@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -302,7 +302,11 @@ def _connect(ray: Any) -> None:
     try:
         if address not in ("", "auto"):
             _check_answers(address)
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+        # Workers import from the directory that this is called in: not from a user's.
+        with chdir(Path(__file__).parents[2]):
+            ray.init(
+                address or "local", log_to_driver=False, logging_level=logging.ERROR, **options
+            )
     except (OSError, RuntimeError, ValueError) as error:
         why = _one_line(str(error))
         if "AuthenticationError" in str(error.__cause__):

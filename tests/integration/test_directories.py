@@ -1,0 +1,210 @@
+"""Commands mean the same wherever they are typed: their modules are this project's, and their paths
+the directory's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from testing.commands import free_port
+from testing.images import coloured_pixels, encode, write_image_folder
+from testing.server import ROOT, Server, serve_with, wait_until_ready
+
+BIN = Path(sys.executable).parent
+IMAGE = encode(coloured_pixels(2))
+# What users' projects hold beside their images. Imported, each says so and ends the process.
+OURS = ("cli", "models", "protocol", "service", "serving", "training")
+OTHERS = ("testing", "grpc", "http", "bentoml", "typer", "numpy", "torch", "onnx", "starlette")
+TRAP = "import os, sys; sys.stderr.write('IMPORTED ' + __name__ + '\\n'); os._exit(99)\n"
+
+# Each command, with arguments that have it import what it works with, and what it says then.
+COMMANDS: dict[str, tuple[list[str], str]] = {
+    "--version": (["--version"], "."),
+    "--help": (["--help"], "Fine-tune VGG-19"),
+    "train": (["train", "--data", "missing"], "missing"),
+    "find-lr": (["find-lr", "--data", "missing"], "missing"),
+    "check-data": (["check-data", "images"], "images"),
+    "reproduce": (["reproduce", "missing"], "missing"),
+    "evaluate": (["evaluate", "missing"], "missing"),
+    "export": (["export", "missing"], "missing"),
+    "register": (["register", "missing"], "missing"),
+    "promote": (["promote", "latest"], "vgg19:"),
+    "rollback": (["rollback", "nothing"], "nothing"),
+    "history": (["history"], "promoted by hand"),
+    "diff": (["diff", "latest", "production"], "same"),
+    "redeploy": (["redeploy", "--config", "missing.yaml"], "missing.yaml"),
+    "build": (["build", "nothing"], "nothing"),
+    "label": (["label", "missing"], "missing"),
+    "models": (["models"], "vgg19:"),
+    "models push": (["models", "push", "pushed", "latest"], "pushed"),
+    "models pull": (["models", "pull", "missing"], "missing"),
+    "sign": (["sign", "latest", "--key", "missing.pem"], "missing.pem"),
+    "verify": (["verify", "latest", "--key", "missing.pem"], "missing.pem"),
+    "key": (["key"], "sha256"),
+    "cache list": (["cache", "list"], ""),
+    "cache clear": (["cache", "clear"], "removed"),
+    "classify": (["classify", "http://127.0.0.1:9", "a.png"], "a.png"),
+    "doctor": (["doctor"], "golden samples equal"),
+    "predict": (["predict", "images", "--output", "out.csv"], "out.csv"),
+    "predict on Ray": (
+        ["predict", "images", "--engine", "ray", "--workers", "1", "--output", "ray.csv"],
+        " by vgg19:",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=["modules", "packages", "folders"])
+def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory where every name is taken: by a file, a package, or a folder without code."""
+    place: Path = tmp_path_factory.mktemp("hostile")
+    for name in OURS + OTHERS:
+        if request.param == "modules":
+            (place / f"{name}.py").write_text(TRAP)
+            continue
+        (place / name).mkdir()
+        (place / name / "main.py").write_text(TRAP)
+        (place / name / "image.py").write_text(TRAP)
+        if request.param == "packages":
+            (place / name / "__init__.py").write_text(TRAP)
+    write_image_folder(place / "images", {"red": 2, "green": 2})
+    return place
+
+
+def environment(home: Path, hostile: Path, python_path: str) -> dict[str, str]:
+    return os.environ | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "COLUMNS": "200",
+        "XDG_CACHE_HOME": str(hostile / ".cache"),
+        **({"PYTHONPATH": python_path} if python_path else {}),
+    }
+
+
+@pytest.mark.parametrize("python_path", ["", "HERE", ".", "LIBRARIES"])
+def test_every_command_imports_this_project(
+    python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path
+) -> None:
+    libraries = tmp_path / "libraries"
+    (libraries / "something_of_mine-1.dist-info").mkdir(parents=True)
+    (libraries / "something_of_mine.py").write_text("")
+    given = {"HERE": str(hostile), "LIBRARIES": f"{libraries}{os.pathsep}{hostile}"}
+    variables = environment(tiny_home, hostile, given.get(python_path, python_path))
+    # All where both the directory and PYTHONPATH are full of modules; a few in every other case.
+    quick = ("key", "models", "doctor", "predict", "history", "label")
+    few = python_path != "HERE" or not (hostile / "cli.py").exists()
+    for name, (arguments, says) in COMMANDS.items():
+        if few and name not in quick:
+            continue
+        result = subprocess.run(
+            [str(BIN / "vgg19"), *arguments],
+            cwd=hostile, env=variables, capture_output=True, text=True, check=False, timeout=280,
+        )  # fmt: skip
+        said = result.stdout + result.stderr
+        assert "IMPORTED" not in said, (name, said)
+        assert "Traceback" not in said, (name, said)
+        assert says in said, (name, said)
+        warnings = [line for line in said.splitlines() if line.startswith("warning: PYTHONPATH")]
+        assert len(warnings) == bool(python_path), (name, said)
+
+
+def test_what_starts_on_several_processes(hostile: Path, tiny_home: Path) -> None:
+    """The form in docs/training.md."""
+    assert (
+        "torchrun --no-python --nproc-per-node 2 vgg19 train"
+        in (ROOT / "docs" / "training.md").read_text()
+    )
+    variables = environment(tiny_home, hostile, "") | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        [str(BIN / "torchrun"), "--no-python", "--nproc-per-node", "2", "--master-port",
+         str(free_port()), "vgg19", "train", "--data", "missing"],
+        cwd=hostile, env=variables, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert "IMPORTED" not in result.stderr
+    assert "missing" in result.stderr
+
+
+@pytest.mark.parametrize("python_path", ["", "HERE"])
+def test_vgg19_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path) -> None:
+    variables = environment(tiny_home, hostile, str(hostile) if python_path else "")
+    http_port, grpc_port = str(free_port()), str(free_port())
+    with running(
+        [str(BIN / "vgg19"), "serve", "--port", http_port, "--grpc-port", grpc_port],
+        hostile, variables, tmp_path / "log", http_port,
+    ):  # fmt: skip
+        reply = httpx.post(
+            f"http://127.0.0.1:{http_port}/classify",
+            content=IMAGE,
+            headers={"Content-Type": "image/png"},
+        )
+        assert reply.status_code == 200
+    assert "IMPORTED" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("python_path", ["", "OURS"])
+def test_bentoml_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path) -> None:
+    """With the project's directory named. (A PYTHONPATH that takes the place of BentoML's own
+    imports stops BentoML before anything of this project is there.)"""
+    settings = {}
+    if python_path:
+        ours = tmp_path / "ours"
+        ours.mkdir()
+        for name in OURS:
+            (ours / f"{name}.py").write_text(TRAP)
+        settings["PYTHONPATH"] = str(ours)
+    options = ("--working-dir", str(ROOT))
+    with serve_with(tiny_home, tmp_path / "log", settings, options=options, cwd=hostile) as server:
+        assert httpx.get(f"{server.url}/model").status_code == 200
+    assert "IMPORTED" not in (tmp_path / "log").read_text()
+
+
+@contextmanager
+def running(
+    command: list[str], cwd: Path, variables: dict[str, str], log: Path, port: str
+) -> Iterator[None]:
+    """A command that serves, from ready to stopped."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=output, stderr=output)
+    try:
+        wait_until_ready(Server(process, int(port), 0, log))
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_relative_paths_are_those_of_the_directory(tiny_home: Path, tmp_path: Path) -> None:
+    """By either command, for what is read and what is written; nothing lands in the source."""
+    before = {path.name for path in ROOT.iterdir()}
+    for number, url in enumerate(("kept", "./kept", "file:kept", "file://kept", "local://kept")):
+        place, log = tmp_path / f"place{number}", tmp_path / f"log{number}"
+        place.mkdir()
+        settings = {
+            "VGG19_STORE": os.path.relpath(tiny_home / "models", place),
+            "VGG19_CAPTURE": "all",
+            "VGG19_CAPTURE_URL": url,
+            "BENTOML_HOME": "home",
+        }
+        if number % 2:
+            options = ("--working-dir", str(ROOT))
+            with serve_with(Path("home"), log, settings, options=options, cwd=place) as server:
+                ask(server.url)
+        else:
+            port, grpc_port = str(free_port()), str(free_port())
+            command = [str(BIN / "vgg19"), "serve", "--port", port, "--grpc-port", grpc_port]
+            with running(command, place, os.environ | settings, log, port):
+                ask(f"http://127.0.0.1:{port}")
+            assert (place / "home").is_dir()
+        assert len(list((place / "kept").glob("*.img"))) == 1, settings
+    assert {path.name for path in ROOT.iterdir()} == before
+
+
+def ask(url: str) -> None:
+    reply = httpx.post(f"{url}/classify", content=IMAGE, headers={"Content-Type": "image/png"})
+    assert reply.status_code == 200
