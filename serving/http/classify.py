@@ -24,9 +24,9 @@ from serving.http.body import (
     read_body,
     timeout_s,
 )
+from serving.http.form import IMAGE_FIELD, parsed_form
 
 DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999
-_IMAGE_FIELD = "image"
 _HEAT_MAP_DIGITS = 4
 
 
@@ -153,7 +153,7 @@ async def _read_upload(request: Request, limits: Limits) -> _Upload:
         return _Upload([None], [await _read_raw(request, limits.max_image_bytes)])
     raise UnsupportedMedia(
         f"the content type is '{content_type[:50]}'; send the image itself as image/jpeg (or "
-        f"another image type), or multipart/form-data with '{_IMAGE_FIELD}' parts"
+        f"another image type), or multipart/form-data with '{IMAGE_FIELD}' parts"
     )
 
 
@@ -168,13 +168,13 @@ async def _read_multipart(request: Request, limits: Limits) -> _Upload:
     limited = limit_body(request, limits.max_request_bytes)
     plain = Request(_without_charset(request.scope), limited.receive)
     count = limits.max_request_images
-    async with plain.form(max_files=count, max_fields=count) as form:
-        parts = form.getlist(_IMAGE_FIELD)
+    async with parsed_form(plain, count) as form:
+        parts = form.getlist(IMAGE_FIELD)
         uploads = [part for part in parts if isinstance(part, UploadFile)]
         if not uploads or len(uploads) != len(parts):
             raise BadRequest(
-                f"the form needs one or more file parts named '{_IMAGE_FIELD}'; "
-                f"with curl: -F {_IMAGE_FIELD}=@photo.jpg"
+                f"the form needs one or more file parts named '{IMAGE_FIELD}'; "
+                f"with curl: -F {IMAGE_FIELD}=@photo.jpg"
             )
         return _Upload(
             names=[upload.filename for upload in uploads],

@@ -288,6 +288,7 @@ async def test_the_charset_of_a_form_does_no_harm(
 FORM_PIECES = st.sampled_from(
     [b"--x", b"--x--", b"\r\n", b"\r\n\r\n", b"Content-Disposition: form-data", b"; name=image",
      b'; name="image"; filename="a"', b"; filename*=utf-8''%ff", b"Content-Type: image/png", b":",
+     b"; filename*0*=", b"; filename*=", b"; filename*", b"undefined''", b"idna''%\xc3",
      b'"', b"\0", b"\xff", IMAGES[0]]
 )  # fmt: skip
 
