@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from models.errors import UserError
 from protocol.open_inference_pb2 import DESCRIPTOR
 from protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from serving.grpc.malformed import CheckedServer
+from serving.grpc.reflection import add_reflection
 from serving.grpc.servicer import InferenceServicer
 
 logger = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ class GrpcServer:
         checked = CheckedServer(server)
         add_GRPCInferenceServiceServicer_to_server(servicer, checked)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, checked)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # not in stubs
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_servicer, checked)
+        add_reflection((SERVICE, health.SERVICE_NAME), checked)
         tls = None if options.tls is None else TlsCredentials(options.tls)
         bound = _bind(server, options, tls)
         started = cls(server, health_servicer, tls)

@@ -114,6 +114,7 @@ async def test_a_message_that_is_none(
     "method",
     [
         f"{SERVICE}/ModelStreamInfer",
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ],
 )
