@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from serving.admission.api_keys import Keys
 from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.errors import NotFound
 from serving.observability.capture import Capture
 from serving.observability.telemetry import Telemetry
@@ -24,7 +24,7 @@ class ServiceContext:
         is_alive: False when only a new start can help.
     """
 
-    classifier: Classifier
+    classifier: DataPlane
     repository: Repository
     keys: Keys
     rate_limit: RateLimit

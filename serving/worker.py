@@ -17,7 +17,7 @@ from serving.admission.key_source import KeySource
 from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
-from serving.core.dataplane import Classifier, Limits
+from serving.core.dataplane import DataPlane, Limits
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
@@ -92,7 +92,7 @@ class Runtime:
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = Workers(threads, "decode")
         self.context = ServiceContext(
-            classifier=Classifier(models, self._decoders, _limits(settings), telemetry.on_answer),
+            classifier=DataPlane(models, self._decoders, _limits(settings), telemetry.on_answer),
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
@@ -167,7 +167,7 @@ class Runtime:
         """The body of an answer to `/classify` for one image file.
 
         Raises:
-            RequestError: see `Classifier.classify`; BadImage if it can't be decoded.
+            RequestError: see `DataPlane.classify`; BadImage if it can't be decoded.
         """
         content = await asyncio.to_thread(image.read_bytes)
         answer = await self.context.classifier.classify([content])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
@@ -16,8 +16,9 @@ from models.image import load_image
 from models.spec import ModelSpec
 from serving.core.batcher import BatchResult
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
-from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap
+from serving.core.explainer import Explainer, ExplainItem, ExplainRequest
 from serving.core.pool import ModelPool, ServedModel
+from serving.core.requests import InferResponse
 from serving.core.statistics import Timings
 from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
@@ -35,50 +36,7 @@ class Limits:
     image_formats: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Prediction:
-    """One label with its column in the output and its probability, 0..1."""
-
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Of the model that gave it: for each image what it says, or why it says nothing.
-
-    heat_maps: for each image that has an answer, where they were asked for.
-    """
-
-    model: ServedModel
-    rows: list[ModelOutput | RequestError]
-    timings: Timings
-    heat_maps: list[HeatMap] = field(default_factory=list)
-
-    def probabilities(self) -> NDArray[np.float32]:
-        """float32[N,C].
-
-        Raises:
-            RequestError: see `outputs`.
-        """
-        return np.stack([row.probabilities for row in self.outputs()])
-
-    def outputs(self) -> list[ModelOutput]:
-        """What the model says of all images.
-
-        Raises:
-            RequestError: of the first image without an answer.
-        """
-        rows = []
-        for row in self.rows:
-            if isinstance(row, RequestError):
-                raise row
-            rows.append(row)
-        return rows
-
-
-class Classifier:
+class DataPlane:
     """Answers requests with the models of a pool.
 
     Args:
@@ -94,7 +52,7 @@ class Classifier:
         models: ModelPool,
         decoders: Workers,
         limits: Limits,
-        on_answer: Callable[[Answer, Sequence[bytes]], None] = lambda answer, images: None,
+        on_answer: Callable[[InferResponse, Sequence[bytes]], None] = lambda answer, images: None,
     ) -> None:
         self.models = models
         self.limits = limits
@@ -108,7 +66,7 @@ class Classifier:
         version: str = "",
         timeout_s: float | None = None,
         explain: ExplainRequest | None = None,
-    ) -> Answer:
+    ) -> InferResponse:
         """Classify encoded images. One that can't be decoded fails alone.
 
         Args:
@@ -134,7 +92,7 @@ class Classifier:
             batch = await model.batcher.submit(good) if good else BatchResult([], 0.0, 0.0)
             results = iter(batch.results)
             answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
-            answer = Answer(model, answered, Timings(decode_s, batch.queue_s, batch.run_s))
+            answer = InferResponse(model, answered, Timings(decode_s, batch.queue_s, batch.run_s))
             if explaining is not None:
                 answer = await explaining.explained(answer, good, batch.results)
             return self._answer(answer, images, started)
@@ -146,7 +104,7 @@ class Classifier:
         version: str = "",
         timeout_s: float | None = None,
         explain: ExplainRequest | None = None,
-    ) -> Answer:
+    ) -> InferResponse:
         """Classify images that the client has decoded and resized itself.
 
         Args:
@@ -164,7 +122,9 @@ class Classifier:
                 )
             explaining = None if explain is None else _Explaining(model, explain)
             batch = await model.batcher.submit(list(pixels))
-            answer = Answer(model, [*batch.results], Timings(0.0, batch.queue_s, batch.run_s))
+            answer = InferResponse(
+                model, [*batch.results], Timings(0.0, batch.queue_s, batch.run_s)
+            )
             if explaining is not None:
                 answer = await explaining.explained(answer, list(pixels), batch.results)
             return self._answer(answer, (), started)
@@ -173,7 +133,9 @@ class Classifier:
         model = self.models.get(self.models.current.name, version)
         return _Answering(model, self._limit(timeout_s))
 
-    def _answer(self, answer: Answer, images: Sequence[bytes], started: float) -> Answer:
+    def _answer(
+        self, answer: InferResponse, images: Sequence[bytes], started: float
+    ) -> InferResponse:
         """Count an answer, and tell of it."""
         seconds = time.perf_counter() - started
         if all(isinstance(row, RequestError) for row in answer.rows):
@@ -226,17 +188,6 @@ class Classifier:
             return BadImage(f"{prefix}{error}")
 
 
-def top(
-    labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int, threshold: float = 0.0
-) -> list[Prediction]:
-    """The most probable labels of one row, best first: at most `top_k`, none below `threshold`."""
-    order = (-probabilities).argsort(kind="stable")[:top_k]
-    best = zip(order.tolist(), probabilities[order].tolist(), strict=True)
-    return [
-        Prediction(labels[i], i, probability) for i, probability in best if probability >= threshold
-    ]
-
-
 class _Explaining:
     """A request for heat maps, looked at before any work is done for it.
 
@@ -261,10 +212,10 @@ class _Explaining:
 
     async def explained(
         self,
-        answer: Answer,
+        answer: InferResponse,
         pixels: Sequence[NDArray[np.uint8]],
         rows: Sequence[ModelOutput],
-    ) -> Answer:
+    ) -> InferResponse:
         """The answer with a map of each image.
 
         Args:

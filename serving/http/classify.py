@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from serving.context import ServiceContext
-from serving.core.dataplane import Answer, Limits, top
+from serving.core.dataplane import Limits
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.core.explainer import ExplainRequest, HeatMap
+from serving.core.requests import InferResponse, top
 from serving.http.body import (
     CancelledIfGone,
     body_within,
@@ -72,7 +73,7 @@ async def classify(request: Request) -> Response:
 
 
 def reply_content(
-    answer: Answer, names: Sequence[str | None], top_k: int, threshold: float
+    answer: InferResponse, names: Sequence[str | None], top_k: int, threshold: float
 ) -> dict[str, Any]:
     """The body of an answer: `serving.http.openapi.ClassifyReply`.
 

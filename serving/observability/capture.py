@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from models.errors import UserError
 from models.locations import list_files, open_location, reason, without_credentials
-from serving.core.dataplane import Answer, top
 from serving.core.errors import DeadlineExceeded, NotFound, Overloaded, RequestError
+from serving.core.requests import InferResponse, top
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
 from serving.observability.capture_writer import CaptureWriter, Kept
@@ -83,7 +83,7 @@ class Capture:
         self._labelling: set[asyncio.Future[None]] = set()
         self._labellers = Workers(1, "feedback")
 
-    def offer(self, images: Sequence[bytes], answer: Answer, request_id: str) -> int:
+    def offer(self, images: Sequence[bytes], answer: InferResponse, request_id: str) -> int:
         """Keep those of a request's images that are to be kept; never waits.
 
         Returns:

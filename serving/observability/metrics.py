@@ -7,9 +7,9 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from serving.core.dataplane import Answer
 from serving.core.errors import RequestError
 from serving.core.pool import ServedModel
+from serving.core.requests import InferResponse
 from serving.engine.providers import device_name
 
 # From a decode of 2 ms to the default time limit of 30 s, each about 2.2 times the one before.
@@ -72,7 +72,7 @@ class Metrics:
         self._labelled(self._requests, transport, outcome).inc()
         self._labelled(self._request_seconds, transport).observe(seconds)
 
-    def count_answer(self, answer: Answer) -> None:
+    def count_answer(self, answer: InferResponse) -> None:
         failed = sum(isinstance(row, RequestError) for row in answer.rows)
         self._labelled(self._images, "answered").inc(len(answer.rows) - failed)
         if failed:

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from opentelemetry import propagate, trace
 
-from serving.core.dataplane import Answer
+from serving.core.requests import InferResponse
 from serving.observability.capture import Capture
 from serving.observability.metrics import Metrics
 
@@ -36,7 +36,7 @@ class RequestRecord:
     key: str = ""  # SHA-256 of its API key
     status: str = ""
     outcome: str = "ok"
-    answer: Answer | None = None
+    answer: InferResponse | None = None
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
@@ -95,8 +95,8 @@ class Telemetry:
             if self._write is not None:
                 self._write(_line(record, seconds))
 
-    def on_answer(self, answer: Answer, images: Sequence[bytes]) -> None:
-        """For `Classifier`: notes the answer in its request."""
+    def on_answer(self, answer: InferResponse, images: Sequence[bytes]) -> None:
+        """For `DataPlane`: notes the answer in its request."""
         record = current()
         if record is not None:
             record.answer = answer
@@ -128,7 +128,7 @@ def _span(
 _SPAN_NAMES = {"run": "infer"}
 
 
-def _add_spans(tracer: trace.Tracer, answer: Answer) -> None:
+def _add_spans(tracer: trace.Tracer, answer: InferResponse) -> None:
     """The stages as spans that end now, one after another."""
     end = time.time_ns()
     for name, seconds in reversed(answer.timings.stages().items()):

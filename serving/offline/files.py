@@ -19,7 +19,7 @@ from models.acceptance import Acceptance
 from models.errors import ImageError, UserError
 from models.image import load_image
 from models.spec import ModelSpec
-from serving.core.dataplane import Prediction, top
+from serving.core.requests import Prediction, top
 from serving.engine.session import ModelOutput, is_accepted
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})

@@ -23,9 +23,10 @@ from protocol.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
-from serving.core.dataplane import Answer, Classifier, top
+from serving.core.dataplane import DataPlane
 from serving.core.errors import BadRequest
 from serving.core.explainer import ExplainRequest
+from serving.core.requests import InferResponse, top
 
 SERVER_NAME = "vgg19-finetune"
 IMAGE = "image"
@@ -149,16 +150,16 @@ def _requested_output(output: ModelInferRequest.InferRequestedOutputTensor) -> R
 
 
 async def classify(
-    classifier: Classifier,
+    classifier: DataPlane,
     request: ModelInferRequest,
     version: str,
     timeout_s: float | None,
     outputs: Sequence[RequestedOutput],
-) -> Answer:
+) -> InferResponse:
     """Have the input of a request classified, whichever it is, for these outputs.
 
     Raises:
-        RequestError: see `read_input`, `Classifier.classify` and `Classifier.classify_pixels`.
+        RequestError: see `read_input`, `DataPlane.classify` and `DataPlane.classify_pixels`.
     """
     images = read_input(request)
     explain = next(
@@ -196,7 +197,7 @@ class OutputTensor:
         return self.values.astype("?" if self.datatype == "BOOL" else "<f4").tobytes()
 
 
-def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[OutputTensor]:
+def output_tensors(answer: InferResponse, outputs: Sequence[RequestedOutput]) -> list[OutputTensor]:
     """The outputs that were asked for.
 
     Raises:
@@ -227,7 +228,7 @@ def output_tensors(answer: Answer, outputs: Sequence[RequestedOutput]) -> list[O
     return tensors
 
 
-def _distances(answer: Answer) -> NDArray[np.float32]:
+def _distances(answer: InferResponse) -> NDArray[np.float32]:
     rows = answer.outputs()
     if any(row.distance is None for row in rows):
         raise BadRequest(
@@ -238,7 +239,7 @@ def _distances(answer: Answer) -> NDArray[np.float32]:
 
 
 def infer_response(
-    request: ModelInferRequest, answer: Answer, outputs: Sequence[RequestedOutput]
+    request: ModelInferRequest, answer: InferResponse, outputs: Sequence[RequestedOutput]
 ) -> ModelInferResponse:
     """The answer, in raw contents if the request came in raw contents, else in typed ones.
 

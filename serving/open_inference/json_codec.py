@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
-from serving.core.dataplane import Answer
 from serving.core.errors import BadRequest
+from serving.core.requests import InferResponse
 from serving.open_inference.codec import (
     IMAGE,
     OUTPUTS,
@@ -71,7 +71,7 @@ def read_request(body: bytes, header_length: int | None) -> JsonRequest:
 
 
 def write_response(
-    request: JsonRequest, answer: Answer, outputs: Sequence[RequestedOutput]
+    request: JsonRequest, answer: InferResponse, outputs: Sequence[RequestedOutput]
 ) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of its JSON header if binary tensors follow it.
 

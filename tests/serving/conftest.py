@@ -19,7 +19,7 @@ from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
 from serving.core.batcher import Batcher
-from serving.core.dataplane import Classifier, Limits
+from serving.core.dataplane import DataPlane, Limits
 from serving.core.explainer import Explainer, ExplainItem, HeatMap
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
@@ -106,7 +106,7 @@ def telemetry_of(registry: CollectorRegistry | None = None, **changes: Any) -> T
     return Telemetry(Metrics(registry or CollectorRegistry()), **(options | changes))
 
 
-def context_of(classifier: Classifier, **changes: Any) -> ServiceContext:
+def context_of(classifier: DataPlane, **changes: Any) -> ServiceContext:
     """As `Runtime` makes it, for the versions v1, v2 and broken, of which v1 is promoted."""
     models = classifier.models
 
@@ -140,9 +140,9 @@ async def models(model: StubModel) -> AsyncIterator[ModelPool]:
 
 
 @pytest.fixture
-def classifier(models: ModelPool) -> Iterator[Classifier]:
+def classifier(models: ModelPool) -> Iterator[DataPlane]:
     decoders = Workers(2, "decode")
-    yield Classifier(models, decoders, LIMITS)
+    yield DataPlane(models, decoders, LIMITS)
     decoders.close()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.core.batcher import Batcher
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
@@ -49,7 +49,7 @@ async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> N
     await pool.follow(DesiredVersion("v1"))
     outcomes: list[str] = []
     decoders = Workers(2, "decode")
-    classifier = Classifier(pool, decoders, LIMITS)
+    classifier = DataPlane(pool, decoders, LIMITS)
     transport = httpx.ASGITransport(app_of(classifier))
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,

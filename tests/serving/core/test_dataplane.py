@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.image import load_image
-from serving.core.dataplane import Classifier, top
+from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
+from serving.core.requests import top
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
@@ -22,7 +23,7 @@ IMAGES = [encode(pixels) for pixels in PIXELS]
 
 
 async def test_decodes_batches_and_answers_in_order(
-    classifier: Classifier, model: StubModel
+    classifier: DataPlane, model: StubModel
 ) -> None:
     answer = await classifier.classify(IMAGES)
     assert answer.model is classifier.models.current
@@ -30,7 +31,7 @@ async def test_decodes_batches_and_answers_in_order(
     assert model.batches == [4, 4]
 
 
-async def test_one_bad_image_of_32_fails_alone(classifier: Classifier) -> None:
+async def test_one_bad_image_of_32_fails_alone(classifier: DataPlane) -> None:
     """As requests of their own, and within requests."""
     images = [IMAGES[i % 8] for i in range(32)]
     images[17] = b"no image"
@@ -46,14 +47,14 @@ async def test_one_bad_image_of_32_fails_alone(classifier: Classifier) -> None:
     np.testing.assert_allclose(np.stack(outputs), expected, atol=1e-6)
 
 
-async def test_where_all_are_bad_nothing_runs(classifier: Classifier, model: StubModel) -> None:
+async def test_where_all_are_bad_nothing_runs(classifier: DataPlane, model: StubModel) -> None:
     answer = await classifier.classify([b"no image", b""])
     with pytest.raises(BadImage, match="^image 0: not an image"):
         answer.probabilities()
     assert model.batches == []
 
 
-async def test_pixels_are_taken_as_they_are(classifier: Classifier) -> None:
+async def test_pixels_are_taken_as_they_are(classifier: DataPlane) -> None:
     answer = await classifier.classify_pixels(PIXELS)
     np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
     with pytest.raises(BadRequest, match=r"shape \[8, 31, 32, 3\], it must be \[N, 32, 32, 3\]"):
@@ -62,7 +63,7 @@ async def test_pixels_are_taken_as_they_are(classifier: Classifier) -> None:
         await classifier.classify_pixels(np.concatenate([PIXELS, PIXELS[:1]]))
 
 
-async def test_versions_are_addressed(classifier: Classifier) -> None:
+async def test_versions_are_addressed(classifier: DataPlane) -> None:
     with pytest.raises(UnknownModel, match="version 'v2' is not served here; 'vgg19' is"):
         await classifier.classify(IMAGES[:1], version="v2")
     await classifier.models.load("v2")
@@ -70,7 +71,7 @@ async def test_versions_are_addressed(classifier: Classifier) -> None:
     assert (await classifier.classify(IMAGES[:1])).model.version == "v1"
 
 
-async def test_limits_are_checked_before_decoding(classifier: Classifier) -> None:
+async def test_limits_are_checked_before_decoding(classifier: DataPlane) -> None:
     with pytest.raises(TooLarge, match=r"has 9 images, the limit is 8"):
         await classifier.classify([b"x"] * 9)
     large = await classifier.classify([b"x" * 20_001, encode(np.zeros((201, 201, 3), np.uint8))])
@@ -85,7 +86,7 @@ async def test_limits_are_checked_before_decoding(classifier: Classifier) -> Non
     ("service_limit", "client_limit"), [(0.05, None), (10.0, 0.05), (10.0, 0.0)]
 )
 async def test_the_earlier_deadline_counts(
-    classifier: Classifier,
+    classifier: DataPlane,
     model: StubModel,
     monkeypatch: pytest.MonkeyPatch,
     service_limit: float,

@@ -14,7 +14,7 @@ from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, seal
 from models.errors import BundleError, UserError
 from models.manifest import read_manifest
 from serving.core.batcher import BatchFailed
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, Overloaded
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap, load_explainer
 from serving.core.pool import DesiredVersion, ModelPool
@@ -126,7 +126,7 @@ async def test_more_than_may_wait() -> None:
     await explainer.close(1)
 
 
-async def test_answers_with_maps(classifier: Classifier) -> None:
+async def test_answers_with_maps(classifier: DataPlane) -> None:
     plain = await classifier.classify(IMAGES)
     assert (plain.heat_maps, plain.timings.explain_s) == ([], None)
     top = await classifier.classify([*IMAGES[:2], b"no image", IMAGES[2]], explain=ExplainRequest())
@@ -141,20 +141,20 @@ async def test_answers_with_maps(classifier: Classifier) -> None:
             np.testing.assert_allclose(made.values, tiny_heat_map(image, made.index), atol=1e-6)
 
 
-async def test_nothing_is_explained_where_all_is_bad(classifier: Classifier) -> None:
+async def test_nothing_is_explained_where_all_is_bad(classifier: DataPlane) -> None:
     assert (await classifier.classify([b"no image"], explain=ExplainRequest())).heat_maps == []
 
 
-async def test_labels_that_there_are_not(classifier: Classifier, model: StubModel) -> None:
+async def test_labels_that_there_are_not(classifier: DataPlane, model: StubModel) -> None:
     with pytest.raises(BadRequest, match="target is 'pink', it must be one of the model's 3 lab"):
         await classifier.classify(IMAGES, explain=ExplainRequest("pink"))
     assert model.batches == []
 
 
-async def test_a_model_without_maps(model: StubModel, classifier: Classifier) -> None:
+async def test_a_model_without_maps(model: StubModel, classifier: DataPlane) -> None:
     models = ModelPool(lambda version: served(version, model, explains=False), grace_s=1)
     await models.follow(DesiredVersion("v0"))
-    plain = Classifier(models, classifier._decoders, LIMITS)
+    plain = DataPlane(models, classifier._decoders, LIMITS)
     with pytest.raises(BadRequest, match="version v0 makes no heat maps"):
         await plain.classify(IMAGES, explain=ExplainRequest())
     assert model.batches == []

@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from tests.serving.conftest import context_of, grpc_serving
 
 VERSIONS = ("v1", "v1alpha")
@@ -35,7 +35,7 @@ async def ask(address: str, version: str, *requests: pb.ServerReflectionRequest)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_all_services_are_listed_and_described(classifier: Classifier, version: str) -> None:
+async def test_all_services_are_listed_and_described(classifier: DataPlane, version: str) -> None:
     async with grpc_serving(context_of(classifier)) as address:
         (listed,) = await ask(address, version, Request(list_services=""))
         names = {service.name for service in listed.list_services_response.service}
@@ -57,7 +57,7 @@ async def test_all_services_are_listed_and_described(classifier: Classifier, ver
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_is_not_there(classifier: Classifier, version: str) -> None:
+async def test_what_is_not_there(classifier: DataPlane, version: str) -> None:
     requests = [
         Request(file_containing_symbol="inference.None"),
         Request(file_by_filename="none.proto"),
@@ -73,7 +73,7 @@ async def test_what_is_not_there(classifier: Classifier, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_is_no_message(classifier: Classifier, version: str) -> None:
+async def test_what_is_no_message(classifier: DataPlane, version: str) -> None:
     async with (
         grpc_serving(context_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.grpc.server import (
     SERVICE,
     GrpcServer,
@@ -41,7 +41,7 @@ def test_a_taken_port_is_an_error() -> None:
         check_start(grpc_options(taken.getsockname()[1]))
 
 
-async def test_two_servers_do_not_share_a_port_unless_told_to(classifier: Classifier) -> None:
+async def test_two_servers_do_not_share_a_port_unless_told_to(classifier: DataPlane) -> None:
     servicer = InferenceServicer(context_of(classifier), "1.2.3")
     async with grpc_serving(context_of(classifier)) as address:
         port = int(address.rpartition(":")[2])
@@ -55,7 +55,7 @@ async def test_two_servers_do_not_share_a_port_unless_told_to(classifier: Classi
         await other.stop(grace_s=0)
 
 
-async def test_health_follows_readiness_and_ends_with_the_server(classifier: Classifier) -> None:
+async def test_health_follows_readiness_and_ends_with_the_server(classifier: DataPlane) -> None:
     port = free_port()
     servicer = InferenceServicer(context_of(classifier), "1.2.3")
     server = await GrpcServer.start(servicer, grpc_options(port))
@@ -77,7 +77,7 @@ async def test_health_follows_readiness_and_ends_with_the_server(classifier: Cla
         await stopping
 
 
-async def test_reflection_describes_every_call(classifier: Classifier) -> None:
+async def test_reflection_describes_every_call(classifier: DataPlane) -> None:
     async with grpc_serving(context_of(classifier)) as address:
 
         def methods() -> list[str]:
@@ -98,7 +98,7 @@ async def test_reflection_describes_every_call(classifier: Classifier) -> None:
      "grpc.health.v1.Health/Check"],
 )  # fmt: skip
 async def test_a_message_that_is_none(
-    classifier: Classifier, caplog: pytest.LogCaptureFixture, method: str
+    classifier: DataPlane, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     async with (
         grpc_serving(context_of(classifier)) as address,
@@ -119,7 +119,7 @@ async def test_a_message_that_is_none(
     ],
 )
 async def test_a_message_of_a_stream_that_is_none(
-    classifier: Classifier, caplog: pytest.LogCaptureFixture, method: str
+    classifier: DataPlane, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     async with (
         grpc_serving(context_of(classifier)) as address,
@@ -143,7 +143,7 @@ def check_malformed(error: grpc.aio.AioRpcError) -> None:
     assert str(error.details()).startswith("the request is no message of this call")
 
 
-async def test_calls_above_the_limit_are_refused(classifier: Classifier) -> None:
+async def test_calls_above_the_limit_are_refused(classifier: DataPlane) -> None:
     async with (
         grpc_serving(context_of(classifier), max_concurrent_calls=2) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -179,7 +179,7 @@ class TestTls:
             stub = GRPCInferenceServiceStub(channel)
             return bool((await stub.ServerLive(pb.ServerLiveRequest(), timeout=10)).live)
 
-    async def test_tls(self, classifier: Classifier, authority: Path) -> None:
+    async def test_tls(self, classifier: DataPlane, authority: Path) -> None:
         tls = TlsFiles(authority / "localhost.pem", authority / "localhost.key")
         check_start(grpc_options(free_port(), tls=tls))
         trusted = grpc.ssl_channel_credentials((authority / "ca.pem").read_bytes())
@@ -190,7 +190,7 @@ class TestTls:
                     address, grpc.ssl_channel_credentials()
                 )  # doesn't know the authority
 
-    async def test_mutual_tls(self, classifier: Classifier, authority: Path) -> None:
+    async def test_mutual_tls(self, classifier: DataPlane, authority: Path) -> None:
         tls = TlsFiles(
             authority / "localhost.pem", authority / "localhost.key", authority / "ca.pem"
         )

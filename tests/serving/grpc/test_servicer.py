@@ -16,7 +16,7 @@ from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import (
@@ -35,7 +35,7 @@ ADMIN = (("authorization", "Bearer admin"),)
 
 
 @pytest.fixture
-async def stub(classifier: Classifier) -> AsyncIterator[GRPCInferenceServiceStub]:
+async def stub(classifier: DataPlane) -> AsyncIterator[GRPCInferenceServiceStub]:
     async with (
         grpc_serving(context_of(classifier)) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -83,7 +83,7 @@ async def test_infer(stub: GRPCInferenceServiceStub) -> None:
 
 
 async def test_pixels_versions_and_classes(
-    stub: GRPCInferenceServiceStub, classifier: Classifier
+    stub: GRPCInferenceServiceStub, classifier: DataPlane
 ) -> None:
     await classifier.models.load("v2")
     assert list((await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))).versions) == [
@@ -143,7 +143,7 @@ async def test_an_internal_error_shows_nothing_of_the_inside(
     assert "secret" not in (caught.value.details() or "")
 
 
-async def test_keys_and_rates(classifier: Classifier) -> None:
+async def test_keys_and_rates(classifier: DataPlane) -> None:
     context = context_of(
         classifier,
         keys=Keys([hashlib.sha256(b"secret").hexdigest()]),
@@ -172,7 +172,7 @@ async def test_keys_and_rates(classifier: Classifier) -> None:
 
 @pytest.mark.parametrize("key", [None, "Bearer wrong"])
 async def test_every_method_asks_for_a_key_but_the_probes(
-    classifier: Classifier, key: str | None
+    classifier: DataPlane, key: str | None
 ) -> None:
     """Of the service's own description, so that a new method without a decision fails."""
     open_to_all = {"ServerLive", "ServerReady", "ServerMetadata"}
@@ -284,7 +284,7 @@ class TestRepository:
             await stub.RepositoryIndex(pb.RepositoryIndexRequest(), metadata=ADMIN)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
-    async def test_index_load_and_unload(self, classifier: Classifier) -> None:
+    async def test_index_load_and_unload(self, classifier: DataPlane) -> None:
         keys = Keys([], hashlib.sha256(b"admin").hexdigest())
         async with (
             grpc_serving(context_of(classifier, keys=keys)) as address,
@@ -314,7 +314,7 @@ async def test_the_request_id_comes_back(stub: GRPCInferenceServiceStub) -> None
     assert dict(await call.trailing_metadata())["x-request-id"] == "abc-1"
 
 
-async def test_spans_continue_the_clients_trace(classifier: Classifier) -> None:
+async def test_spans_continue_the_clients_trace(classifier: DataPlane) -> None:
     traced = Traced(classifier)
     async with (
         grpc_serving(traced.context) as address,
@@ -326,7 +326,7 @@ async def test_spans_continue_the_clients_trace(classifier: Classifier) -> None:
 
 
 async def test_5000_cancelled_calls_leave_nothing(
-    stub: GRPCInferenceServiceStub, classifier: Classifier, model: StubModel
+    stub: GRPCInferenceServiceStub, classifier: DataPlane, model: StubModel
 ) -> None:
     """Cancelled on their way, in decoding, waiting, running; objects of all kinds are counted."""
     model.seconds = 0.005

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.errors import RequestError
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.engine.session import ModelOutput
@@ -40,14 +40,14 @@ PNG = {"Content-Type": "image/png"}
 PICKLE = "application/vnd.bentoml+pickle"
 
 
-def app_of(classifier: Classifier, **changes: Any) -> Starlette:
+def app_of(classifier: DataPlane, **changes: Any) -> Starlette:
     app = create_app()
     app.state.context = context_of(classifier, **changes)
     return app
 
 
 @pytest.fixture
-async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
     app = app_of(classifier)
     # The app raises internal errors again for the log, after it has answered.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -164,7 +164,7 @@ async def test_multipart_with_several_images_in_order(client: httpx.AsyncClient)
 @pytest.mark.parametrize(("query", "count"), [("", 5), ("?top_k=6", 6), ("?top_k=99", 7)])
 async def test_top_k_is_five_by_default_and_at_most_all(
     client: httpx.AsyncClient,
-    classifier: Classifier,
+    classifier: DataPlane,
     model: StubModel,
     monkeypatch: pytest.MonkeyPatch,
     query: str,
@@ -341,7 +341,7 @@ async def test_an_internal_error_shows_nothing_of_the_inside(
 
 
 async def test_a_full_queue_says_when_to_retry(
-    client: httpx.AsyncClient, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, classifier: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier.models.current.batcher, "_max_queue", 0)
     response = await client.post("/classify", content=IMAGES[0], headers=PNG)
@@ -350,7 +350,7 @@ async def test_a_full_queue_says_when_to_retry(
 
 
 async def test_a_passed_deadline(
-    client: httpx.AsyncClient, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, classifier: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         classifier, "limits", dataclasses.replace(classifier.limits, request_timeout_s=0.05)
@@ -373,7 +373,7 @@ async def test_routes_that_are_not(
 
 class TestKeys:
     @pytest.fixture
-    async def client(self, classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+    async def client(self, classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
         keys = Keys([sha256("one"), sha256("two")], sha256("admin"))
         app = app_of(classifier, keys=keys, rate_limit=RateLimit(0.001, 2))
         transport = httpx.ASGITransport(app)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvicorn
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from testing.commands import free_port
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
@@ -20,7 +20,7 @@ IMAGE = encode(coloured_pixels(1))
 
 
 @pytest.fixture
-async def port(classifier: Classifier) -> AsyncIterator[int]:
+async def port(classifier: DataPlane) -> AsyncIterator[int]:
     port = free_port()
     config = uvicorn.Config(app_of(classifier), host="127.0.0.1", port=port, log_config=None)
     server = uvicorn.Server(config)
@@ -42,7 +42,7 @@ async def send(port: int, body: bytes = IMAGE) -> tuple[asyncio.StreamReader, as
 
 
 async def test_work_of_a_client_that_has_gone_never_reaches_the_model(
-    port: int, model: StubModel, classifier: Classifier
+    port: int, model: StubModel, classifier: DataPlane
 ) -> None:
     model.seconds = 0.3
     first_reader, first = await send(port)
@@ -71,7 +71,7 @@ async def test_work_of_a_client_that_has_gone_never_reaches_the_model(
     ],
 )
 async def test_a_body_that_trickles_is_ended(
-    port: int, classifier: Classifier, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
+    port: int, classifier: DataPlane, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
 ) -> None:
     limits = dataclasses.replace(classifier.limits, request_timeout_s=0.3)
     monkeypatch.setattr(classifier, "limits", limits)

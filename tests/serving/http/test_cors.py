@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from serving.admission.api_keys import Keys
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.http.app import RouteDispatch
 from tests.serving.http.test_app import app_of, sha256, start_and_end
 
@@ -39,7 +39,7 @@ ROUTES = [
 
 @asynccontextmanager
 async def service(
-    classifier: Classifier, origins: tuple[str, ...]
+    classifier: DataPlane, origins: tuple[str, ...]
 ) -> AsyncIterator[httpx.AsyncClient]:
     """As BentoML runs it, with keys."""
     own = app_of(classifier, keys=Keys([sha256("key")], sha256("admin")))
@@ -64,7 +64,7 @@ def preflight(method: str, origin: str = PAGE) -> dict[str, str]:
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize("origins", [(PAGE,), ("https://x.example", PAGE), ("*",)])
 async def test_every_route(
-    classifier: Classifier, method: str, path: str, origins: tuple[str, ...]
+    classifier: DataPlane, method: str, path: str, origins: tuple[str, ...]
 ) -> None:
     allowed = "*" if origins == ("*",) else PAGE
     async with service(classifier, origins) as client:
@@ -83,7 +83,7 @@ async def test_every_route(
 
 
 @pytest.mark.parametrize("origin", [OTHER, "http://app.example.org", f"{PAGE}:8443", "null", ""])
-async def test_other_origins(classifier: Classifier, origin: str) -> None:
+async def test_other_origins(classifier: DataPlane, origin: str) -> None:
     async with service(classifier, (PAGE,)) as client:
         for method, path in ROUTES:
             asked = await client.options(path, headers=preflight(method, origin))
@@ -93,7 +93,7 @@ async def test_other_origins(classifier: Classifier, origin: str) -> None:
                 assert "access-control-allow-origin" not in response.headers
 
 
-async def test_none_by_default(classifier: Classifier) -> None:
+async def test_none_by_default(classifier: DataPlane) -> None:
     async with service(classifier, ()) as client:
         for method, path in ROUTES:
             answers = [

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import LIMITS, StubModel
 from tests.serving.http.test_app import app_of, check_problem
@@ -61,7 +61,7 @@ CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.fixture
-async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app_of(classifier))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -112,7 +112,7 @@ async def test_the_answer_is_that_of_the_plain_body(client: httpx.AsyncClient, k
     "coding", ["br", "zstd", "compress", "gzip, gzip", "deflate, gzip", "gzip, br", "*", "é" * 90]
 )
 @pytest.mark.parametrize("path", ["/classify", INFER, "/v2/repository/index", "/feedback"])
-async def test_other_codings(classifier: Classifier, coding: str, path: str) -> None:
+async def test_other_codings(classifier: DataPlane, coding: str, path: str) -> None:
     transport = httpx.ASGITransport(app_of(classifier))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         headers = [(b"Content-Encoding", coding.encode("latin-1")), (b"Content-Type", b"image/png")]
@@ -192,7 +192,7 @@ def bomb(coding: str, beginning: bytes) -> bytes:
     ],
 )  # fmt: skip
 async def test_bombs(
-    classifier: Classifier,
+    classifier: DataPlane,
     monkeypatch: pytest.MonkeyPatch,
     coding: str,
     path: str,

@@ -13,7 +13,7 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.http.form import readable
 from testing.commands import free_port
 from testing.images import coloured_pixels, encode
@@ -24,7 +24,7 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 @pytest.fixture
-async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app_of(classifier))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -159,7 +159,7 @@ async def send_with_aiohttp(url: str, form: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["a.png", "röse 1.png", "花 & (x).png", "100% + 1.png", 'q"q.png'])
 @pytest.mark.parametrize("quotes", [True, False])
-async def test_aiohttp(classifier: Classifier, name: str, quotes: bool) -> None:
+async def test_aiohttp(classifier: DataPlane, name: str, quotes: bool) -> None:
     port = free_port()
     config = uvicorn.Config(app_of(classifier), host="127.0.0.1", port=port, log_config=None)
     server = uvicorn.Server(config)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from serving.admission.api_keys import Keys
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.http import schema
 from serving.http.app import create_app
 from serving.http.openapi import document
@@ -47,7 +47,7 @@ def test_every_reference_has_its_schema() -> None:
 
 
 @pytest.fixture
-def client(classifier: Classifier) -> httpx.AsyncClient:
+def client(classifier: DataPlane) -> httpx.AsyncClient:
     app = app_of(classifier, keys=Keys([], sha256("admin")))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test", headers=ADMIN)
@@ -90,7 +90,7 @@ async def test_the_index_is_as_described(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_failed_load_is_as_described(
-    client: httpx.AsyncClient, classifier: Classifier, model: StubModel
+    client: httpx.AsyncClient, classifier: DataPlane, model: StubModel
 ) -> None:
     from serving.core.pool import DesiredVersion
 

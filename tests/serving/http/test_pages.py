@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from serving.admission.api_keys import Keys
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.http import pages
 from tests.serving.http.test_app import app_of, check_problem, sha256
 
@@ -20,7 +20,7 @@ POLICY = (
 
 
 @pytest.fixture
-async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
     """Without a key, of a service that asks for one."""
     transport = httpx.ASGITransport(app_of(classifier, keys=Keys([sha256("one")])))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -66,7 +66,7 @@ async def test_what_a_browser_has_is_not_sent_again(client: httpx.AsyncClient, k
 @pytest.mark.parametrize(
     "path", ["/ui/", "/ui/index.html", "/ui/../http.py", "/ui/%2e%2e/http.py", "/ui/..%2fhttp.py"]
 )
-async def test_no_other_path_reaches_a_file(classifier: Classifier, path: str) -> None:
+async def test_no_other_path_reaches_a_file(classifier: DataPlane, path: str) -> None:
     transport = httpx.ASGITransport(app_of(classifier))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         check_problem(await client.get(path), 404, "Not Found")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.errors import BadRequest
 from serving.engine.session import ModelOutput
 from serving.open_inference import codec, json_codec
@@ -28,7 +28,7 @@ INFER = "/v2/models/vgg19/infer"
 
 
 @pytest.fixture
-async def client(classifier: Classifier) -> AsyncIterator[httpx.AsyncClient]:
+async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app_of(classifier), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -56,7 +56,7 @@ async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
     assert model["outputs"][0]["shape"] == [-1, 3]
 
 
-async def test_a_service_that_hangs_is_not_live(classifier: Classifier) -> None:
+async def test_a_service_that_hangs_is_not_live(classifier: DataPlane) -> None:
     transport = httpx.ASGITransport(app_of(classifier, is_alive=lambda: False))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         reply = await client.get("/v2/health/live")
@@ -72,7 +72,7 @@ async def test_which_models_are_ready(client: httpx.AsyncClient, path: str, stat
     assert (await client.get(f"/v2/models/{path}/ready")).status_code == status
 
 
-async def test_not_ready(classifier: Classifier) -> None:
+async def test_not_ready(classifier: DataPlane) -> None:
     app = app_of(classifier, is_ready=lambda: False)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -144,7 +144,7 @@ async def test_binary_by_default_and_classes(client: httpx.AsyncClient) -> None:
     assert classes["data"][0] == f"{EXPECTED[1].max():f}:1:green"
 
 
-async def test_versions(client: httpx.AsyncClient, classifier: Classifier) -> None:
+async def test_versions(client: httpx.AsyncClient, classifier: DataPlane) -> None:
     await classifier.models.load("v2")
     path = "/v2/models/vgg19/versions/v2/infer"
     reply = (await client.post(path, json={"inputs": [image_input(IMAGES[0])]})).json()
@@ -331,7 +331,7 @@ async def test_accepted_and_distance_in_json_and_binary(client: httpx.AsyncClien
     assert np.frombuffer(response.content[start + 3 :], "<f4") == pytest.approx(distances)
 
 
-async def test_a_model_without_distances(model: StubModel, classifier: Classifier) -> None:
+async def test_a_model_without_distances(model: StubModel, classifier: DataPlane) -> None:
     current = classifier.models.current
     current.has_distance = False
     current.batcher._run = lambda images: [ModelOutput(row) for row in tiny_probabilities(PIXELS)]

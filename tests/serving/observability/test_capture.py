@@ -12,8 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.core.dataplane import Answer, Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, NotFound, Overloaded
+from serving.core.requests import InferResponse
 from serving.core.statistics import Timings
 from serving.core.supervisor import Supervisor
 from serving.engine.session import ModelOutput
@@ -34,8 +35,8 @@ def capture_in(
     return Capture(str(place), mode, limit_bytes=limit_bytes, **options)
 
 
-def answer_of(*rows: Any) -> Answer:
-    return Answer(served("v1", StubModel()), list(rows), Timings(0, 0, 0))
+def answer_of(*rows: Any) -> InferResponse:
+    return InferResponse(served("v1", StubModel()), list(rows), Timings(0, 0, 0))
 
 
 SURE = ModelOutput(np.array([0.9, 0.05, 0.05], np.float32))
@@ -215,10 +216,10 @@ def test_labels_lie_beside_the_image(tmp_path: Path) -> None:
 
 class TestOverHttp:
     @pytest.fixture
-    def client(self, classifier: Classifier, tmp_path: Path) -> httpx.AsyncClient:
+    def client(self, classifier: DataPlane, tmp_path: Path) -> httpx.AsyncClient:
         capture = capture_in(tmp_path / "kept")
         telemetry = telemetry_of(capture=capture)
-        observed = Classifier(
+        observed = DataPlane(
             classifier.models, classifier._decoders, classifier.limits, telemetry.on_answer
         )
         app = app_of(observed, telemetry=telemetry)
@@ -248,7 +249,7 @@ class TestOverHttp:
         response = await client.post("/feedback", content=b"{}", headers={"Content-Type": PICKLE})
         check_problem(response, 415, PICKLE)
 
-    async def test_there_is_none_where_nothing_is_kept(self, classifier: Classifier) -> None:
+    async def test_there_is_none_where_nothing_is_kept(self, classifier: DataPlane) -> None:
         transport = httpx.ASGITransport(app_of(classifier))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             reply = await client.post("/feedback", json={"request_id": "r", "label": "rose"})

@@ -5,16 +5,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.observability.metrics import Metrics
 from tests.serving.conftest import StubModel, served
 
 INFO = "vgg19_model_info"
 
 
-async def test_the_current_model_is_the_one_with_1(
-    classifier: Classifier, model: StubModel
-) -> None:
+async def test_the_current_model_is_the_one_with_1(classifier: DataPlane, model: StubModel) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.http.app import create_app
 from serving.observability.telemetry import access_logger
 from testing.images import coloured_pixels, encode
@@ -27,13 +27,13 @@ PNG = {"Content-Type": "image/png"}
 class Observed:
     """An HTTP client of a service whose log and metrics are kept."""
 
-    def __init__(self, classifier: Classifier, **changes: Any) -> None:
+    def __init__(self, classifier: DataPlane, **changes: Any) -> None:
         self.lines: list[dict[str, Any]] = []
         self.registry = CollectorRegistry()
         telemetry = telemetry_of(
             self.registry, write=lambda line: self.lines.append(json.loads(line))
         )
-        observed = Classifier(
+        observed = DataPlane(
             classifier.models, classifier._decoders, classifier.limits, telemetry.on_answer
         )
         app = app_of(observed, telemetry=telemetry, **changes)
@@ -45,7 +45,7 @@ class Observed:
 
 
 @pytest.fixture
-def observed(classifier: Classifier) -> Observed:
+def observed(classifier: DataPlane) -> Observed:
     return Observed(classifier)
 
 
@@ -98,7 +98,7 @@ async def test_outcomes_are_counted(observed: Observed, model: StubModel) -> Non
     assert observed.value("vgg19_request_seconds_count", transport="http") == 6
 
 
-async def test_keys_are_named_by_the_start_of_their_digest(classifier: Classifier) -> None:
+async def test_keys_are_named_by_the_start_of_their_digest(classifier: DataPlane) -> None:
     keys = Keys([sha256("one")])
     observed = Observed(classifier, keys=keys, rate_limit=RateLimit(0.001, 1))
     for key in ("wrong", "one", "one"):
@@ -136,7 +136,7 @@ def test_nothing_is_observed_outside_a_request() -> None:
     assert telemetry.current() is None
 
 
-async def test_a_front_without_a_log(classifier: Classifier) -> None:
+async def test_a_front_without_a_log(classifier: DataPlane) -> None:
     context = context_of(classifier)
     with context.telemetry.observe("http", "GET /", {}, "") as record:
         record.outcome = "ok"
@@ -150,12 +150,12 @@ TRACEPARENT = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
 class Traced:
     """A context whose spans are kept, with BentoML's sampler: records all, samples none itself."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: DataPlane) -> None:
         self.spans = InMemorySpanExporter()
         provider = TracerProvider(sampler=ParentBasedTraceIdRatio(0))
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         telemetry = telemetry_of(tracer=provider.get_tracer("test"))
-        observed = Classifier(
+        observed = DataPlane(
             classifier.models, classifier._decoders, classifier.limits, telemetry.on_answer
         )
         self.context = context_of(observed, telemetry=telemetry)
@@ -187,13 +187,13 @@ async def classify_traced(traced: Traced, headers: dict[str, str]) -> None:
     assert response.status_code == 200
 
 
-async def test_spans_over_http(classifier: Classifier) -> None:
+async def test_spans_over_http(classifier: DataPlane) -> None:
     traced = Traced(classifier)
     await classify_traced(traced, TRACEPARENT)
     check_spans(traced, "POST /classify", "200")
 
 
-async def test_what_nobody_samples_has_no_stages(classifier: Classifier) -> None:
+async def test_what_nobody_samples_has_no_stages(classifier: DataPlane) -> None:
     traced = Traced(classifier)
     await classify_traced(traced, {})
     assert traced.spans.get_finished_spans() == ()

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
-from serving.core.dataplane import Answer
 from serving.core.errors import BadImage, BadRequest, RequestError
+from serving.core.requests import InferResponse
 from serving.core.statistics import Timings
 from serving.engine.session import ModelOutput
 from serving.open_inference.codec import (
@@ -155,16 +155,16 @@ PROBABILITIES = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
 
 
 @pytest.fixture
-def answer() -> Answer:
+def answer() -> InferResponse:
     spec = tiny_spec().model_copy(update={"labels": ("a", "ß")})
     rows: list[ModelOutput | RequestError] = [ModelOutput(row) for row in PROBABILITIES]
-    return Answer(served("v1", StubModel(), spec), rows, Timings(0.0, 0.0, 0.0))
+    return InferResponse(served("v1", StubModel(), spec), rows, Timings(0.0, 0.0, 0.0))
 
 
 BOTH = [RequestedOutput("probabilities"), RequestedOutput("label")]
 
 
-def test_raw_answer_to_a_raw_request(answer: Answer) -> None:
+def test_raw_answer_to_a_raw_request(answer: InferResponse) -> None:
     response = infer_response(request(b"a", b"b"), answer, BOTH)
     assert (response.model_name, response.model_version, response.id) == ("vgg19", "v1", "42")
     assert [(o.name, o.datatype, list(o.shape)) for o in response.outputs] == [
@@ -176,7 +176,7 @@ def test_raw_answer_to_a_raw_request(answer: Answer) -> None:
     assert labels == raw("ß".encode(), b"a")
 
 
-def test_typed_answer_to_a_typed_request(answer: Answer) -> None:
+def test_typed_answer_to_a_typed_request(answer: InferResponse) -> None:
     contents = InferTensorContents(bytes_contents=[b"a", b"b"])
     typed = ModelInferRequest(
         inputs=[Input(name="image", datatype="BYTES", shape=[2], contents=contents)]
@@ -188,7 +188,7 @@ def test_typed_answer_to_a_typed_request(answer: Answer) -> None:
     assert not response.raw_output_contents
 
 
-def test_classes_are_value_index_and_label(answer: Answer) -> None:
+def test_classes_are_value_index_and_label(answer: InferResponse) -> None:
     response = infer_response(request(b"a", b"b"), answer, [RequestedOutput("probabilities", 9)])
     assert list(response.outputs[0].shape) == [2, 2]  # no more than there are
     assert response.raw_output_contents[0] == raw(
@@ -196,7 +196,7 @@ def test_classes_are_value_index_and_label(answer: Answer) -> None:
     )
 
 
-def test_an_image_without_an_answer_fails_the_tensor(answer: Answer) -> None:
+def test_an_image_without_an_answer_fails_the_tensor(answer: InferResponse) -> None:
     answer.rows[1] = BadImage("image 1: no")
     with pytest.raises(BadImage, match="image 1: no"):
         infer_response(request(b"a", b"b"), answer, BOTH)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.open_inference import metadata as model_info
 from serving.open_inference.metadata import model_metadata
 from testing.images import coloured_pixels
@@ -29,7 +29,7 @@ async def test_metadata(model: StubModel) -> None:
     ]  # fmt: skip
 
 
-async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None:
+async def test_config_tells_tensors_and_batching(classifier: DataPlane) -> None:
     config = model_info.as_json(model_info.model_config(classifier.models.current))
     assert (config["name"], config["max_batch_size"]) == ("vgg19", 4)
     assert [(t["name"], t["data_type"], t["dims"]) for t in config["input"]] == [
@@ -47,7 +47,7 @@ async def test_config_tells_tensors_and_batching(classifier: Classifier) -> None
 
 
 async def test_statistics_count_requests_images_and_batches(
-    classifier: Classifier, model: StubModel
+    classifier: DataPlane, model: StubModel
 ) -> None:
     pixels = np.stack([coloured_pixels(seed) for seed in range(6)])
     model.seconds = 0.01
