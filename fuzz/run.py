@@ -20,7 +20,6 @@ import atheris
 
 _INSTRUMENTED = ["models", "PIL", "serving", "starlette", "python_multipart"]
 with atheris.instrument_imports(include=_INSTRUMENTED):
-    from google.protobuf.message import DecodeError
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.types import Message
@@ -33,7 +32,7 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from serving.core.dataplane import Limits
     from serving.core.errors import RequestError
     from serving.http.classify import _read_upload
-    from serving.open_inference import codec, json_codec
+    from serving.open_inference import json_codec, protobuf_codec
 
 _PREPROCESSING = Preprocessing(image_size=32, resize_size=32)
 _LIMITS = Limits(
@@ -57,7 +56,7 @@ def decoder(data: bytes) -> None:
 
 
 def json(data: bytes) -> None:
-    """A v2 body in JSON -> tensors or RequestError."""
+    """A v2 body in JSON -> a request or RequestError."""
     _read_v2(data, None)
 
 
@@ -67,11 +66,9 @@ def binary(data: bytes) -> None:
 
 
 def message(data: bytes) -> None:
-    """A protobuf message -> tensors, DecodeError or RequestError."""
-    with suppress(DecodeError, RequestError):
-        request = ModelInferRequest.FromString(data)
-        codec.requested_outputs(request)
-        codec.read_input(request)
+    """A protobuf message -> a request or RequestError."""
+    with suppress(RequestError):
+        protobuf_codec.read_request(protobuf_codec.read_message(data), _LIMITS)
 
 
 def multipart(data: bytes) -> None:
@@ -89,9 +86,7 @@ def multipart(data: bytes) -> None:
 
 def _read_v2(body: bytes, header_length: int | None) -> None:
     with suppress(RequestError):
-        request = json_codec.read_request(body, header_length)
-        codec.requested_outputs(request.message)
-        codec.read_input(request.message)
+        json_codec.read_request(body, header_length, _LIMITS)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -19,6 +19,7 @@ from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
 from serving.core.dataplane import DataPlane, Limits
 from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
 from serving.engine.memory import freeze_gc
@@ -167,10 +168,10 @@ class Runtime:
         """The body of an answer to `/classify` for one image file.
 
         Raises:
-            RequestError: see `DataPlane.classify`; BadImage if it can't be decoded.
+            RequestError: see `DataPlane.infer`; BadImage if it can't be decoded.
         """
         content = await asyncio.to_thread(image.read_bytes)
-        answer = await self.context.classifier.classify([content])
+        answer = await self.context.classifier.infer(InferRequest(images=[content]))
         return reply_content(answer, [image.name], top_k, threshold)
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The core of the service: bytes -> decode -> batch -> probabilities. Knows no transport."""
+"""The core of the service: images -> decode -> batch -> probabilities. Knows no transport."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from models.errors import ImageError, UnknownFormat
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.core.batcher import BatchResult
-from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, RequestError, TooLarge
+from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest
 from serving.core.pool import ModelPool, ServedModel
-from serving.core.requests import InferResponse
+from serving.core.requests import (
+    Deadline,
+    InferRequest,
+    InferResponse,
+    check_image_count,
+    check_image_size,
+)
 from serving.core.statistics import Timings
+from serving.core.tensors import check_there
 from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
+
+Row = NDArray[np.uint8] | RequestError
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,15 @@ class Limits:
     max_request_bytes: int
     request_timeout_s: float
     image_formats: tuple[str, ...]
+
+    def deadline(self, timeout_s: float | None = None) -> Deadline:
+        """Of a request whose head has come now.
+
+        Args:
+            timeout_s: the client's own limit, which counts if it is shorter.
+        """
+        limit_s = self.request_timeout_s
+        return Deadline.within(limit_s if timeout_s is None else min(limit_s, timeout_s))
 
 
 class DataPlane:
@@ -59,35 +77,26 @@ class DataPlane:
         self._decoders = decoders
         self._on_answer = on_answer
 
-    async def classify(
-        self,
-        images: Sequence[bytes],
-        *,
-        version: str = "",
-        timeout_s: float | None = None,
-        explain: ExplainRequest | None = None,
-    ) -> InferResponse:
-        """Classify encoded images. One that can't be decoded fails alone.
-
-        Args:
-            images: 1..`limits.max_request_images` encoded images.
-            version: of the model; empty: the current one.
-            timeout_s: the client's own time limit; the service's applies as well.
-            explain: for heat maps, which take about as long again; None: there are none.
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Classify the images of a request, of which there are 1..`limits.max_request_images`.
 
         Raises:
             TooLarge: too many images.
-            BadRequest: the model has no heat maps, or not of that class.
+            BadRequest: the pixels have another shape; the model lacks an output, or has no heat
+                maps of that class.
+            BadImage: one can't be decoded, where the request is answered whole or not at all.
             UnknownModel: the version isn't loaded.
             DeadlineExceeded: the answer took too long.
             Overloaded, ShuttingDown, BatchFailed: see `Batcher.submit`.
         """
-        self._check_count(len(images))
-        async with self._answering(version, timeout_s) as (model, started):
-            explaining = None if explain is None else _Explaining(model, explain)
-            model.batcher.check_room(len(images))  # before the work of decoding
-            rows = await self._decode_all(images, model.spec)
-            decode_s = time.perf_counter() - started
+        check_image_count(request.count, self.limits.max_request_images)
+        model = self.models.get(self.models.current.name, request.version)
+        async with _Answering(model, request.deadline or self.limits.deadline()) as started:
+            check_there(model, request.outputs)
+            explaining = _Explaining(model, request.explain) if request.explain else None
+            model.batcher.check_room(request.count)  # before the work of decoding
+            rows = await self._rows(request, model.spec)
+            decode_s = 0.0 if request.pixels is not None else time.perf_counter() - started
             good = [row for row in rows if not isinstance(row, RequestError)]
             batch = await model.batcher.submit(good) if good else BatchResult([], 0.0, 0.0)
             results = iter(batch.results)
@@ -95,43 +104,7 @@ class DataPlane:
             answer = InferResponse(model, answered, Timings(decode_s, batch.queue_s, batch.run_s))
             if explaining is not None:
                 answer = await explaining.explained(answer, good, batch.results)
-            return self._answer(answer, images, started)
-
-    async def classify_pixels(
-        self,
-        pixels: NDArray[np.uint8],
-        *,
-        version: str = "",
-        timeout_s: float | None = None,
-        explain: ExplainRequest | None = None,
-    ) -> InferResponse:
-        """Classify images that the client has decoded and resized itself.
-
-        Args:
-            pixels: uint8[N,S,S,3], RGB, with the model's S.
-
-        Raises:
-            BadRequest: another shape. Otherwise see `classify`.
-        """
-        self._check_count(len(pixels))
-        async with self._answering(version, timeout_s) as (model, started):
-            size = model.spec.preprocessing.image_size
-            if pixels.shape[1:] != (size, size, 3):
-                raise BadRequest(
-                    f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
-                )
-            explaining = None if explain is None else _Explaining(model, explain)
-            batch = await model.batcher.submit(list(pixels))
-            answer = InferResponse(
-                model, [*batch.results], Timings(0.0, batch.queue_s, batch.run_s)
-            )
-            if explaining is not None:
-                answer = await explaining.explained(answer, list(pixels), batch.results)
-            return self._answer(answer, (), started)
-
-    def _answering(self, version: str, timeout_s: float | None) -> _Answering:
-        model = self.models.get(self.models.current.name, version)
-        return _Answering(model, self._limit(timeout_s))
+            return self._answer(answer, request.images, started)
 
     def _answer(
         self, answer: InferResponse, images: Sequence[bytes], started: float
@@ -145,20 +118,24 @@ class DataPlane:
         self._on_answer(answer, images)
         return answer
 
-    def _limit(self, timeout_s: float | None) -> float:
-        limit = self.limits.request_timeout_s
-        return limit if timeout_s is None else min(limit, timeout_s)
+    async def _rows(self, request: InferRequest, spec: ModelSpec) -> Sequence[Row]:
+        """The pixels of each image, or why it has none.
 
-    def _check_count(self, count: int) -> None:
-        if count > self.limits.max_request_images:
-            raise TooLarge(
-                f"the request has {count} images, the limit is "
-                f"{self.limits.max_request_images} (VGG19_MAX_REQUEST_IMAGES)"
-            )
+        Raises:
+            BadRequest: the pixels have another shape.
+            RequestError: of the first image without pixels, if the request is all or nothing.
+        """
+        if request.pixels is not None:
+            _check_pixels(request.pixels, spec.preprocessing.image_size)
+            return list(request.pixels)
+        rows = await self._decode_all(request.images, spec)
+        if request.all_or_nothing:
+            for row in rows:
+                if isinstance(row, RequestError):
+                    raise row
+        return rows
 
-    async def _decode_all(
-        self, images: Sequence[bytes], spec: ModelSpec
-    ) -> list[NDArray[np.uint8] | RequestError]:
+    async def _decode_all(self, images: Sequence[bytes], spec: ModelSpec) -> list[Row]:
         if len(images) == 1:  # as most requests are; `gather` costs more than the rest of this
             return [await self._decoders.run(self._decode, "", images[0], spec)]
         decoding = [
@@ -167,48 +144,58 @@ class DataPlane:
         ]
         return list(await asyncio.gather(*decoding))
 
-    def _decode(self, name: str, image: bytes, spec: ModelSpec) -> NDArray[np.uint8] | RequestError:
+    def _decode(self, name: str, image: bytes, spec: ModelSpec) -> Row:
         """`name` tells it from others of its request."""
-        if len(image) > self.limits.max_image_bytes:
-            return TooLarge(
-                f"{name or 'the image'} is {len(image) / 1e6:.1f} MB, the limit is "
-                f"{self.limits.max_image_bytes / 1e6:.1f} MB (VGG19_MAX_IMAGE_BYTES)"
-            )
         prefix = f"{name}: " if name else ""
         try:
+            check_image_size(len(image), self.limits.max_image_bytes, name or "the image")
             return load_image(
                 image,
                 spec.preprocessing,
                 max_pixels=self.limits.max_image_pixels,
                 formats=self.limits.image_formats,
             )
+        except TooLarge as error:
+            return error
         except UnknownFormat as error:
             return BadImage(f"{prefix}{error} (VGG19_IMAGE_FORMATS)")
         except ImageError as error:
             return BadImage(f"{prefix}{error}")
 
 
+def _check_pixels(pixels: NDArray[np.uint8], size: int) -> None:
+    if pixels.shape[1:] != (size, size, 3):
+        raise BadRequest(
+            f"the pixels have shape {list(pixels.shape)}, it must be [N, {size}, {size}, 3]"
+        )
+
+
 class _Explaining:
-    """A request for heat maps, looked at before any work is done for it.
+    """Heat maps that are asked for, looked at before any work is done for them.
 
     Raises:
         BadRequest: the model has none, or no such class.
     """
 
-    def __init__(self, model: ServedModel, explain: ExplainRequest) -> None:
+    def __init__(self, model: ServedModel, asked: Sequence[ExplainRequest]) -> None:
         if model.explainer is None:
             raise BadRequest(
                 f"version {model.version} makes no heat maps: VGG19_HEAT_MAPS is off, or the model "
                 "was exported before there were any, and 'vgg19 export' makes them"
             )
         labels = model.spec.labels
-        if explain.target and explain.target not in labels:
-            raise BadRequest(
-                f"target is '{explain.target[:50]}', it must be one of the model's {len(labels)} "
-                f"labels: {', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''}"
-            )
+        for explain in asked:
+            if explain.target and explain.target not in labels:
+                raise BadRequest(
+                    f"target is '{explain.target[:50]}', it must be one of the model's "
+                    f"{len(labels)} labels: {', '.join(labels[:5])}"
+                    f"{', ...' if len(labels) > 5 else ''}"
+                )
         self._explainer: Explainer = model.explainer
-        self._index = labels.index(explain.target) if explain.target else None
+        self._columns = {
+            explain.target: labels.index(explain.target) if explain.target else None
+            for explain in asked
+        }
 
     async def explained(
         self,
@@ -216,7 +203,7 @@ class _Explaining:
         pixels: Sequence[NDArray[np.uint8]],
         rows: Sequence[ModelOutput],
     ) -> InferResponse:
-        """The answer with a map of each image.
+        """The answer with a map of each image for each target.
 
         Args:
             pixels: uint8[S,S,3] each. rows: what the model says of them.
@@ -224,13 +211,19 @@ class _Explaining:
         if not pixels:
             return answer
         started = time.perf_counter()
-        chosen = (
-            int(row.probabilities.argmax()) if self._index is None else self._index for row in rows
-        )
-        items = [ExplainItem(*pair) for pair in zip(pixels, chosen, strict=True)]
+        items = [
+            ExplainItem(image, int(row.probabilities.argmax()) if column is None else column)
+            for column in self._columns.values()
+            for image, row in zip(pixels, rows, strict=True)
+        ]
         maps = await self._explainer.explain(items)
+        each = len(pixels)
+        of_target = {
+            target: maps[place * each : (place + 1) * each]
+            for place, target in enumerate(self._columns)
+        }
         timings = replace(answer.timings, explain_s=time.perf_counter() - started)
-        return replace(answer, heat_maps=maps, timings=timings)
+        return replace(answer, heat_maps=of_target, timings=timings)
 
 
 class _Answering:
@@ -242,17 +235,17 @@ class _Answering:
         DeadlineExceeded: the time limit passed.
     """
 
-    def __init__(self, model: ServedModel, limit_s: float) -> None:
+    def __init__(self, model: ServedModel, deadline: Deadline) -> None:
         self._model = model
-        self._limit_s = limit_s
-        self._timeout = asyncio.timeout(limit_s)
+        self._deadline = deadline
+        self._timeout = asyncio.timeout_at(deadline.at)
         self._started = 0.0
 
-    async def __aenter__(self) -> tuple[ServedModel, float]:
+    async def __aenter__(self) -> float:
         self._started = time.perf_counter()
         self._model.acquire()
         await self._timeout.__aenter__()
-        return self._model, self._started
+        return self._started
 
     async def __aexit__(
         self,
@@ -266,6 +259,4 @@ class _Answering:
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"no answer within {self._limit_s:g} s; try again later"
-            ) from None
+            raise self._deadline.passed() from None

@@ -1,5 +1,5 @@
-"""Messages that are none: gRPC itself would answer UNKNOWN with the name of a Python class, and log
-a traceback for each."""
+"""Messages that are none, or too large: gRPC itself would answer UNKNOWN with the name of a Python
+class, and log a traceback for each."""
 
 from __future__ import annotations
 
@@ -9,60 +9,87 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-_MALFORMED = "the request is no message of this call; the server's reflection describes what is"
+from serving.core.errors import RequestError, TooLarge
+from serving.open_inference.wire import Malformed
+
+# Of all messages but those with tensors: names, versions, a few parameters. protobuf makes objects
+# of a message in the event loop, up to thirty times its size.
+_MAX_SMALL_BYTES = 65_536
 
 
 class CheckedServer:
     """To register services with: their calls get only what could be parsed, and the client of the
-    rest is told INVALID_ARGUMENT."""
+    rest is told INVALID_ARGUMENT.
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    Args:
+        readers: parse the messages of these methods, in place of protobuf.
+    """
+
+    def __init__(
+        self, server: grpc.aio.Server, readers: Mapping[str, Callable[[bytes], Any]]
+    ) -> None:
         self._server = server
+        self._readers = readers
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Called by generated code before the next one, with the same handlers."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        checked = {name: _checked(handler) for name, handler in handlers.items()}
+        checked = {
+            name: _checked(handler, self._readers.get(name) or _small(handler.request_deserializer))
+            for name, handler in handlers.items()
+        }
         generic = grpc.method_handlers_generic_handler(service, checked)
         self._server.add_generic_rpc_handlers((generic,))
 
 
-def _checked(handler: Any) -> Any:
-    parse: Callable[[bytes], Any] = handler.request_deserializer
+def _small(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse_small(data: bytes) -> Any:
+        if len(data) > _MAX_SMALL_BYTES:
+            raise TooLarge(
+                f"the message has {len(data):,} bytes, the limit of this call is "
+                f"{_MAX_SMALL_BYTES:,}"
+            )
+        return parse(data)
 
-    def parse_or_none(data: bytes) -> Any:
+    return parse_small
+
+
+def _checked(handler: Any, parse: Callable[[bytes], Any]) -> Any:
+    def parse_or_error(data: bytes) -> Any:
         try:
             return parse(data)
         except DecodeError:
-            return None
+            return Malformed()
+        except RequestError as error:
+            return error
 
-    async def refuse(context: Any) -> None:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _MALFORMED)
+    async def refuse(context: Any, error: RequestError) -> None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def answer(request: Any, context: Any) -> Any:
-        if request is None:
-            await refuse(context)
+        if isinstance(request, RequestError):
+            await refuse(context, request)
         return await (handler.unary_unary or handler.unary_stream)(request, context)
 
     async def answer_stream(requests: AsyncIterator[Any], context: Any) -> Any:
-        is_whole = True
+        refused: RequestError | None = None
 
         async def parsed() -> AsyncIterator[Any]:
-            nonlocal is_whole
+            nonlocal refused
             async for request in requests:
-                if request is None:
-                    is_whole = False
+                if isinstance(request, RequestError):
+                    refused = request
                     return
                 yield request
 
         async for reply in handler.stream_stream(parsed(), context):
             yield reply
-        if not is_whole:  # what came before is answered
-            await refuse(context)
+        if refused is not None:  # what came before is answered
+            await refuse(context, refused)
 
     return handler._replace(
-        request_deserializer=parse_or_none,
+        request_deserializer=parse_or_error,
         unary_unary=handler.unary_unary and answer,
         unary_stream=handler.unary_stream and answer,  # a coroutine that writes, as health's is
         stream_stream=handler.stream_stream and answer_stream,

@@ -17,7 +17,7 @@ from protocol.open_inference_pb2 import DESCRIPTOR
 from protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from serving.grpc.malformed import CheckedServer
 from serving.grpc.reflection import add_reflection
-from serving.grpc.servicer import InferenceServicer
+from serving.grpc.servicer import READERS, InferenceServicer
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class GrpcServer:
             maximum_concurrent_rpcs=options.max_concurrent_calls,
         )
         health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in stubs
-        checked = CheckedServer(server)
+        checked = CheckedServer(server, READERS)
         add_GRPCInferenceServiceServicer_to_server(servicer, checked)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, checked)
         add_reflection((SERVICE, health.SERVICE_NAME), checked)

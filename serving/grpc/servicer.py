@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -29,10 +30,18 @@ from serving.core.errors import (
     TooLarge,
     Unauthenticated,
     UnknownModel,
+    UnsupportedMedia,
 )
+from serving.core.requests import Deadline
+from serving.core.tensors import LARGE_ANSWER, answer_size
 from serving.observability.telemetry import REQUEST_ID_HEADER, RequestRecord
-from serving.open_inference import codec
 from serving.open_inference import metadata as model_info
+from serving.open_inference.protobuf_codec import (
+    Message,
+    read_message,
+    read_request,
+    write_response,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +49,7 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
     BadImage: grpc.StatusCode.INVALID_ARGUMENT,
     BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
     TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    UnsupportedMedia: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
     NotFound: grpc.StatusCode.UNIMPLEMENTED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -49,8 +59,13 @@ _CODES: dict[type[RequestError], grpc.StatusCode] = {
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+# Smaller messages are read in the event loop: within a few milliseconds, whatever is in them.
+_LARGE_MESSAGE = 500_000
 # Requests of one stream that are answered beside each other.
 _STREAM_WINDOW = 64
+
+# Of the calls whose messages hold tensors.
+READERS = {"ModelInfer": read_message, "ModelStreamInfer": read_message}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # typed in the stubs only
 
@@ -61,6 +76,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     def __init__(self, service: ServiceContext, server_version: str) -> None:
         self._service = service
         self._models = service.classifier.models
+        self._limits = service.classifier.limits
         self._server_version = server_version
 
     async def ServerLive(  # noqa: N802
@@ -77,9 +93,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(
-            name=codec.SERVER_NAME,
+            name=model_info.SERVER_NAME,
             version=self._server_version,
-            extensions=codec.EXTENSIONS,
+            extensions=model_info.EXTENSIONS,
         )
 
     async def ModelReady(  # noqa: N802
@@ -113,13 +129,14 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             return model_info.model_statistics(self._models.find(request.name, request.version))
 
     async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, context: Context
+        self, request: Message, context: Context
     ) -> pb.ModelInferResponse:
+        deadline = self._limits.deadline(context.time_remaining())
         async with self._answering(context, "ModelInfer"):
-            return await self._infer(request, context.time_remaining())
+            return await self._infer(request, deadline)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, request_iterator: AsyncIterator[Message], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Requests beside each other, so that they share batches; responses in their order."""
         pending: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
@@ -168,30 +185,31 @@ class InferenceServicer(GRPCInferenceServiceServicer):
             await self._service.repository.unload(request.model_name, _version(request))
             return pb.RepositoryModelUnloadResponse()
 
-    async def _infer(
-        self, request: pb.ModelInferRequest, timeout_s: float | None
-    ) -> pb.ModelInferResponse:
-        self._models.get(request.model_name, request.model_version)
-        outputs = codec.requested_outputs(request)
-        answer = await codec.classify(
-            self._service.classifier, request, request.model_version, timeout_s, outputs
-        )
-        return codec.infer_response(request, answer, outputs)
+    async def _infer(self, message: Message, deadline: Deadline) -> pb.ModelInferResponse:
+        self._models.get(message.model, message.version)
+        read = partial(read_request, message, self._limits, deadline)
+        is_large = len(message.data) > _LARGE_MESSAGE
+        request = await deadline.off_loop(read) if is_large else read()
+        answer = await self._service.classifier.infer(request)
+        write = partial(write_response, request, answer)
+        is_large = answer_size(answer, request.outputs) > LARGE_ANSWER
+        return await deadline.off_loop(write) if is_large else write()
 
     async def _answer_of_stream(
-        self, request: pb.ModelInferRequest, context: Context
+        self, request: Message, context: Context
     ) -> pb.ModelStreamInferResponse:
         """An error is an answer, too: the stream goes on."""
+        deadline = self._limits.deadline(context.time_remaining())
         try:
             with self._observed(context, "ModelStreamInfer"):
-                response = await self._infer(request, context.time_remaining())
+                response = await self._infer(request, deadline)
                 return pb.ModelStreamInferResponse(infer_response=response)
         except RequestError as error:
             message = str(error)
         except Exception:
             logger.exception("a request of a stream failed")
             message = INTERNAL_ERROR
-        unanswered = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+        unanswered = pb.ModelInferResponse(model_name=request.model, id=request.id)
         return pb.ModelStreamInferResponse(error_message=message, infer_response=unanswered)
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from serving.core.errors import BadRequest, SlowBody, TooLarge, UnsupportedMedia
+from serving.core.requests import Deadline
 
 _TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_JSON_BYTES, _JSON_BODY_S = 100_000, 30.0
@@ -34,8 +35,7 @@ def limit_body(request: Request, max_bytes: int) -> Request:
         nonlocal received
         message = await request.receive()
         received += len(message.get("body", b""))
-        if received > max_bytes:
-            raise _too_large(received, max_bytes)
+        _check_received(received, max_bytes)
         return message
 
     return Request(request.scope, receive)
@@ -49,33 +49,40 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         ClientDisconnect: the client has gone before its end.
     """
     _check_declared(request, max_bytes)
-    chunks: list[bytes] = []
-    received = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        received += len(chunks[-1])
-        if received > max_bytes:
-            raise _too_large(received, max_bytes)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    message = await _next_part(request)
+    part: bytes = message.get("body", b"")
+    if not message.get("more_body", False):  # as of most images: nothing is copied
+        _check_received(len(part), max_bytes)
+        return part
+    body = bytearray(part)  # a list of them would hold 40 bytes for each that comes alone
+    while message.get("more_body", False):
+        message = await _next_part(request)
+        body += message.get("body", b"")
+        _check_received(len(body), max_bytes)
+    return bytes(body)
+
+
+async def _next_part(request: Request) -> Message:
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message
 
 
 @asynccontextmanager
-async def body_within(seconds: float) -> AsyncIterator[None]:
+async def body_within(deadline: Deadline) -> AsyncIterator[None]:
     """Around the reading of a body: a client that trickles it doesn't hold a connection for ever.
 
     Raises:
         SlowBody: it was not there in time.
     """
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(deadline.at):
             yield
     except TimeoutError:
         raise SlowBody(
-            f"the body was not there within {seconds:g} s; send it faster, or less in one request"
+            f"the body was not there within {deadline.limit_s:g} s; send it faster, or less in one "
+            "request"
         ) from None
 
 
@@ -98,7 +105,7 @@ async def json_object(request: Request) -> dict[str, Any]:
         TooLarge, SlowBody, BadRequest: it is too large, too slow, or no JSON object.
     """
     check_json_type(request)
-    async with body_within(_JSON_BODY_S):
+    async with body_within(Deadline.within(_JSON_BODY_S)):
         body = await read_body(request, _MAX_JSON_BYTES)
     try:
         content = json.loads(body or b"{}")
@@ -170,6 +177,11 @@ def _check_declared(request: Request, max_bytes: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(int(declared), max_bytes)
+
+
+def _check_received(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise _too_large(size, max_bytes)
 
 
 def _too_large(size: int, max_bytes: int) -> TooLarge:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.datastructures import Headers, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +16,7 @@ from serving.context import ServiceContext
 from serving.core.dataplane import Limits
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, UnsupportedMedia
 from serving.core.explainer import ExplainRequest, HeatMap
-from serving.core.requests import InferResponse, top
+from serving.core.requests import InferRequest, InferResponse, top
 from serving.http.body import (
     CancelledIfGone,
     body_within,
@@ -29,6 +30,8 @@ from serving.http.form import IMAGE_FIELD, parsed_form
 
 DEFAULT_TOP_K, MAX_TOP_K = 5, 999_999_999
 _HEAT_MAP_DIGITS = 4
+# Predictions that take more than some milliseconds to write.
+_LARGE_REPLY = 5_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class _Upload:
 class _Options:
     top_k: int
     threshold: float
-    explain: ExplainRequest | None
+    explain: Sequence[ExplainRequest]
 
 
 async def classify(request: Request) -> Response:
@@ -55,21 +58,32 @@ async def classify(request: Request) -> Response:
     place; the request fails where all are bad.
     """
     context: ServiceContext = request.app.state.context
-    limit = timeout_s(request)
-    options = _options(request.query_params)  # wrong ones are told before a large body is read
     limits = context.classifier.limits
-    async with body_within(limits.request_timeout_s):
+    deadline = limits.deadline(timeout_s(request))
+    options = _options(request.query_params)  # wrong ones are told before a large body is read
+    async with body_within(deadline):
         upload = await _read_upload(request, limits)
     if upload.fields:
         _options(upload.fields)  # wrong ones are told, also where the address has others
         options = _options({**upload.fields, **request.query_params})
     async with CancelledIfGone(request):
-        answer = await context.classifier.classify(
-            upload.images, timeout_s=limit, explain=options.explain
+        answer = await context.classifier.infer(
+            InferRequest(images=upload.images, deadline=deadline, explain=options.explain)
         )
+        count = len(answer.rows) * min(options.top_k, len(answer.model.spec.labels))
+        if count > _LARGE_REPLY:
+            return await deadline.off_loop(_large_reply, answer, upload.names, options)
     return json_response(
         reply_content(answer, upload.names, options.top_k, options.threshold),
     )
+
+
+def _large_reply(answer: InferResponse, names: Sequence[str | None], options: _Options) -> Response:
+    """An image at a time: writing JSON holds the GIL, and with it the event loop."""
+    content = reply_content(answer, names, options.top_k, options.threshold)
+    images = b",".join(to_json(image) for image in content.pop("images"))
+    head = to_json(content)
+    return Response(head[:-1] + b',"images":[' + images + b"]}", media_type="application/json")
 
 
 def reply_content(
@@ -83,7 +97,7 @@ def reply_content(
     if all(isinstance(row, RequestError) for row in answer.rows):
         answer.probabilities()  # raises the first one
     labels = answer.model.spec.labels
-    maps = iter(answer.heat_maps)
+    maps = iter(next(iter(answer.heat_maps.values()), ()))
     return {
         "model_name": answer.model.name,
         "model_version": answer.model.version,
@@ -124,13 +138,13 @@ def _options(values: Mapping[str, str]) -> _Options:
     )
 
 
-def _explain_request(explain: str, target: str) -> ExplainRequest | None:
+def _explain_request(explain: str, target: str) -> Sequence[ExplainRequest]:
     wanted = {"true": True, "false": False}.get(explain.lower())  # Python's clients send True
     if wanted is None:
         raise BadRequest(f"explain is '{explain[:20]}', it must be true or false")
     if target and not wanted:
         raise BadRequest("target is the class of a heat map; send explain=true as well")
-    return ExplainRequest(target) if wanted else None
+    return [ExplainRequest(target)] if wanted else []
 
 
 def _top_k(value: str) -> int:

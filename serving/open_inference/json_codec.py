@@ -1,5 +1,5 @@
-"""Open Inference Protocol v2 over HTTP: JSON, with or without binary tensors, <-> the messages of
-`open_inference`.
+"""Open Inference Protocol v2 over HTTP: JSON, with or without binary tensors, <-> requests and
+answers of the core.
 
 With the binary extension the body is a JSON header, whose length is told by an HTTP header, and the
 raw contents of the tensors behind it. In JSON alone, the elements of `image` are base64.
@@ -7,41 +7,55 @@ raw contents of the tensors behind it. In JSON alone, the elements of `image` ar
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import to_json
 
-from protocol.open_inference_pb2 import InferTensorContents, ModelInferRequest
+from serving.core.dataplane import Limits
 from serving.core.errors import BadRequest
-from serving.core.requests import InferResponse
-from serving.open_inference.codec import (
+from serving.core.requests import Deadline, InferRequest, InferResponse, RequestedOutput
+from serving.core.tensors import (
     IMAGE,
-    OUTPUTS,
     PIXELS,
-    OutputTensor,
-    RequestedOutput,
-    output_tensors,
+    Computed,
+    check_output,
+    check_output_count,
+    compute,
+    default_outputs,
 )
+from serving.open_inference.base64_text import decode_image
+from serving.open_inference.inputs import (
+    check_datatype,
+    check_id,
+    check_image_shape,
+    check_names,
+    check_pixel_shape,
+    check_sizes,
+    explained,
+    raw_images,
+    raw_pixels,
+    refuse_shared_memory,
+)
+from serving.open_inference.json_data import Data, take_out_data
+from serving.open_inference.json_header import Header, Input, Output, parse_header
+from serving.open_inference.pixel_text import count_numbers, read_numbers
+from serving.open_inference.raw import as_raw
 
-_InputTensor = ModelInferRequest.InferInputTensor
-_RequestedTensor = ModelInferRequest.InferRequestedOutputTensor
+# Values written with one call, which holds the GIL: a few milliseconds.
+_PIECE = 16_384
 
 
-@dataclass(frozen=True)
-class JsonRequest:
-    """A request, and the outputs that are wanted in binary."""
-
-    message: ModelInferRequest
-    binary_outputs: frozenset[str]
-
-
-def read_request(body: bytes, header_length: int | None) -> JsonRequest:
+def read_request(
+    body: bytes,
+    header_length: int | None,
+    limits: Limits,
+    *,
+    version: str = "",
+    deadline: Deadline | None = None,
+) -> InferRequest:
     """Read a body.
 
     Args:
@@ -49,190 +63,156 @@ def read_request(body: bytes, header_length: int | None) -> JsonRequest:
 
     Raises:
         BadRequest: it isn't as the protocol says.
+        TooLarge: too many images, one of them is too large, or what is around them is.
     """
     if header_length is not None and not 0 < header_length <= len(body):
         raise BadRequest(f"the header is {header_length} bytes long, the body {len(body)}")
-    content = _parse(body[:header_length])
-    message = ModelInferRequest(id=_text(content, "id", ""))
-    rest = memoryview(body)[len(body) if header_length is None else header_length :]
-    for tensor in _list(content, "inputs"):
-        rest = _add_input(message, tensor, rest)
-    if rest:
-        raise BadRequest(f"{len(rest)} bytes are left behind the binary tensors")
-    binary_by_default = bool(_parameters(content).get("binary_data_output", False))
-    outputs = _list(content, "outputs") if "outputs" in content else []
-    binary = {
-        name
-        for name in OUTPUTS
-        if (binary_by_default and not outputs) or _wants_binary(outputs, name, binary_by_default)
-    }
-    message.outputs.extend(_output(tensor) for tensor in outputs)
-    return JsonRequest(message, frozenset(binary))
+    end = len(body) if header_length is None else header_length
+    # base64 of an image with an escape before each letter
+    longest = 4 * limits.max_image_bytes
+    split = take_out_data(body, end, limits.max_request_images, longest)
+    header = parse_header(split.header)
+    check_names([tensor.name for tensor in header.inputs])
+    tensor = header.inputs[0]
+    check_datatype(tensor.name, tensor.datatype)
+    outputs = _outputs(header)
+    raw = _raw(tensor, memoryview(body)[end:])
+    images, pixels = _contents(tensor, raw, body, split.data, limits)
+    return InferRequest(
+        images=images,
+        pixels=pixels,
+        outputs=outputs,
+        version=version,
+        id=check_id(header.id or ""),
+        deadline=deadline,
+        explain=explained(outputs),
+        all_or_nothing=True,
+    )
 
 
-def write_response(
-    request: JsonRequest, answer: InferResponse, outputs: Sequence[RequestedOutput]
-) -> tuple[bytes, int | None]:
+def _raw(tensor: Input, rest: memoryview) -> memoryview | None:
+    """What lies behind the JSON for an input, if it says so."""
+    parameters = tensor.parameters
+    if parameters is not None and parameters.shared_memory_region is not None:
+        raise refuse_shared_memory(f"input '{tensor.name}'")
+    size = None if parameters is None else parameters.binary_data_size
+    if size is not None and size > len(rest):
+        raise BadRequest(
+            f"input '{tensor.name}' announces {size} binary bytes, {len(rest)} are there"
+        )
+    if len(rest) > (size or 0):
+        raise BadRequest(f"{len(rest) - (size or 0)} bytes are left behind the binary tensors")
+    return None if size is None else rest
+
+
+def _contents(
+    tensor: Input, raw: memoryview | None, body: bytes, taken: Sequence[Data], limits: Limits
+) -> tuple[list[bytes], NDArray[np.uint8] | None]:
+    """The encoded images or the pixels of an input."""
+    if raw is not None:
+        if tensor.data is not None:
+            raise BadRequest(f"input '{tensor.name}' has data and binary_data_size; send one")
+        if tensor.name == PIXELS:
+            return [], raw_pixels(raw, tensor.shape, limits)
+        return raw_images(raw, tensor.shape, limits), None
+    if tensor.data is None:
+        raise BadRequest(f"input '{tensor.name}' has no 'data'; they must be a list")
+    if not 0 <= tensor.data < len(taken):  # the key had an escape, which nobody writes
+        raise BadRequest(f"input '{tensor.name}' has no 'data'; they must be a list")
+    data = taken[tensor.data]
+    if tensor.name == PIXELS:
+        return [], _pixels(memoryview(body)[data.start : data.stop], tensor.shape, limits)
+    return _images(memoryview(body), data, tensor.shape, limits), None
+
+
+def _images(body: memoryview, data: Data, shape: Sequence[int], limits: Limits) -> list[bytes]:
+    if data.strings is None:
+        if bytes(body[data.start : data.stop][:1000]).translate(None, b"[] \t\r\n"):
+            raise BadRequest(f"the data of '{IMAGE}' must be strings of base64, one an image")
+        check_image_shape(0, shape, limits)
+    check_image_shape(len(data.strings or ()), shape, limits)
+    # Of what is there at least: the rest may be blanks, escapes or the head of a URI.
+    images = []
+    for index, (start, stop) in enumerate(data.strings or ()):
+        if stop - start > 4 * limits.max_image_bytes:
+            check_sizes([(stop - start) * 3 // 4], limits)
+        where = f"image {index}" if shape[0] > 1 else "the image"
+        images.append(decode_image(body[start:stop], where))
+    check_sizes(map(len, images), limits)
+    return images
+
+
+def _pixels(text: memoryview, shape: Sequence[int], limits: Limits) -> NDArray[np.uint8]:
+    count = count_numbers(text)
+    if len(text) < _PIECE:  # a better message for what isn't numbers at all
+        read_numbers(text, count)
+    check_pixel_shape(count, shape, limits)
+    return read_numbers(text, count).reshape(list(shape))
+
+
+def _outputs(header: Header) -> list[RequestedOutput]:
+    check_output_count(len(header.outputs or ()))
+    parameters = header.parameters
+    binary = bool(parameters is not None and parameters.binary_data_output)
+    if not header.outputs:
+        return default_outputs(binary=binary)
+    return [_output(output, binary) for output in header.outputs]
+
+
+def _output(output: Output, binary_by_default: bool) -> RequestedOutput:
+    parameters = output.parameters
+    if parameters is None:
+        asked = RequestedOutput(output.name, binary=binary_by_default)
+        check_output(asked, class_count=None)
+        return asked
+    if parameters.shared_memory_region is not None:
+        raise refuse_shared_memory(f"output '{output.name[:50]}'")
+    binary = parameters.binary_data
+    asked = RequestedOutput(
+        name=output.name,
+        class_count=parameters.classification or 0,
+        target=parameters.target or "",
+        binary=binary_by_default if binary is None else binary,
+    )
+    check_output(asked, class_count=parameters.classification)
+    return asked
+
+
+def write_response(request: InferRequest, answer: InferResponse) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of its JSON header if binary tensors follow it.
 
     Raises:
-        RequestError: see `output_tensors`.
+        RequestError: see `serving.core.tensors.compute`.
     """
-    tensors = output_tensors(answer, outputs)
-    header: dict[str, Any] = {
-        "model_name": answer.model.name,
-        "model_version": answer.model.version,
-        "outputs": [],
-    }
-    if request.message.id:
-        header["id"] = request.message.id
+    described: list[bytes] = []
     binary: list[bytes] = []
-    for tensor in tensors:
-        described: dict[str, Any] = {
-            "name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape
+    for tensor in compute(answer, request.outputs):
+        head: dict[str, Any] = {
+            "name": tensor.asked.name, "datatype": tensor.datatype, "shape": tensor.shape
         }  # fmt: skip
-        if tensor.name in request.binary_outputs:
-            binary.append(tensor.raw())
-            described["parameters"] = {"binary_data_size": len(binary[-1])}
+        if tensor.asked.binary:
+            binary.append(as_raw(tensor))
+            head["parameters"] = {"binary_data_size": len(binary[-1])}
+            described.append(to_json(head))
         else:
-            described["data"] = _json_values(tensor)
-        header["outputs"].append(described)
-    encoded = json.dumps(header).encode()
-    return b"".join([encoded, *binary]), len(encoded) if binary else None
+            described.append(to_json(head)[:-1] + b',"data":[' + _data(tensor) + b"]}")
+    start: dict[str, Any] = {
+        "model_name": answer.model.name, "model_version": answer.model.version
+    }  # fmt: skip
+    if request.id:
+        start["id"] = request.id
+    header = to_json(start)[:-1] + b',"outputs":[' + b",".join(described) + b"]}"
+    return b"".join([header, *binary]), len(header) if binary else None
 
 
-def _parse(text: bytes) -> Mapping[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, a number or a nesting without end
-        raise BadRequest("the body is no JSON (or its header length is wrong)") from None
-    if not isinstance(content, dict):
-        raise BadRequest("the body must be a JSON object")
-    return content
-
-
-def _add_input(message: ModelInferRequest, tensor: object, rest: memoryview) -> memoryview:
-    """Add an input to the message; returns what is left of the binary part."""
-    described = _object(tensor, "an input")
-    added = _InputTensor(
-        name=_text(described, "name"),
-        datatype=_text(described, "datatype"),
-        shape=_shape(described),
+def _data(tensor: Computed) -> bytes:
+    """Its values as JSON, without brackets."""
+    values = tensor.values
+    flat = values if isinstance(values, list) else values.ravel()
+    pieces = (flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE))
+    return b",".join(
+        to_json([word.decode() for word in piece] if isinstance(piece, list) else piece.tolist())[
+            1:-1
+        ]
+        for piece in pieces
     )
-    size = _parameters(described).get("binary_data_size")
-    if size is None:
-        added.contents.CopyFrom(_contents(added.name, described))
-    else:
-        if not _is_count(size) or size > len(rest):
-            raise BadRequest(
-                f"input '{added.name[:50]}' announces {str(size)[:20]} binary bytes, "
-                f"{len(rest)} are there"
-            )
-        message.raw_input_contents.append(bytes(rest[:size]))
-        rest = rest[size:]
-    message.inputs.append(added)
-    return rest
-
-
-def _contents(name: str, described: Mapping[str, Any]) -> InferTensorContents:
-    data = _list(described, "data")
-    if name == PIXELS:
-        return InferTensorContents(uint_contents=_numbers(data))
-    if name == IMAGE:
-        return InferTensorContents(bytes_contents=[_decode(element) for element in _flat(data)])
-    return InferTensorContents()  # an unknown input is refused by its name
-
-
-def _numbers(data: list[Any]) -> list[int]:
-    """Nested lists of pixels as one."""
-    try:
-        values = np.array(data)
-    except ValueError:  # ragged
-        values = np.array([None])
-    if values.size and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255):
-        raise BadRequest(f"the data of '{PIXELS}' must be whole numbers, 0..255")
-    flat: list[int] = values.ravel().tolist()
-    return flat
-
-
-def _flat(data: list[Any]) -> list[Any]:
-    """["a"] or [["a"]]."""
-    return list(chain.from_iterable(d if isinstance(d, list) else [d] for d in data))
-
-
-def _decode(element: object) -> bytes:
-    try:
-        if isinstance(element, str):
-            return base64.b64decode(element, validate=True)
-    except (binascii.Error, ValueError):
-        pass
-    raise BadRequest(f"the data of '{IMAGE}' must be strings of base64, one an image")
-
-
-def _output(tensor: object) -> _RequestedTensor:
-    described = _object(tensor, "an output")
-    output = _RequestedTensor(name=_text(described, "name"))
-    parameters = _parameters(described)
-    if "target" in parameters:
-        output.parameters["target"].string_param = _text(parameters, "target")
-    count = parameters.get("classification")
-    if count is not None:
-        if not _is_count(count):
-            raise BadRequest(f"classification is {str(count)[:20]}, it must be a whole number")
-        output.parameters["classification"].int64_param = count
-    return output
-
-
-def _wants_binary(outputs: Sequence[object], name: str, default: bool) -> bool:
-    for tensor in outputs:
-        described = _object(tensor, "an output")
-        if described.get("name") == name:
-            return bool(_parameters(described).get("binary_data", default))
-    return False
-
-
-def _json_values(tensor: OutputTensor) -> list[Any]:
-    if isinstance(tensor.values, list):
-        return [value.decode() for value in tensor.values]
-    values: list[Any] = tensor.values.ravel().tolist()
-    return values
-
-
-def _object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise BadRequest(f"{what} must be a JSON object")
-    return value
-
-
-def _parameters(described: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _object(described.get("parameters", {}), "parameters")
-
-
-def _list(described: Mapping[str, Any], key: str) -> list[Any]:
-    value = described.get(key)
-    if not isinstance(value, list):
-        raise BadRequest(f"'{key}' must be a list")
-    return value
-
-
-def _text(described: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = described.get(key, default)
-    if not isinstance(value, str):
-        raise BadRequest(f"'{key}' must be a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        raise BadRequest(f"'{key}' is no text") from None
-    return value
-
-
-def _shape(described: Mapping[str, Any]) -> list[int]:
-    shape = _list(described, "shape")
-    if len(shape) > 8 or not all(_is_count(length) for length in shape):
-        raise BadRequest("'shape' must be a list of a few whole numbers, 0 or more")
-    return shape
-
-
-def _is_count(value: object) -> bool:
-    """A whole number that fits int64 (True is none, though Python thinks so)."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

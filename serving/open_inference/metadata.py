@@ -8,75 +8,69 @@ from typing import Any
 from google.protobuf.message import Message
 
 from protocol import open_inference_pb2 as pb
-from serving.core.explainer import heat_map_side
 from serving.core.pool import ServedModel
 from serving.core.statistics import ModelStatistics, Total
-from serving.open_inference.codec import (
-    ACCEPTED,
-    DISTANCE,
-    HEAT_MAP,
-    IMAGE,
-    LABEL,
-    PIXELS,
-    PROBABILITIES,
+from serving.core.tensors import INPUTS, InputTensor, OutputTensor, outputs_of
+
+SERVER_NAME = "vgg19-finetune"
+PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
+# What goes beyond the protocol itself, by the names that Triton gave it.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "statistics",
 )
 
-PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
-
-_TensorMetadata = pb.ModelMetadataResponse.TensorMetadata
+_TYPES = {
+    "BOOL": pb.TYPE_BOOL, "BYTES": pb.TYPE_STRING, "FP32": pb.TYPE_FP32, "UINT8": pb.TYPE_UINT8
+}  # fmt: skip
 
 
 def model_metadata(model: ServedModel, versions: Sequence[str]) -> pb.ModelMetadataResponse:
     """Names, types and shapes of the tensors; -1 is any number of images."""
-    spec = model.spec
-    size = spec.preprocessing.image_size
-    outputs = [
-        _TensorMetadata(name=PROBABILITIES, datatype="FP32", shape=[-1, len(spec.labels)]),
-        _TensorMetadata(name=LABEL, datatype="BYTES", shape=[-1]),
-        _TensorMetadata(name=ACCEPTED, datatype="BOOL", shape=[-1]),
-    ]
-    if model.has_distance:
-        outputs.append(_TensorMetadata(name=DISTANCE, datatype="FP32", shape=[-1]))
-    if model.explainer is not None:
-        shape = [-1, heat_map_side(size), heat_map_side(size)]
-        outputs.append(_TensorMetadata(name=HEAT_MAP, datatype="FP32", shape=shape))
+
+    def told(tensor: InputTensor | OutputTensor) -> pb.ModelMetadataResponse.TensorMetadata:
+        return pb.ModelMetadataResponse.TensorMetadata(
+            name=tensor.name, datatype=tensor.datatype, shape=[-1, *tensor.dims(model)]
+        )
+
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=versions,
         platform=PLATFORM,
-        inputs=[
-            _TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1]),
-            _TensorMetadata(name=PIXELS, datatype="UINT8", shape=[-1, size, size, 3]),
-        ],
-        outputs=outputs,
+        inputs=map(told, INPUTS),
+        outputs=map(told, outputs_of(model)),
     )
 
 
 def model_config(model: ServedModel) -> pb.ModelConfig:
     """In the terms of Triton's model configuration; one of the two inputs is given."""
-    size = model.spec.preprocessing.image_size
-    outputs = [
-        pb.ModelOutput(name=PROBABILITIES, data_type=pb.TYPE_FP32, dims=[len(model.spec.labels)]),
-        pb.ModelOutput(name=LABEL, data_type=pb.TYPE_STRING, dims=[1]),
-        pb.ModelOutput(name=ACCEPTED, data_type=pb.TYPE_BOOL, dims=[1]),
+    inputs = [
+        pb.ModelInput(
+            name=tensor.name,
+            data_type=_TYPES[tensor.datatype],
+            dims=tensor.dims(model) or [1],
+            optional=True,
+        )
+        for tensor in INPUTS
     ]
-    if model.has_distance:
-        outputs.append(pb.ModelOutput(name=DISTANCE, data_type=pb.TYPE_FP32, dims=[1]))
-    if model.explainer is not None:
-        side = heat_map_side(size)
-        outputs.append(pb.ModelOutput(name=HEAT_MAP, data_type=pb.TYPE_FP32, dims=[side, side]))
+    outputs = [
+        pb.ModelOutput(
+            name=tensor.name,
+            data_type=_TYPES[tensor.datatype],
+            dims=tensor.dims(model) or [1],
+        )
+        for tensor in outputs_of(model)
+    ]
     delay_us = round(model.batcher.max_delay_s * 1e6)
     return pb.ModelConfig(
         name=model.name,
         platform=PLATFORM,
         backend="onnxruntime",
         max_batch_size=model.batcher.max_batch_size,
-        input=[
-            pb.ModelInput(name=IMAGE, data_type=pb.TYPE_STRING, dims=[1], optional=True),
-            pb.ModelInput(
-                name=PIXELS, data_type=pb.TYPE_UINT8, dims=[size, size, 3], optional=True
-            ),
-        ],
+        input=inputs,
         output=outputs,
         dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=delay_us),
     )

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from models.image import load_image
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
-from serving.core.requests import top
+from serving.core.pool import ModelPool
+from serving.core.requests import InferRequest, RequestedOutput, top
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
@@ -25,7 +26,7 @@ IMAGES = [encode(pixels) for pixels in PIXELS]
 async def test_decodes_batches_and_answers_in_order(
     classifier: DataPlane, model: StubModel
 ) -> None:
-    answer = await classifier.classify(IMAGES)
+    answer = await classifier.infer(InferRequest(IMAGES))
     assert answer.model is classifier.models.current
     np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
     assert model.batches == [4, 4]
@@ -35,10 +36,12 @@ async def test_one_bad_image_of_32_fails_alone(classifier: DataPlane) -> None:
     """As requests of their own, and within requests."""
     images = [IMAGES[i % 8] for i in range(32)]
     images[17] = b"no image"
-    answers = await asyncio.gather(*(classifier.classify([image]) for image in images[:16]))
+    answers = await asyncio.gather(
+        *(classifier.infer(InferRequest([image])) for image in images[:16])
+    )
     rows = [row for answer in answers for row in answer.rows]
     for first in (16, 24):
-        rows += (await classifier.classify(images[first : first + 8])).rows
+        rows += (await classifier.infer(InferRequest(images[first : first + 8]))).rows
     bad = rows.pop(17)
     assert isinstance(bad, BadImage)
     assert str(bad).startswith("image 1: not an image")
@@ -48,33 +51,73 @@ async def test_one_bad_image_of_32_fails_alone(classifier: DataPlane) -> None:
 
 
 async def test_where_all_are_bad_nothing_runs(classifier: DataPlane, model: StubModel) -> None:
-    answer = await classifier.classify([b"no image", b""])
+    answer = await classifier.infer(InferRequest([b"no image", b""]))
     with pytest.raises(BadImage, match="^image 0: not an image"):
         answer.probabilities()
     assert model.batches == []
 
 
+async def test_all_or_nothing(classifier: DataPlane, model: StubModel) -> None:
+    """As the v2 protocols have it: nothing runs, and the statistics count a failure."""
+    statistics = classifier.models.current.statistics
+    with pytest.raises(BadImage, match="^image 1: not an image"):
+        await classifier.infer(InferRequest([IMAGES[0], b"no", b""], all_or_nothing=True))
+    assert model.batches == []
+    assert (statistics.failed.count, statistics.succeeded.count) == (1, 0)
+    await classifier.infer(InferRequest(IMAGES[:2], all_or_nothing=True))
+    assert (statistics.failed.count, statistics.succeeded.count) == (1, 1)
+
+
+async def test_outputs_that_a_model_lacks_are_told_before_it_runs(
+    models: ModelPool, classifier: DataPlane, model: StubModel
+) -> None:
+    models.current.has_distance = False
+    outputs = [RequestedOutput("label"), RequestedOutput("distance")]
+    with pytest.raises(BadRequest, match="version v1 has no 'distance': it was trained before"):
+        await classifier.infer(InferRequest(IMAGES, outputs=outputs))
+    assert model.batches == []
+
+
+async def test_a_deadline_counts_from_the_head_of_the_request(
+    classifier: DataPlane, model: StubModel
+) -> None:
+    """What its body took is gone."""
+    deadline = LIMITS.deadline(0.2)
+    await asyncio.sleep(0.25)
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s"):
+        await classifier.infer(InferRequest(IMAGES, deadline=deadline))
+    assert model.batches == []
+
+
+async def test_what_is_done_off_the_loop_has_the_same_deadline() -> None:
+    deadline = LIMITS.deadline(0.05)
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.05 s"):
+        await deadline.off_loop(time.sleep, 0.5)
+
+
 async def test_pixels_are_taken_as_they_are(classifier: DataPlane) -> None:
-    answer = await classifier.classify_pixels(PIXELS)
+    answer = await classifier.infer(InferRequest(pixels=PIXELS))
     np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
     with pytest.raises(BadRequest, match=r"shape \[8, 31, 32, 3\], it must be \[N, 32, 32, 3\]"):
-        await classifier.classify_pixels(PIXELS[:, 1:])
+        await classifier.infer(InferRequest(pixels=PIXELS[:, 1:]))
     with pytest.raises(TooLarge, match=r"has 9 images, the limit is 8"):
-        await classifier.classify_pixels(np.concatenate([PIXELS, PIXELS[:1]]))
+        await classifier.infer(InferRequest(pixels=np.concatenate([PIXELS, PIXELS[:1]])))
 
 
 async def test_versions_are_addressed(classifier: DataPlane) -> None:
     with pytest.raises(UnknownModel, match="version 'v2' is not served here; 'vgg19' is"):
-        await classifier.classify(IMAGES[:1], version="v2")
+        await classifier.infer(InferRequest(IMAGES[:1], version="v2"))
     await classifier.models.load("v2")
-    assert (await classifier.classify(IMAGES[:1], version="v2")).model.version == "v2"
-    assert (await classifier.classify(IMAGES[:1])).model.version == "v1"
+    assert (await classifier.infer(InferRequest(IMAGES[:1], version="v2"))).model.version == "v2"
+    assert (await classifier.infer(InferRequest(IMAGES[:1]))).model.version == "v1"
 
 
 async def test_limits_are_checked_before_decoding(classifier: DataPlane) -> None:
     with pytest.raises(TooLarge, match=r"has 9 images, the limit is 8"):
-        await classifier.classify([b"x"] * 9)
-    large = await classifier.classify([b"x" * 20_001, encode(np.zeros((201, 201, 3), np.uint8))])
+        await classifier.infer(InferRequest([b"x"] * 9))
+    large = await classifier.infer(
+        InferRequest([b"x" * 20_001, encode(np.zeros((201, 201, 3), np.uint8))])
+    )
     bytes_, pixels = large.rows
     assert isinstance(bytes_, TooLarge)
     assert "image 0 is 0.0 MB, the limit is 0.0 MB (VGG19_MAX_IMAGE_BYTES)" in str(bytes_)
@@ -101,7 +144,7 @@ async def test_the_earlier_deadline_counts(
 
     monkeypatch.setattr("serving.core.dataplane.load_image", slow)
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0(\.05)? s"):
-        await classifier.classify([IMAGES[0]], timeout_s=client_limit)
+        await classifier.infer(InferRequest([IMAGES[0]], deadline=limits.deadline(client_limit)))
     await asyncio.sleep(0.5)  # the decoding thread has come to its end
     assert model.batches == []  # and its image was dropped before it reached the model
 

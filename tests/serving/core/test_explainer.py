@@ -18,6 +18,7 @@ from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, Overloaded
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap, load_explainer
 from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
 from serving.engine.options import SessionOptions
 from testing.bundles import tiny_heat_map, write_tiny_bundle
@@ -127,27 +128,42 @@ async def test_more_than_may_wait() -> None:
 
 
 async def test_answers_with_maps(classifier: DataPlane) -> None:
-    plain = await classifier.classify(IMAGES)
-    assert (plain.heat_maps, plain.timings.explain_s) == ([], None)
-    top = await classifier.classify([*IMAGES[:2], b"no image", IMAGES[2]], explain=ExplainRequest())
-    chosen = await classifier.classify_pixels(PIXELS, explain=ExplainRequest("green"))
+    plain = await classifier.infer(InferRequest(IMAGES))
+    assert (plain.heat_maps, plain.timings.explain_s) == ({}, None)
+    top = await classifier.infer(
+        InferRequest([*IMAGES[:2], b"no image", IMAGES[2]], explain=[ExplainRequest()])
+    )
+    chosen = await classifier.infer(InferRequest(pixels=PIXELS, explain=[ExplainRequest("green")]))
     assert isinstance(top.rows[2], BadImage)
     best = [int(row.argmax()) for row in plain.probabilities()]
-    assert [one.index for one in top.heat_maps] == best
-    assert [one.index for one in chosen.heat_maps] == [1, 1, 1]
-    for answer in (top, chosen):
+    assert [one.index for one in top.heat_maps[""]] == best
+    assert [one.index for one in chosen.heat_maps["green"]] == [1, 1, 1]
+    for answer, target in ((top, ""), (chosen, "green")):
         assert answer.timings.explain_s is not None
-        for image, made in zip(PIXELS, answer.heat_maps, strict=True):
+        for image, made in zip(PIXELS, answer.heat_maps[target], strict=True):
+            np.testing.assert_allclose(made.values, tiny_heat_map(image, made.index), atol=1e-6)
+
+
+async def test_maps_of_several_labels(classifier: DataPlane) -> None:
+    asked = [ExplainRequest("green"), ExplainRequest(), ExplainRequest("blue")]
+    maps = (await classifier.infer(InferRequest(pixels=PIXELS, explain=asked))).heat_maps
+    assert list(maps) == ["green", "", "blue"]
+    assert {one.index for one in maps["green"]} == {1}
+    assert {one.index for one in maps["blue"]} == {0}
+    for of_target in maps.values():
+        for image, made in zip(PIXELS, of_target, strict=True):
             np.testing.assert_allclose(made.values, tiny_heat_map(image, made.index), atol=1e-6)
 
 
 async def test_nothing_is_explained_where_all_is_bad(classifier: DataPlane) -> None:
-    assert (await classifier.classify([b"no image"], explain=ExplainRequest())).heat_maps == []
+    assert (
+        await classifier.infer(InferRequest([b"no image"], explain=[ExplainRequest()]))
+    ).heat_maps == {}
 
 
 async def test_labels_that_there_are_not(classifier: DataPlane, model: StubModel) -> None:
     with pytest.raises(BadRequest, match="target is 'pink', it must be one of the model's 3 lab"):
-        await classifier.classify(IMAGES, explain=ExplainRequest("pink"))
+        await classifier.infer(InferRequest(IMAGES, explain=[ExplainRequest("pink")]))
     assert model.batches == []
 
 
@@ -156,7 +172,7 @@ async def test_a_model_without_maps(model: StubModel, classifier: DataPlane) -> 
     await models.follow(DesiredVersion("v0"))
     plain = DataPlane(models, classifier._decoders, LIMITS)
     with pytest.raises(BadRequest, match="version v0 makes no heat maps"):
-        await plain.classify(IMAGES, explain=ExplainRequest())
+        await plain.infer(InferRequest(IMAGES, explain=[ExplainRequest()]))
     assert model.batches == []
     await models.close()
 

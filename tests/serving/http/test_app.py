@@ -567,7 +567,7 @@ async def start_and_end(app: ASGIApp) -> None:
     ],
 )
 async def test_a_slash_at_the_end_makes_no_difference(
-    classifier: Classifier, method: str, path: str
+    classifier: DataPlane, method: str, path: str
 ) -> None:
     service = RouteDispatch(PlainTextResponse("bentoml"), app_of(classifier))
     transport = httpx.ASGITransport(service)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -13,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.core.dataplane import DataPlane
-from serving.core.errors import BadRequest
+from serving.core.errors import BadRequest, RequestError
 from serving.engine.session import ModelOutput
-from serving.open_inference import codec, json_codec
+from serving.open_inference import json_codec
+from serving.open_inference.metadata import EXTENSIONS
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
-from tests.serving.conftest import STUB_CONFIDENCE, StubModel, stub_distance
+from tests.serving.conftest import LIMITS, STUB_CONFIDENCE, StubModel, stub_distance
 from tests.serving.http.test_app import PICKLE, app_of, check_problem
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
@@ -47,7 +49,7 @@ def pixel_input(data: Any = None, **changes: Any) -> dict[str, Any]:
 async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
     reply = (await client.get("/v2")).json()
     assert reply["name"] == "vgg19-finetune"
-    assert reply["extensions"] == list(codec.EXTENSIONS)
+    assert reply["extensions"] == list(EXTENSIONS)
     assert (await client.get("/v2/health/live")).json() == {"live": True}
     assert (await client.get("/v2/health/ready")).status_code == 200
     model = (await client.get("/v2/models/vgg19/versions/v1")).json()
@@ -162,33 +164,36 @@ async def test_versions(client: httpx.AsyncClient, classifier: DataPlane) -> Non
         (b"", "no JSON"),
         (b"{", "no JSON"),
         (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"[" * 1_000, "no JSON"),
         (b"[]", "must be a JSON object"),
-        (b"{}", "'inputs' must be a list"),
-        (b'{"id": 1, "inputs": []}', "'id' must be a string"),
-        (b'{"id": "\\ud800", "inputs": []}', "'id' is no text"),
+        (b"{}", "'inputs' is missing"),
+        (b'{"id": 1, "inputs": []}', "'id' is 1, it must be a string"),
+        (b'{"id": "\\ud800", "inputs": []}', "no JSON"),
         (b'{"inputs": []}', "the inputs are none"),
-        (b'{"inputs": [1]}', "an input must be a JSON object"),
-        ({"inputs": [image_input(b"x", shape="1")]}, "'shape' must be a list"),
-        ({"inputs": [image_input(b"x", shape=[True])]}, "whole numbers"),
-        ({"inputs": [image_input(b"x", shape=[2**70])]}, "whole numbers"),
+        (b'{"inputs": [1]}', "'inputs.0' is 1, it must be a JSON object"),
+        ({"inputs": [image_input(b"x", shape="1")]}, "'inputs.0.shape' is 1, it must be a list"),
+        ({"inputs": [image_input(b"x", shape=[True])]}, "is True, it must be a whole number"),
+        ({"inputs": [image_input(b"x", shape=[2**70])]}, "must be a whole number below 2^63"),
         ({"inputs": [image_input(b"x", shape=[2])]}, "has shape [2] and 1 elements"),
-        ({"inputs": [image_input(data=["?"], shape=[1])]}, "strings of base64"),
+        ({"inputs": [image_input(data=["?"], shape=[1])]}, "the image is no base64"),
         ({"inputs": [image_input(data=[7], shape=[1])]}, "strings of base64"),
-        ({"inputs": [image_input(data="x", shape=[1])]}, "'data' must be a list"),
+        ({"inputs": [image_input(data="x", shape=[1])]}, "'inputs.0.data' is x, it must be a list"),
         ({"inputs": [image_input(b"x", name="data")]}, "named 'image' or 'pixels'"),
-        ({"inputs": [image_input(b"x", parameters=[])]}, "parameters must be a JSON object"),
+        (
+            {"inputs": [image_input(b"x", parameters=[])]},
+            "parameters' is [], it must be a JSON object",
+        ),
         (
             {"inputs": [image_input(b"x", parameters={"binary_data_size": 9})]},
             "announces 9 binary bytes, 0 are there",
         ),
         (
             {"inputs": [image_input(b"x", parameters={"binary_data_size": -1})]},
-            "announces -1 binary bytes",
+            "binary_data_size' is -1, it must be a whole number, 0 or more",
         ),
         ({"inputs": [pixel_input([1.5])]}, "whole numbers, 0..255"),
         ({"inputs": [pixel_input([256])]}, "whole numbers, 0..255"),
-        ({"inputs": [pixel_input([[1], [1, 2]])]}, "whole numbers, 0..255"),
+        ({"inputs": [pixel_input([[1], [1, 2]])]}, "and 3 values; the shape must be"),
         ({"inputs": [pixel_input(["x"])]}, "whole numbers, 0..255"),
         ({"inputs": [pixel_input([1, 2, 3])]}, "the shape must be [N, S, S, 3]"),
         ({"inputs": [pixel_input([1, 2, 3], shape=[1, 1, 1, 3])]}, "it must be [N, 32, 32, 3]"),
@@ -201,7 +206,7 @@ async def test_versions(client: httpx.AsyncClient, classifier: DataPlane) -> Non
                 "inputs": [image_input(IMAGES[0])],
                 "outputs": [{"name": "probabilities", "parameters": {"classification": "x"}}],
             },
-            "classification is x",
+            "classification' is x, it must be a whole number",
         ),
     ],
 )
@@ -211,6 +216,16 @@ async def test_requests_that_are_not_as_described(
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     check_problem(await client.post(INFER, content=content, headers=headers), 422, words)
+
+
+async def test_what_is_around_the_data_is_small(client: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    many = b'{"x": [' + b"[]," * 2_000
+    response = await client.post(INFER, content=many, headers=headers)
+    check_problem(response, 413, "more than 1,024 members without the 'data' of its inputs")
+    long = json.dumps({"x" * 70_000: 1, "inputs": [image_input(IMAGES[0])]})
+    response = await client.post(INFER, content=long, headers=headers)
+    check_problem(response, 413, "more than 65,536 bytes without the 'data'")
 
 
 async def test_a_bad_image_is_named(client: httpx.AsyncClient, model: StubModel) -> None:
@@ -251,19 +266,15 @@ JSON = st.recursive(
 @given(st.binary(max_size=200), st.none() | st.integers(-1, 300))
 def test_any_bytes_are_a_request_or_a_bad_one(body: bytes, header_length: int | None) -> None:
     with pytest.raises(BadRequest):  # none of them happens to be one
-        json_codec.read_request(body, header_length)
+        json_codec.read_request(body, header_length, LIMITS)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(JSON, st.binary(max_size=20))
 def test_any_json_is_a_request_or_a_bad_one(content: Any, behind: bytes) -> None:
     header = json.dumps(content).encode()
-    try:
-        parsed = json_codec.read_request(header + behind, len(header))
-        codec.requested_outputs(parsed.message)
-        codec.read_input(parsed.message)
-    except BadRequest:
-        pass
+    with contextlib.suppress(RequestError):
+        json_codec.read_request(header + behind, len(header), LIMITS)
 
 
 async def test_heat_maps(client: httpx.AsyncClient) -> None:
@@ -300,7 +311,7 @@ async def test_heat_maps_are_no_default_output(client: httpx.AsyncClient) -> Non
     [
         ({"name": "label", "parameters": {"target": "red"}}, "target is of 'heatmap', 'label' has"),
         ({"name": "heatmap", "parameters": {"target": "pink"}}, "target is 'pink', it must be one"),
-        ({"name": "heatmap", "parameters": {"target": 3}}, "'target' must be a string"),
+        ({"name": "heatmap", "parameters": {"target": 3}}, "target' is 3, it must be a string"),
         ({"name": "heatmap", "parameters": {"classification": 1}}, "1 classes of 'heatmap' are"),
     ],
 )
@@ -342,3 +353,85 @@ async def test_a_model_without_distances(model: StubModel, classifier: DataPlane
         outputs = (await client.get("/v2/models/vgg19")).json()["outputs"]
     names = [output["name"] for output in outputs]
     assert names == ["probabilities", "label", "accepted", "heatmap"]
+
+
+async def test_null_is_absence(client: httpx.AsyncClient) -> None:
+    tensor = image_input(IMAGES[0], parameters=None)
+    body: dict[str, Any] = {"id": None, "parameters": None, "inputs": [tensor], "outputs": None}
+    reply = (await client.post(INFER, json=body)).json()
+    assert [output["name"] for output in reply["outputs"]] == ["probabilities", "label"]
+    assert "id" not in reply
+    nothing = dict.fromkeys(("binary_data", "classification", "target", "shared_memory_region"))
+    body["outputs"] = [
+        {"name": "heatmap", "parameters": nothing},
+        {"name": "label", "parameters": None},
+    ]
+    body["parameters"] = {"binary_data_output": None}
+    tensor["parameters"] = {"binary_data_size": None, "shared_memory_region": None}
+    reply = (await client.post(INFER, json=body)).json()
+    assert [output["name"] for output in reply["outputs"]] == ["heatmap", "label"]
+
+
+async def test_base64_as_clients_write_it(client: httpx.AsyncClient) -> None:
+    image = IMAGES[1] + b"\xfb\xff\xfe"  # behind the image, so that both / and + occur
+    plain = base64.b64encode(image).decode()
+    assert "/" in plain
+    assert "+" in plain
+    for text in (
+        base64.encodebytes(image).decode(),
+        plain.replace("\n", "\r\n"),
+        plain.rstrip("="),
+        base64.urlsafe_b64encode(image).decode(),
+        base64.urlsafe_b64encode(image).decode().rstrip("="),
+        "data:image/png;base64," + plain,
+    ):
+        body = {"inputs": [image_input(data=[text], shape=[1])], "outputs": [{"name": "label"}]}
+        reply = await client.post(INFER, json=body)
+        assert reply.json()["outputs"][0]["data"] == ["green"], text
+    escaped = json.dumps(body).replace("/", r"\/").encode()  # as PHP writes it
+    headers = {"Content-Type": "application/json"}
+    reply = await client.post(INFER, content=escaped, headers=headers)
+    assert reply.json()["outputs"][0]["data"] == ["green"]
+    body = {"inputs": [image_input(data=["data:image/png,abc"], shape=[1])]}
+    check_problem(await client.post(INFER, json=body), 422, "a data: URI without ';base64,'")
+
+
+async def test_shared_memory_is_refused(client: httpx.AsyncClient) -> None:
+    region = {"shared_memory_region": "r", "shared_memory_byte_size": 9}
+    tensor = image_input(IMAGES[0], parameters=region)
+    del tensor["data"]
+    said = "is in shared memory, which this service doesn't read or write"
+    check_problem(await client.post(INFER, json={"inputs": [tensor]}), 422, f"input 'image' {said}")
+    body = {
+        "inputs": [image_input(IMAGES[0])],
+        "outputs": [{"name": "label", "parameters": region}],
+    }
+    check_problem(await client.post(INFER, json=body), 422, f"output 'label' {said}")
+
+
+async def test_heat_maps_of_several_labels(client: httpx.AsyncClient) -> None:
+    """Each its own, one in JSON and one in binary."""
+    outputs: list[dict[str, Any]] = [
+        {"name": "heatmap", "parameters": {"target": "green"}},
+        {"name": "heatmap", "parameters": {"target": "blue", "binary_data": True}},
+    ]
+    response = await client.post(INFER, json={"inputs": [pixel_input()], "outputs": outputs})
+    start = int(response.headers["Inference-Header-Content-Length"])
+    green, blue = json.loads(response.content[:start])["outputs"]
+    assert blue["parameters"] == {"binary_data_size": 3 * 4 * 4 * 4}
+    for values, index in (
+        (green["data"], 1),
+        (np.frombuffer(response.content[start:], "<f4"), 0),
+    ):
+        expected = np.stack([tiny_heat_map(pixels, index) for pixels in PIXELS])
+        np.testing.assert_allclose(np.reshape(values, (3, 4, 4)), expected, atol=1e-6)
+
+
+async def test_a_bad_image_ends_the_request_before_the_model_runs(
+    client: httpx.AsyncClient, model: StubModel
+) -> None:
+    await client.post(INFER, json={"inputs": [image_input(IMAGES[0], b"no image")]})
+    assert model.batches == []
+    (counted,) = (await client.get("/v2/models/stats")).json()["model_stats"]
+    assert counted["inference_stats"]["success"]["count"] == 0
+    assert counted["inference_stats"]["fail"]["count"] == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from serving.core.dataplane import DataPlane
+from serving.core.requests import InferRequest
 from serving.open_inference import metadata as model_info
 from serving.open_inference.metadata import model_metadata
 from testing.images import coloured_pixels
@@ -51,8 +52,8 @@ async def test_statistics_count_requests_images_and_batches(
 ) -> None:
     pixels = np.stack([coloured_pixels(seed) for seed in range(6)])
     model.seconds = 0.01
-    await classifier.classify_pixels(pixels)
-    await classifier.classify_pixels(pixels[:1])
+    await classifier.infer(InferRequest(pixels=pixels))
+    await classifier.infer(InferRequest(pixels=pixels[:1]))
     message = model_info.model_statistics(classifier.models.find())
     (counted,) = model_info.as_json(message)["model_stats"]
     assert (counted["name"], counted["version"]) == ("vgg19", "v1")
