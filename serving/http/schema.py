@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.core import tensors
 from serving.observability.telemetry import REQUEST_ID
+
+
+def _inputs(schema: dict[str, Any]) -> None:
+    schema["enum"] = [tensor.name for tensor in tensors.INPUTS]
+
+
+def _outputs(schema: dict[str, Any]) -> None:
+    schema["enum"] = tensors.output_names()
+
+
+# Of the tables, when the document is made.
+InputName = Annotated[str, Field(json_schema_extra=_inputs)]
+OutputName = Annotated[str, Field(json_schema_extra=_outputs)]
 
 
 class _Body(BaseModel):
@@ -135,7 +149,7 @@ class ReadyReply(_Body):
 
 class TensorMetadata(_Body):
     name: str
-    datatype: Literal["BYTES", "UINT8", "FP32", "BOOL"]
+    datatype: tensors.Datatype
     shape: list[int] = Field(description="-1: any number of images")
 
 
@@ -150,18 +164,18 @@ class ModelMetadataReply(_Body):
 class InputTensor(BaseModel):
     """`image`: BYTES[N] of encoded images, base64 in JSON. `pixels`: UINT8[N,S,S,3], RGB."""
 
-    name: Literal["image", "pixels"]
-    datatype: Literal["BYTES", "UINT8"]
+    name: InputName
+    datatype: tensors.Datatype
     shape: list[int]
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict, description="binary_data_size: the data follows the JSON"
     )
     data: list[Any] | None = None
 
 
 class RequestedOutput(BaseModel):
-    name: Literal["probabilities", "label", "accepted", "distance", "heatmap"]
-    parameters: dict[str, Any] = Field(
+    name: OutputName
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict,
         description="binary_data: answer behind the JSON; classification: so many best classes as "
         '"probability:index:label"; target: the label that a heatmap is of',
@@ -171,19 +185,21 @@ class RequestedOutput(BaseModel):
 class InferRequest(BaseModel):
     """See the Open Inference Protocol, version 2."""
 
-    id: str = Field(default="", description="echoed in the reply")
+    id: str | None = Field(default="", max_length=1024, description="echoed in the reply")
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] = Field(
-        default_factory=list, description="none: probabilities and label"
+    outputs: list[RequestedOutput] | None = Field(
+        default_factory=list,
+        max_length=tensors.MAX_OUTPUTS,
+        description="none: probabilities and label",
     )
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict, description="binary_data_output: all outputs behind the JSON"
     )
 
 
 class OutputTensor(_Body):
-    name: Literal["probabilities", "label", "accepted", "distance", "heatmap"]
-    datatype: Literal["FP32", "BYTES", "BOOL"]
+    name: OutputName
+    datatype: tensors.Datatype
     shape: list[int]
     data: list[Any] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
