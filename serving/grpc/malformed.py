@@ -14,7 +14,7 @@ from serving.open_inference.wire import Malformed
 
 # Of all messages but those with tensors: names, versions, a few parameters. protobuf makes objects
 # of a message in the event loop, up to thirty times its size.
-_MAX_SMALL_BYTES = 65_536
+_MAX_SMALL_BYTES = 16_384
 
 
 class CheckedServer:

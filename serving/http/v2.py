@@ -145,10 +145,10 @@ async def infer(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """`POST /v2/repository/index`: every registered version, and which are loaded."""
     body = await json_object(request)
-    only_ready = body.get("ready", False)
-    if not isinstance(only_ready, bool):
+    only_ready = body.get("ready")  # null is absence, here and below
+    if not isinstance(only_ready, bool | None):
         raise BadRequest("'ready' must be true or false")
-    entries = await _context(request).repository.index(only_ready=only_ready)
+    entries = await _context(request).repository.index(only_ready=bool(only_ready))
     return JSONResponse([vars(entry) for entry in entries])
 
 
@@ -167,13 +167,13 @@ async def unload(request: Request) -> Response:
 
 async def _version_parameter(request: Request) -> str:
     """From the body {"parameters": {"version": "..."}}; "" if there is none."""
-    parameters = (await json_object(request)).get("parameters", {})
-    version = parameters.get("version", "") if isinstance(parameters, dict) else None
-    if not isinstance(version, str):
+    parameters = (await json_object(request)).get("parameters")
+    version = parameters.get("version") if isinstance(parameters, dict) else parameters
+    if not isinstance(parameters, dict | None) or not isinstance(version, str | None):
         raise BadRequest(
             'a version is named by {"parameters": {"version": "20260131-120000-1a2b3c"}}'
         )
-    return version
+    return version or ""
 
 
 def _header_length(request: Request) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from serving.core.errors import BadRequest, TooLarge
 from serving.core.requests import check_image_count
+from serving.open_inference.base64_text import string_pieces
 
 MAX_HEADER_BYTES = 65_536
 _MAX_MEMBERS = 1_024
@@ -21,7 +22,6 @@ _TO_VALUE = re.compile(rb"[ \t\r\n]{0,1000}:[ \t\r\n]{0,1000}(?=\[)")
 _TO_STRING = re.compile(rb'[\[ \t\r\n]{0,1000}"')
 _BETWEEN = re.compile(rb"[ \t\r\n]*(?:\][ \t\r\n]*)*(?:,[ \t\r\n]*(?:\[[ \t\r\n]*)*)?")
 _MAX_BETWEEN = 1000
-_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,22 @@ class Split:
     data: list[Data] = field(default_factory=list)
 
 
-def take_out_data(body: bytes, end: int, max_strings: int, max_string_bytes: int) -> Split:
+def take_out_data(body: bytes, end: int, max_strings: int) -> Split:
     """Split the JSON that is `body[:end]`. It need not be valid: who parses the header finds that.
 
     Args:
         max_strings: elements that one tensor may have as strings.
-        max_string_bytes: length of a string that has escapes (others are not looked at).
 
     Raises:
         TooLarge: more than MAX_HEADER_BYTES are left, or there are too many strings.
         BadRequest: data begin as they should and go on as they shouldn't.
     """
-    return _Splitter(body, end, max_strings, max_string_bytes).split()
+    return _Splitter(body, end, max_strings).split()
 
 
 class _Splitter:
-    def __init__(self, body: bytes, end: int, max_strings: int, max_string_bytes: int) -> None:
-        self._body, self._end = body, end
-        self._max_strings, self._max_string_bytes = max_strings, max_string_bytes
+    def __init__(self, body: bytes, end: int, max_strings: int) -> None:
+        self._body, self._end, self._max_strings = body, end, max_strings
         self._parts: list[bytes] = []
         self._size = 0
         self._depth = self._members = 0
@@ -106,17 +104,11 @@ class _Splitter:
             raise _no_json()
         if self._body.find(b"\\", start, quote) < 0:
             return quote + 1
-        limit = min(self._end, start + self._max_string_bytes)
-        string = _STRING.match(self._body, start, limit)
-        if string is None:
-            raise (
-                _no_json()
-                if limit == self._end
-                else TooLarge(
-                    f"a string with escapes has more than {self._max_string_bytes:,} bytes"
-                )
-            )
-        return string.end()
+        for piece in string_pieces(self._body, start, self._end):
+            start = piece.stop
+        if self._body[start : start + 1] != b'"' or start >= self._end:
+            raise _no_json()
+        return start + 1
 
     def _take_out(self, key_end: int, start: int) -> int:
         self._keep(key_end, start)

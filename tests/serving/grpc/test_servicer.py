@@ -6,7 +6,7 @@ import gc
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import numpy as np
@@ -17,6 +17,8 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import DataPlane
+from serving.core.errors import RequestError
+from serving.grpc.servicer import _code
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import (
@@ -389,3 +391,45 @@ async def test_accepted_and_distance(stub: GRPCInferenceServiceStub) -> None:
         for row, distance in zip(tiny_probabilities(PIXELS[:3]), distances, strict=True)
     ]
     assert list(distance.contents.fp32_contents) == pytest.approx(distances)
+
+
+def test_every_error_has_a_code() -> None:
+    """Also one that no call raises today: it would be answered with INTERNAL and a traceback."""
+
+    def kinds(kind: type[RequestError]) -> Iterator[type[RequestError]]:
+        yield kind
+        for sub in kind.__subclasses__():
+            yield from kinds(sub)
+
+    for kind in kinds(RequestError):
+        if kind is not RequestError:
+            assert _code(kind.__new__(kind)) in grpc.StatusCode, kind
+
+
+async def test_heat_maps_of_several_labels(stub: GRPCInferenceServiceStub) -> None:
+    asked = request(*IMAGES[:2])
+    for label in ("green", "blue"):
+        output = asked.outputs.add(name="heatmap")
+        output.parameters["target"].string_param = label
+    green, blue = (await stub.ModelInfer(asked)).outputs
+    for output, index in ((green, 1), (blue, 0)):
+        expected = np.stack([tiny_heat_map(pixels, index) for pixels in PIXELS[:2]])
+        values = np.reshape(output.contents.fp32_contents, (2, 4, 4))
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+async def test_a_bad_image_ends_the_request_before_the_model_runs(
+    stub: GRPCInferenceServiceStub, model: StubModel
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="image 1: not an image"):
+        await stub.ModelInfer(request(IMAGES[0], b"no image"))
+    assert model.batches == []
+
+
+async def test_calls_without_tensors_are_small(stub: GRPCInferenceServiceStub) -> None:
+    """Of two-byte elements, protobuf would make objects of thirty times their size."""
+    large = pb.RepositoryModelLoadRequest(model_name="x" * 16_385)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.RepositoryModelLoad(large)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "the limit of this call is 16,384" in (caught.value.details() or "")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadRequest, RequestError
 from serving.engine.session import ModelOutput
@@ -435,3 +437,19 @@ async def test_a_bad_image_ends_the_request_before_the_model_runs(
     (counted,) = (await client.get("/v2/models/stats")).json()["model_stats"]
     assert counted["inference_stats"]["success"]["count"] == 0
     assert counted["inference_stats"]["fail"]["count"] == 1
+
+
+async def test_null_is_absence_for_the_repository_too(classifier: DataPlane) -> None:
+    secret = hashlib.sha256(b"admin").hexdigest()
+    transport = httpx.ASGITransport(app_of(classifier, keys=Keys([], secret)))
+    headers = {"Authorization": "Bearer admin"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://test", headers=headers
+    ) as client:
+        for path, body in (
+            ("index", {"ready": None}),
+            ("models/vgg19/load", {"parameters": None}),
+            ("models/vgg19/load", {"parameters": {"version": None}}),
+        ):
+            reply = await client.post(f"/v2/repository/{path}", json=body)
+            assert reply.status_code == 200, reply.text
