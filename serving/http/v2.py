@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from serving import __version__
 from serving.context import ServiceContext
-from serving.core.errors import BadRequest, UnknownModel
+from serving.core.errors import BadRequest, NotFound, UnknownModel
 from serving.core.pool import ServedModel
 from serving.core.tensors import LARGE_ANSWER, answer_size
 from serving.http.body import (
@@ -54,6 +54,15 @@ def routes() -> list[Route]:
         ),
         Route(model + "/ready", model_ready),
         Route(version + "/ready", model_ready),
+        *(
+            Route(
+                "/v2/" + kind + "sharedmemory/{rest:path}",
+                shared_memory,
+                methods=["GET", "POST"],
+                include_in_schema=False,
+            )
+            for kind in ("system", "cuda")
+        ),
         Route(model + "/infer", infer, methods=["POST"]),
         Route(version + "/infer", infer, methods=["POST"]),
     ]
@@ -76,6 +85,13 @@ async def server(_: Request) -> Response:
             "version": __version__,
             "extensions": list(EXTENSIONS),
         }
+    )
+
+
+async def shared_memory(_: Request) -> Response:
+    raise NotFound(
+        "this service doesn't read or write shared memory; send and receive tensors in the "
+        "requests themselves"
     )
 
 

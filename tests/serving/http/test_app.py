@@ -405,7 +405,7 @@ class TestKeys:
         asked = set()
         for route in create_app().routes:
             assert isinstance(route, Route)
-            path = route.path.format(name="vgg19", version="v1")
+            path = route.path_format.format(name="vgg19", version="v1", rest="status")
             for method in (route.methods or set()) - {"HEAD"}:
                 for headers in ({}, {"Authorization": "Bearer wrong"}):
                     status = (await client.request(method, path, headers=headers)).status_code

@@ -409,6 +409,9 @@ async def test_shared_memory_is_refused(client: httpx.AsyncClient) -> None:
         "outputs": [{"name": "label", "parameters": region}],
     }
     check_problem(await client.post(INFER, json=body), 422, f"output 'label' {said}")
+    for path in ("systemsharedmemory/region/r/register", "cudasharedmemory/unregister"):
+        reply = await client.post(f"/v2/{path}", json={})
+        check_problem(reply, 404, "doesn't read or write shared memory")
 
 
 async def test_heat_maps_of_several_labels(client: httpx.AsyncClient) -> None:
