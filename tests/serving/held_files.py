@@ -18,15 +18,25 @@ class HeldFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no t
     gate = threading.Event()
     error: Exception | None = None
     waiting = 0
+    writers: set[threading.Thread] = set()  # noqa: RUF012
 
     @classmethod
     def reset(cls) -> None:
-        cls.store.clear()
-        cls.gate.set()
+        """Open the gate and empty the store, once those that waited at the gate have gone.
+
+        A closed `Capture` abandons a writer that hangs, which would write into the next test.
+        """
         cls.error = None
+        cls.gate.set()
+        for writer in cls.writers:
+            writer.join(timeout=60)
+        cls.writers.clear()
+        cls.store.clear()
         cls.waiting = 0
 
     def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
+        if threading.current_thread().daemon:
+            self.writers.add(threading.current_thread())
         type(self).waiting += 1
         assert self.gate.wait(timeout=60)
         type(self).waiting -= 1
