@@ -17,6 +17,14 @@ class UnknownFormat(ImageError):
     """The bytes are no image of a format that is opened."""
 
 
+class TooManyPixels(ImageError):
+    """The image has more pixels than the limit; nothing of it was decoded."""
+
+    def __init__(self, message: str, pixels: int) -> None:
+        super().__init__(message)
+        self.pixels = pixels
+
+
 class BundleError(UserError):
     """A bundle on disk is missing, incomplete or not what its manifest says."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from models.errors import ImageError, UnknownFormat
+from models.errors import ImageError, TooManyPixels, UnknownFormat
 from models.jpeg import check_jpeg
 from models.png import lean_png
 from models.resampling import resample
@@ -64,6 +64,7 @@ def load_image(
 
     Raises:
         UnknownFormat: not an image of these formats.
+        TooManyPixels: more than `max_pixels`.
         ImageError: truncated or corrupt, too many pixels, made to keep a decoder busy, or a file
             that can't be read.
     """
@@ -87,7 +88,8 @@ def load_image(
             f"not an image in a supported format ({', '.join(formats)}); convert it to one of them"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"the image has more than {max_pixels:,} pixels; scale it down") from None
+        # Pillow says so while it opens the file, whatever our limit.
+        raise ImageError("the image has far too many pixels; scale it down") from None
     except Exception as error:
         # On hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
         # zlib.error, EOFError, ... All of them mean the same: these bytes are no whole image.
@@ -183,13 +185,14 @@ def _read(source: bytes | Path) -> bytes:
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    for width, height in (image.size, _tile_size(image)):
-        pixels = width * height
-        if pixels > max_pixels:
-            raise ImageError(
-                f"the image has {width} x {height} = {pixels:,} pixels, "
-                f"the limit is {max_pixels:,}; scale it down"
-            )
+    width, height = max(image.size, _tile_size(image), key=math.prod)
+    pixels = width * height
+    if pixels > max_pixels:
+        raise TooManyPixels(
+            f"the image has {width} x {height} = {pixels:,} pixels, "
+            f"the limit is {max_pixels:,}; scale it down",
+            pixels,
+        )
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:

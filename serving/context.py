@@ -10,6 +10,7 @@ from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import DataPlane
 from serving.core.errors import NotFound
+from serving.core.inflight import InFlightBytes
 from serving.observability.capture import Capture
 from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
@@ -22,6 +23,7 @@ class ServiceContext:
     Args:
         is_ready: whether requests should be sent here.
         is_alive: False when only a new start can help.
+        bodies: counts what the requests' bodies hold.
     """
 
     classifier: DataPlane
@@ -32,6 +34,7 @@ class ServiceContext:
     is_ready: Callable[[], bool]
     is_alive: Callable[[], bool] = lambda: True
     client_address: ClientAddress = field(default_factory=ClientAddress)
+    bodies: InFlightBytes = field(default_factory=InFlightBytes)
 
     @property
     def capture(self) -> Capture | None:

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from models.errors import UserError
 from models.image import FORMATS, MAX_PIXELS
 from serving.admission.proxies import Networks, parse_networks
+from serving.core.inflight import MAX_INFLIGHT_BYTES
 from serving.engine.providers import CpuEngine, Precision
 from serving.environment import PREFIX, misspelt
 from serving.setting_types import (
@@ -161,7 +162,10 @@ class Settings(FromEnvironment):
         "which is copied to its memory while the other one runs",
     )
     max_queue_images: int = Field(
-        default=256, ge=1, description="images that wait; more are refused at once"
+        default=256,
+        ge=1,
+        description="images that wait for a batch, and as many to be decoded; more are refused at "
+        "once",
     )
     request_timeout_ms: float = Field(
         default=30_000,
@@ -260,6 +264,19 @@ class Settings(FromEnvironment):
         description="size of a body or a gRPC message, with all its images",
     )
 
+    max_inflight_bytes: int = Field(
+        default=MAX_INFLIGHT_BYTES,
+        ge=1,
+        description="bytes of the bodies of all HTTP requests at once, and of all images that wait "
+        "to be decoded; more are refused at once. In memory: nothing is written to /tmp",
+    )
+    max_decode_pixels: int = Field(
+        default=100_000_000,
+        ge=1,
+        description="pixels that are decoded at once, of images above 2 megapixels; 4 to 8 bytes "
+        "of memory each",
+    )
+
     @model_validator(mode="after")
     def _keys_have_one_source(self) -> Self:
         for name, file in (("api_keys", self.api_keys_file), ("admin_key", self.admin_key_file)):
@@ -296,6 +313,15 @@ class Settings(FromEnvironment):
                 f"VGG19_MAX_REQUEST_BYTES is {self.max_request_bytes}, it must be at least "
                 f"VGG19_MAX_IMAGE_BYTES ({self.max_image_bytes}) and {ENVELOPE_BYTES} for what is "
                 "around it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_request_fits_in_flight(self) -> Self:
+        if self.max_inflight_bytes < self.max_request_bytes:
+            raise ValueError(
+                f"VGG19_MAX_INFLIGHT_BYTES is {self.max_inflight_bytes}, it must be at least "
+                f"VGG19_MAX_REQUEST_BYTES ({self.max_request_bytes})"
             )
         return self
 

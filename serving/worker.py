@@ -18,6 +18,8 @@ from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
 from serving.core.dataplane import DataPlane, Limits
+from serving.core.decode_budget import DecodeBudget, DecodeLimits
+from serving.core.inflight import InFlightBytes
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
@@ -91,7 +93,7 @@ class Runtime:
         self._file_watch = FileWatch(self._reloadables(http_tls), settings.watch_interval_s)
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
-        self._decoders = Workers(threads, "decode")
+        self._decoders = DecodeBudget(threads, _decode_limits(settings))
         self.context = ServiceContext(
             classifier=DataPlane(models, self._decoders, _limits(settings), telemetry.on_answer),
             repository=Repository(
@@ -103,6 +105,7 @@ class Runtime:
             is_ready=lambda: self.ready,
             is_alive=lambda: self.alive,
             client_address=ClientAddress(settings.proxies),
+            bodies=InFlightBytes(settings.max_inflight_bytes),
         )
         self._stopping = False
         self._was_ready = True
@@ -281,6 +284,14 @@ def _capture(settings: Settings, supervisor: Supervisor) -> Capture | None:
 
 def _registered_versions() -> list[str]:
     return [model.version for model in store.list_models()]
+
+
+def _decode_limits(settings: Settings) -> DecodeLimits:
+    return DecodeLimits(
+        max_images=settings.max_queue_images,
+        max_bytes=settings.max_inflight_bytes,
+        max_pixels=settings.max_decode_pixels,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

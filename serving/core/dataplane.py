@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ImageError, UnknownFormat
+from models.errors import ImageError, TooManyPixels, UnknownFormat
 from models.image import load_image
 from models.spec import ModelSpec
 from serving.core.batcher import BatchResult
+from serving.core.decode_budget import DecodeBudget
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest
 from serving.core.pool import ModelPool, ServedModel
@@ -27,7 +29,6 @@ from serving.core.requests import (
 )
 from serving.core.statistics import Timings
 from serving.core.tensors import check_there
-from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
 
 Row = NDArray[np.uint8] | RequestError
@@ -59,7 +60,7 @@ class DataPlane:
 
     Args:
         models: see `ModelPool`.
-        decoders: threads that decode; Pillow releases the GIL while it does.
+        decoders: its threads decode; Pillow releases the GIL while it does.
         limits: of a request.
         on_answer: called in the event loop with each answer, and the encoded images that it is for
             (none where a client sent pixels).
@@ -68,7 +69,7 @@ class DataPlane:
     def __init__(
         self,
         models: ModelPool,
-        decoders: Workers,
+        decoders: DecodeBudget,
         limits: Limits,
         on_answer: Callable[[InferResponse, Sequence[bytes]], None] = lambda answer, images: None,
     ) -> None:
@@ -136,27 +137,28 @@ class DataPlane:
         return rows
 
     async def _decode_all(self, images: Sequence[bytes], spec: ModelSpec) -> list[Row]:
-        if len(images) == 1:  # as most requests are; `gather` costs more than the rest of this
-            return [await self._decoders.run(self._decode, "", images[0], spec)]
-        decoding = [
-            self._decoders.run(self._decode, f"image {index}", image, spec)
-            for index, image in enumerate(images)
-        ]
-        return list(await asyncio.gather(*decoding))
+        return await self._decoders.decode(images, partial(self._decode, spec))
 
-    def _decode(self, name: str, image: bytes, spec: ModelSpec) -> Row:
-        """`name` tells it from others of its request."""
+    def _decode(self, spec: ModelSpec, name: str, image: bytes, max_pixels: int | None) -> Row:
+        """See `Decode`. `name` tells it from others of its request."""
         prefix = f"{name}: " if name else ""
+        limit = self.limits.max_image_pixels
         try:
             check_image_size(len(image), self.limits.max_image_bytes, name or "the image")
             return load_image(
                 image,
                 spec.preprocessing,
-                max_pixels=self.limits.max_image_pixels,
+                max_pixels=min(max_pixels or limit, limit),
                 formats=self.limits.image_formats,
             )
         except TooLarge as error:
             return error
+        except TooManyPixels as error:
+            if error.pixels <= limit:
+                raise
+            if max_pixels is not None and max_pixels < limit:  # to be told the limit that counts
+                return self._decode(spec, name, image, None)
+            return BadImage(f"{prefix}{error} (VGG19_MAX_IMAGE_PIXELS)")
         except UnknownFormat as error:
             return BadImage(f"{prefix}{error} (VGG19_IMAGE_FORMATS)")
         except ImageError as error:

@@ -80,6 +80,11 @@ class Overloaded(RequestError):
     outcome = "rejected"
 
 
+class NoRoomForBody(Overloaded):
+    """The bodies of all requests together are too much already; nothing more of this one is
+    read."""
+
+
 class ShuttingDown(RequestError):
     """The service accepts no more work."""
 

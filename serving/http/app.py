@@ -24,6 +24,7 @@ from serving.http.cors import with_cors
 from serving.http.encoding import ContentEncoding
 from serving.http.errors import HANDLERS, on_internal_error, on_request_error
 from serving.http.feedback import feedback
+from serving.http.inflight import InFlightBodies
 from serving.observability.telemetry import REQUEST_ID_HEADER, RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def create_app() -> Starlette:
         middleware=[
             Middleware(ContextMiddleware),
             Middleware(ContentEncoding),
+            Middleware(InFlightBodies),
             Middleware(ClassifyFastPath),
         ],
         exception_handlers=HANDLERS,

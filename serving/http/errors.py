@@ -16,6 +16,7 @@ from serving.core.errors import (
     BadRequest,
     Conflict,
     DeadlineExceeded,
+    NoRoomForBody,
     NotFound,
     Overloaded,
     RateLimited,
@@ -57,7 +58,7 @@ async def on_request_error(request: Request, error: Exception) -> Response:
     headers = {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"
-    if isinstance(error, TooLarge | SlowBody):
+    if isinstance(error, TooLarge | SlowBody | NoRoomForBody):
         headers["Connection"] = "close"  # or what is left of the body would still be received
     if isinstance(error, RateLimited):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))

@@ -24,7 +24,12 @@ _TYPE, _TEXT = b"content-type", b"text/"
 
 
 class FormParser(MultiPartParser):
-    """As Starlette's, with more kinds of files."""
+    """As Starlette's, with more kinds of files, in memory."""
+
+    # Starlette would write parts above 1 MB to /tmp, which in a container is memory all the same,
+    # with a limit of its own; and all of them are read at once anyway. `serving.http.inflight`
+    # bounds them.
+    spool_max_size = 2**31
 
     def on_headers_finished(self) -> None:
         """Give what is a file without a plain name one, by which Starlette knows it."""

@@ -20,10 +20,10 @@ from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane, Limits
+from serving.core.decode_budget import DecodeBudget
 from serving.core.explainer import Explainer, ExplainItem, HeatMap
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
-from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
@@ -141,7 +141,7 @@ async def models(model: StubModel) -> AsyncIterator[ModelPool]:
 
 @pytest.fixture
 def classifier(models: ModelPool) -> Iterator[DataPlane]:
-    decoders = Workers(2, "decode")
+    decoders = DecodeBudget(2)
     yield DataPlane(models, decoders, LIMITS)
     decoders.close()
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane
+from serving.core.decode_budget import DecodeBudget
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
-from serving.core.workers import Workers
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
@@ -48,7 +48,7 @@ async def test_the_rest_is_refused_before_the_model_has_answered_anything() -> N
     pool = ModelPool(lambda version: served(version, model), grace_s=5)
     await pool.follow(DesiredVersion("v1"))
     outcomes: list[str] = []
-    decoders = Workers(2, "decode")
+    decoders = DecodeBudget(2)
     classifier = DataPlane(pool, decoders, LIMITS)
     transport = httpx.ASGITransport(app_of(classifier))
     async with (
