@@ -18,8 +18,8 @@ import uvicorn
 
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane, Limits
+from serving.core.decode_budget import DecodeBudget
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
-from serving.core.workers import Workers
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from testing.commands import free_port
@@ -107,7 +107,7 @@ async def _run(
     )
     pool = ModelPool(_load, grace_s=1)
     await pool.follow(DesiredVersion("v1"))
-    dataplane = DataPlane(pool, Workers(1, "decode"), limits)
+    dataplane = DataPlane(pool, DecodeBudget(1), limits)
     options = GrpcOptions("127.0.0.1", grpc_port, max_message_bytes=max_bytes)
     grpc = await GrpcServer.start(InferenceServicer(context_of(dataplane), "1"), options)
     app = app_of(dataplane)

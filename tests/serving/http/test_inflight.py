@@ -12,9 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.types import Message
 
-from serving.core.dataplane import Classifier
+from serving.core.dataplane import DataPlane
 from serving.core.inflight import InFlightBytes
-from serving.http.inflight import parsed_form
+from serving.http.form import parsed_form
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import context_of
 from tests.serving.http.test_app import app_of, check_problem
@@ -30,7 +30,7 @@ def bodies() -> InFlightBytes:
 
 
 @pytest.fixture
-async def client(classifier: Classifier, bodies: InFlightBytes) -> AsyncIterator[httpx.AsyncClient]:
+async def client(classifier: DataPlane, bodies: InFlightBytes) -> AsyncIterator[httpx.AsyncClient]:
     app = app_of(classifier)
     app.state.context = context_of(classifier, bodies=bodies)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
