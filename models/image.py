@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.jpeg import check_jpeg
+from models.jpeg import check_jpeg, check_jpeg_head
 from models.png import lean_png
 from models.resampling import resample
 from models.spec import Preprocessing
@@ -69,10 +69,11 @@ def load_image(
             that can't be read.
     """
     data = lean_png(_read(source))
-    check_jpeg(data)
+    check_jpeg_head(data)
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_pixels(image, max_pixels)
+            check_jpeg(data)
             size = image.size
             # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
             enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size

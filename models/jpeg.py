@@ -29,12 +29,29 @@ def check_jpeg(data: bytes) -> None:
     Raises:
         ImageError: more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments.
     """
+    _check(data, MAX_SCANS)
+
+
+def check_jpeg_head(data: bytes) -> None:
+    """As `check_jpeg`, up to the first scan, which is what Pillow reads to open an image. It takes
+    microseconds, whatever the size.
+
+    Raises:
+        ImageError: more than `MAX_SEGMENTS` segments before it.
+    """
+    _check(data, 0)
+
+
+def _check(data: bytes, max_scans: int) -> None:
+    """0: only what stands before the first scan."""
     if not data.startswith(b"\xff\xd8"):
         return
     scans = 0
     for segments, marker in enumerate(_markers(data), start=1):
         scans += marker == _SCAN
-        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+        if scans > max_scans == 0:
+            return
+        if scans > max_scans or segments > MAX_SEGMENTS:
             raise ImageError(
                 f"the JPEG has more than {MAX_SCANS} scans or {MAX_SEGMENTS:,} segments; "
                 "save it again"

@@ -8,6 +8,7 @@ its end, and the first address there that is no trusted proxy's is the client.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 FORWARDED_FOR = "x-forwarded-for"
@@ -88,6 +89,7 @@ def _from_the_end(headers: Iterable[str]) -> list[str]:
     return hops[:_MAX_HOPS]
 
 
+@lru_cache(maxsize=1024)  # taken apart once, not for each request of a connection
 def _parse(text: str) -> _Address | None:
     """An address as proxies write it: with a port perhaps, in brackets, with the zone of a link.
 

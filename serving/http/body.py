@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any
 
 from pydantic_core import to_json
@@ -78,21 +77,33 @@ async def _next_part(request: Request) -> Message:
     return message
 
 
-@asynccontextmanager
-async def body_within(deadline: Deadline) -> AsyncIterator[None]:
+class BodyWithin:
     """Around the reading of a body: a client that trickles it doesn't hold a connection for ever.
 
     Raises:
         SlowBody: it was not there in time.
     """
-    try:
-        async with asyncio.timeout_at(deadline.at):
-            yield
-    except TimeoutError:
-        raise SlowBody(
-            f"the body was not there within {deadline.limit_s:g} s; send it faster, or less in one "
-            "request"
-        ) from None
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._timeout = asyncio.timeout_at(deadline.at)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise SlowBody(
+                f"the body was not there within {self._deadline.limit_s:g} s; send it faster, or "
+                "less in one request"
+            ) from None
 
 
 def check_json_type(request: Request) -> None:
@@ -114,7 +125,7 @@ async def json_object(request: Request) -> dict[str, Any]:
         TooLarge, SlowBody, BadRequest: it is too large, too slow, or no JSON object.
     """
     check_json_type(request)
-    async with body_within(Deadline.within(_JSON_BODY_S)):
+    async with BodyWithin(Deadline.within(_JSON_BODY_S)):
         body = await read_body(request, _MAX_JSON_BYTES)
     try:
         content = json.loads(body or b"{}")

@@ -18,8 +18,8 @@ from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge, Un
 from serving.core.explainer import ExplainRequest, HeatMap
 from serving.core.requests import InferRequest, InferResponse, top
 from serving.http.body import (
+    BodyWithin,
     CancelledIfGone,
-    body_within,
     json_response,
     limit_body,
     number,
@@ -60,8 +60,9 @@ async def classify(request: Request) -> Response:
     context: ServiceContext = request.app.state.context
     limits = context.classifier.limits
     deadline = limits.deadline(timeout_s(request))
-    options = _options(request.query_params)  # wrong ones are told before a large body is read
-    async with body_within(deadline):
+    # Wrong ones are told before a large body is read.
+    options = _options(request.query_params) if request.scope["query_string"] else _DEFAULTS
+    async with BodyWithin(deadline):
         upload = await _read_upload(request, limits)
     if upload.fields:
         _options(upload.fields)  # wrong ones are told, also where the address has others
@@ -158,6 +159,9 @@ def _threshold(value: str) -> float:
     if not 0 <= threshold <= 1:  # NaN fails, too
         raise BadRequest(f"threshold is '{value[:20]}', it must be a probability, 0 to 1")
     return threshold
+
+
+_DEFAULTS = _options({})
 
 
 async def _read_upload(request: Request, limits: Limits) -> _Upload:

@@ -35,10 +35,13 @@ class ContentEncoding:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not any(name == _HEADER for name, _ in scope["headers"]):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        values = (value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER)
+        values = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]
+        if not values:
+            await self._app(scope, receive, send)
+            return
         coding = ", ".join(values).strip().lower()
         if coding not in (*_PLAIN, *_GZIP, _DEFLATE):
             response = await on_http_exception(Request(scope), _unsupported(coding))

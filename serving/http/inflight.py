@@ -7,7 +7,6 @@ than the limit is refused at once, before it is read. Nothing is written to disk
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.core.inflight import InFlightBytes
@@ -24,9 +23,9 @@ class InFlightBodies:
             await self._app(scope, receive, send)
             return
         bodies: InFlightBytes = scope["app"].state.context.bodies
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and len(declared) < 20:
-            bodies.check_room(int(declared))  # not taken yet: who sends nothing holds nothing
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and len(value) < 20:
+                bodies.check_room(int(value))  # not taken yet: who sends nothing holds nothing
         taken = 0
 
         async def receive_and_count() -> Message:

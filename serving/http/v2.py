@@ -15,8 +15,8 @@ from serving.core.errors import BadRequest, NotFound, UnknownModel
 from serving.core.pool import ServedModel
 from serving.core.tensors import LARGE_ANSWER, answer_size
 from serving.http.body import (
+    BodyWithin,
     CancelledIfGone,
-    body_within,
     check_json_type,
     json_object,
     read_body,
@@ -136,7 +136,7 @@ async def infer(request: Request) -> Response:
     deadline = limits.deadline(timeout_s(request))
     _model(request)
     length = _header_length(request)
-    async with body_within(deadline):
+    async with BodyWithin(deadline):
         body = await read_body(request, limits.max_request_bytes)
     async with CancelledIfGone(request):
         read = partial(

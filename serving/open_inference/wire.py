@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,7 @@ class Budget:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """value: of a number. start, stop: of bytes, a text or a message."""
 
     number: int
@@ -64,19 +64,27 @@ def read_fields(data: bytes, start: int, stop: int, budget: Budget) -> Iterator[
     position = start
     while position < stop:
         budget.spend()
-        key, position = read_varint(data, position, stop)
+        # Numbers of one byte, as nearly all are here, are read in place: half of what this takes.
+        key = data[position]
+        position += 1
+        if key >= 128:
+            key, position = read_varint(data, position - 1, stop)
         number, kind = key >> 3, key & 7
         if not number:
             raise Malformed
         if kind == _BYTES:
-            length, position = read_varint(data, position, stop)
+            length = data[position] if position < stop else 128
+            if length < 128:
+                position += 1
+            else:
+                length, position = read_varint(data, position, stop)
             end = position + length
             if end > stop:
                 raise Malformed
-            yield Field(number, is_bytes=True, start=position, stop=end)
+            yield Field(number, True, 0, position, end)
         elif kind == _VARINT:
             value, end = read_varint(data, position, stop)
-            yield Field(number, is_bytes=False, value=value)
+            yield Field(number, False, value, 0, 0)
         elif kind in (_FIXED32, _FIXED64):
             end = position + (4 if kind == _FIXED32 else 8)
             if end > stop:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from models.errors import ImageError
-from models.jpeg import MAX_SCANS, MAX_SEGMENTS, _markers, check_jpeg
+from models.jpeg import MAX_SCANS, MAX_SEGMENTS, _markers, check_jpeg, check_jpeg_head
 
 
 def jpeg(picture: Image.Image, image_format: str = "JPEG", **options: object) -> bytes:
@@ -59,3 +59,13 @@ def test_segments_are_counted(photos: list[Image.Image]) -> None:
         check_jpeg(data[:2] + piece * MAX_SEGMENTS + data[2:])
     with pytest.raises(ImageError, match="1,000 segments"):  # lengths of 0, which no segment has
         check_jpeg(data[:2] + b"\xff\xe1\0\0" * MAX_SEGMENTS + data[2:])
+
+
+def test_the_head_ends_at_the_first_scan(photos: list[Image.Image]) -> None:
+    data = jpeg(photos[0])
+    piece = segment(0xE1, b"Exif\0\0 and so on")
+    check_jpeg_head(data + EMPTY_SCAN * 200)
+    check_jpeg_head(data[:-2] + piece * MAX_SEGMENTS + data[-2:])
+    check_jpeg_head(b"\x89PNG" + piece * MAX_SEGMENTS)
+    with pytest.raises(ImageError, match="1,000 segments"):
+        check_jpeg_head(data[:2] + piece * MAX_SEGMENTS + data[2:])
