@@ -24,8 +24,12 @@ class InFlightBodies:
             return
         bodies: InFlightBytes = scope["app"].state.context.bodies
         for name, value in scope["headers"]:
+            # Not taken yet: who sends nothing holds nothing. What never has room is refused by its
+            # route, as too large.
             if name == b"content-length" and value.isdigit() and len(value) < 20:
-                bodies.check_room(int(value))  # not taken yet: who sends nothing holds nothing
+                size = int(value)
+                if size <= bodies.limit:
+                    bodies.check_room(size)
         taken = 0
 
         async def receive_and_count() -> Message:

@@ -81,6 +81,12 @@ async def test_what_does_not_fit_is_refused_at_once_and_fits_later(
     assert bodies.held == 0
 
 
+@pytest.mark.parametrize("length", ["30001", "99999999999", "9" * 19, "9" * 30])
+async def test_what_would_never_fit_is_too_large(client: httpx.AsyncClient, length: str) -> None:
+    headers = {**PNG, "Content-Length": length}
+    check_problem(await client.post("/classify", content=IMAGE, headers=headers), 413, "the limit")
+
+
 @pytest.mark.parametrize("size", [10, 1_000_000, 1_100_000, 30_000_000])
 async def test_a_form_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """A part above 1 MB was: in a container, to a tmpfs of fixed size."""
