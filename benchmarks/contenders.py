@@ -95,6 +95,10 @@ class Running:
             raise ContenderError(f"answered {reply.status_code}: {reply.text[:300]}")
         _compare(contender.best(reply.json()), expected, contender.tolerance)
 
+    def compare(self, actual: Expected, expected: Expected) -> None:
+        """Raises ContenderError unless an answer is as expected."""
+        _compare(actual, expected, self.contender.tolerance)
+
     def check_grpc(self, image: bytes, expected: Expected) -> None:
         request = infer_request(image)
         with grpc.insecure_channel(self.grpc_address) as channel:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ _LUA = """
 local file = io.open({body}, "rb")
 wrk.method = "POST"
 wrk.body = file:read("*a")
-wrk.headers["Content-Type"] = {content_type}
+{headers}
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
@@ -68,14 +68,21 @@ def check_tools() -> None:
         sys.exit(f"the benchmark needs {' and '.join(missing)}; install it and run again")
 
 
-def closed_loop(url: str, body: bytes, content_type: str, connections: int, seconds: float) -> Load:
+def closed_loop(
+    url: str,
+    body: bytes,
+    content_type: str,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     """`connections` clients, each of which sends its next request after an answer."""
+    sent = {"Content-Type": content_type, **(headers or {})}
     with tempfile.TemporaryDirectory() as name:
         data, script = Path(name, "body"), Path(name, "script.lua")
         data.write_bytes(body)
-        script.write_text(
-            _LUA.format(body=json.dumps(str(data)), content_type=json.dumps(content_type))
-        )
+        lines = (f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}" for k, v in sent.items())
+        script.write_text(_LUA.format(body=json.dumps(str(data)), headers="\n".join(lines)))
         output = _run(
             [
                 "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s",

@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
+import numpy as np
+
+from benchmarks import v2
 from benchmarks.contenders import (
     CONTENDERS,
     GRPC_METHOD,
@@ -36,6 +39,7 @@ from benchmarks.load import (
     grpc_closed_loop,
     infer_request,
 )
+from benchmarks.null_model import SPEC
 from benchmarks.peers import common
 from benchmarks.plots import bar_chart
 from benchmarks.report import OUTPUT, save
@@ -58,11 +62,14 @@ from models.spec import Preprocessing
 PEERS_DECODE, OUR_DECODE = "decode + resize alone, the peers'", "decode + resize alone, ours"
 BARE_1, BARE_16 = "bare loop, batch 1", "bare loop, batch 16"
 _WARM_UP_S = 2.0
+_PIXEL_IMAGES = 16
+_V2 = (v2.JSON, v2.BINARY)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """kind: `closed` (loop), `rate` (constant) or `grpc` (closed loop).
+    """kind: `closed` (loop), `rate` (constant), `grpc` (closed loop), or one of `benchmarks.v2`: a
+    closed loop of requests of `_PIXEL_IMAGES` images each, as pixels.
 
     at_least_s: where requests take seconds, so that there are many; 0: they don't.
     """
@@ -83,6 +90,8 @@ SCENARIOS = (
     Scenario(f"constant rate, {USUAL}", "null", "rate", USUAL, 0),
     Scenario(f"1 connection, {USUAL}", "real", "closed", USUAL, 1, 10.0),
     Scenario(f"16 connections, {USUAL}", "real", "closed", USUAL, 16, 40.0),
+    Scenario(f"v2 JSON, 4 connections, {_PIXEL_IMAGES} x pixels", "null", v2.JSON, USUAL, 4),
+    Scenario(f"v2 binary, 4 connections, {_PIXEL_IMAGES} x pixels", "null", v2.BINARY, USUAL, 4),
 )
 REFERENCE, REAL = SCENARIOS[1], SCENARIOS[6]
 
@@ -151,6 +160,8 @@ class Bench:
         name = running.contender.name
         if scenario.kind == "grpc" and running.contender.counter is None:
             return
+        if scenario.kind in _V2 and running.contender.folder is not None:
+            return  # the peers' servers decode, and take no pixels
         image = self.images[scenario.image]
         running.tree.settle()  # what clients left behind when the last measurement ended
         running.check(image, self._expected[scenario.image])
@@ -182,7 +193,20 @@ class Bench:
             return closed_loop(*_target(running, image), scenario.connections, seconds)
         if scenario.kind == "rate":
             return constant_rate(*_target(running, image), self.rate, self.seconds)
+        if scenario.kind in _V2:
+            return self._load_v2(running, scenario, image)
         return self._load_grpc(running, scenario, image)
+
+    def _load_v2(self, running: Running, scenario: Scenario, image: bytes) -> Load:
+        pixels = np.stack([load_image(image, Preprocessing())] * _PIXEL_IMAGES)
+        body = v2.body_of(scenario.kind, pixels)
+        right = self._expected[scenario.image]
+        for index, probability in v2.best_of(running.base, body):
+            running.compare(Expected(SPEC.labels[index], probability), right)
+        return closed_loop(
+            running.base + v2.PATH, body.content, body.content_type, scenario.connections,
+            self.seconds, body.headers,
+        )  # fmt: skip
 
     def _load_grpc(self, running: Running, scenario: Scenario, image: bytes) -> Load:
         running.check_grpc(image, self._expected[scenario.image])
@@ -260,7 +284,9 @@ def _rate(scenario: Scenario, load: Load) -> float:
     """Of requests that were answered well, a second."""
     if scenario.at_least_s and not load.errors:
         return load.steady_rate(scenario.connections)
-    failed = load.errors if scenario.kind == "closed" else 0  # elsewhere they aren't in `requests`
+    failed = (
+        load.errors if scenario.kind in ("closed", *_V2) else 0
+    )  # elsewhere they aren't in `requests`
     return (load.requests - failed) / load.seconds
 
 
