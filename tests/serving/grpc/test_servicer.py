@@ -22,6 +22,7 @@ from serving.grpc.servicer import _code
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import (
+    ENGINES,
     MAX_MESSAGE_BYTES,
     STUB_CONFIDENCE,
     StubModel,
@@ -199,6 +200,20 @@ async def test_every_method_asks_for_a_key_but_the_probes(
                 code = error.code()
             refused = code is grpc.StatusCode.UNAUTHENTICATED
             assert refused != (method.name in open_to_all), (method.name, code)
+
+
+@pytest.mark.parametrize(("provider", "platform", "backend"), ENGINES)
+async def test_the_engine_is_named(
+    stub: GRPCInferenceServiceStub,
+    classifier: DataPlane,
+    provider: str,
+    platform: str,
+    backend: str,
+) -> None:
+    classifier.models.current.provider = provider
+    assert (await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))).platform == platform
+    config = (await stub.ModelConfig(pb.ModelConfigRequest(name="vgg19"))).config
+    assert (config.platform, config.backend) == (platform, backend)
 
 
 async def test_config_and_statistics(stub: GRPCInferenceServiceStub) -> None:
