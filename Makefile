@@ -104,7 +104,7 @@ proto-check: setup
 	  cmp "$$out/$$file" $$file || { echo "$$file is not what the .proto gives; run make proto"; exit 1; }; done
 
 lock:  ## pin every dependency again, needs uv
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra cpu-fast --extra sign --extra ray --extra dev --no-emit-package opencv-python --generate-hashes -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra cpu-fast --extra sign --extra ray --extra s3 --extra dev --no-emit-package opencv-python --generate-hashes -o requirements.lock
 	for flavour in cpu gpu; do uv pip compile deploy/requirements-$$flavour.in -c requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -o deploy/requirements-$$flavour.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the demo's output

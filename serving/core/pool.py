@@ -43,7 +43,7 @@ class ServedModel:
 
     Args:
         metrics: what training measured, as in the bundle.
-        provider: ONNX Runtime's execution provider that it runs on.
+        provider: what it runs on: an execution provider of ONNX Runtime, or ncnn.
         statistics: counted by `batcher` and by those who ask.
         explainer: makes its heat maps; None: it has none.
         acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import UserError
+from models.ncnn_graph import NcnnGraph
 from models.variants import Variant, VariantName, Variants
 
 Device = Literal["auto", "cuda", "cpu"]
@@ -29,6 +30,11 @@ CPU = "CPUExecutionProvider"
 def device_name(provider: Provider) -> Literal["cpu", "gpu"]:
     """What a provider runs on."""
     return "gpu" if provider in (CUDA, TENSORRT) else "cpu"
+
+
+def engine_name(provider: Provider) -> Literal["onnxruntime", "ncnn"]:
+    """Whose provider it is."""
+    return "ncnn" if provider == NcnnGraph.provider else "onnxruntime"
 
 
 class SessionError(UserError):

@@ -11,9 +11,11 @@ from protocol import open_inference_pb2 as pb
 from serving.core.pool import ServedModel
 from serving.core.statistics import ModelStatistics, Total
 from serving.core.tensors import INPUTS, InputTensor, OutputTensor, outputs_of
+from serving.engine.providers import engine_name
 
 SERVER_NAME = "vgg19-finetune"
-PLATFORM = "onnxruntime_onnx"  # KServe's and Triton's name for it
+# Engine -> platform. KServe and Triton have a name for the first, and none for ncnn.
+_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
 # What goes beyond the protocol itself, by the names that Triton gave it.
 EXTENSIONS = (
     "binary_tensor_data",
@@ -39,7 +41,7 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> pb.ModelMetad
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=versions,
-        platform=PLATFORM,
+        platform=_PLATFORMS[engine_name(model.provider)],
         inputs=map(told, INPUTS),
         outputs=map(told, outputs_of(model)),
     )
@@ -64,11 +66,12 @@ def model_config(model: ServedModel) -> pb.ModelConfig:
         )
         for tensor in outputs_of(model)
     ]
+    engine = engine_name(model.provider)
     delay_us = round(model.batcher.max_delay_s * 1e6)
     return pb.ModelConfig(
         name=model.name,
-        platform=PLATFORM,
-        backend="onnxruntime",
+        platform=_PLATFORMS[engine],
+        backend=engine,
         max_batch_size=model.batcher.max_batch_size,
         input=inputs,
         output=outputs,

@@ -42,6 +42,13 @@ LIMITS = Limits(
     image_formats=("JPEG", "PNG", "WEBP"),
 )
 
+# What a model runs on, and how the v2 protocol's metadata name it.
+ENGINES = [
+    ("CPUExecutionProvider", "onnxruntime_onnx", "onnxruntime"),
+    ("CUDAExecutionProvider", "onnxruntime_onnx", "onnxruntime"),
+    ("TensorrtExecutionProvider", "onnxruntime_onnx", "onnxruntime"),
+    ("ncnn", "ncnn", "ncnn"),
+]
 
 MAX_MESSAGE_BYTES = 50_000
 

@@ -19,9 +19,11 @@ from serving.admission.rate_limit import RateLimit
 from serving.core.dataplane import DataPlane
 from serving.core.errors import RequestError
 from serving.grpc.servicer import _code
+from serving.open_inference.protobuf_codec import Message
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import (
+    ENGINES,
     MAX_MESSAGE_BYTES,
     STUB_CONFIDENCE,
     StubModel,
@@ -201,6 +203,20 @@ async def test_every_method_asks_for_a_key_but_the_probes(
             assert refused != (method.name in open_to_all), (method.name, code)
 
 
+@pytest.mark.parametrize(("provider", "platform", "backend"), ENGINES)
+async def test_the_engine_is_named(
+    stub: GRPCInferenceServiceStub,
+    classifier: DataPlane,
+    provider: str,
+    platform: str,
+    backend: str,
+) -> None:
+    classifier.models.current.provider = provider
+    assert (await stub.ModelMetadata(pb.ModelMetadataRequest(name="vgg19"))).platform == platform
+    config = (await stub.ModelConfig(pb.ModelConfigRequest(name="vgg19"))).config
+    assert (config.platform, config.backend) == (platform, backend)
+
+
 async def test_config_and_statistics(stub: GRPCInferenceServiceStub) -> None:
     config = (await stub.ModelConfig(pb.ModelConfigRequest(name="vgg19"))).config
     assert (config.name, config.max_batch_size) == ("vgg19", 4)
@@ -361,6 +377,44 @@ async def test_5000_cancelled_calls_leave_nothing(
             await stub.ModelInfer(request(large))
             break
     assert current.statistics.images == images + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        (request(IMAGES[0]), "secret"),
+        (request(IMAGES[0]), "wrong"),
+        (request(b"no image"), "secret"),
+        (request(IMAGES[0], b"no image"), "secret"),
+        (request(IMAGES[0], model="resnet"), "secret"),
+        (request(), "secret"),
+    ],
+    ids=["answered", "no key", "no image", "one image of two", "unknown model", "nothing"],
+)
+async def test_a_message_is_gone_with_its_call(
+    classifier: DataPlane, asked: pb.ModelInferRequest, key: str
+) -> None:
+    """Without the garbage collector, which comes by the number of objects, not by their size."""
+    context = context_of(classifier, keys=Keys([hashlib.sha256(b"secret").hexdigest()]))
+    metadata = (("authorization", f"Bearer {key}"),)
+
+    def messages() -> int:
+        return sum(type(thing) is Message for thing in gc.get_objects())
+
+    async with grpc_serving(context) as address, grpc.aio.insecure_channel(address) as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        gc.collect()
+        gc.disable()
+        try:
+            before = messages()
+            for _ in range(5):
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await infer(asked, metadata=metadata)
+            async with asyncio.timeout(5):
+                while messages() > before:  # the server's side of a call ends after the client's
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 async def test_heat_maps(stub: GRPCInferenceServiceStub) -> None:

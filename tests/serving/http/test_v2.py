@@ -22,7 +22,7 @@ from serving.open_inference import json_codec
 from serving.open_inference.metadata import EXTENSIONS
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
-from tests.serving.conftest import LIMITS, STUB_CONFIDENCE, StubModel, stub_distance
+from tests.serving.conftest import ENGINES, LIMITS, STUB_CONFIDENCE, StubModel, stub_distance
 from tests.serving.http.test_app import PICKLE, app_of, check_problem
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
@@ -58,6 +58,20 @@ async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:
     assert model["versions"] == ["v1"]
     assert model["inputs"][1] == {"name": "pixels", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}
     assert model["outputs"][0]["shape"] == [-1, 3]
+
+
+@pytest.mark.parametrize(("provider", "platform", "backend"), ENGINES)
+async def test_the_engine_is_named(
+    client: httpx.AsyncClient,
+    classifier: DataPlane,
+    provider: str,
+    platform: str,
+    backend: str,
+) -> None:
+    classifier.models.current.provider = provider
+    assert (await client.get("/v2/models/vgg19")).json()["platform"] == platform
+    config = (await client.get("/v2/models/vgg19/config")).json()
+    assert (config["platform"], config["backend"]) == (platform, backend)
 
 
 async def test_a_service_that_hangs_is_not_live(classifier: DataPlane) -> None:
