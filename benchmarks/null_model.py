@@ -19,7 +19,8 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from models.bundle import MODEL_FILE, GoldenSamples, seal
-from models.spec import ModelSpec, Preprocessing
+from models.imaging.preprocessing import Preprocessing
+from models.spec import ModelSpec
 from testing.bundles import provenance, write_beside_model
 
 CLASSES = 10

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.errors import UserError
-from models.spec import Preprocessing
+from models.imaging.preprocessing import Preprocessing
 
 HEAD = 6
 _HEAD_WEIGHT = f"classifier.{HEAD}.weight"

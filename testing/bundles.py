@@ -24,8 +24,9 @@ from models.bundle import (
     GoldenSamples,
     seal,
 )
+from models.imaging.preprocessing import Preprocessing
 from models.manifest import Provenance
-from models.spec import ModelSpec, Preprocessing
+from models.spec import ModelSpec
 from testing.images import COLOURS, SIZE, coloured_pixels
 
 BUSY_SIZE = 512

@@ -43,7 +43,7 @@ from models.bundle import (
     seal,
 )
 from models.files import staged_directory
-from models.image import load_image
+from models.imaging.image import load_image
 from models.manifest import Provenance
 from models.onnx_export import Parity
 from models.spec import ModelSpec

@@ -20,7 +20,7 @@ from models.acceptance import Acceptance
 from models.distance import Familiar, fit, with_limit
 from models.errors import ImageError, UserError
 from models.freezing import network_sequence, run_modules
-from models.image import load_image
+from models.imaging.image import load_image
 from training.engine import Batch, network_inputs
 from training.features import Features
 from training.job import Job

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.image import FORMATS, load_image
+from models.imaging.image import FORMATS, load_image
+from models.imaging.png import lean_png
+from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from models.png import lean_png
-from models.spec import Preprocessing
 from training.data import Sample, SkippedFile, check_files
 from training.reporter import Reporter
 from training.sources import data_root, find_images

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from models.spec import Preprocessing
 from training.check_data import look_at, near_duplicates
 from training.data import ImageData, Sample, SkippedFile, check_bad_fraction, check_files, unit_of
 from training.reporter import Reporter

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from models.bundle import Bundle
-from models.image import load_image
+from models.imaging.image import load_image
 from models.machine import cpu_count
 from training.calibration import expected_calibration_error, reliability
 from training.data import Sample

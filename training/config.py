@@ -12,7 +12,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, mo
 
 from models.errors import UserError
 from models.freezing import Strategy, default_thaw_epochs
-from models.spec import (
+from models.imaging.preprocessing import (
     IMAGENET_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
     Preprocessing,

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from models.errors import ImageError
-from models.image import load_image
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from models.spec import Preprocessing
 from training.augment import ImageAugmentation
 from training.engine import Batch
 from training.reporter import Reporter

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import ImageError
-from models.image import load_image
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 from models.locations import open_location, reason, without_credentials
-from models.spec import Preprocessing
 from training.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
 from training.html_page import PAGE_STYLE, picture
 

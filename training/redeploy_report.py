@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ImageError
-from models.image import load_image
-from models.spec import Preprocessing
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 from training.compare import Comparison
 from training.data import Sample
 from training.gate import probability

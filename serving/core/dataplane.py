@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.image import load_image
+from models.imaging.image import load_image
 from models.spec import ModelSpec
 from serving.core.batcher import BatchResult
 from serving.core.decode_budget import DecodeBudget

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.acceptance import Acceptance
 from models.errors import ImageError, UserError
-from models.image import load_image
+from models.imaging.image import load_image
 from models.spec import ModelSpec
 from serving.core.requests import Prediction, top
 from serving.engine.session import ModelOutput, is_accepted

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from models.bundle import open_bundle
-from models.image import load_image
+from models.imaging.image import load_image
 from models.onnx_export import ServingModule, reference_probabilities
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder

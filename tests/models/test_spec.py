@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from models.errors import BundleError
-from models.spec import ModelSpec, Preprocessing, default_resize_size
+from models.imaging.preprocessing import Preprocessing
+from models.spec import ModelSpec
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:
@@ -15,16 +16,6 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     )
     spec.write(tmp_path / "spec.json")
     assert ModelSpec.read(tmp_path / "spec.json") == spec
-
-
-@pytest.mark.parametrize(("size", "resized"), [(224, 256), (32, 37), (64, 73), (448, 512)])
-def test_default_resize_keeps_the_pretrained_ratio(size: int, resized: int) -> None:
-    assert default_resize_size(size) == resized
-
-
-def test_crop_must_fit() -> None:
-    with pytest.raises(ValidationError, match="smaller than image_size 64"):
-        Preprocessing(image_size=64, resize_size=63)
 
 
 @pytest.mark.parametrize("labels", [("a",), ("a", "a")])

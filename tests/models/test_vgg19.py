@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
-from models.spec import Preprocessing
+from models.imaging.preprocessing import Preprocessing
 from models.vgg19 import Normalize, WeightsError, build, initialise_from_data, replace_head
 from testing.images import coloured_pixels
 

@@ -101,7 +101,7 @@ def test_brackets_in_names_are_shown(report: DataReport) -> None:
 
 
 def test_megabytes_beside_the_pixels_are_no_fault(folder: Path) -> None:
-    """As in the service: `models.png`."""
+    """As in the service: `models.imaging.png`."""
     plain = Image.open(folder / "train" / "china" / "0.png")
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "x" * 3_000_000, zip=True)

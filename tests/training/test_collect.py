@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.spec import Preprocessing
+from models.imaging.preprocessing import Preprocessing
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.collect import Collected, SplitRule, collect, write_csv
 from training.reporter import SilentReporter

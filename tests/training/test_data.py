@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.image import load_image
-from models.spec import Preprocessing
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 from testing.images import COLOURS, write_image_folder
 from training.augment import ImageAugmentation
 from training.data import (

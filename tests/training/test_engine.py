@@ -20,7 +20,7 @@ from models.freezing import (
     parameter_groups,
     trainable_layers,
 )
-from models.spec import Preprocessing
+from models.imaging.preprocessing import Preprocessing
 from models.vgg19 import Normalize, replace_head
 from testing.small_vgg import thin_vgg19
 from training.engine import (

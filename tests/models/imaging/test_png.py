@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from models.errors import ImageError
-from models.image import load_image
-from models.png import MAX_CHUNKS, MAX_DATA_CHUNKS, MAX_TEXT_BYTES, lean_png
-from models.spec import Preprocessing
+from models.imaging.image import load_image
+from models.imaging.png import MAX_CHUNKS, MAX_DATA_CHUNKS, MAX_TEXT_BYTES, lean_png
+from models.imaging.preprocessing import Preprocessing
 
 RULE = Preprocessing(image_size=32, resize_size=32)
 PICTURE = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), np.uint8))

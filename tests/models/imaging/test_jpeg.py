@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from models.errors import ImageError
-from models.jpeg import MAX_SCANS, MAX_SEGMENTS, _markers, check_jpeg, check_jpeg_head
+from models.imaging.jpeg import MAX_SCANS, MAX_SEGMENTS, _markers, check_jpeg, check_jpeg_head
 
 
 def jpeg(picture: Image.Image, image_format: str = "JPEG", **options: object) -> bytes:

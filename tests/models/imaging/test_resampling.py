@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import resampling
-from models.image import load_image, resize_and_crop
-from models.resampling import Box, resample
-from models.spec import Preprocessing
-from tests.models.test_image import png
+from models.imaging import resampling
+from models.imaging.image import load_image, resize_and_crop
+from models.imaging.preprocessing import Preprocessing
+from models.imaging.resampling import Box, resample
+from tests.models.imaging.test_image import png
 
 
 @pytest.fixture

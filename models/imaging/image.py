@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.jpeg import check_jpeg, check_jpeg_head
-from models.png import lean_png
-from models.resampling import resample
-from models.spec import Preprocessing
+from models.imaging.jpeg import check_jpeg, check_jpeg_head
+from models.imaging.png import lean_png
+from models.imaging.preprocessing import Preprocessing
+from models.imaging.resampling import resample
 
 # Raster formats only: Pillow also opens EPS (which starts Ghostscript) and other formats that
 # have no place in an upload. The service takes fewer, see `serving.settings`.
@@ -144,7 +144,7 @@ def resize_and_crop(
     Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
     `_center_crop_compute_crop_anchor`). Unlike there, only what the crop keeps is resized, which
     takes about 0.6 of the time. Up to a few values in 1,000 round to the level next to
-    torchvision's, see `models.resampling`.
+    torchvision's, see `models.imaging.resampling`.
 
     Args:
         original: width and height before any reduced decode, which rounds them.

@@ -16,8 +16,13 @@ from torchvision.models import VGG19_Weights
 from torchvision.transforms._presets import ImageClassification
 
 from models.errors import ImageError, UnknownFormat
-from models.image import load_image, to_rgb
-from models.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, default_resize_size
+from models.imaging.image import load_image, to_rgb
+from models.imaging.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+    default_resize_size,
+)
 from reliability import corpus
 
 IMAGENET = Preprocessing()
@@ -50,7 +55,7 @@ class TestEqualsTorchvision:
         photo: int,
         size: tuple[int, int],
     ) -> None:
-        monkeypatch.setattr("models.resampling.simd", None)
+        monkeypatch.setattr("models.imaging.resampling.simd", None)
         image = photos[photo].resize(size, Image.Resampling.LANCZOS)
         expected = VGG19_Weights.IMAGENET1K_V1.transforms()(image).permute(1, 2, 0).numpy()
 
@@ -160,7 +165,7 @@ class TestReducedDecode:
             sizes.append(image.size)
             return to_rgb(image)
 
-        monkeypatch.setattr("models.image.to_rgb", spy)
+        monkeypatch.setattr("models.imaging.image.to_rgb", spy)
         load_image(jpeg(Image.new("RGB", size)), IMAGENET)
         assert sizes == [decoded]
 
@@ -219,7 +224,7 @@ class TestModes:
         else:
             image = image.convert(mode)
         whole = np.asarray(to_rgb(image.copy()))
-        monkeypatch.setattr("models.image._STRIP_ROWS", 7)
+        monkeypatch.setattr("models.imaging.image._STRIP_ROWS", 7)
         assert len(np.unique(whole)) > 100
         assert (np.asarray(to_rgb(image)) == whole).all()
 
