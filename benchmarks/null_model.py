@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from models.bundle import MODEL_FILE, GoldenSamples, seal
+from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import seal
 from models.imaging.preprocessing import Preprocessing
-from models.spec import ModelSpec
 from testing.bundles import provenance, write_beside_model
 
 CLASSES = 10

@@ -26,8 +26,9 @@ from benchmarks.load import check_tools, closed_loop
 from benchmarks.report import save
 from benchmarks.usage import Tree
 from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
-from models.bundle import graph_bytes, seal
-from models.manifest import read_manifest
+from models.bundle.bundle import graph_bytes
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import seal
 from testing.commands import free_port, vgg19
 from testing.server import ROOT, serve
 

@@ -27,7 +27,7 @@ def sign(
 
     The passphrase of an encrypted key is taken from MODEL_SIGNING_PASSPHRASE.
     """
-    from models.signature import Signer
+    from models.bundle.signature import Signer
 
     path = _bundle(what)
     Signer(key).sign(path)
@@ -43,8 +43,8 @@ def verify(
 
     Example: `vgg19 verify production --key public.pem`
     """
-    from models.bundle import open_bundle
-    from models.signature import Verifier
+    from models.bundle.bundle import open_bundle
+    from models.bundle.signature import Verifier
 
     path = _bundle(what)
     open_bundle(path, Verifier(key).check)

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT
+from models.bundle.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT
 
 # Directions that are kept as they are: 1 MB of the graph.
 MAX_DIRECTIONS = 64

@@ -20,9 +20,9 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from torch import Tensor
 from torchvision.models import VGG
 
-from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
+from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
+from models.bundle.spec import ModelSpec
 from models.onnx_export import ExportError, ServingModule
-from models.spec import ModelSpec
 
 # Largest difference in any value of a map, 0..1 (issue 10).
 HEAT_MAP_TOLERANCE = 1e-3

@@ -1,4 +1,5 @@
-"""model.onnx -> the two files of `models.ncnn_graph`. VGG-19 is a chain, which makes this short."""
+"""model.onnx -> the two files of `models.bundle.ncnn_graph`. VGG-19 is a chain, which makes this
+short."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from models.bundle import FEATURES_OUTPUT
-from models.ncnn_graph import INPUT, OUTPUT
+from models.bundle.bundle import FEATURES_OUTPUT
+from models.bundle.ncnn_graph import INPUT, OUTPUT
 
 _MAGIC = 7767517  # of a .param file
 _FLOAT32 = np.uint32(0)  # the tag before weights that are stored as they are

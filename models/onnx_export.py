@@ -18,9 +18,9 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torchvision.models import VGG
 
-from models.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
+from models.bundle.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
+from models.bundle.spec import ModelSpec
 from models.errors import UserError
-from models.spec import ModelSpec
 from models.vgg19 import Normalize
 
 # A single image, an odd count and a full batch.

@@ -25,11 +25,11 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from models.bundle.ncnn_graph import NcnnGraph
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import VariantName
 from models.machine import cpu_count
 from models.ncnn_export import write_ncnn
-from models.ncnn_graph import NcnnGraph
-from models.spec import ModelSpec
-from models.variants import VariantName
 
 # Weights that share a scale. 8 bits are precise enough for 128 of them; 4 bits need smaller groups.
 _BLOCK_SIZE = {8: 128, 4: 32}

@@ -20,11 +20,11 @@ from bentoml.exceptions import BentoMLException
 from bentoml.models import ModelContext
 
 from models import bentoml_adapter
-from models.bundle import Bundle, CheckManifest, inspect_bundle, open_bundle, signature_of
+from models.bundle.bundle import Bundle, CheckManifest, inspect_bundle, open_bundle, signature_of
+from models.bundle.manifest import MANIFEST_FILE, read_manifest, sha256
 from models.errors import StoreError
 from models.files import staged_directory, staged_file, workplace
 from models.history import History, Promotion
-from models.manifest import MANIFEST_FILE, read_manifest, sha256
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"
@@ -229,7 +229,8 @@ def stored_path(version: str) -> Path:
 
 
 def inspect_stored(version: str, check: CheckManifest | None = None) -> Bundle:
-    """Open a registered version to run one of its graphs, see `models.bundle.inspect_bundle`."""
+    """Open a registered version to run one of its graphs, see
+    `models.bundle.bundle.inspect_bundle`."""
     return inspect_bundle(stored_path(version), check)
 
 

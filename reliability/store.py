@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cli import main as cli
 from models import bentoml_adapter, store
-from models.bundle import open_bundle
+from models.bundle.bundle import open_bundle
 from models.errors import UserError
 from reliability.killing import in_child, killed
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report

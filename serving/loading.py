@@ -9,9 +9,9 @@ from typing import Protocol
 import onnxruntime as ort
 
 from models import store
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
+from models.bundle.signature import Verifier
 from models.machine import cpu_count
-from models.signature import Verifier
 from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
 from serving.core.pool import DesiredVersion, ImageBatcher, ServedModel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from models.bundle import (
+from models.bundle.bundle import (
     CARD_FILE,
     EXPLAIN_FILE,
     EXPLAINED_INPUT,
@@ -22,11 +22,11 @@ from models.bundle import (
     MODEL_FILE,
     SPEC_FILE,
     GoldenSamples,
-    seal,
 )
+from models.bundle.manifest import Provenance
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import seal
 from models.imaging.preprocessing import Preprocessing
-from models.manifest import Provenance
-from models.spec import ModelSpec
 from testing.images import COLOURS, SIZE, coloured_pixels
 
 BUSY_SIZE = 512

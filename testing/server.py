@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from models.bundle import GOLDEN_FILE, GoldenSamples, seal
-from models.manifest import read_manifest
+from models.bundle.bundle import GOLDEN_FILE, GoldenSamples
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import seal
 from testing.bundles import write_tiny_bundle
 from testing.commands import free_port, vgg19
 

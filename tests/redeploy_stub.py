@@ -30,7 +30,7 @@ from onnx.numpy_helper import from_array
 
 from cli.main import main
 from models import bentoml_adapter
-from models.bundle import (
+from models.bundle.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
     METRICS_FILE,
@@ -40,13 +40,13 @@ from models.bundle import (
     Bundle,
     GoldenSamples,
     open_bundle,
-    seal,
 )
+from models.bundle.manifest import Provenance
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import seal
 from models.files import staged_directory
 from models.imaging.image import load_image
-from models.manifest import Provenance
 from models.onnx_export import Parity
-from models.spec import ModelSpec
 from training import exporting, job_state, redeploy
 from training.config import TrainConfig, write_config
 from training.data import ImageData, Sample

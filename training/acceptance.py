@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchvision.models import VGG
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
 from models.distance import Familiar, fit, with_limit
 from models.errors import ImageError, UserError
 from models.freezing import network_sequence, run_modules

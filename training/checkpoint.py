@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.models import VGG
 
+from models.bundle.spec import ModelSpec
 from models.errors import UserError
 from models.files import staged_file
-from models.spec import ModelSpec
 from models.vgg19 import empty
 
 _SPEC_KEY = "spec"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
 from models.imaging.image import load_image
 from models.machine import cpu_count
 from training.calibration import expected_calibration_error, reliability

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import store
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.acceptance import Acceptance
-from models.bundle import (
+from models.bundle.acceptance import Acceptance
+from models.bundle.bundle import (
     ACCEPTANCE_FILE,
     CARD_FILE,
     DISTANCE_FILE,
@@ -26,12 +26,13 @@ from models.bundle import (
     GoldenSamples,
     Seen,
     open_bundle,
-    seal,
 )
+from models.bundle.manifest import Provenance
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import seal
 from models.distance import Familiar, write_distance_graph
 from models.files import staged_directory
 from models.heat_map import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
-from models.manifest import Provenance
 from models.onnx_export import (
     Parity,
     ServingModule,
@@ -39,7 +40,6 @@ from models.onnx_export import (
     prove_parity,
     reference_probabilities,
 )
-from models.spec import ModelSpec
 from training.acceptance import summary
 from training.checkpoint import load_checkpoint, weights_digest
 from training.run import Run, RunError, read_held_out

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torchvision.models import VGG
 
+from models.bundle.spec import ModelSpec
 from models.freezing import layer_learning_rates, layers
-from models.spec import ModelSpec
 from models.vgg19 import Normalize, empty
 from training.augment import ImageAugmentation
 from training.config import TrainConfig

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from models import store
-from models.bundle import Bundle, open_bundle
+from models.bundle.bundle import Bundle, open_bundle
+from models.bundle.signature import Signer
 from models.errors import UserError
-from models.signature import Signer
 from training.captured import labelled_images
 from training.checkpoint import weights_digest
 from training.collect import Collected, SplitRule, collect, write_csv

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import store
-from models.manifest import Provenance, read_manifest
+from models.bundle.manifest import Provenance, read_manifest
 from training.checkpoint import weights_digest
 from training.config import TrainConfig, load_config
 from training.job import load_data

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.bundle.manifest import Provenance
 from models.errors import UserError
 from models.files import staged_file
-from models.manifest import Provenance
 from training.config import TrainConfig
 
 _PACKAGES = (

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.bundle import Bundle, GoldenSamples
+from models.bundle.bundle import Bundle, GoldenSamples
 from models.errors import UserError
 from models.store import MODEL_NAME
 from protocol import open_inference_pb2 as pb

@@ -10,15 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.bundle import (
+from models.bundle.bundle import (
     MODEL_FILE,
     PARITY_TOLERANCE,
     TENSOR_CORE_TOLERANCE,
     GoldenSamples,
     graph_bytes,
 )
+from models.bundle.ncnn_graph import ncnn_is_installed
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import (
+    VARIANT_NAMES,
+    VARIANTS_FILE,
+    Variant,
+    VariantName,
+    Variants,
+    variant_files,
+)
 from models.errors import UserError
-from models.ncnn_graph import ncnn_is_installed
 from models.onnx_export import ExportError
 from models.onnx_variants import (
     Agreement,
@@ -27,15 +36,6 @@ from models.onnx_variants import (
     make_variant,
     measure_speed,
     probabilities,
-)
-from models.spec import ModelSpec
-from models.variants import (
-    VARIANT_NAMES,
-    VARIANTS_FILE,
-    Variant,
-    VariantName,
-    Variants,
-    variant_files,
 )
 from training.config import read_config
 from training.data import ImageData, ImageDataset

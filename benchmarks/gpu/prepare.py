@@ -16,13 +16,14 @@ from sklearn.datasets import load_sample_images
 from benchmarks.decode import jpeg
 from benchmarks.gpu.place import Place
 from benchmarks.null_model import CLASSES
-from models.bundle import MODEL_FILE, GoldenSamples, seal
+from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import VARIANTS_FILE, Variant, Variants, variant_files
+from models.bundle.writer import seal
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from models.onnx_export import ServingModule, export, prove_parity, reference_probabilities
 from models.onnx_variants import agreement, make_variant, probabilities
-from models.spec import ModelSpec
-from models.variants import VARIANTS_FILE, Variant, Variants, variant_files
 from models.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19

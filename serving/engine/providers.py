@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.bundle.variants import Variant, VariantName, Variants
 from models.errors import UserError
-from models.variants import Variant, VariantName, Variants
 
 Device = Literal["auto", "cuda", "cpu"]
 Precision = Literal["float32", "tf32", "float16", "fc8", "fc4", "int8", "auto"]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from models.bundle import open_bundle
+from models.bundle.bundle import open_bundle
 from models.imaging.image import load_image
 from models.onnx_export import ServingModule, reference_probabilities
 from testing.commands import run_command

@@ -29,9 +29,10 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from models.acceptance import Acceptance
-from models.bundle import ACCEPTANCE_FILE, seal
-from models.manifest import read_manifest
+from models.bundle.acceptance import Acceptance
+from models.bundle.bundle import ACCEPTANCE_FILE
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import seal
 from serving.settings import Settings
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode

@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.bundle import CARD_FILE, SIGNATURE_FILE, seal
-from models.manifest import read_manifest
-from models.signature import Signer
+from models.bundle.bundle import CARD_FILE, SIGNATURE_FILE
+from models.bundle.manifest import read_manifest
+from models.bundle.signature import Signer
+from models.bundle.writer import seal
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import coloured_pixels, encode

@@ -14,11 +14,11 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchvision.models import VGG
 
-from models.bundle import graph_bytes
+from models.bundle.bundle import graph_bytes
+from models.bundle.spec import ModelSpec
 from models.heat_map import HEAT_MAP_TOLERANCE, grad_cam, prove_heat_maps, write_explainer
 from models.imaging.preprocessing import Preprocessing
 from models.onnx_export import ExportError, ServingModule, export
-from models.spec import ModelSpec
 from models.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import tiny_spec
 from testing.small_vgg import small_vgg, thin_vgg19

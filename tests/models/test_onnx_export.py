@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.bundle import graph_bytes
+from models.bundle.bundle import graph_bytes
 from models.onnx_export import (
     PARITY_BATCH_SIZES,
     ExportError,

@@ -9,10 +9,10 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from models.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_beside
+from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_beside
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import VariantName, variant_files
 from models.onnx_variants import agreement, make_variant, measure_speed, probabilities
-from models.spec import ModelSpec
-from models.variants import VariantName, variant_files
 from testing.bundles import tiny_spec
 from testing.small_vgg import pixels, write_small_bundle
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
 from models.distance import fit, with_limit
 from models.errors import UserError
 from training.acceptance import (

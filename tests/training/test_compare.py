@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from models.bundle import open_bundle
+from models.bundle.bundle import open_bundle
 from testing.bundles import write_tiny_bundle
 from testing.images import COLOURS, write_image_folder
 from training.compare import compare, judge, mcnemar, paired_interval

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models import bentoml_adapter, store
-from models.bundle import SIGNATURE_FILE
+from models.bundle.bundle import SIGNATURE_FILE
 from models.errors import BundleError, StoreError
 from testing.bundles import write_tiny_bundle
 from testing.commands import free_port, run_command

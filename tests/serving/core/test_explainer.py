@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, seal
+from models.bundle.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import seal
 from models.errors import BundleError, UserError
-from models.manifest import read_manifest
 from serving.core.batcher import BatchFailed
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, Overloaded

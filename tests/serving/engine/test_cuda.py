@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from models.bundle import open_bundle, seal
+from models.bundle.bundle import open_bundle
+from models.bundle.writer import seal
 from serving.engine.cuda import Card, CudaGraphs, pinned_array
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options

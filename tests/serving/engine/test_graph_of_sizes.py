@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from models.bundle.spec import ModelSpec
 from models.imaging.preprocessing import Preprocessing
 from models.onnx_export import ServingModule, export
-from models.spec import ModelSpec
 from serving.engine.graph_check import check_graph
 from testing.small_vgg import thin_vgg19
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
-from models.bundle import (
+from models.bundle.bundle import (
     DISTANCE_FILE,
     EXPLAIN_FILE,
     FEATURES_OUTPUT,
@@ -22,11 +22,11 @@ from models.bundle import (
     GoldenSamples,
     inspect_bundle,
     open_bundle,
-    seal,
 )
+from models.bundle.manifest import read_manifest, sha256
+from models.bundle.writer import seal
 from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
-from models.manifest import read_manifest, sha256
 from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions
@@ -117,7 +117,7 @@ class TestChecked:
             read.append(path.name)
             return sha256(path)
 
-        monkeypatch.setattr("models.manifest.sha256", spy)
+        monkeypatch.setattr("models.bundle.manifest.sha256", spy)
         bundle.check_explainer()
         assert read == [EXPLAIN_FILE]
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from models.bundle import CARD_FILE, MODEL_FILE, SIGNATURE_FILE, open_bundle, seal
+from models.bundle.bundle import CARD_FILE, MODEL_FILE, SIGNATURE_FILE, open_bundle
+from models.bundle.manifest import MANIFEST_FILE, read_manifest
+from models.bundle.signature import PASSPHRASE, SignatureError, Signer, Verifier
+from models.bundle.writer import seal
 from models.errors import BundleError
-from models.manifest import MANIFEST_FILE, read_manifest
-from models.signature import PASSPHRASE, SignatureError, Signer, Verifier
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from tests.keys import write_keys, write_private_key, write_public_key

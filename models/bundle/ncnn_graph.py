@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import FEATURES_OUTPUT
+from models.bundle.bundle import FEATURES_OUTPUT
+from models.bundle.spec import ModelSpec
 from models.errors import UserError
-from models.spec import ModelSpec
 
 INPUT, OUTPUT = "images", "probabilities"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
 from models.errors import BundleError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle import (
+from models.bundle.bundle import (
     CONTENT_FILES,
     EXPLAIN_FILE,
     MODEL_FILE,
@@ -17,10 +17,10 @@ from models.bundle import (
     Seen,
     inspect_bundle,
     open_bundle,
-    seal,
 )
+from models.bundle.manifest import MANIFEST_FILE, read_manifest, sha256
+from models.bundle.writer import seal
 from models.errors import BundleError
-from models.manifest import MANIFEST_FILE, read_manifest, sha256
 
 
 def test_a_sealed_bundle_opens(tiny_bundle: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_graph_is_compared_when_it_is_to_run_and_read_again_only_after_a_chang
         read.append(path)
         return sha256(path)
 
-    monkeypatch.setattr("models.manifest.sha256", spy)
+    monkeypatch.setattr("models.bundle.manifest.sha256", spy)
     bundle = inspect_bundle(tiny_bundle)
     assert read
     assert model not in read

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from models.bundle.spec import ModelSpec
 from models.errors import BundleError
 from models.imaging.preprocessing import Preprocessing
-from models.spec import ModelSpec
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
 """The model as a directory: graph, spec, metrics, golden samples, card, and a manifest over all.
 
 model.onnx      the network with normalisation and softmax inside
-spec.json       `models.spec.ModelSpec`
+spec.json       `models.bundle.spec.ModelSpec`
 metrics.json    what training measured
-model.explain.onnx  heat maps, see `models.heat_map`; has its large weights in model.onnx.data
+model.explain.onnx  heat maps, see `models.heat_map`; its large weights are in
+                    model.onnx.data
 distance.onnx   how unlike the training images an image is, see `models.distance`
-acceptance.json which answers are to be trusted, see `models.acceptance`
+acceptance.json which answers are to be trusted, see `models.bundle.acceptance`
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card
-model.X.onnx    variants of the graph, see `models.variants` (only if asked for)
+model.X.onnx    variants of the graph, see `models.bundle.variants` (only if asked for)
 variants.json   how far they are from it
 seen.json       which images it was trained or chosen by, and which judged it, as the beginnings of
                 their SHA-256
 manifest.json   SHA-256 of every file above, and where the model came from
-model.sig       a signature of manifest.json, see `models.signature` (only if it was signed)
+model.sig       a signature of manifest.json, see `models.bundle.signature` (only if it was signed)
 """
 
 from __future__ import annotations
@@ -28,21 +29,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from models.acceptance import Acceptance
-from models.errors import BundleError
-from models.manifest import (
+from models.bundle.acceptance import Acceptance
+from models.bundle.manifest import (
     MANIFEST_FILE,
     Manifest,
-    Provenance,
     check_content,
     check_place,
     manifest_content,
     mark_of,
     parse_manifest,
-    sha256,
 )
-from models.spec import ModelSpec
-from models.variants import VARIANTS_FILE, Variant, Variants
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import VARIANTS_FILE, Variant, Variants
+from models.errors import BundleError
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # its large tensors, if it has any, for ONNX Runtime to map
@@ -57,14 +56,6 @@ SIGNATURE_FILE = "model.sig"  # in no manifest: it signs that
 SEEN_FILE = "seen.json"  # not in bundles from before it existed
 CONTENT_FILES = (MODEL_FILE, SPEC_FILE, METRICS_FILE, GOLDEN_FILE, CARD_FILE)
 _GRAPH_PREFIX = "model."  # of every graph and its weights
-_OPTIONAL_FILES = (
-    WEIGHTS_FILE,
-    EXPLAIN_FILE,
-    DISTANCE_FILE,
-    ACCEPTANCE_FILE,
-    SEEN_FILE,
-    VARIANTS_FILE,
-)
 
 # Of EXPLAIN_FILE, besides the images: a class for each, and what comes of them.
 EXPLAINED_INPUT, HEAT_MAP_OUTPUT = "target", "heatmap"
@@ -305,18 +296,6 @@ def inspect_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
         check_place(path, name)
         if not _is_graph(name):
             check_content(path / name, expected)
-    return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
-
-
-def seal(path: Path, provenance: Provenance) -> Bundle:
-    """Write the manifest over the content files in `path` and open the result."""
-    names = [*CONTENT_FILES, *(name for name in _OPTIONAL_FILES if (path / name).exists())]
-    if VARIANTS_FILE in names:
-        variants = Variants.read(path / VARIANTS_FILE).variants
-        names += [name for variant in variants for name in variant.files]
-    files = {name: sha256(path / name) for name in names}
-    manifest = Manifest(files=files, provenance=provenance)
-    (path / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
 
 

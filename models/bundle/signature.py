@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.bundle import SIGNATURE_FILE, Bundle, open_bundle, signature_of
+from models.bundle.bundle import SIGNATURE_FILE, Bundle, open_bundle, signature_of
+from models.bundle.manifest import MANIFEST_FILE
 from models.errors import UserError
 from models.files import staged_file
-from models.manifest import MANIFEST_FILE
 
 # Not VGG19_..., which is for the service's settings; it takes no others.
 PASSPHRASE = "MODEL_SIGNING_PASSPHRASE"  # noqa: S105  # the name of the variable

@@ -12,7 +12,7 @@ from models.errors import BundleError
 # fc8, fc4: weights of FC1-FC3 in 8 and 4 bits, everything else as in float32.
 # fp16: weights and activations in float16, for GPUs.
 # int8: weights and activations in 8 bits, for processors with instructions for them (VNNI).
-# ncnn: float32, for another engine, see `models.ncnn_graph`.
+# ncnn: float32, for another engine, see `models.bundle.ncnn_graph`.
 VariantName = Literal["fc8", "fc4", "fp16", "int8", "ncnn"]
 VARIANT_NAMES: tuple[VariantName, ...] = ("fc8", "fc4", "fp16", "int8", "ncnn")
 VARIANTS_FILE = "variants.json"
