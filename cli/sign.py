@@ -53,7 +53,7 @@ def verify(
 
 def _bundle(what: str) -> Path:
     """Of a directory, if there is one of that name; else of a registered model."""
-    from models import store
+    from models.registry import store
 
     path = Path(what)
     return bundle_in(path) if path.is_dir() else store.stored_path(store.resolve(what))

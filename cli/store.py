@@ -20,7 +20,7 @@ def register(
 
     Example: `vgg19 register runs/flowers`
     """
-    from models import store
+    from models.registry import store
 
     tag = store.register(bundle_in(path))
     say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
@@ -34,7 +34,7 @@ def promote(
 
     Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
     """
-    from models import store
+    from models.registry import store
 
     before = store.production_version_or_none()
     promoted = store.promote(tag)
@@ -52,7 +52,7 @@ def rollback(
 
     Example: `vgg19 rollback`
     """
-    from models import store
+    from models.registry import store
 
     before = store.production_version_or_none()
     now = store.rollback(tag)
@@ -71,7 +71,7 @@ def history(
     from rich.console import Console
     from rich.table import Table
 
-    from models import store
+    from models.registry import store
 
     promotions = store.promotions()
     if as_json:
@@ -105,7 +105,7 @@ def diff(
     from rich.markup import escape
     from rich.table import Table
 
-    from training.diff import diff_models
+    from models.registry.diff import diff_models
 
     rows = diff_models(first, second)
     if not rows:
@@ -214,7 +214,7 @@ def push_model(
     Example: `vgg19 models push s3://bucket/models`
     """
     from models.locations import without_credentials
-    from training.transfer import push
+    from models.registry.transfer import push
 
     say(f"{push(url, tag)} is at {without_credentials(url)}")
 
@@ -228,7 +228,7 @@ def pull_model(
 
     Example: `vgg19 models pull s3://bucket/models`
     """
-    from training.transfer import pull
+    from models.registry.transfer import pull
 
     pulled = pull(url, tag)
     say(f"{pulled} is in the store; next: vgg19 promote {pulled}")
@@ -238,8 +238,8 @@ def _print_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from models import store
     from models.errors import StoreError
+    from models.registry import store
 
     entries = store.list_models()
     if not entries:

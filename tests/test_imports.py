@@ -33,7 +33,7 @@ def test_the_command_line_starts_without_torch() -> None:
 def test_predicting_loads_no_server() -> None:
     """Nor what a server counts with. BentoML, for its store, brings Starlette by itself."""
     server = {"grpc", "grpc_health", "starlette", "prometheus_client", "uvicorn"}
-    brought = modules_after("from models import store")
+    brought = modules_after("from models.registry import store")
     loaded = modules_after("import serving.offline.predict")
     assert "serving.loading" in loaded
     assert loaded & server == brought & server <= {"starlette"}

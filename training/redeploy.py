@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from models import store
 from models.bundle.bundle import Bundle, open_bundle
 from models.bundle.signature import Signer
 from models.errors import UserError
+from models.registry import store
 from training.captured import labelled_images
 from training.checkpoint import weights_digest
 from training.collect import Collected, SplitRule, collect, write_csv

@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from models import store
 from models.bundle.manifest import Provenance, read_manifest
+from models.registry import store
 from training.checkpoint import weights_digest
 from training.config import TrainConfig, load_config
 from training.job import load_data

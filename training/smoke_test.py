@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.bundle.bundle import Bundle, GoldenSamples
 from models.errors import UserError
-from models.store import MODEL_NAME
+from models.registry.store import MODEL_NAME
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from models import store
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import seal
 from models.freezing import CONV_BLOCKS
+from models.registry import store
 from models.vgg19 import build
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder

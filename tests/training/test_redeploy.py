@@ -18,9 +18,9 @@ from sklearn.datasets import load_digits
 
 from cli import bento as building
 from cli.bento import BuildError
-from models import store
 from models.bundle.bundle import SIGNATURE_FILE
 from models.bundle.signature import SignatureError, Verifier
+from models.registry import store
 from tests import redeploy_stub
 from tests.keys import write_keys
 from training import redeploy as job_module

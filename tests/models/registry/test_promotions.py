@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from models import history
 from models.errors import StoreError
-from models.history import History
+from models.registry import promotions
+from models.registry.promotions import History
 
 
 @pytest.fixture
@@ -135,7 +135,9 @@ def test_two_processes_promote_one_after_the_other(log: History, tmp_path: Path)
 
 
 def test_names_are_hidden_from_bentoml() -> None:
-    assert all(name.startswith(".") for name in (history._POINTER, history._LOG, history._LOCK))
+    assert all(
+        name.startswith(".") for name in (promotions._POINTER, promotions._LOG, promotions._LOCK)
+    )
 
 
 DAMAGED = {

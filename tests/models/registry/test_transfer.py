@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from models import bentoml_adapter, store
+from models import bentoml_adapter
 from models.bundle.bundle import SIGNATURE_FILE
 from models.errors import BundleError, StoreError
+from models.registry import store
+from models.registry.diff import diff_models
+from models.registry.transfer import TransferError, pull, push
 from testing.bundles import write_tiny_bundle
 from testing.commands import free_port, run_command
-from training.diff import diff_models
-from training.transfer import TransferError, pull, push
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from models import store
 from models.bundle.bundle import SIGNATURE_FILE, open_bundle, signature_of
 from models.bundle.manifest import MANIFEST_FILE
 from models.errors import BundleError, UserError
 from models.files import staged_file
 from models.locations import list_files, open_location, reason, without_credentials
+from models.registry import store
 
 _PRODUCTION = "production"
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import store
 from models.bundle.bundle import CONTENT_FILES, EXPLAIN_FILE, SIGNATURE_FILE
 from models.bundle.manifest import MANIFEST_FILE, read_manifest
 from models.bundle.writer import seal
 from models.errors import BundleError, StoreError
+from models.registry import store
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 

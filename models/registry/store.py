@@ -2,7 +2,7 @@
 
 A bundle is registered as `vgg19:<version>`, so `bentoml models list|get|export` work on it.
 Which version is production, and which were before it, is in two files beside the versions
-(`models.history`): a reader sees the old version or the new one, never neither.
+(`models.registry.promotions`): a reader sees the old version or the new one, never neither.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.bundle.bundle import Bundle, CheckManifest, inspect_bundle, open_bun
 from models.bundle.manifest import MANIFEST_FILE, read_manifest, sha256
 from models.errors import StoreError
 from models.files import staged_directory, staged_file, workplace
-from models.history import History, Promotion
+from models.registry.promotions import History, Promotion
 
 MODEL_NAME = "vgg19"
 PRODUCTION = "production"
@@ -81,8 +81,8 @@ def use(path: Path) -> None:
 
 @cache
 def own_bento() -> Path | None:
-    """The Bento with a model that this code lies in, as `BENTO/src/models/store.py`."""
-    bento = Path(__file__).resolve().parents[2]
+    """The Bento with a model that this code lies in, as `BENTO/src/models/registry/store.py`."""
+    bento = Path(__file__).resolve().parents[3]
     inside = (bento / "bento.yaml").is_file() and (bento / "models" / MODEL_NAME).is_dir()
     return bento if inside else None
 

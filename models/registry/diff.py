@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from models import store
 from models.bundle.bundle import Bundle
+from models.registry import store
 
 
 @dataclass(frozen=True)
