@@ -67,7 +67,7 @@ def tiny_bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def thin_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is built is `thin_vgg19`: for tests of what doesn't depend on a layer's width."""
-    monkeypatch.setattr("models.vgg19.vgg19", thin_vgg19)
+    monkeypatch.setattr("models.network.vgg19.vgg19", thin_vgg19)
     _feature_shape.cache_clear()
     yield
     _feature_shape.cache_clear()

@@ -19,8 +19,8 @@ from torchvision.models import VGG
 from models.bundle.acceptance import Acceptance
 from models.distance import Familiar, fit, with_limit
 from models.errors import ImageError, UserError
-from models.freezing import network_sequence, run_modules
 from models.imaging.image import load_image
+from models.network.strategies import network_sequence, run_modules
 from training.engine import Batch, network_inputs
 from training.features import Features
 from training.job import Job

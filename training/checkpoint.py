@@ -18,7 +18,7 @@ from torchvision.models import VGG
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
 from models.files import staged_file
-from models.vgg19 import empty
+from models.network.vgg19 import empty
 
 _SPEC_KEY = "spec"
 

@@ -11,13 +11,13 @@ import yaml
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import UserError
-from models.freezing import Strategy, default_thaw_epochs
 from models.imaging.preprocessing import (
     IMAGENET_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
     Preprocessing,
     default_resize_size,
 )
+from models.network.strategies import Strategy, default_thaw_epochs
 
 
 class ConfigError(UserError):

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models import VGG
 
 from models.errors import UserError
-from models.freezing import FineTuner, ParameterGroup, run_modules
+from models.network.strategies import FineTuner, ParameterGroup, run_modules
 
 # AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
 _FUSED_DEVICES = ("cpu", "cuda", "mps")

@@ -31,8 +31,8 @@ from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import seal
 from models.distance import Familiar, write_distance_graph
+from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.files import staged_directory
-from models.heat_map import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.onnx_export import (
     Parity,
     ServingModule,

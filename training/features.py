@@ -23,8 +23,8 @@ from torch.utils.data import Sampler
 from torchvision.models import VGG
 
 from models.errors import UserError
-from models.freezing import FineTuner, first_trainable, network_sequence, run_modules
-from models.vgg19 import empty
+from models.network.strategies import FineTuner, first_trainable, network_sequence, run_modules
+from models.network.vgg19 import empty
 from training.data import make_loader, read_ahead
 from training.engine import Batch, evaluation_batch_size, network_inputs
 from training.feature_store import FeatureFile, FeatureKey, FeatureType, default_root, make_room

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.bundle.spec import ModelSpec
-from models.freezing import layer_learning_rates, layers
-from models.vgg19 import Normalize, empty
+from models.network.strategies import layer_learning_rates, layers
+from models.network.vgg19 import Normalize, empty
 from training.augment import ImageAugmentation
 from training.config import TrainConfig
 from training.data import ImageData, ImageDataset, load_images, make_loader

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import VGG
 
-from models.heat_map import grad_cam
+from models.network.grad_cam import grad_cam
 from training.html_page import picture
 from training.job import Job
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torchvision.models import VGG
 
-from models.freezing import HEAD_LAYER
+from models.network.strategies import HEAD_LAYER
 from training.acceptance import check_unlike, find_acceptance, summary
 from training.calibration import fit_temperature
 from training.config import TrainConfig, read_config

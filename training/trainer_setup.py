@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.models import VGG
 
-from models.freezing import FineTuner, layers, parameter_groups, trainable_layers
-from models.vgg19 import build, initialise_from_data
+from models.network.strategies import FineTuner, layers, parameter_groups, trainable_layers
+from models.network.vgg19 import build, initialise_from_data
 from training.augment import BatchMixing
 from training.engine import Objective, Trainer, make_optimizer, optimizer_group, schedule_factor
 from training.job import Job

@@ -22,9 +22,9 @@ from models.bundle.variants import VARIANTS_FILE, Variant, Variants, variant_fil
 from models.bundle.writer import seal
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
+from models.network.vgg19 import Normalize, build, initialise_from_data
 from models.onnx_export import ServingModule, export, prove_parity, reference_probabilities
 from models.onnx_variants import agreement, make_variant, probabilities
-from models.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19
 

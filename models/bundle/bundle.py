@@ -3,7 +3,7 @@
 model.onnx      the network with normalisation and softmax inside
 spec.json       `models.bundle.spec.ModelSpec`
 metrics.json    what training measured
-model.explain.onnx  heat maps, see `models.heat_map`; its large weights are in
+model.explain.onnx  heat maps, see `models.export.explainer_graph`; its large weights are in
                     model.onnx.data
 distance.onnx   how unlike the training images an image is, see `models.distance`
 acceptance.json which answers are to be trusted, see `models.bundle.acceptance`

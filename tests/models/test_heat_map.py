@@ -16,10 +16,11 @@ from torchvision.models import VGG
 
 from models.bundle.bundle import graph_bytes
 from models.bundle.spec import ModelSpec
-from models.heat_map import HEAT_MAP_TOLERANCE, grad_cam, prove_heat_maps, write_explainer
+from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.imaging.preprocessing import Preprocessing
+from models.network.grad_cam import grad_cam
+from models.network.vgg19 import Normalize, build, initialise_from_data
 from models.onnx_export import ExportError, ServingModule, export
-from models.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import tiny_spec
 from testing.small_vgg import small_vgg, thin_vgg19
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.bundle.bundle import graph_bytes
+from models.network.vgg19 import Normalize, build, initialise_from_data
 from models.onnx_export import (
     PARITY_BATCH_SIZES,
     ExportError,
@@ -17,7 +18,6 @@ from models.onnx_export import (
     prove_parity,
     reference_probabilities,
 )
-from models.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from testing.small_vgg import small_vgg

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.vgg19 import build
+from models.network.vgg19 import build
 from testing.bundles import tiny_spec
 from training.checkpoint import (
     CheckpointError,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
-from models.freezing import (
+from models.imaging.preprocessing import Preprocessing
+from models.network.strategies import (
     FineTuner,
     ParameterGroup,
     Strategy,
@@ -20,8 +21,7 @@ from models.freezing import (
     parameter_groups,
     trainable_layers,
 )
-from models.imaging.preprocessing import Preprocessing
-from models.vgg19 import Normalize, replace_head
+from models.network.vgg19 import Normalize, replace_head
 from testing.small_vgg import thin_vgg19
 from training.engine import (
     Batch,

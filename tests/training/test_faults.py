@@ -259,7 +259,7 @@ class TestNumbersThatAreNone:
         assert all(bool(weight.isfinite().all()) for weight in model.parameters())
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("models.vgg19.vgg19", thin_vgg19)
+        monkeypatch.setattr("models.network.vgg19.vgg19", thin_vgg19)
         assert vgg19("evaluate", "run").code == 0  # the best one of the run that was interrupted
         assert vgg19("train", "--resume", "run").code == 0
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.models import VGG, vgg19
 
-from models.freezing import FineTuner, network_sequence, run_modules
+from models.network.strategies import FineTuner, network_sequence, run_modules
 from testing.images import write_image_folder
 from training.config import TrainConfig, load_config
 from training.engine import Batch, make_accelerator

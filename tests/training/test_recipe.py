@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import seal
-from models.freezing import CONV_BLOCKS
+from models.network.strategies import CONV_BLOCKS
+from models.network.vgg19 import build
 from models.registry import store
-from models.vgg19 import build
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest

@@ -1,9 +1,5 @@
-"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) on what VGG-19 pools last: where the pixels
-are that speak for a class.
-
-`grad_cam` is PyTorch's, by automatic differentiation. `write_explainer` puts the same into ONNX
-nodes, for a service without PyTorch, and `prove_heat_maps` holds the one to the other.
-"""
+"""Grad-CAM in ONNX nodes, for a service without PyTorch, and the proof that its maps are those of
+`models.network.grad_cam`."""
 
 from __future__ import annotations
 
@@ -17,45 +13,16 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
-from torch import Tensor
-from torchvision.models import VGG
 
 from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
 from models.bundle.spec import ModelSpec
+from models.network.grad_cam import LEAST_SCALE, grad_cam
 from models.onnx_export import ExportError, ServingModule
 
 # Largest difference in any value of a map, 0..1 (issue 10).
 HEAT_MAP_TOLERANCE = 1e-3
 
-# What keeps a map without a value above 0 from a division by zero. The package `grad-cam`, whose
-# maps these are equal to, adds 1e-7, but scales twice, after which nothing is left of it.
-_LEAST_SCALE = 1e-30
-
 _PROOF_IMAGES = 3
-
-
-def grad_cam(model: VGG, inputs: Tensor, targets: Tensor) -> Tensor:
-    """A map for each image: how much each place of the pooled features speaks for a class.
-
-    Args:
-        inputs: float32[N,3,S,S], normalised.
-        targets: int64[N], a class for each.
-
-    Returns:
-        float32[N,S/32,S/32], each from 0 to 1 (all 0 where nothing speaks for the class).
-    """
-    with torch.enable_grad():
-        with torch.no_grad():
-            features = model.features(inputs)
-        features.requires_grad_()
-        logits = model.classifier(torch.flatten(model.avgpool(features), 1))
-        scores = logits.gather(1, targets[:, None]).sum()
-        (gradient,) = torch.autograd.grad(scores, features)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    maps = (weights * features.detach()).sum(dim=1).relu()
-    maps = maps - maps.amin(dim=(1, 2), keepdim=True)
-    scaled: Tensor = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=_LEAST_SCALE)
-    return scaled
 
 
 def write_explainer(source: Path, target: Path, spec: ModelSpec) -> None:
@@ -171,7 +138,7 @@ def _nodes(
 
 
 def _constants() -> list[onnx.TensorProto]:
-    floats = {_ZERO: 0.0, _TINY: _LEAST_SCALE}
+    floats = {_ZERO: 0.0, _TINY: LEAST_SCALE}
     axes = {_CHANNEL_AXIS: [1], _PLACE_AXES: [2, 3], _MAP_AXES: [1, 2]}
     return [
         *(numpy_helper.from_array(np.array([v], np.float32), name) for name, v in floats.items()),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG, vgg19
 
-from models.freezing import (
+from models.network.strategies import (
     CONV_BLOCKS,
     HEAD_LAYER,
     FineTuner,
@@ -22,7 +22,7 @@ from models.freezing import (
     parameter_groups,
     trainable_layers,
 )
-from models.vgg19 import empty
+from models.network.vgg19 import empty
 from training.engine import make_optimizer
 
 NAMES = list(layers(empty(num_classes=2)))

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.imaging.preprocessing import Preprocessing
-from models.vgg19 import Normalize, WeightsError, build, initialise_from_data, replace_head
+from models.network.vgg19 import Normalize, WeightsError, build, initialise_from_data, replace_head
 from testing.images import coloured_pixels
 
 CACHED_NAME = "vgg19-dcbb9e9d.pth"  # torchvision's, in TORCH_HOME/hub/checkpoints
