@@ -44,9 +44,9 @@ from models.bundle.bundle import (
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import seal
+from models.export.onnx_export import Parity
 from models.files import staged_directory
 from models.imaging.image import load_image
-from models.onnx_export import Parity
 from training import exporting, job_state, redeploy
 from training.config import TrainConfig, write_config
 from training.data import ImageData, Sample

@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.bundle.acceptance import Acceptance
-from models.distance import Familiar, fit, with_limit
 from models.errors import ImageError, UserError
+from models.export.distance_graph import Familiar, fit, with_limit
 from models.imaging.image import load_image
 from models.network.strategies import network_sequence, run_modules
 from training.engine import Batch, network_inputs

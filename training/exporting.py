@@ -30,16 +30,16 @@ from models.bundle.bundle import (
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import seal
-from models.distance import Familiar, write_distance_graph
+from models.export.distance_graph import Familiar, write_distance_graph
 from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
-from models.files import staged_directory
-from models.onnx_export import (
+from models.export.onnx_export import (
     Parity,
     ServingModule,
     export,
     prove_parity,
     reference_probabilities,
 )
+from models.files import staged_directory
 from training.acceptance import summary
 from training.checkpoint import load_checkpoint, weights_digest
 from training.run import Run, RunError, read_held_out

@@ -21,7 +21,7 @@ from training.run import (
     write_json,
 )
 
-# The largest batch of the parity proof (models.onnx_export.PARITY_BATCH_SIZES).
+# The largest batch of the parity proof (models.export.onnx_export.PARITY_BATCH_SIZES).
 _KEPT_HELD_OUT_IMAGES = 32
 
 

@@ -28,8 +28,8 @@ from models.bundle.variants import (
     variant_files,
 )
 from models.errors import UserError
-from models.onnx_export import ExportError
-from models.onnx_variants import (
+from models.export.onnx_export import ExportError
+from models.export.onnx_variants import (
     Agreement,
     Speed,
     agreement,

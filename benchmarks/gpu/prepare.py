@@ -20,11 +20,11 @@ from models.bundle.bundle import MODEL_FILE, GoldenSamples
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import VARIANTS_FILE, Variant, Variants, variant_files
 from models.bundle.writer import seal
+from models.export.onnx_export import ServingModule, export, prove_parity, reference_probabilities
+from models.export.onnx_variants import agreement, make_variant, probabilities
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from models.network.vgg19 import Normalize, build, initialise_from_data
-from models.onnx_export import ServingModule, export, prove_parity, reference_probabilities
-from models.onnx_variants import agreement, make_variant, probabilities
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19
 

@@ -27,8 +27,8 @@ class Acceptance(BaseModel):
         """Whether to trust an answer.
 
         Args:
-            probability: of the first label. distance: see `models.distance`, 1 is the limit; None
-                where the model has none.
+            probability: of the first label. distance: see `models.export.distance_graph`, 1 is the
+                limit; None where the model has none.
         """
         if self.min_confidence is None or probability < self.min_confidence:
             return False

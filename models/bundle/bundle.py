@@ -5,7 +5,7 @@ spec.json       `models.bundle.spec.ModelSpec`
 metrics.json    what training measured
 model.explain.onnx  heat maps, see `models.export.explainer_graph`; its large weights are in
                     model.onnx.data
-distance.onnx   how unlike the training images an image is, see `models.distance`
+distance.onnx   how unlike the training images an image is, see `models.export.distance_graph`
 acceptance.json which answers are to be trusted, see `models.bundle.acceptance`
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card

@@ -16,8 +16,8 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
 from models.bundle.spec import ModelSpec
+from models.export.onnx_export import ExportError, ServingModule
 from models.network.grad_cam import LEAST_SCALE, grad_cam
-from models.onnx_export import ExportError, ServingModule
 
 # Largest difference in any value of a map, 0..1 (issue 10).
 HEAT_MAP_TOLERANCE = 1e-3

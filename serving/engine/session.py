@@ -49,7 +49,7 @@ class ModelOutput:
     """What a model says of an image.
 
     probabilities: float32[C], they sum to 1. distance: from the training images, see
-    `models.distance`; 1 is the limit, None where the model has no distance.
+    `models.export.distance_graph`; 1 is the limit, None where the model has no distance.
     """
 
     probabilities: NDArray[np.float32]

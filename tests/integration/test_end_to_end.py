@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from models.bundle.bundle import open_bundle
+from models.export.onnx_export import ServingModule, reference_probabilities
 from models.imaging.image import load_image
-from models.onnx_export import ServingModule, reference_probabilities
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder
 from testing.server import ROOT, serve

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models.bundle.acceptance import Acceptance
-from models.distance import fit, with_limit
 from models.errors import UserError
+from models.export.distance_graph import fit, with_limit
 from training.acceptance import (
     Looked,
     accepted_share,

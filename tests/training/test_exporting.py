@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.export.onnx_export import ExportError, Parity
 from models.network.vgg19 import build
-from models.onnx_export import ExportError, Parity
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from training.checkpoint import save_checkpoint

@@ -11,8 +11,8 @@ from models.bundle.bundle import TENSOR_CORE_TOLERANCE, open_bundle
 from models.bundle.variants import VARIANTS_FILE, variant_files
 from models.bundle.writer import seal
 from models.errors import UserError
-from models.onnx_export import ExportError
-from models.onnx_variants import Agreement, Speed
+from models.export.onnx_export import ExportError
+from models.export.onnx_variants import Agreement, Speed
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CpuEngine, GpuOptions, Precision
 from serving.engine.session import Session

@@ -12,8 +12,8 @@ import pytest
 from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE
 from models.bundle.ncnn_graph import NcnnError, NcnnGraph
 from models.bundle.spec import ModelSpec
-from models.ncnn_export import write_ncnn
-from models.onnx_variants import probabilities
+from models.export.ncnn_export import write_ncnn
+from models.export.onnx_variants import probabilities
 from testing.small_vgg import pixels, write_small_bundle
 
 pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")

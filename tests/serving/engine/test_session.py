@@ -25,8 +25,8 @@ from models.bundle.bundle import (
 )
 from models.bundle.manifest import read_manifest, sha256
 from models.bundle.writer import seal
-from models.distance import fit, with_limit, write_distance_graph
 from models.errors import BundleError
+from models.export.distance_graph import fit, with_limit, write_distance_graph
 from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.bundle.bundle import graph_bytes
-from models.network.vgg19 import Normalize, build, initialise_from_data
-from models.onnx_export import (
+from models.export.onnx_export import (
     PARITY_BATCH_SIZES,
     ExportError,
     ServingModule,
@@ -18,6 +17,7 @@ from models.onnx_export import (
     prove_parity,
     reference_probabilities,
 )
+from models.network.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from testing.small_vgg import small_vgg
@@ -79,7 +79,7 @@ def test_weights_are_beside_the_graph(exported: Path) -> None:
 
 def test_the_file_tells_nothing_of_this_machine(exported: Path) -> None:
     content = exported.read_bytes()
-    for trace in (str(Path(__file__).parents[2]), "stack_trace", "site-packages", "nn_module"):
+    for trace in (str(Path(__file__).parents[3]), "stack_trace", "site-packages", "nn_module"):
         assert trace.encode() not in content
 
 

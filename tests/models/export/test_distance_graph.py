@@ -7,7 +7,13 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from models.distance import MAX_DIRECTIONS, Familiar, fit, with_limit, write_distance_graph
+from models.export.distance_graph import (
+    MAX_DIRECTIONS,
+    Familiar,
+    fit,
+    with_limit,
+    write_distance_graph,
+)
 from serving.engine.graph_check import check_graph
 
 

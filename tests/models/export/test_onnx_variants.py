@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_beside
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import VariantName, variant_files
-from models.onnx_variants import agreement, make_variant, measure_speed, probabilities
+from models.export.onnx_variants import agreement, make_variant, measure_speed, probabilities
 from testing.bundles import tiny_spec
 from testing.small_vgg import pixels, write_small_bundle
 
@@ -162,9 +162,9 @@ def test_threads_that_still_spin_are_waited_for(monkeypatch: pytest.MonkeyPatch)
 
         return run
 
-    monkeypatch.setattr("models.onnx_variants._load", load)
-    monkeypatch.setattr("models.onnx_variants.time.perf_counter", lambda: now)
-    monkeypatch.setattr("models.onnx_variants.time.sleep", sleep)
+    monkeypatch.setattr("models.export.onnx_variants._load", load)
+    monkeypatch.setattr("models.export.onnx_variants.time.perf_counter", lambda: now)
+    monkeypatch.setattr("models.export.onnx_variants.time.sleep", sleep)
     speeds = measure_speed({"a": Path("a"), "b": Path("b")}, tiny_spec())
     for speed in speeds.values():
         assert speed.batch1_s == pytest.approx(0.03)

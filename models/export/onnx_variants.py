@@ -28,8 +28,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from models.bundle.ncnn_graph import NcnnGraph
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import VariantName
+from models.export.ncnn_export import write_ncnn
 from models.machine import cpu_count
-from models.ncnn_export import write_ncnn
 
 # Weights that share a scale. 8 bits are precise enough for 128 of them; 4 bits need smaller groups.
 _BLOCK_SIZE = {8: 128, 4: 32}

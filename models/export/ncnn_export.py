@@ -32,7 +32,7 @@ def write_ncnn(source: Path, param: Path) -> None:
     """Write `param` and, beside it, `.bin`.
 
     Args:
-        source: the float32 graph of a VGG-19, as `models.onnx_export.export` writes it.
+        source: the float32 graph of a VGG-19, as `models.export.onnx_export.export` writes it.
     """
     layers = [*_layers(onnx.load(source))]
     blobs = [INPUT, *(str(number) for number in range(1, len(layers))), OUTPUT]

@@ -17,10 +17,10 @@ from torchvision.models import VGG
 from models.bundle.bundle import graph_bytes
 from models.bundle.spec import ModelSpec
 from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
+from models.export.onnx_export import ExportError, ServingModule, export
 from models.imaging.preprocessing import Preprocessing
 from models.network.grad_cam import grad_cam
 from models.network.vgg19 import Normalize, build, initialise_from_data
-from models.onnx_export import ExportError, ServingModule, export
 from testing.bundles import tiny_spec
 from testing.small_vgg import small_vgg, thin_vgg19
 

@@ -157,6 +157,6 @@ def write_distance_graph(familiar: Familiar, path: Path) -> None:
             *(numpy_helper.from_array(np.array(v, np.int64), name) for name, v in axes.items()),
         ],
     )
-    # Of opset 20, as models.onnx_export has it.
+    # Of opset 20, as models.export.onnx_export has it.
     opsets = [helper.make_opsetid("", 20)]
     onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
