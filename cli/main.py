@@ -227,7 +227,7 @@ def check_data(
     Example: `vgg19 check-data flowers --output check.json`
     """
     from cli.data_table import print_report
-    from training.check_data import check_data as check
+    from training.data.check_data import check_data as check
 
     report = check(data, reporter())
     print_report(report)

@@ -49,7 +49,8 @@ from models.files import staged_directory
 from models.imaging.image import load_image
 from training import exporting, job_state, redeploy
 from training.config import TrainConfig, write_config
-from training.data import ImageData, Sample
+from training.data.checks import Sample
+from training.data.image_data import ImageData
 from training.job import load_data
 from training.metrics import classification_metrics
 from training.reporter import Reporter

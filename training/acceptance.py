@@ -21,11 +21,12 @@ from models.errors import ImageError, UserError
 from models.export.distance_graph import Familiar, fit, with_limit
 from models.imaging.image import load_image
 from models.network.strategies import network_sequence, run_modules
-from training.engine import Batch, network_inputs
+from training.data.batch import Batch
+from training.data.sampling import EpochBatches
+from training.data.sources import Split
+from training.engine import network_inputs
 from training.features import Features
 from training.job import Job
-from training.sampling import EpochBatches
-from training.sources import Split
 
 # Images of each split that are looked at: enough for a mean of each class and a 99% quantile, and
 # some minutes of a CPU at most where nothing is cached.

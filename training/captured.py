@@ -16,7 +16,7 @@ from typing import Any
 
 from models.errors import UserError
 from models.locations import list_files, open_location, reason, without_credentials
-from training.sources import ImageFile, cache_directory
+from training.data.sources import ImageFile, cache_directory
 
 LABELS_FILE = "labels.csv"
 

@@ -16,10 +16,12 @@ from pathlib import Path
 
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from training.check_data import look_at, near_duplicates
-from training.data import ImageData, Sample, SkippedFile, check_bad_fraction, check_files, unit_of
+from training.data.check_data import look_at, near_duplicates
+from training.data.checks import Sample, SkippedFile, check_bad_fraction, check_files
+from training.data.image_data import ImageData
+from training.data.sources import DataError, ImageFile, Split, find_images
+from training.data.splits import unit_of
 from training.reporter import Reporter
-from training.sources import DataError, ImageFile, Split, find_images
 
 _DENOMINATOR = 2**64
 
@@ -71,7 +73,7 @@ def collect(
     the one with the smallest SHA-256 are kept, so that no side knows the other.
 
     Args:
-        sources: see `training.sources.find_images`, the base first, corrections last.
+        sources: see `training.data.sources.find_images`, the base first, corrections last.
         more: further images, which count as the last source.
 
     Raises:

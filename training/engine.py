@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +24,7 @@ from torchvision.models import VGG
 
 from models.errors import UserError
 from models.network.strategies import FineTuner, ParameterGroup, run_modules
+from training.data.batch import Batch
 
 # AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
 _FUSED_DEVICES = ("cpu", "cuda", "mps")
@@ -34,20 +35,6 @@ _LOWER_THE_RATE = "Lower the learning rate (--learning-rate; 'vgg19 find-lr' sug
 
 class TrainingError(UserError):
     """Training can't go on."""
-
-
-class Batch(NamedTuple):
-    """What goes into module `start` of the network's sequence, and what is to come out.
-
-    inputs: uint8[N,S,S,3] RGB where `start` is 0, else features, float32 or float16 [N,...];
-    targets: int64[N]; indices: int64[N] into the data set; weights: float32[N], 0 for fillers.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    indices: Tensor
-    weights: Tensor
-    start: int = 0
 
 
 @dataclass
@@ -214,7 +201,7 @@ class Trainer:
 
     Args:
         factor: learning-rate factor of a step, see `schedule_factor`.
-        mix: batch augmentation, see `training.augment.BatchMixing`.
+        mix: batch augmentation, see `training.data.augment.BatchMixing`.
         micro_batch_size: images at once; the gradient of a batch is summed over its pieces.
         auto_batch: halve `micro_batch_size` when memory runs out, and try the batch again.
         names: index in the data set -> file, for messages.

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.checkpoint import load_checkpoint
 from training.config import read_config
-from training.data import load_labelled_images
+from training.data.image_data import load_labelled_images
 from training.engine import make_accelerator
 from training.job import Job, load_data
 from training.metrics import classification_metrics

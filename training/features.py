@@ -25,12 +25,13 @@ from torchvision.models import VGG
 from models.errors import UserError
 from models.network.strategies import FineTuner, first_trainable, network_sequence, run_modules
 from models.network.vgg19 import empty
-from training.data import make_loader, read_ahead
-from training.engine import Batch, evaluation_batch_size, network_inputs
+from training.data.batch import Batch
+from training.data.dataset import make_loader, read_ahead
+from training.data.sampling import Draw, EpochBatches
+from training.data.sources import SPLITS, Split
+from training.engine import evaluation_batch_size, network_inputs
 from training.feature_store import FeatureFile, FeatureKey, FeatureType, default_root, make_room
 from training.job import Job
-from training.sampling import Draw, EpochBatches
-from training.sources import SPLITS, Split
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
 # their 478 MB of weights.

@@ -13,7 +13,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from training.config import TrainConfig
-from training.engine import Batch, Position, TrainingError, make_accelerator
+from training.data.batch import Batch
+from training.engine import Position, TrainingError, make_accelerator
 from training.features import Features
 from training.job import Job, load_data
 from training.report import BLUE, ORANGE, PLOT_STYLE

@@ -13,14 +13,8 @@ from models.network.strategies import HEAD_LAYER
 from training.acceptance import check_unlike, find_acceptance, summary
 from training.calibration import fit_temperature
 from training.config import TrainConfig, read_config
-from training.data import LostImageError
-from training.engine import (
-    Position,
-    Trainer,
-    TrainingError,
-    check_validation,
-    make_accelerator,
-)
+from training.data.dataset import LostImageError
+from training.engine import Position, Trainer, TrainingError, check_validation, make_accelerator
 from training.features import Features
 from training.history import Epoch, best_epoch, should_stop
 from training.job import Job, load_data

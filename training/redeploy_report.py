@@ -12,7 +12,7 @@ from models.errors import ImageError
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from training.compare import Comparison
-from training.data import Sample
+from training.data.checks import Sample
 from training.gate import probability
 from training.html_page import PAGE_STYLE, picture, table, tile
 from training.job_state import JobState

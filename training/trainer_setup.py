@@ -10,11 +10,11 @@ from torchvision.models import VGG
 
 from models.network.strategies import FineTuner, layers, parameter_groups, trainable_layers
 from models.network.vgg19 import build, initialise_from_data
-from training.augment import BatchMixing
+from training.data.augment import BatchMixing
+from training.data.sampling import balanced_class_weights, derive_seed
 from training.engine import Objective, Trainer, make_optimizer, optimizer_group, schedule_factor
 from training.job import Job
 from training.layer_table import LayerRow
-from training.sampling import balanced_class_weights, derive_seed
 
 # Enough for the variance estimate of `initialise_from_data`.
 _INITIALISATION_IMAGES = 64

@@ -14,7 +14,8 @@ from torchvision.models import vgg19
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from training.config import TrainConfig
-from training.engine import Batch, Position, Trainer, make_accelerator
+from training.data.batch import Batch
+from training.engine import Position, Trainer, make_accelerator
 from training.features import Features
 from training.job import Job, load_data
 from training.reporter import SilentReporter

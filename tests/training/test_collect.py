@@ -10,8 +10,8 @@ from PIL import Image
 from models.imaging.preprocessing import Preprocessing
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.collect import Collected, SplitRule, collect, write_csv
+from training.data.sources import DataError, ImageFile, find_images
 from training.reporter import SilentReporter
-from training.sources import DataError, ImageFile, find_images
 
 RULE = SplitRule(val_fraction=0.2, test_fraction=0.3)
 SIZE = Preprocessing(image_size=32, resize_size=32)

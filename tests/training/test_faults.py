@@ -23,7 +23,7 @@ from cli.main import main
 from testing.images import write_image_folder
 from testing.small_vgg import thin_vgg19
 from training.checkpoint import load_checkpoint, weights_digest
-from training.data import ImageDataset
+from training.data.dataset import ImageDataset
 from training.engine import Trainer
 from training.run import Run
 

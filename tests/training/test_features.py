@@ -12,13 +12,14 @@ from torchvision.models import VGG, vgg19
 from models.network.strategies import FineTuner, network_sequence, run_modules
 from testing.images import write_image_folder
 from training.config import TrainConfig, load_config
-from training.engine import Batch, make_accelerator
+from training.data.batch import Batch
+from training.data.sampling import Draw
+from training.engine import make_accelerator
 from training.feature_store import FeatureFile, list_entries
 from training.features import FeatureError, Features
 from training.job import Job, load_data
 from training.recipe import fine_tune
 from training.reporter import SilentReporter
-from training.sampling import Draw
 
 FC = {"classifier.0", "classifier.3", "classifier.6"}
 FC1 = 39  # its index in the network's sequence

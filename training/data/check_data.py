@@ -20,9 +20,9 @@ from models.imaging.image import FORMATS, load_image
 from models.imaging.png import lean_png
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from training.data import Sample, SkippedFile, check_files
+from training.data.checks import Sample, SkippedFile, check_files
+from training.data.sources import data_root, find_images
 from training.reporter import Reporter
-from training.sources import data_root, find_images
 
 # Perceptual hashes have 64 bits; copies that were scaled or saved again differ in a few of them.
 # 4 is the usual strict choice; at 10, similar scenes begin to match.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from training.sampling import derive_seed
+from training.data.sampling import derive_seed
 
 Augmentation = Literal["none", "basic", "trivial", "rand"]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from testing.images import coloured_pixels, encode, write_image_folder
-from training.sources import DataError, find_images
+from training.data.sources import DataError, find_images
 
 
 def write_csv(folder: Path, text: str) -> Path:

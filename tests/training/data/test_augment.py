@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augment import BatchMixing, ImageAugmentation
+from training.data.augment import BatchMixing, ImageAugmentation
 
 PIXELS = torch.arange(32 * 32 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(32, 32, 3)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cli.data_table import print_report
 from testing.commands import run_command
-from training.check_data import DataReport, check_data
+from training.data.check_data import DataReport, check_data
 from training.reporter import SilentReporter
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.sampling import (
+from training.data.sampling import (
     Draw,
     EpochBatches,
     balanced_class_weights,
