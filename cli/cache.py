@@ -24,7 +24,7 @@ def list_cache(cache_dir: CacheDirOption = None) -> None:
     Example: `vgg19 cache list`
     """
     from cli.cache_table import print_cache
-    from training.feature_store import default_root
+    from training.features.cache import default_root
 
     print_cache(cache_dir or default_root())
 
@@ -40,7 +40,7 @@ def clear_cache(
 
     Example: `vgg19 cache clear 1f3a`
     """
-    from training.feature_store import default_root, find_entries, remove
+    from training.features.cache import default_root, find_entries, remove
 
     root = cache_dir or default_root()
     entries = find_entries(root, ids or [""])

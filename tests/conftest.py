@@ -16,7 +16,7 @@ from serving.engine.providers import has_cuda_driver
 from testing.bundles import write_tiny_bundle
 from testing.small_vgg import thin_vgg19
 from tests.object_store import bucket, s3_endpoint
-from training.features import _feature_shape
+from training.features.batches import _feature_shape
 
 __all__ = ["bucket", "s3_endpoint"]  # fixtures
 

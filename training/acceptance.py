@@ -25,7 +25,7 @@ from training.data.batch import Batch
 from training.data.sampling import EpochBatches
 from training.data.sources import Split
 from training.engine import network_inputs
-from training.features import Features
+from training.features.batches import Features
 from training.job import Job
 
 # Images of each split that are looked at: enough for a mean of each class and a 99% quantile, and

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engine import Position, TrainingError, make_accelerator
-from training.features import Features
+from training.features.batches import Features
 from training.job import Job, load_data
 from training.report import BLUE, ORANGE, PLOT_STYLE
 from training.reporter import Reporter

@@ -15,7 +15,7 @@ from training.calibration import fit_temperature
 from training.config import TrainConfig, read_config
 from training.data.dataset import LostImageError
 from training.engine import Position, Trainer, TrainingError, check_validation, make_accelerator
-from training.features import Features
+from training.features.batches import Features
 from training.history import Epoch, best_epoch, should_stop
 from training.job import Job, load_data
 from training.keeper import Keeper

@@ -16,7 +16,7 @@ from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engine import Position, Trainer, make_accelerator
-from training.features import Features
+from training.features.batches import Features
 from training.job import Job, load_data
 from training.reporter import SilentReporter
 from training.trainer_setup import set_up, trainable_in

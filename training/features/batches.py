@@ -1,8 +1,8 @@
 """Frozen features, computed once: batches of what goes into the first layer that trains.
 
 Below that layer nothing changes in training, so its input is computed once for each image (and
-augmented view of it), kept in a file (`training.feature_store`), and read instead of the image from
-then on, in this run and in later ones.
+augmented view of it), kept in a file (`training.features.cache`), and read instead of the image
+from then on, in this run and in later ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from training.data.dataset import make_loader, read_ahead
 from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
 from training.engine import evaluation_batch_size, network_inputs
-from training.feature_store import FeatureFile, FeatureKey, FeatureType, default_root, make_room
+from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, make_room
 from training.job import Job
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.feature_store import (
+from training.features.cache import (
     CacheError,
     FeatureFile,
     FeatureKey,

@@ -15,8 +15,8 @@ from training.config import TrainConfig, load_config
 from training.data.batch import Batch
 from training.data.sampling import Draw
 from training.engine import make_accelerator
-from training.feature_store import FeatureFile, list_entries
-from training.features import FeatureError, Features
+from training.features.batches import FeatureError, Features
+from training.features.cache import FeatureFile, list_entries
 from training.job import Job, load_data
 from training.recipe import fine_tune
 from training.reporter import SilentReporter
