@@ -156,8 +156,8 @@ def train(
 
     Start with strategy `fc`; when it isn't good enough, thaw more: `gradual`, then `full`.
     """
-    from training.config import load_config
-    from training.recipe import fine_tune, resume_run
+    from training.loop.config import load_config
+    from training.loop.recipe import fine_tune, resume_run
 
     values = {
         "data": data,
@@ -201,8 +201,8 @@ def find_lr(
 
     Example: `vgg19 find-lr --data flowers`
     """
-    from training.config import load_config
-    from training.find_lr import find_learning_rate, plot
+    from training.loop.config import load_config
+    from training.loop.find_lr import find_learning_rate, plot
 
     values = {
         "data": data,
@@ -247,7 +247,7 @@ def reproduce(
 
     Exit code 1 if they are not.
     """
-    from training.reproduce import reproduce as train_again
+    from training.loop.reproduce import reproduce as train_again
 
     result = train_again(source, reporter())
     if result.identical:
@@ -293,7 +293,7 @@ def export(
     Example: `vgg19 export runs/flowers --variant auto`
     """
     from training.exporting import export_run
-    from training.run import Run
+    from training.loop.run import Run
     from training.variants import VariantJob
 
     job = VariantJob.of(Run(run), variant, reporter()) if variant else None

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from testing.images import write_image_folder
-from training.checkpoint import weights_digest
-from training.run import Run
+from training.loop.checkpoint import weights_digest
+from training.loop.run import Run
 
 _ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 300

@@ -48,13 +48,13 @@ from models.export.onnx_export import Parity
 from models.files import staged_directory
 from models.imaging.image import load_image
 from training import exporting, job_state, redeploy
-from training.config import TrainConfig, write_config
 from training.data.checks import Sample
 from training.data.image_data import ImageData
-from training.job import load_data
+from training.loop.config import TrainConfig, write_config
+from training.loop.context import load_data
+from training.loop.run import Run, record_provenance, write_json
 from training.metrics import classification_metrics
 from training.reporter import Reporter
-from training.run import Run, record_provenance, write_json
 
 SHARPNESS = 2e-6  # of the softmax: pixels are 0..255, distances go in their squares
 

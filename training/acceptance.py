@@ -24,9 +24,9 @@ from models.network.strategies import network_sequence, run_modules
 from training.data.batch import Batch
 from training.data.sampling import EpochBatches
 from training.data.sources import Split
-from training.engine import network_inputs
 from training.features.batches import Features
-from training.job import Job
+from training.loop.context import Job
+from training.loop.trainer import network_inputs
 
 # Images of each split that are looked at: enough for a mean of each class and a 99% quantile, and
 # some minutes of a CPU at most where nothing is cached.

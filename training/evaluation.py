@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import load_checkpoint
-from training.config import read_config
 from training.data.image_data import load_labelled_images
-from training.engine import make_accelerator
-from training.job import Job, load_data
+from training.loop.checkpoint import load_checkpoint
+from training.loop.config import read_config
+from training.loop.context import Job, load_data
+from training.loop.run import Run, RunError
+from training.loop.trainer import make_accelerator
 from training.metrics import classification_metrics
 from training.reporter import Reporter
-from training.run import Run, RunError
 
 
 def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dict[str, Any], str]:

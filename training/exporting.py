@@ -41,8 +41,8 @@ from models.export.onnx_export import (
 )
 from models.files import staged_directory
 from training.acceptance import summary
-from training.checkpoint import load_checkpoint, weights_digest
-from training.run import Run, RunError, read_held_out
+from training.loop.checkpoint import load_checkpoint, weights_digest
+from training.loop.run import Run, RunError, read_held_out
 
 # Replayed at every start of the service: few enough to cost little, more than one class.
 _GOLDEN_SAMPLES = 8

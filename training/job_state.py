@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.files import staged_directory
-from training.run import write_json
+from training.loop.run import write_json
 
 _FILE = "job.json"
 

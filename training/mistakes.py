@@ -15,7 +15,7 @@ from torchvision.models import VGG
 
 from models.network.grad_cam import grad_cam
 from training.html_page import picture
-from training.job import Job
+from training.loop.context import Job
 
 _WORST = 24
 _BATCH = 8

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.config import ConfigError, TrainConfig, explain, read_yaml
 from training.gate import GateConfig
+from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
 from training.smoke_test import ServiceConfig
 
 # Decided by the job itself.

@@ -17,10 +17,10 @@ from torchvision.models import VGG
 from models.files import staged_file
 from training.acceptance import summary
 from training.html_page import PAGE_STYLE, table, tile
-from training.job import Job
-from training.layer_table import LayerRow, rate, trains
+from training.loop.context import Job
+from training.loop.layer_table import LayerRow, rate, trains
+from training.loop.run import Run
 from training.mistakes import Mistake, mistakes_html, worst_mistakes
-from training.run import Run
 
 # A confusion matrix with more classes than this shows no numbers in its cells.
 _MAX_NUMBERED_CLASSES = 20

@@ -37,14 +37,14 @@ from models.export.onnx_variants import (
     measure_speed,
     probabilities,
 )
-from training.config import read_config
 from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
 from training.evaluation import check_unchanged
-from training.job import load_data
+from training.loop.config import read_config
+from training.loop.context import load_data
+from training.loop.run import Run
 from training.reporter import Reporter
-from training.run import Run
 
 # On fewer held-out images than this share another label may come out (issue 8).
 MIN_TOP1_AGREEMENT = 0.995

@@ -20,7 +20,7 @@ from testing.commands import free_port, run_command, vgg19
 from testing.images import write_image_folder
 from testing.server import Server, serve, wait_until_ready
 from training.data.batch import Batch
-from training.engine import Position
+from training.loop.trainer import Position
 
 _ROOT = Path(__file__).parents[2]
 # Seconds of load, and when in it something happens; clients take a second to start.

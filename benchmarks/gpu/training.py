@@ -13,13 +13,13 @@ from torchvision.models import vgg19
 
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
-from training.config import TrainConfig
 from training.data.batch import Batch
-from training.engine import Position, Trainer, make_accelerator
 from training.features.batches import Features
-from training.job import Job, load_data
+from training.loop.config import TrainConfig
+from training.loop.context import Job, load_data
+from training.loop.setup import set_up, trainable_in
+from training.loop.trainer import Position, Trainer, make_accelerator
 from training.reporter import SilentReporter
-from training.trainer_setup import set_up, trainable_in
 
 _RATE = 1e-5
 

@@ -23,7 +23,7 @@ from models.imaging.image import load_image
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder
 from testing.server import ROOT, serve
-from training.checkpoint import load_checkpoint
+from training.loop.checkpoint import load_checkpoint
 
 CLASS_SIZES = dict.fromkeys(COLOURS, 40)
 

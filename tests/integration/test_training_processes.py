@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from testing.commands import free_port
 from testing.images import write_image_folder
 from testing.server import ROOT
-from training.checkpoint import weights_digest
+from training.loop.checkpoint import weights_digest
 
 COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]
 

@@ -22,10 +22,10 @@ import torch
 from cli.main import main
 from testing.images import write_image_folder
 from testing.small_vgg import thin_vgg19
-from training.checkpoint import load_checkpoint, weights_digest
 from training.data.dataset import ImageDataset
-from training.engine import Trainer
-from training.run import Run
+from training.loop.checkpoint import load_checkpoint, weights_digest
+from training.loop.run import Run
+from training.loop.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("thin_network")
 

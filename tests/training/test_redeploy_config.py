@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from training.config import ConfigError
 from training.gate import GateConfig
+from training.loop.config import ConfigError
 from training.redeploy_config import RedeployConfig, load_redeploy_config
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
 from training import variants
+from training.loop.run import Run
 from training.reporter import SilentReporter
-from training.run import Run
 from training.variants import Images, Row, VariantJob, recommend, table
 
 

@@ -29,9 +29,9 @@ from training.data.batch import Batch
 from training.data.dataset import make_loader, read_ahead
 from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
-from training.engine import evaluation_batch_size, network_inputs
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, make_room
-from training.job import Job
+from training.loop.context import Job
+from training.loop.trainer import evaluation_batch_size, network_inputs
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
 # their 478 MB of weights.

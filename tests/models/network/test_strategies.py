@@ -23,7 +23,7 @@ from models.network.strategies import (
     trainable_layers,
 )
 from models.network.vgg19 import empty
-from training.engine import make_optimizer
+from training.loop.trainer import make_optimizer
 
 NAMES = list(layers(empty(num_classes=2)))
 FC = {"classifier.0", "classifier.3", "classifier.6"}

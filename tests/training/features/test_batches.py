@@ -11,14 +11,14 @@ from torchvision.models import VGG, vgg19
 
 from models.network.strategies import FineTuner, network_sequence, run_modules
 from testing.images import write_image_folder
-from training.config import TrainConfig, load_config
 from training.data.batch import Batch
 from training.data.sampling import Draw
-from training.engine import make_accelerator
 from training.features.batches import FeatureError, Features
 from training.features.cache import FeatureFile, list_entries
-from training.job import Job, load_data
-from training.recipe import fine_tune
+from training.loop.config import TrainConfig, load_config
+from training.loop.context import Job, load_data
+from training.loop.recipe import fine_tune
+from training.loop.trainer import make_accelerator
 from training.reporter import SilentReporter
 
 FC = {"classifier.0", "classifier.3", "classifier.6"}

@@ -13,14 +13,14 @@ from torchvision.models import VGG
 from models.bundle.spec import ModelSpec
 from models.network.strategies import layer_learning_rates, layers
 from models.network.vgg19 import Normalize, empty
-from training.config import TrainConfig
 from training.data.augment import ImageAugmentation
 from training.data.batch import Batch
 from training.data.dataset import ImageDataset, make_loader
 from training.data.image_data import ImageData, load_images
 from training.data.sampling import EpochBatches, balanced_probabilities, epoch_order
 from training.data.sources import Split
-from training.engine import evaluation_batch_size, predict
+from training.loop.config import TrainConfig
+from training.loop.trainer import evaluation_batch_size, predict
 from training.reporter import Reporter
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from testing.images import write_image_folder
-from training.config import load_config
-from training.find_lr import RangeTest, find_learning_rate, plot, suggest
+from training.loop.config import load_config
+from training.loop.find_lr import RangeTest, find_learning_rate, plot, suggest
 from training.reporter import SilentReporter
 
 

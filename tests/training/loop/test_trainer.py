@@ -24,7 +24,7 @@ from models.network.strategies import (
 from models.network.vgg19 import Normalize, replace_head
 from testing.small_vgg import thin_vgg19
 from training.data.batch import Batch
-from training.engine import (
+from training.loop.trainer import (
     Objective,
     Position,
     Trainer,

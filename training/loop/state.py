@@ -10,8 +10,8 @@ import torch
 from accelerate.utils import gather_object
 
 from models.errors import UserError
-from training.checkpoint import staged_weights
-from training.engine import Position, RunningStats, Trainer
+from training.loop.checkpoint import staged_weights
+from training.loop.trainer import Position, RunningStats, Trainer
 
 
 class StateError(UserError):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from models.network.vgg19 import build
 from testing.bundles import tiny_spec
-from training.checkpoint import (
+from training.loop.checkpoint import (
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
@@ -47,7 +47,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.checkpoint.save_file", fail)
+    monkeypatch.setattr("training.loop.checkpoint.save_file", fail)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(build("none", num_classes=3).state_dict(), tiny_spec(), path)
     assert path.read_bytes() == b"old"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from models.bundle.manifest import Provenance
 from models.errors import UserError
 from models.files import staged_file
-from training.config import TrainConfig
+from training.loop.config import TrainConfig
 
 _PACKAGES = (
     "torch",
@@ -193,7 +193,7 @@ def hardware() -> dict[str, str]:
 
 def _git_commit() -> str | None:
     """The commit of this code, with `-dirty` if it was changed; None outside of its checkout."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
         return None
     commit = _git(root, "rev-parse", "HEAD")

@@ -12,9 +12,15 @@ from models.network.strategies import FineTuner, layers, parameter_groups, train
 from models.network.vgg19 import build, initialise_from_data
 from training.data.augment import BatchMixing
 from training.data.sampling import balanced_class_weights, derive_seed
-from training.engine import Objective, Trainer, make_optimizer, optimizer_group, schedule_factor
-from training.job import Job
-from training.layer_table import LayerRow
+from training.loop.context import Job
+from training.loop.layer_table import LayerRow
+from training.loop.trainer import (
+    Objective,
+    Trainer,
+    make_optimizer,
+    optimizer_group,
+    schedule_factor,
+)
 
 # Enough for the variance estimate of `initialise_from_data`.
 _INITIALISATION_IMAGES = 64

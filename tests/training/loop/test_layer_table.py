@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from training.layer_table import LayerRow, layer_table
+from training.loop.layer_table import LayerRow, layer_table
 
 
 def test_lines_and_totals() -> None:

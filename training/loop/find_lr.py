@@ -12,14 +12,14 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from training.config import TrainConfig
 from training.data.batch import Batch
-from training.engine import Position, TrainingError, make_accelerator
 from training.features.batches import Features
-from training.job import Job, load_data
+from training.loop.config import TrainConfig
+from training.loop.context import Job, load_data
+from training.loop.setup import set_up, trainable_in
+from training.loop.trainer import Position, TrainingError, make_accelerator
 from training.report import BLUE, ORANGE, PLOT_STYLE
 from training.reporter import Reporter
-from training.trainer_setup import set_up, trainable_in
 
 # fastai's and PyTorch Lightning's range tests smooth by as much and stop as early.
 _SMOOTHING = 0.9

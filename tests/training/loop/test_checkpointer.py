@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from testing.bundles import tiny_spec
-from training import keeper as keeper_module
-from training.engine import Position
-from training.history import Epoch
-from training.keeper import Keeper
-from training.run import Run
+from training.loop import checkpointer as keeper_module
+from training.loop.checkpointer import Keeper
+from training.loop.history import Epoch
+from training.loop.run import Run
+from training.loop.trainer import Position
 
 
 class Scene:
@@ -27,7 +27,9 @@ class Scene:
         self.states: list[tuple[int, int]] = []
         self.history: list[Epoch] = []
         patch.setattr(keeper_module, "save_state", self.save_state)
-        patch.setattr("training.keeper.time", SimpleNamespace(monotonic=lambda: self.now))
+        patch.setattr(
+            "training.loop.checkpointer.time", SimpleNamespace(monotonic=lambda: self.now)
+        )
         job: Any = SimpleNamespace(
             config=SimpleNamespace(save_every_seconds=100),
             accelerator=SimpleNamespace(is_main_process=True, num_processes=1),

@@ -12,22 +12,28 @@ from torchvision.models import VGG
 from models.network.strategies import HEAD_LAYER
 from training.acceptance import check_unlike, find_acceptance, summary
 from training.calibration import fit_temperature
-from training.config import TrainConfig, read_config
 from training.data.dataset import LostImageError
-from training.engine import Position, Trainer, TrainingError, check_validation, make_accelerator
 from training.features.batches import Features
-from training.history import Epoch, best_epoch, should_stop
-from training.job import Job, load_data
-from training.keeper import Keeper
-from training.layer_table import LayerRow, layer_table
+from training.loop.checkpointer import Keeper
+from training.loop.config import TrainConfig, read_config
+from training.loop.context import Job, load_data
+from training.loop.history import Epoch, best_epoch, should_stop
+from training.loop.layer_table import LayerRow, layer_table
+from training.loop.run import Run, RunError, check_free, write_json
+from training.loop.run_directory import run_directory
+from training.loop.setup import set_up, thaw, trainable_in
+from training.loop.signals import StopRequest, Terminated, stop_on_sigterm
+from training.loop.state import read_state, restore_state
+from training.loop.trainer import (
+    Position,
+    Trainer,
+    TrainingError,
+    check_validation,
+    make_accelerator,
+)
 from training.metrics import classification_metrics, quick_metrics
 from training.report import write_report
 from training.reporter import Reporter, SilentReporter
-from training.run import Run, RunError, check_free, write_json
-from training.run_directory import run_directory
-from training.signals import StopRequest, Terminated, stop_on_sigterm
-from training.state import read_state, restore_state
-from training.trainer_setup import set_up, thaw, trainable_in
 
 
 def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) -> Run:

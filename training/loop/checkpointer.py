@@ -17,12 +17,12 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.files import link_or_copy
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.engine import Position, Trainer
-from training.history import Epoch, best_epoch
-from training.job import Job
-from training.run import Run, write_json
-from training.state import save_state
+from training.loop.checkpoint import load_checkpoint, save_checkpoint
+from training.loop.context import Job
+from training.loop.history import Epoch, best_epoch
+from training.loop.run import Run, write_json
+from training.loop.state import save_state
+from training.loop.trainer import Position, Trainer
 
 
 class Keeper:
@@ -53,7 +53,7 @@ class Keeper:
 
         Raises:
             TrainingError: the weights are no longer numbers; what is on the disk stays.
-            CheckpointError: see `training.checkpoint.staged_weights`.
+            CheckpointError: see `training.loop.checkpoint.staged_weights`.
         """
         self._trainer.check_weights(position)
         if self._job.accelerator.is_main_process and history:

@@ -17,16 +17,16 @@ from models.network.vgg19 import build
 from models.registry import store
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
-from training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
-from training.config import TrainConfig, load_config
-from training.engine import Trainer, TrainingError
-from training.history import Epoch, should_stop
-from training.recipe import fine_tune, resume_run
+from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.loop.config import TrainConfig, load_config
+from training.loop.history import Epoch, should_stop
+from training.loop.recipe import fine_tune, resume_run
+from training.loop.reproduce import _recorded, input_differences, reproduce
+from training.loop.run import Run, RunError
+from training.loop.signals import Terminated
+from training.loop.state import StateError
+from training.loop.trainer import Trainer, TrainingError
 from training.reporter import SilentReporter
-from training.reproduce import _recorded, input_differences, reproduce
-from training.run import Run, RunError
-from training.signals import Terminated
-from training.state import StateError
 
 
 def config(tmp_path: Path, **changes: Any) -> TrainConfig:
@@ -188,7 +188,7 @@ def test_an_existing_run_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").touch()
-    monkeypatch.setattr("training.recipe.load_data", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr("training.loop.recipe.load_data", lambda *_: pytest.fail("data was read"))
     with pytest.raises(RunError, match="exists already"):
         fine_tune(config(tmp_path), SilentReporter())
 
@@ -196,7 +196,7 @@ def test_an_existing_run_is_refused_before_any_work(
 def test_a_tracker_that_is_not_installed_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.recipe.find_spec", lambda _: None)
+    monkeypatch.setattr("training.loop.recipe.find_spec", lambda _: None)
     with pytest.raises(TrainingError, match="tracker is 'wandb', which is not installed"):
         fine_tune(config(tmp_path, tracker="wandb"), SilentReporter())
     assert not (tmp_path / "run").exists()
@@ -264,7 +264,7 @@ class TestResume:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run = Run(tmp_path / "run")
-        monkeypatch.setattr("training.recipe._judge_epoch", lambda: None)
+        monkeypatch.setattr("training.loop.recipe._judge_epoch", lambda: None)
         with pytest.raises(TypeError):
             fine_tune(config(tmp_path, save_every_steps=1), SilentReporter())
         assert run.state.exists()  # so the directory stays
@@ -294,7 +294,7 @@ class TestReproduce:
         assert difference.startswith("data: the fingerprint is ")
 
     def test_versions_and_hardware_are_compared(self, tmp_path: Path) -> None:
-        from training.run import record_provenance
+        from training.loop.run import record_provenance
 
         recorded = record_provenance(config(tmp_path), "f" * 64)
         assert input_differences(recorded, "f" * 64) == []

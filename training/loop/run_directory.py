@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 import torch
 
 from models.files import staged_directory
-from training.config import write_config
-from training.job import Job
-from training.run import (
+from training.loop.config import write_config
+from training.loop.context import Job
+from training.loop.run import (
     Run,
     RunError,
     check_free,

@@ -5,13 +5,7 @@ from typing import Any
 
 import pytest
 
-from training.config import (
-    ConfigError,
-    TrainConfig,
-    load_config,
-    read_config,
-    write_config,
-)
+from training.loop.config import ConfigError, TrainConfig, load_config, read_config, write_config
 
 BASE = {"data": "d", "output": "o"}
 
@@ -89,7 +83,7 @@ def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None
 
 
 def test_the_training_page_lists_every_key() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
     expected = [
         f"| `{name}` | {'required' if field.is_required() else f'`{field.default}`'} "
         f"| {field.description or ''} |"

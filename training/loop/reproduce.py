@@ -8,12 +8,12 @@ from pathlib import Path
 
 from models.bundle.manifest import Provenance, read_manifest
 from models.registry import store
-from training.checkpoint import weights_digest
-from training.config import TrainConfig, load_config
-from training.job import load_data
-from training.recipe import fine_tune
+from training.loop.checkpoint import weights_digest
+from training.loop.config import TrainConfig, load_config
+from training.loop.context import load_data
+from training.loop.recipe import fine_tune
+from training.loop.run import Run, RunError, hardware, package_versions
 from training.reporter import Reporter
-from training.run import Run, RunError, hardware, package_versions
 
 
 @dataclass(frozen=True)
