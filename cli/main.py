@@ -271,7 +271,7 @@ def evaluate(
 
     Example: `vgg19 evaluate runs/flowers --data new-photos`
     """
-    from training.evaluation import evaluate_run
+    from training.evaluate.evaluation import evaluate_run
 
     metrics, source = evaluate_run(run, data, reporter())
     _print_metrics(metrics, source)

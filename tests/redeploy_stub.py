@@ -50,10 +50,10 @@ from models.imaging.image import load_image
 from training import exporting, job_state, redeploy
 from training.data.checks import Sample
 from training.data.image_data import ImageData
+from training.evaluate.metrics import classification_metrics
 from training.loop.config import TrainConfig, write_config
 from training.loop.context import load_data
 from training.loop.run import Run, record_provenance, write_json
-from training.metrics import classification_metrics
 from training.reporter import Reporter
 
 SHARPNESS = 2e-6  # of the softmax: pixels are 0..255, distances go in their squares

@@ -18,8 +18,8 @@ from scipy import stats
 from models.bundle.bundle import Bundle
 from models.imaging.image import load_image
 from models.machine import cpu_count
-from training.calibration import expected_calibration_error, reliability
 from training.data.checks import Sample
+from training.evaluate.calibration import expected_calibration_error, reliability
 from training.reporter import Reporter
 
 _BATCH = 16

@@ -40,7 +40,7 @@ from models.export.onnx_export import (
     reference_probabilities,
 )
 from models.files import staged_directory
-from training.acceptance import summary
+from training.evaluate.ood import summary
 from training.loop.checkpoint import load_checkpoint, weights_digest
 from training.loop.run import Run, RunError, read_held_out
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.files import staged_file
-from training.acceptance import summary
+from training.evaluate.ood import summary
 from training.html_page import PAGE_STYLE, table, tile
 from training.loop.context import Job
 from training.loop.layer_table import LayerRow, rate, trains

@@ -40,7 +40,7 @@ from models.export.onnx_variants import (
 from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
-from training.evaluation import check_unchanged
+from training.evaluate.evaluation import check_unchanged
 from training.loop.config import read_config
 from training.loop.context import load_data
 from training.loop.run import Run

@@ -51,7 +51,8 @@ class ServingModule(nn.Module):
     """What is exported: uint8[N,S,S,3] RGB -> float32[N,C] probabilities, rows sum to 1.
 
     Args:
-        temperature: what the logits are divided by, see `training.calibration`; no answer changes.
+        temperature: what the logits are divided by, see `training.evaluate.calibration`; no answer
+            changes.
     """
 
     def __init__(self, model: VGG, spec: ModelSpec, temperature: float = 1.0) -> None:

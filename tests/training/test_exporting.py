@@ -10,11 +10,11 @@ from models.export.onnx_export import ExportError, Parity
 from models.network.vgg19 import build
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
+from training.evaluate.metrics import classification_metrics
 from training.exporting import export_run, model_card
 from training.loop.checkpoint import save_checkpoint
 from training.loop.config import load_config
 from training.loop.run import Run, RunError, record_provenance, write_held_out, write_json
-from training.metrics import classification_metrics
 
 
 @pytest.fixture

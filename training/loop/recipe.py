@@ -10,9 +10,10 @@ from typing import Any
 from torchvision.models import VGG
 
 from models.network.strategies import HEAD_LAYER
-from training.acceptance import check_unlike, find_acceptance, summary
-from training.calibration import fit_temperature
 from training.data.dataset import LostImageError
+from training.evaluate.calibration import fit_temperature
+from training.evaluate.metrics import classification_metrics, quick_metrics
+from training.evaluate.ood import check_unlike, find_acceptance, summary
 from training.features.batches import Features
 from training.loop.checkpointer import Keeper
 from training.loop.config import TrainConfig, read_config
@@ -31,7 +32,6 @@ from training.loop.trainer import (
     check_validation,
     make_accelerator,
 )
-from training.metrics import classification_metrics, quick_metrics
 from training.report import write_report
 from training.reporter import Reporter, SilentReporter
 

@@ -26,7 +26,7 @@ from models.bundle.bundle import (
 from models.bundle.manifest import read_manifest, sha256
 from models.bundle.writer import seal
 from models.errors import BundleError
-from models.export.distance_graph import fit, with_limit, write_distance_graph
+from models.export.distance_graph import write_distance_graph
 from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions
@@ -42,6 +42,7 @@ from serving.engine.session import Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import pixels, write_small_bundle
+from training.evaluate.feature_statistics import fit, with_limit
 
 ON_CPU: dict[str, Any] = {
     "providers": [(CPU, {})], "must_run_on": None, "intra_op_threads": 1, "max_batch_size": 8

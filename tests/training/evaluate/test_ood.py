@@ -7,8 +7,8 @@ import pytest
 
 from models.bundle.acceptance import Acceptance
 from models.errors import UserError
-from models.export.distance_graph import fit, with_limit
-from training.acceptance import (
+from training.evaluate.feature_statistics import fit, with_limit
+from training.evaluate.ood import (
     Looked,
     accepted_share,
     check_unlike,

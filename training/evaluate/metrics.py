@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.calibration import expected_calibration_error, reliability
+from training.evaluate.calibration import expected_calibration_error, reliability
 
 
 def quick_metrics(logits: Tensor, targets: Tensor) -> dict[str, float]:

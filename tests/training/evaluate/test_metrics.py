@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from training.metrics import classification_metrics
+from training.evaluate.metrics import classification_metrics
 
 
 def test_by_hand() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.calibration import expected_calibration_error, fit_temperature, reliability
+from training.evaluate.calibration import expected_calibration_error, fit_temperature, reliability
 
 
 def overconfident(count: int, factor: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from training.data.image_data import load_labelled_images
+from training.evaluate.metrics import classification_metrics
 from training.loop.checkpoint import load_checkpoint
 from training.loop.config import read_config
 from training.loop.context import Job, load_data
 from training.loop.run import Run, RunError
 from training.loop.trainer import make_accelerator
-from training.metrics import classification_metrics
 from training.reporter import Reporter
 
 

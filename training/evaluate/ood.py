@@ -18,12 +18,13 @@ from torchvision.models import VGG
 
 from models.bundle.acceptance import Acceptance
 from models.errors import ImageError, UserError
-from models.export.distance_graph import Familiar, fit, with_limit
+from models.export.distance_graph import Familiar
 from models.imaging.image import load_image
 from models.network.strategies import network_sequence, run_modules
 from training.data.batch import Batch
 from training.data.sampling import EpochBatches
 from training.data.sources import Split
+from training.evaluate.feature_statistics import fit, with_limit
 from training.features.batches import Features
 from training.loop.context import Job
 from training.loop.trainer import network_inputs
