@@ -14,8 +14,8 @@ from models.imaging.preprocessing import Preprocessing
 from training.compare import Comparison
 from training.data.checks import Sample
 from training.gate import probability
-from training.html_page import PAGE_STYLE, picture, table, tile
 from training.job_state import JobState
+from training.reports.html_page import PAGE_STYLE, picture, table, tile
 
 _MOST_PICTURES = 48
 _PICTURE_PIXELS = 112

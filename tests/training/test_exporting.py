@@ -10,8 +10,7 @@ from models.export.onnx_export import ExportError, Parity
 from models.network.vgg19 import build
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
-from training.evaluate.metrics import classification_metrics
-from training.exporting import export_run, model_card
+from training.exporting import export_run
 from training.loop.checkpoint import save_checkpoint
 from training.loop.config import load_config
 from training.loop.run import Run, RunError, record_provenance, write_held_out, write_json
@@ -60,28 +59,3 @@ def test_damaged_held_out_images(run: Run) -> None:
     run.held_out.write_bytes(b"x")
     with pytest.raises(RunError, match=r"held_out\.npz is missing or damaged"):
         export_run(run)
-
-
-def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
-    spec = tiny_spec()
-    counts = {
-        split: dict.fromkeys(spec.labels, n) for split, n in [("train", 7), ("val", 2), ("test", 3)]
-    }
-    logits = torch.eye(3).repeat(3, 1) * 4
-    held_out = classification_metrics(logits, torch.arange(3).repeat(3), spec.labels)
-    metrics = {
-        "best_epoch": 4,
-        "held_out": {"split": "test", **held_out},
-        "calibration": {"temperature": 1.25, "expected_calibration_error_before": 0.321},
-        "onnx_parity": {"max_probability_difference": 2e-7, "tolerance": 1e-4},
-        "heat_map_parity": {"max_difference": 3e-6, "tolerance": 1e-3},
-    }
-    config = load_config(None, {"data": "d", "output": "o"})
-    card = model_card(spec, {"counts": counts}, metrics, record_provenance(config, "f" * 64))
-    for heading in ("Intended use", "Limits", "Data and metrics", "How to reproduce"):
-        assert f"## {heading}" in card
-    for words in (
-        "blue, green, red", "| blue | 7 | 2 | 3 | 1.000 | 1.000 | 1.000 |", "| accuracy | 100.0% |",
-        "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce", "own to\n3.0e-06 (limit\n1e-03)",
-    ):  # fmt: skip
-        assert words in card

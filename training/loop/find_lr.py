@@ -18,8 +18,8 @@ from training.loop.config import TrainConfig
 from training.loop.context import Job, load_data
 from training.loop.setup import set_up, trainable_in
 from training.loop.trainer import Position, TrainingError, make_accelerator
-from training.report import BLUE, ORANGE, PLOT_STYLE
 from training.reporter import Reporter
+from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
 
 # fastai's and PyTorch Lightning's range tests smooth by as much and stop as early.
 _SMOOTHING = 0.9

@@ -32,8 +32,8 @@ from training.loop.trainer import (
     check_validation,
     make_accelerator,
 )
-from training.report import write_report
 from training.reporter import Reporter, SilentReporter
+from training.reports.training import write_report
 
 
 def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) -> Run:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.network.grad_cam import grad_cam
-from training.html_page import picture
 from training.loop.context import Job
+from training.reports.html_page import picture
 
 _WORST = 24
 _BATCH = 8
