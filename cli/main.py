@@ -292,9 +292,9 @@ def export(
 
     Example: `vgg19 export runs/flowers --variant auto`
     """
-    from training.exporting import export_run
+    from training.export.bundle import export_run
+    from training.export.variants import VariantJob
     from training.loop.run import Run
-    from training.variants import VariantJob
 
     job = VariantJob.of(Run(run), variant, reporter()) if variant else None
     bundle, parity = export_run(Run(run), job)

@@ -47,10 +47,11 @@ from models.bundle.writer import seal
 from models.export.onnx_export import Parity
 from models.files import staged_directory
 from models.imaging.image import load_image
-from training import exporting, job_state, redeploy
+from training import job_state, redeploy
 from training.data.checks import Sample
 from training.data.image_data import ImageData
 from training.evaluate.metrics import classification_metrics
+from training.export import bundle
 from training.loop.config import TrainConfig, write_config
 from training.loop.context import load_data
 from training.loop.run import Run, record_provenance, write_json
@@ -105,7 +106,7 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         metrics = run.read_json(run.metrics) | {"onnx_parity": asdict(parity)}
         (staging / METRICS_FILE).write_text(json.dumps(metrics))
         (staging / CARD_FILE).write_text("# centroids\n")
-        exporting._seen(data).write(staging / SEEN_FILE)
+        bundle._seen(data).write(staging / SEEN_FILE)
         seal(staging, Provenance.model_validate(run.read_json(run.provenance)))
     return open_bundle(run.bundle), parity
 

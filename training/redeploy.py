@@ -27,7 +27,7 @@ from training.captured import labelled_images
 from training.collect import Collected, SplitRule, collect, write_csv
 from training.compare import compare
 from training.data.checks import Sample
-from training.exporting import export_run
+from training.export.bundle import export_run
 from training.gate import judge, reason
 from training.job_state import JobState, finished_jobs, unfinished_job
 from training.loop.checkpoint import weights_digest

@@ -56,7 +56,7 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
     """Export the run's best checkpoint to `run.bundle`, or fail and leave nothing there.
 
     Args:
-        add_variants: called before the bundle is sealed, see `training.variants`.
+        add_variants: called before the bundle is sealed, see `training.export.variants`.
 
     Raises:
         RunError: the run isn't finished, or has a bundle already.

@@ -18,10 +18,10 @@ from serving.engine.providers import CPU, CpuEngine, GpuOptions, Precision
 from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
-from training import variants
+from training.export import variants
+from training.export.variants import Images, Row, VariantJob, recommend, table
 from training.loop.run import Run
 from training.reporter import SilentReporter
-from training.variants import Images, Row, VariantJob, recommend, table
 
 
 @pytest.fixture

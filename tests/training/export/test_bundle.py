@@ -10,7 +10,7 @@ from models.export.onnx_export import ExportError, Parity
 from models.network.vgg19 import build
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
-from training.exporting import export_run
+from training.export.bundle import export_run
 from training.loop.checkpoint import save_checkpoint
 from training.loop.config import load_config
 from training.loop.run import Run, RunError, record_provenance, write_held_out, write_json
@@ -37,12 +37,12 @@ def run(tmp_path: Path, thin_network: None) -> Run:
 
 
 def test_a_failed_proof_leaves_no_bundle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.exporting.export", lambda module, spec, path: path.touch())
+    monkeypatch.setattr("training.export.bundle.export", lambda module, spec, path: path.touch())
 
     def differ(*_: object) -> Parity:
         raise ExportError("differs by 1")
 
-    monkeypatch.setattr("training.exporting.prove_parity", differ)
+    monkeypatch.setattr("training.export.bundle.prove_parity", differ)
     before = set(run.path.rglob("*"))
     with pytest.raises(ExportError):
         export_run(run)
