@@ -135,8 +135,8 @@ def redeploy(
     in the running service and was rolled back. An interrupted job goes on where it stopped.
     """
     from cli import bento as builder
-    from training.redeploy import redeploy as run_job
-    from training.redeploy_config import load_redeploy_config
+    from training.redeploy.config import load_redeploy_config
+    from training.redeploy.job import redeploy as run_job
 
     settings = load_redeploy_config(config)
     outcome = run_job(settings, reporter(), builder, wait=wait, force=force)
@@ -178,8 +178,8 @@ def label(
     Example: `vgg19 label captured`, then `vgg19 label captured --from labels.csv`
     """
     from models.locations import without_credentials
-    from training.captured import captured_images
-    from training.labelling import put_labels, write_labelling
+    from training.redeploy.captured import captured_images
+    from training.redeploy.labelling import put_labels, write_labelling
 
     if table is not None:
         count = put_labels(url, table)

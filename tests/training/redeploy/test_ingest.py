@@ -9,8 +9,8 @@ from PIL import Image
 
 from models.imaging.preprocessing import Preprocessing
 from testing.images import coloured_pixels, encode, write_image_folder
-from training.collect import Collected, SplitRule, collect, write_csv
 from training.data.sources import DataError, ImageFile, find_images
+from training.redeploy.ingest import Collected, SplitRule, collect, write_csv
 from training.reporter import SilentReporter
 
 RULE = SplitRule(val_fraction=0.2, test_fraction=0.3)

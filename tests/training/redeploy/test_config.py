@@ -8,11 +8,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from training.gate import GateConfig
 from training.loop.config import ConfigError
-from training.redeploy_config import RedeployConfig, load_redeploy_config
+from training.redeploy.config import RedeployConfig, load_redeploy_config
+from training.redeploy.gate import GateConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("model", [RedeployConfig, GateConfig])

@@ -23,21 +23,21 @@ from models.bundle.bundle import Bundle, open_bundle
 from models.bundle.signature import Signer
 from models.errors import UserError
 from models.registry import store
-from training.captured import labelled_images
-from training.collect import Collected, SplitRule, collect, write_csv
-from training.compare import compare
 from training.data.checks import Sample
 from training.export.bundle import export_run
-from training.gate import judge, reason
-from training.job_state import JobState, finished_jobs, unfinished_job
 from training.loop.checkpoint import weights_digest
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.run import Run
 from training.loop.signals import Terminated
-from training.redeploy_config import RedeployConfig
-from training.redeploy_report import disagreements, write_redeploy_report
+from training.redeploy.captured import labelled_images
+from training.redeploy.compare import compare
+from training.redeploy.config import RedeployConfig
+from training.redeploy.gate import judge, reason
+from training.redeploy.ingest import Collected, SplitRule, collect, write_csv
+from training.redeploy.job_state import JobState, finished_jobs, unfinished_job
+from training.redeploy.report import disagreements, write_redeploy_report
+from training.redeploy.smoke_test import SmokeTestError, smoke_test
 from training.reporter import Reporter
-from training.smoke_test import SmokeTestError, smoke_test
 
 REFUSED, ROLLED_BACK = 3, 4  # exit codes
 

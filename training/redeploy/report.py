@@ -11,10 +11,10 @@ from typing import Any
 from models.errors import ImageError
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
-from training.compare import Comparison
 from training.data.checks import Sample
-from training.gate import probability
-from training.job_state import JobState
+from training.redeploy.compare import Comparison
+from training.redeploy.gate import probability
+from training.redeploy.job_state import JobState
 from training.reports.html_page import PAGE_STYLE, picture, table, tile
 
 _MOST_PICTURES = 48

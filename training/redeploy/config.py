@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.gate import GateConfig
 from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
-from training.smoke_test import ServiceConfig
+from training.redeploy.gate import GateConfig
+from training.redeploy.smoke_test import ServiceConfig
 
 # Decided by the job itself.
 _NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")

@@ -23,12 +23,12 @@ from models.bundle.signature import SignatureError, Verifier
 from models.registry import store
 from tests import redeploy_stub
 from tests.keys import write_keys
-from training import redeploy as job_module
-from training.job_state import JobState, finished_jobs
-from training.redeploy import REFUSED, ROLLED_BACK, Builder, Outcome, RedeployError
-from training.redeploy_config import load_redeploy_config
+from training.redeploy import job as job_module
+from training.redeploy.config import load_redeploy_config
+from training.redeploy.job import REFUSED, ROLLED_BACK, Builder, Outcome, RedeployError
+from training.redeploy.job_state import JobState, finished_jobs
+from training.redeploy.smoke_test import SmokeTestError
 from training.reporter import SilentReporter
-from training.smoke_test import SmokeTestError
 
 # The stub's softmax isn't calibrated, and times of a loaded machine say nothing.
 GATE = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.compare import Comparison
+from training.redeploy.compare import Comparison
 
 
 class GateConfig(BaseModel):

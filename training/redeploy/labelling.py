@@ -12,7 +12,7 @@ from models.errors import ImageError
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from models.locations import open_location, reason, without_credentials
-from training.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
+from training.redeploy.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
 from training.reports.html_page import PAGE_STYLE, picture
 
 _PICTURE_PIXELS = 112

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from testing.images import COLOURS, coloured_pixels, encode
-from training.captured import CaptureError, captured_images, labelled_images
-from training.labelling import put_labels, write_labelling
+from training.redeploy.captured import CaptureError, captured_images, labelled_images
+from training.redeploy.labelling import put_labels, write_labelling
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from scipy import stats
 from models.bundle.bundle import open_bundle
 from testing.bundles import write_tiny_bundle
 from testing.images import COLOURS, write_image_folder
-from training.compare import compare, judge, mcnemar, paired_interval
 from training.data.checks import Sample
+from training.redeploy.compare import compare, judge, mcnemar, paired_interval
 from training.reporter import SilentReporter
 
 

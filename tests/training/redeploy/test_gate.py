@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.compare import Comparison, Judged
-from training.gate import GateConfig, Verdict, judge, reason
+from training.redeploy.compare import Comparison, Judged
+from training.redeploy.gate import GateConfig, Verdict, judge, reason
 
 OLD = Judged(["a"], np.ones(1), 0.80, {"a": 0.9, "b": 0.7, "rare": 1.0}, 0.05)
 NEW = Judged(["a"], np.ones(1), 0.85, {"a": 0.9, "b": 0.8, "rare": 0.0}, 0.06)
