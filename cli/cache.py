@@ -1,4 +1,4 @@
-"""`vgg19 cache`: kept features of frozen layers."""
+"""`vgg19 cache`: the feature cache, of frozen layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CacheDirOption = Annotated[
 
 @app.command("list")
 def list_cache(cache_dir: CacheDirOption = None) -> None:
-    """Show what is kept, the last used first.
+    """Show what is cached, the last used first.
 
     Example: `vgg19 cache list`
     """
@@ -36,7 +36,7 @@ def clear_cache(
     ] = None,
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Remove kept features. A run that is using them goes on undisturbed.
+    """Remove cached features. A run that is using them goes on undisturbed.
 
     Example: `vgg19 cache clear 1f3a`
     """

@@ -126,12 +126,12 @@ def train(
     views: Annotated[
         int | None,
         typer.Option(
-            help="Augmented views of an image whose frozen features are kept; 0: none.  "
+            help="Augmented views of an image whose frozen features are cached; 0: none.  "
             "[default: 4]"
         ),
     ] = None,
     cache_limit: Annotated[
-        str | None, typer.Option(help="Of all kept features, such as 5GB.  [default: 20GB]")
+        str | None, typer.Option(help="Of the feature cache, such as 5GB.  [default: 20GB]")
     ] = None,
     target_precision: Annotated[
         float | None,

@@ -1,7 +1,7 @@
 """Numbers that judge a classifier, from logits and true labels.
 
 Precision, recall and F1 are read off the confusion matrix here: importing scikit-learn for them
-takes 1.5 s, as long as an epoch from stored features. A test compares them with scikit-learn's.
+takes 1.5 s, as long as an epoch from cached features. A test compares them with scikit-learn's.
 """
 
 from __future__ import annotations

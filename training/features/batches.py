@@ -1,7 +1,7 @@
-"""Frozen features, computed once: batches of what goes into the first layer that trains.
+"""Frozen features, computed once: batches of the inputs of the first layer that trains.
 
 Below that layer nothing changes in training, so its input is computed once for each image (and
-augmented view of it), kept in a file (`training.features.cache`), and read instead of the image
+augmented view of it), cached in a file (`training.features.cache`), and read instead of the image
 from then on, in this run and in later ones.
 """
 
@@ -29,7 +29,7 @@ from training.data.batch import Batch
 from training.data.dataset import make_loader, read_ahead
 from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
-from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, make_room
+from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
 from training.loop.context import Job
 from training.loop.trainer import evaluation_batch_size, network_inputs
 
@@ -39,11 +39,11 @@ _EVALUATION_BATCH_SIZE = 256
 
 
 class FeatureError(UserError):
-    """The features don't fit the type that they are to be kept in."""
+    """The features don't fit the type that they are to be cached in."""
 
 
 class Features:
-    """Batches for training and evaluation: features where they can be kept, else images.
+    """Batches for training and evaluation: features where they can be cached, else images.
 
     Args:
         tuner: the model in training; its `boundary` says where the frozen part ends.
@@ -59,7 +59,8 @@ class Features:
         self._without: set[int] = set()
 
     def plan(self, trainable: Sequence[set[str]]) -> None:
-        """Decide for each stage of the run whether its features are kept, and tell what that takes.
+        """Decide for each stage of the run whether its features are cached, and tell what that
+        takes.
 
         Args:
             trainable: for each epoch, the layers that train.
@@ -125,24 +126,24 @@ class Features:
         size = sum(wanted.values())
         layer, values = self._layer(boundary), int(np.prod(keys[0].shape))
         limit = int(self._job.config.cache_limit)
-        if make_room(self._root, self._planned | wanted, limit):
+        if evict(self._root, self._planned | wanted, limit):
             self._planned |= wanted
             self._job.reporter.say(
-                f"what goes into {layer} is computed once: {values:,} values an image, "
+                f"caching the inputs of {layer}: {values:,} values an image, "
                 f"{sum(key.count for key in keys):,} images and views, {size / 1e6:,.0f} MB in "
                 f"{self._root}"
             )
         else:
             self._without.add(boundary)
             self._job.reporter.warn(
-                f"what goes into {layer} is not kept: {size / 1e6:,.0f} MB ({values:,} values an "
+                f"not caching the inputs of {layer}: {size / 1e6:,.0f} MB ({values:,} values an "
                 f"image) are more than cache_limit ({limit / 1e6:,.0f} MB) or the free disk at "
                 f"{self._root} has room for; fewer views, cache_dtype float16 or a higher "
                 "--cache-limit would help"
             )
 
     def _array(self, split: Split, view: int = 0) -> NDArray[np.generic] | None:
-        """The features of a split, computed if need be; None where they are not kept."""
+        """The features of a split, computed if need be; None where they are not cached."""
         boundary = self._tuner.boundary
         if boundary == 0 or self._job.config.views == 0 or boundary in self._without:
             return None
@@ -154,7 +155,7 @@ class Features:
             except OSError as error:
                 self._without.add(boundary)
                 self._job.reporter.warn(
-                    f"features can't be kept in {self._root} ({error.strerror}); going on without"
+                    f"features can't be cached in {self._root} ({error.strerror}); going on without"
                 )
         return self._arrays.get(digest)
 

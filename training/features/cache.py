@@ -36,7 +36,7 @@ from models.files import staged_file
 # Room left on the disk for everything else, in bytes.
 FREE_DISK_MARGIN = 2**30
 
-_STRUCK_OUT = "damaged"
+_INVALID = "damaged"
 
 
 class CacheError(UserError):
@@ -114,7 +114,7 @@ class FeatureFile:
         self._recorded: dict[int, str] = {}
         if os.fstat(self._data).st_size != key.size_bytes:
             os.truncate(self._data, key.size_bytes)
-        self._strike_out_damaged()
+        self._invalidate_damaged()
 
     def __enter__(self) -> Self:
         return self
@@ -183,14 +183,14 @@ class FeatureFile:
         os.write(self._journal, f"\n{block} {digest}\n".encode())
 
     def _read_journal(self) -> None:
-        """Take in the whole lines that were added since; a line that a crash cut off is none."""
+        """Parse the whole lines that were added since; a line that a crash cut off is none."""
         size = os.fstat(self._journal).st_size
         added = os.pread(self._journal, size - self._read_to, self._read_to)
         whole = added[: added.rfind(b"\n") + 1]
         self._read_to += len(whole)
-        _take_in(self._recorded, whole)
+        _parse(self._recorded, whole)
 
-    def _strike_out_damaged(self) -> None:
+    def _invalidate_damaged(self) -> None:
         """Read every recorded block; those that their checksum doesn't match are to be redone."""
         self._read_journal()
         for block, expected in list(self._recorded.items()):
@@ -198,7 +198,7 @@ class FeatureFile:
             size = self.key.bytes_per_image
             content = os.pread(self._data, len(images) * size, images.start * size)
             if hashlib.sha256(content).hexdigest() != expected:
-                self._record(block, _STRUCK_OUT)
+                self._record(block, _INVALID)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def remove(entry: Entry) -> None:
     shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def make_room(root: Path, wanted: Mapping[str, int], limit: int) -> bool:
+def evict(root: Path, wanted: Mapping[str, int], limit: int) -> bool:
     """Remove other entries, the longest unused first, until the wanted ones fit.
 
     Args:
@@ -270,11 +270,11 @@ def make_room(root: Path, wanted: Mapping[str, int], limit: int) -> bool:
     return True
 
 
-def _take_in(recorded: dict[int, str], lines: bytes) -> None:
+def _parse(recorded: dict[int, str], lines: bytes) -> None:
     """Add the journal's lines; what is no such line is passed over."""
     for line in lines.decode("ascii", "replace").splitlines():
         number, _, digest = line.partition(" ")
-        if number.isdigit() and digest == _STRUCK_OUT:
+        if number.isdigit() and digest == _INVALID:
             recorded.pop(int(number), None)
         elif number.isdigit() and len(digest) == 64:
             recorded[int(number)] = digest
@@ -297,7 +297,7 @@ def _entry(key_file: Path) -> Entry | None:
         stat = (key_file.parent / "features.bin").stat()
         blocks = -(-key["count"] // key["block_size"])
         done: dict[int, str] = {}
-        _take_in(done, (key_file.parent / "blocks.txt").read_bytes())
+        _parse(done, (key_file.parent / "blocks.txt").read_bytes())
         return Entry(
             path=key_file.parent,
             ingredients=key["ingredients"],

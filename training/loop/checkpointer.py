@@ -1,6 +1,6 @@
 """What a run keeps on the disk, and when: often enough to lose little, and to cost little.
 
-With `fc`, one save of everything is 2.6 GB; an epoch from stored features takes seconds. So the
+With `fc`, one save of everything is 2.6 GB; an epoch from cached features takes seconds. So the
 best weights wait in memory, and are written with the rest when the last save is old enough, when
 the run is stopped, and at its end.
 """

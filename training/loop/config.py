@@ -120,7 +120,7 @@ class TrainConfig(BaseModel):
     views: int = Field(
         default=4,
         ge=0,
-        description="augmented views of an image whose features are kept and cycled through; "
+        description="augmented views of an image whose features are cached and cycled through; "
         "0: compute everything every time",
     )
     cache_dir: Path | None = Field(
@@ -209,7 +209,7 @@ class TrainConfig(BaseModel):
         )
 
     def feature_type(self, device: str) -> Literal["float32", "float16"]:
-        """In what the features are kept that are computed on this kind of device."""
+        """In what the features are cached that are computed on this kind of device."""
         if self.cache_dtype != "auto":
             return self.cache_dtype
         return "float32" if device == "cpu" else "float16"

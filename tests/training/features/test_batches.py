@@ -251,12 +251,12 @@ class TestWithout:
         assert self.starts(features) == {0}
         features.predict(features._tuner.model, "val")
         assert not (tmp_path / "cache").exists()
-        assert not any("computed once" in message for message in reporter.messages)
+        assert not any("caching the inputs" in message for message in reporter.messages)
 
     def test_nothing_is_frozen_below(self, make: Make) -> None:
         features, _, reporter = make(FC | {"features.0"})
         assert self.starts(features) == {0}
-        assert not any("computed once" in message for message in reporter.messages)
+        assert not any("caching the inputs" in message for message in reporter.messages)
 
     def test_mixing_is_of_images(self, make: Make, tmp_path: Path) -> None:
         features, _, _ = make(mixup=0.2)
@@ -268,7 +268,7 @@ class TestWithout:
         # 4 views of 10 images and 2 + 2 to evaluate, 25,088 values of 4 bytes each
         size = (4 * 10 + 4) * 25_088 * 4
         features, _, reporter = make(cache_limit=size)
-        told = next(message for message in reporter.messages if "computed once" in message)
+        told = next(message for message in reporter.messages if "caching the inputs" in message)
         assert "classifier.0" in told
         assert "25,088 values an image, 44 images and views, 4 MB" in told
         assert self.starts(features) == {FC1}
@@ -283,7 +283,7 @@ class TestWithout:
         (tmp_path / "file").write_text("")
         features, _, reporter = make(cache_dir=tmp_path / "file" / "cache")
         assert self.starts(features) == {0}
-        assert "features can't be kept in" in reporter.warnings[-1]
+        assert "features can't be cached in" in reporter.warnings[-1]
 
     def test_a_full_disk_in_the_middle(
         self, make: Make, monkeypatch: pytest.MonkeyPatch, network: VGG

@@ -16,9 +16,9 @@ from training.features.cache import (
     CacheError,
     FeatureFile,
     FeatureKey,
+    evict,
     find_entries,
     list_entries,
-    make_room,
     remove,
 )
 
@@ -230,18 +230,18 @@ class TestEntries:
     def test_room_is_made_under_the_limit(
         self, root: Path, limit: int, room: bool, left: list[str]
     ) -> None:
-        assert make_room(root, {"new": 65536}, limit) is room
+        assert evict(root, {"new": 65536}, limit) is room
         assert self.names(root) == left
 
     def test_what_is_wanted_stays(self, root: Path) -> None:
-        assert make_room(root, {self.key("a").digest(): 65536, "new": 65536}, 2 * 65536)
+        assert evict(root, {self.key("a").digest(): 65536, "new": 65536}, 2 * 65536)
         assert self.names(root) == ["a"]
 
     def test_the_disk_is_a_limit_too(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = shutil.disk_usage(root)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + 100_000))
-        assert make_room(root, {"new": 100_000}, 10**9)
+        assert evict(root, {"new": 100_000}, 10**9)
         assert self.names(root) == ["c", "b", "a"]
-        assert make_room(root, {"new": 150_000}, 10**9)
+        assert evict(root, {"new": 150_000}, 10**9)
         assert self.names(root) == ["c", "b"]
-        assert not make_room(root, {"new": 500_000}, 10**9)
+        assert not evict(root, {"new": 500_000}, 10**9)
