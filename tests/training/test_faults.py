@@ -270,6 +270,6 @@ class TestNumbersThatAreNone:
         self.poison(monkeypatch, after_step=6)  # the last one of the second epoch
         result = vgg19(*TRAIN, "--epochs", "3", "--output", "run")
         assert result.code == 1
-        assert "the validation loss is nan after epoch 2; its weights are not kept" in result.error
+        assert "the validation loss is nan after epoch 2; its weights are not saved" in result.error
         model, _ = load_checkpoint(Run(tmp_path / "run").best)
         assert all(bool(weight.isfinite().all()) for weight in model.parameters())

@@ -1,4 +1,4 @@
-"""What a run keeps on the disk, and when: often enough to lose little, and to cost little.
+"""What a run saves, and when: often enough to lose little, and to cost little.
 
 With `fc`, one save of everything is 2.6 GB; an epoch from cached features takes seconds. So the
 best weights wait in memory, and are written with the rest when the last save is old enough, when
@@ -25,8 +25,8 @@ from training.loop.state import save_state
 from training.loop.trainer import Position, Trainer
 
 
-class Keeper:
-    """Keeps the checkpoints `best` and `last`, and the state to resume from.
+class Checkpointer:
+    """Saves the checkpoints `best` and `last`, and the state to resume from.
 
     All processes call the same methods; the main process writes.
     """
@@ -40,7 +40,7 @@ class Keeper:
         self._saved_at = time.monotonic()
 
     def finish_epoch(self, position: Position, history: Sequence[Epoch]) -> None:
-        """Take in the epoch that is the last of `history`; `position` is where the next begins."""
+        """Add the epoch that is the last of `history`; `position` is where the next begins."""
         if self._job.accelerator.is_main_process:
             if history[-1] is best_epoch(history):
                 self._remember_best()

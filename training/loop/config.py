@@ -88,7 +88,7 @@ class TrainConfig(BaseModel):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     clip_norm: float | None = Field(default=1.0, gt=0, description="of the gradient; null: none")
     ema_decay: float | None = Field(
-        default=None, gt=0, lt=1, description="average the weights (0.999, say) and keep those"
+        default=None, gt=0, lt=1, description="average the weights (0.999, say) and save those"
     )
     early_stopping: int | None = Field(
         default=None, ge=1, description="epochs without a better one after which to stop"

@@ -15,7 +15,7 @@ from training.evaluate.calibration import fit_temperature
 from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_unlike, find_acceptance, summary
 from training.features.batches import Features
-from training.loop.checkpointer import Keeper
+from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, read_config
 from training.loop.context import Job, load_data
 from training.loop.history import Epoch, best_epoch, should_stop
@@ -39,7 +39,7 @@ from training.reports.training import write_report
 def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) -> Run:
     """Train as `config` says and fill the run directory `config.output`.
 
-    The epoch with the best validation score is kept as `best`, calibrated on the validation split,
+    The epoch with the best validation score is saved as `best`, calibrated on the validation split,
     and judged on the held-out images: the test split, or validation where there is none.
 
     Args:
@@ -76,14 +76,14 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
         if tracker:
             settings = {key: str(value) for key, value in config.model_dump().items()}
             accelerator.init_trackers("vgg19", config=settings)
-        keeper = Keeper(trainer, job, run)
+        checkpointer = Checkpointer(trainer, job, run)
         try:
-            history = _train(trainer, features, job, run, keeper)
+            history = _train(trainer, features, job, run, checkpointer)
         except BaseException:
-            keeper.write_best()
+            checkpointer.write_best()
             raise
         if accelerator.is_main_process:
-            _finish(keeper.finish(history), features, job, run, table, history)
+            _finish(checkpointer.finish(history), features, job, run, table, history)
         accelerator.wait_for_everyone()
         if tracker:
             accelerator.end_training()
@@ -106,7 +106,9 @@ def resume_run(path: Path, reporter: Reporter) -> Run:
     return fine_tune(config, reporter, resume=True)
 
 
-def _train(trainer: Trainer, features: Features, job: Job, run: Run, keeper: Keeper) -> list[Epoch]:
+def _train(
+    trainer: Trainer, features: Features, job: Job, run: Run, checkpointer: Checkpointer
+) -> list[Epoch]:
     position, history = Position(), list[Epoch]()
     if run.state.exists():
         position, history = _go_on(trainer, job, run)
@@ -117,24 +119,28 @@ def _train(trainer: Trainer, features: Features, job: Job, run: Run, keeper: Kee
                 break
             thaw(trainer, job, position.epoch)
             try:
-                _train_epoch(trainer, features, job, position, history, keeper, stop)
+                _train_epoch(trainer, features, job, position, history, checkpointer, stop)
                 history.append(_judge_epoch(trainer, features, job, position, history))
             except LostImageError as error:
-                raise _kept(error, job, position, history, keeper) from None
+                raise _saved(error, job, position, history, checkpointer) from None
             position = Position(epoch=position.epoch + 1, step=position.step)
-            keeper.finish_epoch(position, history)
+            checkpointer.finish_epoch(position, history)
     return history
 
 
-def _kept(
-    error: LostImageError, job: Job, position: Position, history: list[Epoch], keeper: Keeper
+def _saved(
+    error: LostImageError,
+    job: Job,
+    position: Position,
+    history: list[Epoch],
+    checkpointer: Checkpointer,
 ) -> TrainingError:
     """Images are read between steps: what there is by then can be gone on from.
 
     Alone; where processes train together, the others don't know of it.
     """
     if job.accelerator.num_processes == 1:
-        keeper.save(position, history)
+        checkpointer.save(position, history)
     return TrainingError(
         f"{error.reason}; put it back, then go on with 'vgg19 train --resume {job.config.output}'"
     )
@@ -185,7 +191,7 @@ def _train_epoch(
     job: Job,
     position: Position,
     history: list[Epoch],
-    keeper: Keeper,
+    checkpointer: Checkpointer,
     stop: StopRequest,
 ) -> None:
     name = f"epoch {position.epoch}/{job.config.epochs}"
@@ -197,10 +203,10 @@ def _train_epoch(
             size = trainer.step(batch, position, stop_requested=stop.requested)
             advance(size, f"loss {position.stats.loss:.3f} accuracy {position.stats.accuracy:.1%}")
             if trainer.stop_agreed:
-                keeper.save(position, history)
+                checkpointer.save(position, history)
                 raise Terminated(job.config.output)
             if every and position.step % every == 0:
-                keeper.save(position, history)
+                checkpointer.save(position, history)
 
 
 def _finish(

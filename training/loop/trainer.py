@@ -251,7 +251,7 @@ class Trainer:
 
     @property
     def inference_model(self) -> VGG:
-        """The network to evaluate and to keep: the averaged one, if there is one."""
+        """The network to evaluate and to save: the averaged one, if there is one."""
         network: VGG = self.model.model if self.ema is None else self.ema.module
         return network
 
@@ -338,7 +338,7 @@ class Trainer:
             raise TrainingError(self._not_finite(value, batch, position))
 
     def check_weights(self, position: Position) -> None:
-        """Before they are kept: a step with a finite loss may have spoiled them.
+        """Before they are saved: a step with a finite loss may have spoiled them.
 
         Raises:
             TrainingError: a weight is no longer a number.
@@ -346,7 +346,7 @@ class Trainer:
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             raise TrainingError(
                 f"weights are no longer numbers in epoch {position.epoch}, after batch "
-                f"{position.batch}; they are not kept. {_LOWER_THE_RATE}"
+                f"{position.batch}; they are not saved. {_LOWER_THE_RATE}"
             )
 
     def _backward_in_memory(
@@ -410,7 +410,7 @@ def check_validation(loss: float, epoch: int) -> None:
     """Raise TrainingError where the weights that an epoch came to give no numbers."""
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the validation loss is {loss} after epoch {epoch}; its weights are not kept. "
+            f"the validation loss is {loss} after epoch {epoch}; its weights are not saved. "
             f"{_LOWER_THE_RATE}"
         )
 

@@ -47,7 +47,7 @@ class RedeployError(UserError):
 
 
 class JobTerminatedError(UserError):
-    """SIGTERM came while it trained; what was reached is kept."""
+    """SIGTERM came while it trained; what was reached is saved."""
 
     exit_code = Terminated.exit_code
 
@@ -203,7 +203,7 @@ def _train(job: JobState, run: Run, config: RedeployConfig, reporter: Reporter) 
         elif run.state.exists():
             resume_run(run.path, reporter)
         else:
-            shutil.rmtree(run.path, ignore_errors=True)  # of a run that had kept nothing yet
+            shutil.rmtree(run.path, ignore_errors=True)  # of a run that had saved nothing yet
             weights = _weights(config, job.champion)
             fine_tune(config.train_config(job.path / "data.csv", run.path, weights), reporter)
     except Terminated:

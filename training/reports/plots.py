@@ -26,7 +26,7 @@ PLOT_STYLE: dict[Any, Any] = {
 
 
 def curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
-    """Loss and accuracy over the epochs, with the kept epoch marked."""
+    """Loss and accuracy over the epochs, with the saved epoch marked."""
     figure = Figure(figsize=(10, 3.4))
     epochs = [row["epoch"] for row in history]
     for place, (kind, unit) in enumerate((("loss", "nats"), ("accuracy", "%")), start=1):
@@ -35,7 +35,7 @@ def curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
         for split, colour in (("train", BLUE), ("val", ORANGE)):
             values = [row[f"{split}_{kind}"] * scale for row in history]
             axes.plot(epochs, values, color=colour, marker="o", markersize=4, label=split)
-        axes.axvline(best_epoch, color=_GREY, linestyle=":", label="kept")
+        axes.axvline(best_epoch, color=_GREY, linestyle=":", label="saved")
         axes.set(xlabel="epoch", ylabel=f"{kind} ({unit})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)

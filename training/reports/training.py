@@ -71,7 +71,7 @@ def _page(
         "macro F1": f"{held_out['macro_f1']:.3f}",
         "calibration error": f"{held_out['expected_calibration_error']:.3f}",
         "temperature": f"{calibration['temperature']:.2f}",
-        "epoch kept": f"{metrics['best_epoch']} of {len(metrics['history'])}",
+        "epoch saved": f"{metrics['best_epoch']} of {len(metrics['history'])}",
     }
     title = f"VGG-19 on {html.escape(job.data.root.name)}"
     return f"""<!doctype html>

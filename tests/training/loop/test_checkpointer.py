@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from testing.bundles import tiny_spec
-from training.loop import checkpointer as keeper_module
-from training.loop.checkpointer import Keeper
+from training.loop import checkpointer as checkpointer_module
+from training.loop.checkpointer import Checkpointer
 from training.loop.history import Epoch
 from training.loop.run import Run
 from training.loop.trainer import Position
 
 
 class Scene:
-    """A keeper of a model of one number, and a clock that the test turns."""
+    """A checkpointer of a model of one number, and a clock that the test turns."""
 
     def __init__(self, path: Path, patch: pytest.MonkeyPatch) -> None:
         self.run = Run(path)
@@ -26,7 +26,7 @@ class Scene:
         self.now = 0.0
         self.states: list[tuple[int, int]] = []
         self.history: list[Epoch] = []
-        patch.setattr(keeper_module, "save_state", self.save_state)
+        patch.setattr(checkpointer_module, "save_state", self.save_state)
         patch.setattr(
             "training.loop.checkpointer.time", SimpleNamespace(monotonic=lambda: self.now)
         )
@@ -38,7 +38,7 @@ class Scene:
         trainer: Any = SimpleNamespace(
             inference_model=self.model, check_weights=lambda position: None
         )
-        self.keeper = Keeper(trainer, job, self.run)
+        self.checkpointer = Checkpointer(trainer, job, self.run)
 
     def save_state(self, path: Path, trainer: Any, position: Position, history: Any) -> None:
         assert path == self.run.state
@@ -53,7 +53,7 @@ class Scene:
         self.set(weight)
         number = len(self.history) + 1
         self.history.append(Epoch(number, 0, 0, 0, 0.5, accuracy, 0, 1))
-        self.keeper.finish_epoch(Position(epoch=number + 1), self.history)
+        self.checkpointer.finish_epoch(Position(epoch=number + 1), self.history)
 
     def weights(self) -> dict[str, float]:
         return {
@@ -74,7 +74,7 @@ def test_young_epochs_cost_no_write_and_are_all_there_at_the_end(scene: Scene) -
     scene.epoch(3, accuracy=0.7)
     assert scene.weights() == {}
     assert scene.states == []
-    assert scene.keeper.finish(scene.history) is scene.model
+    assert scene.checkpointer.finish(scene.history) is scene.model
     assert scene.weights() == {"best": 2, "last": 3}
     assert scene.model.weight.item() == 2  # the best one, to judge
 
@@ -92,7 +92,7 @@ def test_after_long_enough_everything_is_written(scene: Scene) -> None:
 def test_the_best_is_on_the_disk_before_the_state_that_counts_on_it(scene: Scene) -> None:
     scene.epoch(1, accuracy=0.5)
     scene.set(7)  # inside of the second epoch
-    scene.keeper.save(Position(epoch=2, batch=3), scene.history)
+    scene.checkpointer.save(Position(epoch=2, batch=3), scene.history)
     assert scene.states == [(2, 1)]
     assert scene.weights() == {"best": 1}  # `last` is of whole epochs
 
@@ -114,6 +114,6 @@ def test_a_resumed_run_without_a_better_epoch_ends_with_the_best_on_the_disk(
     resumed.history = list(first.history)
     resumed.epoch(2, accuracy=0.5)
     stored = SimpleNamespace(state_dict=lambda: load_file(resumed.run.best))
-    monkeypatch.setattr(keeper_module, "load_checkpoint", lambda path: (stored, None))
-    assert resumed.keeper.finish(resumed.history).weight.item() == 1
+    monkeypatch.setattr(checkpointer_module, "load_checkpoint", lambda path: (stored, None))
+    assert resumed.checkpointer.finish(resumed.history).weight.item() == 1
     assert resumed.weights() == {"best": 1, "last": 2}
