@@ -9,7 +9,7 @@ from training.data.image_data import load_labelled_images
 from training.evaluate.metrics import classification_metrics
 from training.loop.checkpoint import load_checkpoint
 from training.loop.config import read_config
-from training.loop.context import Job, load_data
+from training.loop.context import TrainContext, load_data
 from training.loop.run import Run, RunError
 from training.loop.trainer import make_accelerator
 from training.reporter import Reporter
@@ -39,9 +39,9 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
     else:
         images = load_data(config, reporter)
         check_unchanged(run, images.fingerprint())
-    job = Job(config, images, accelerator, reporter)
+    context = TrainContext(config, images, accelerator, reporter)
     source = str(data) if data is not None else images.held_out
-    logits, targets = job.predict(model.to(accelerator.device), images.held_out)
+    logits, targets = context.predict(model.to(accelerator.device), images.held_out)
     # The best checkpoint of a run that was interrupted is not calibrated yet.
     calibration = run.read_json(run.metrics).get("calibration", {"temperature": 1.0})
     temperature = calibration["temperature"]

@@ -26,7 +26,7 @@ from training.data.sampling import EpochBatches
 from training.data.sources import Split
 from training.evaluate.feature_statistics import fit, with_limit
 from training.features.batches import Features
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.loop.trainer import network_inputs
 
 # Images of each split that are looked at: enough for a mean of each class and a 99% quantile, and
@@ -57,35 +57,37 @@ class Looked:
 
 
 def find_acceptance(
-    model: VGG, features: Features, job: Job, temperature: float, last_epoch: int
+    model: VGG, features: Features, context: TrainContext, temperature: float, last_epoch: int
 ) -> tuple[Familiar, dict[str, Any]]:
     """What training images look like to the model, and what metrics.json says of acceptance."""
 
     def look(split: Split) -> Looked:
-        batches = EpochBatches(_spread(job, split), _BATCH)
-        return _look(model, job, features.load_evaluation(split, batches, last_epoch), temperature)
+        batches = EpochBatches(_spread(context, split), _BATCH)
+        return _look(
+            model, context, features.load_evaluation(split, batches, last_epoch), temperature
+        )
 
     train, val = look("train"), look("val")
-    familiar = fit(train.features, train.targets, len(job.data.labels))
+    familiar = fit(train.features, train.targets, len(context.data.labels))
     familiar = with_limit(familiar, val.features)
     is_familiar = familiar.distances(val.features) <= 1
-    target = job.config.target_precision
+    target = context.config.target_precision
     threshold = confidence_threshold(val.confidence, val.is_right, is_familiar, target)
     acceptance = Acceptance(target_precision=target, min_confidence=threshold)
-    held_out = val if job.data.held_out == "val" else look(job.data.held_out)
+    held_out = val if context.data.held_out == "val" else look(context.data.held_out)
     metrics = {
         **acceptance.model_dump(),
         "val": accepted_share(acceptance, familiar, val),
         "held_out": accepted_share(acceptance, familiar, held_out),
         "unlike": None,
     }
-    if job.config.unlike is not None:
-        pixels = _other_images(job, job.config.unlike)
+    if context.config.unlike is not None:
+        pixels = _other_images(context, context.config.unlike)
         if pixels:
-            others = _look(model, job, _batches(pixels), temperature)
+            others = _look(model, context, _batches(pixels), temperature)
             metrics["unlike"] = told_apart(acceptance, familiar, held_out, others)
         else:
-            job.reporter.warn(f"unlike is {job.config.unlike}, where no image can be read")
+            context.reporter.warn(f"unlike is {context.config.unlike}, where no image can be read")
     return familiar, metrics
 
 
@@ -180,27 +182,29 @@ def _accepted(
     return np.array([acceptance.accepts(*pair) for pair in pairs], np.bool_)
 
 
-def _spread(job: Job, split: Split) -> list[int]:
+def _spread(context: TrainContext, split: Split) -> list[int]:
     """Numbers of images, the same count of each class as far as there are so many."""
-    targets = np.array(job.dataset(split).targets)
-    each = max(_IMAGES_OF_A_CLASS, _IMAGES // len(job.data.labels))
+    targets = np.array(context.dataset(split).targets)
+    each = max(_IMAGES_OF_A_CLASS, _IMAGES // len(context.data.labels))
     chosen: list[int] = []
-    for number in range(len(job.data.labels)):
+    for number in range(len(context.data.labels)):
         images = np.flatnonzero(targets == number)
         spread = np.linspace(0, len(images) - 1, min(each, len(images))).astype(int)
         chosen += images[spread].tolist()
     return sorted(chosen)
 
 
-def _look(model: VGG, job: Job, batches: Iterable[Batch], temperature: float) -> Looked:
-    normalize, device = job.normalize(), job.accelerator.device
+def _look(
+    model: VGG, context: TrainContext, batches: Iterable[Batch], temperature: float
+) -> Looked:
+    normalize, device = context.normalize(), context.accelerator.device
     head = len(network_sequence(model)) - 1
     features: list[Tensor] = []
     probabilities: list[Tensor] = []
     targets: list[Tensor] = []
     model.eval()
     for batch in batches:
-        with torch.inference_mode(), job.accelerator.autocast():
+        with torch.inference_mode(), context.accelerator.autocast():
             inputs = network_inputs(batch, normalize, device)
             before_head = run_modules(model, inputs, batch.start, head)
             logits = run_modules(model, before_head, head).float()
@@ -212,12 +216,12 @@ def _look(model: VGG, job: Job, batches: Iterable[Batch], temperature: float) ->
     )
 
 
-def _other_images(job: Job, folder: Path) -> list[NDArray[np.uint8]]:
+def _other_images(context: TrainContext, folder: Path) -> list[NDArray[np.uint8]]:
     files = sorted(_files(folder))
     images = []
     for number in np.linspace(0, len(files) - 1, min(_IMAGES, len(files))).astype(int):
         with suppress(ImageError):
-            images.append(load_image(files[number], job.spec.preprocessing))
+            images.append(load_image(files[number], context.spec.preprocessing))
     return images
 
 

@@ -30,7 +30,7 @@ from training.data.dataset import make_loader, read_ahead
 from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.loop.trainer import evaluation_batch_size, network_inputs
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
@@ -49,10 +49,10 @@ class Features:
         tuner: the model in training; its `boundary` says where the frozen part ends.
     """
 
-    def __init__(self, job: Job, tuner: FineTuner) -> None:
-        self._job = job
+    def __init__(self, context: TrainContext, tuner: FineTuner) -> None:
+        self._context = context
         self._tuner = tuner
-        self._root = job.config.cache_dir or default_root()
+        self._root = context.config.cache_dir or default_root()
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._weights: dict[int, str] = {}
         self._planned: dict[str, int] = {}
@@ -69,15 +69,15 @@ class Features:
         for epoch, names in enumerate(trainable, 1):
             stages.setdefault(first_trainable(self._tuner.model, names), []).append(epoch)
         for boundary, epochs in stages.items():
-            if boundary > 0 and self._job.config.views > 0:
+            if boundary > 0 and self._context.config.views > 0:
                 self._plan_stage(boundary, {self._view(epoch) for epoch in epochs})
 
     def load_training(self, epoch: int, *, start: int = 0) -> Iterable[Batch]:
         """This process's batches of an epoch, from the batch `start` on."""
-        batches = self._job.epoch_batches(epoch, start=start)
+        batches = self._context.epoch_batches(epoch, start=start)
         array = self._array("train", self._view(epoch)) if self._trains_from_features() else None
         if array is None:
-            return self._job.load("train", batches)
+            return self._context.load("train", batches)
         return self._batches(array, "train", batches)
 
     def load_evaluation(
@@ -92,15 +92,16 @@ class Features:
         else:
             array = None
         if array is None:
-            return self._job.load(split, batches)
+            return self._context.load(split, batches)
         return self._batches(array, split, batches)
 
     def predict(self, model: VGG, split: Split, *, shared: bool = True) -> tuple[Tensor, Tensor]:
-        """As `Job.predict`, for a model whose frozen part is that of the model in training."""
+        """As `TrainContext.predict`, for a model whose frozen part is that of the model in
+        training."""
         array = self._array(split)
         if array is None:
-            return self._job.predict(model, split, shared=shared)
-        return self._job.predict(
+            return self._context.predict(model, split, shared=shared)
+        return self._context.predict(
             model,
             split,
             shared=shared,
@@ -110,13 +111,13 @@ class Features:
 
     def _trains_from_features(self) -> bool:
         """Mixup and cutmix mix images."""
-        return self._job.config.mixup == 0 and self._job.config.cutmix == 0
+        return self._context.config.mixup == 0 and self._context.config.cutmix == 0
 
     def _view(self, epoch: int) -> int:
         """Which augmented view an epoch trains on. Without augmentation there is one only."""
-        if self._job.augmentation().description is None:
+        if self._context.augmentation().description is None:
             return 0
-        return (epoch - 1) % max(self._job.config.views, 1)
+        return (epoch - 1) % max(self._context.config.views, 1)
 
     def _plan_stage(self, boundary: int, views: set[int]) -> None:
         keys = [self._key(split, boundary) for split in SPLITS if split != "train"]
@@ -125,17 +126,17 @@ class Features:
         wanted = {key.digest(): key.size_bytes for key in keys}
         size = sum(wanted.values())
         layer, values = self._layer(boundary), int(np.prod(keys[0].shape))
-        limit = int(self._job.config.cache_limit)
+        limit = int(self._context.config.cache_limit)
         if evict(self._root, self._planned | wanted, limit):
             self._planned |= wanted
-            self._job.reporter.say(
+            self._context.reporter.say(
                 f"caching the inputs of {layer}: {values:,} values an image, "
                 f"{sum(key.count for key in keys):,} images and views, {size / 1e6:,.0f} MB in "
                 f"{self._root}"
             )
         else:
             self._without.add(boundary)
-            self._job.reporter.warn(
+            self._context.reporter.warn(
                 f"not caching the inputs of {layer}: {size / 1e6:,.0f} MB ({values:,} values an "
                 f"image) are more than cache_limit ({limit / 1e6:,.0f} MB) or the free disk at "
                 f"{self._root} has room for; fewer views, cache_dtype float16 or a higher "
@@ -145,7 +146,7 @@ class Features:
     def _array(self, split: Split, view: int = 0) -> NDArray[np.generic] | None:
         """The features of a split, computed if need be; None where they are not cached."""
         boundary = self._tuner.boundary
-        if boundary == 0 or self._job.config.views == 0 or boundary in self._without:
+        if boundary == 0 or self._context.config.views == 0 or boundary in self._without:
             return None
         key = self._key(split, boundary, view)
         digest = key.digest()
@@ -154,7 +155,7 @@ class Features:
                 self._arrays[digest] = self._open(key, split, boundary, view)
             except OSError as error:
                 self._without.add(boundary)
-                self._job.reporter.warn(
+                self._context.reporter.warn(
                     f"features can't be cached in {self._root} ({error.strerror}); going on without"
                 )
         return self._arrays.get(digest)
@@ -165,26 +166,28 @@ class Features:
             started, missing = time.monotonic(), file.missing()
             if missing:
                 self._fill(file, split, boundary, view, what)
-                self._job.reporter.say(f"{what}: computed in {time.monotonic() - started:.1f} s")
+                self._context.reporter.say(
+                    f"{what}: computed in {time.monotonic() - started:.1f} s"
+                )
             else:
-                self._job.reporter.say(f"{what}: found")
+                self._context.reporter.say(f"{what}: found")
             return file.array()
 
     def _fill(self, file: FeatureFile, split: Split, boundary: int, view: int, what: str) -> None:
         """Compute the missing blocks, sharing the work with whoever else is at it."""
-        job = self._job
-        prefix, normalize = _for_inference(self._tuner.model, boundary), job.normalize()
+        context = self._context
+        prefix, normalize = _for_inference(self._tuner.model, boundary), context.normalize()
         loader = make_loader(
-            job.dataset(split),
+            context.dataset(split),
             _ClaimedBlocks(file, first_number=view * file.key.count),
-            job.accelerator.device,
-            job.config.num_workers,
+            context.accelerator.device,
+            context.config.num_workers,
         )
         images = sum(len(file.images(block)) for block in file.missing())
-        with job.reporter.progress(what, images) as advance:
+        with context.reporter.progress(what, images) as advance:
             for batch in loader:
-                with torch.inference_mode(), job.accelerator.autocast():
-                    inputs = network_inputs(batch, normalize, job.accelerator.device)
+                with torch.inference_mode(), context.accelerator.autocast():
+                    inputs = network_inputs(batch, normalize, context.accelerator.device)
                     features = prefix(inputs.contiguous(memory_format=torch.channels_last))
                 block = int(batch.indices[0]) // file.key.block_size
                 file.write(block, _to_numpy(features, file.key.dtype))
@@ -194,14 +197,14 @@ class Features:
         self, array: NDArray[np.generic], split: Split, batches: EpochBatches
     ) -> Iterable[Batch]:
         """On a GPU, read by a thread, into memory from which it copies by itself."""
-        on_gpu = self._job.accelerator.device.type == "cuda"
+        on_gpu = self._context.accelerator.device.type == "cuda"
         read = self._read(array, split, batches, pin=on_gpu)
         return read_ahead(read) if on_gpu else read
 
     def _read(
         self, array: NDArray[np.generic], split: Split, batches: EpochBatches, *, pin: bool
     ) -> Iterator[Batch]:
-        targets = torch.tensor(self._job.dataset(split).targets)
+        targets = torch.tensor(self._context.dataset(split).targets)
         for draws in batches:
             indices = torch.tensor([draw.image for draw in draws])
             features = torch.from_numpy(array[indices.numpy()])  # a copy: indexed by an array
@@ -214,27 +217,27 @@ class Features:
         return network_sequence(self._tuner.model)[boundary][0]
 
     def _key(self, split: Split, boundary: int, view: int = 0) -> FeatureKey:
-        job = self._job
-        device = job.accelerator.device
-        samples = job.data.split(split)
-        augmentation = job.augmentation().description if split == "train" else None
+        context = self._context
+        device = context.accelerator.device
+        samples = context.data.split(split)
+        augmentation = context.augmentation().description if split == "train" else None
         content = hashlib.sha256("".join(sample.sha256 for sample in samples).encode())
         ingredients: dict[str, Any] = {
             "images": content.hexdigest(),
             "before": self._layer(boundary),
             "weights": self._prefix_digest(boundary),
-            "preprocessing": job.spec.preprocessing.model_dump(mode="json"),
+            "preprocessing": context.spec.preprocessing.model_dump(mode="json"),
             "augmentation": augmentation and augmentation | {"view": view},
             "device": device.type,
-            "precision": job.accelerator.mixed_precision,
+            "precision": context.accelerator.mixed_precision,
             "packages": {name: version(name) for name in ("pillow", "torch", "torchvision")},
         }
         return FeatureKey(
             ingredients,
             count=len(samples),
-            shape=_feature_shape(boundary, job.config.image_size),
-            dtype=job.config.feature_type(device.type),
-            block_size=evaluation_batch_size(device, job.config.micro_batch_size),
+            shape=_feature_shape(boundary, context.config.image_size),
+            dtype=context.config.feature_type(device.type),
+            block_size=evaluation_batch_size(device, context.config.micro_batch_size),
         )
 
     def _prefix_digest(self, boundary: int) -> str:

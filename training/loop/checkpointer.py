@@ -18,7 +18,7 @@ from torchvision.models import VGG
 
 from models.files import link_or_copy
 from training.loop.checkpoint import load_checkpoint, save_checkpoint
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.loop.history import Epoch, best_epoch
 from training.loop.run import Run, write_json
 from training.loop.state import save_state
@@ -31,9 +31,9 @@ class Checkpointer:
     All processes call the same methods; the main process writes.
     """
 
-    def __init__(self, trainer: Trainer, job: Job, run: Run) -> None:
+    def __init__(self, trainer: Trainer, context: TrainContext, run: Run) -> None:
         self._trainer = trainer
-        self._job = job
+        self._context = context
         self._run = run
         self._best: dict[str, Tensor] = {}
         self._best_is_written = True
@@ -41,7 +41,7 @@ class Checkpointer:
 
     def finish_epoch(self, position: Position, history: Sequence[Epoch]) -> None:
         """Add the epoch that is the last of `history`; `position` is where the next begins."""
-        if self._job.accelerator.is_main_process:
+        if self._context.accelerator.is_main_process:
             if history[-1] is best_epoch(history):
                 self._remember_best()
             write_json(self._run.metrics, {"history": [asdict(row) for row in history]})
@@ -56,7 +56,7 @@ class Checkpointer:
             CheckpointError: see `training.loop.checkpoint.staged_weights`.
         """
         self._trainer.check_weights(position)
-        if self._job.accelerator.is_main_process and history:
+        if self._context.accelerator.is_main_process and history:
             self.write_best()
             if position.batch == 0:  # between epochs
                 self._write_last(history)
@@ -66,7 +66,7 @@ class Checkpointer:
     def write_best(self) -> None:
         """Write the best weights so far, if they are not on the disk; in the main process."""
         if not self._best_is_written:
-            save_checkpoint(self._best, self._job.spec, self._run.best)
+            save_checkpoint(self._best, self._context.spec, self._run.best)
             self._best_is_written = True
 
     def finish(self, history: Sequence[Epoch]) -> VGG:
@@ -93,11 +93,11 @@ class Checkpointer:
             link_or_copy(self._run.best, self._run.last)
         else:
             state = self._trainer.inference_model.state_dict()
-            save_checkpoint(state, self._job.spec, self._run.last)
+            save_checkpoint(state, self._context.spec, self._run.last)
 
     def _due(self) -> bool:
         """Whether the last save is old enough, by the main process's clock."""
-        due = [time.monotonic() - self._saved_at >= self._job.config.save_every_seconds]
-        if self._job.accelerator.num_processes > 1:
+        due = [time.monotonic() - self._saved_at >= self._context.config.save_every_seconds]
+        if self._context.accelerator.num_processes > 1:
             broadcast_object_list(due)
         return due[0]

@@ -40,7 +40,7 @@ def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainContext:
     """A configuration, its data, and where the arithmetic happens."""
 
     config: TrainConfig

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from training.data.batch import Batch
 from training.features.batches import Features
 from training.loop.config import TrainConfig
-from training.loop.context import Job, load_data
+from training.loop.context import TrainContext, load_data
 from training.loop.setup import set_up, trainable_in
 from training.loop.trainer import Position, TrainingError, make_accelerator
 from training.reporter import Reporter
@@ -47,10 +47,10 @@ def find_learning_rate(
     """
     config = config.resolved()
     accelerator = make_accelerator(config.device, config.mixed_precision)
-    job = Job(config, load_data(config, reporter), accelerator, reporter)
-    trainer, _ = set_up(job)
-    features = Features(job, trainer.model)
-    features.plan([trainable_in(job, epoch=1)])
+    context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
+    trainer, _ = set_up(context)
+    features = Features(context, trainer.model)
+    features.plan([trainable_in(context, epoch=1)])
     ratio = (highest / lowest) ** (1 / (steps - 1))
     trainer.factor = lambda step: lowest * ratio**step / config.learning_rate
     position, rates, losses = Position(), list[float](), list[float]()

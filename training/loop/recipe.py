@@ -17,7 +17,7 @@ from training.evaluate.ood import check_unlike, find_acceptance, summary
 from training.features.batches import Features
 from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, read_config
-from training.loop.context import Job, load_data
+from training.loop.context import TrainContext, load_data
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
 from training.loop.run import Run, RunError, check_free, write_json
@@ -66,24 +66,24 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     )
     if not accelerator.is_main_process:
         reporter = SilentReporter()
-    job = Job(config, load_data(config, reporter), accelerator, reporter)
-    trainer, table = set_up(job)
-    reporter.say(_summary(job))
+    context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
+    trainer, table = set_up(context)
+    reporter.say(_summary(context))
     reporter.say(layer_table(table))
-    features = Features(job, trainer.model)
-    features.plan([trainable_in(job, epoch) for epoch in range(1, config.epochs + 1)])
-    with run_directory(job, resume=resume) as run:
+    features = Features(context, trainer.model)
+    features.plan([trainable_in(context, epoch) for epoch in range(1, config.epochs + 1)])
+    with run_directory(context, resume=resume) as run:
         if tracker:
             settings = {key: str(value) for key, value in config.model_dump().items()}
             accelerator.init_trackers("vgg19", config=settings)
-        checkpointer = Checkpointer(trainer, job, run)
+        checkpointer = Checkpointer(trainer, context, run)
         try:
-            history = _train(trainer, features, job, run, checkpointer)
+            history = _train(trainer, features, context, run, checkpointer)
         except BaseException:
             checkpointer.write_best()
             raise
         if accelerator.is_main_process:
-            _finish(checkpointer.finish(history), features, job, run, table, history)
+            _finish(checkpointer.finish(history), features, context, run, table, history)
         accelerator.wait_for_everyone()
         if tracker:
             accelerator.end_training()
@@ -107,22 +107,28 @@ def resume_run(path: Path, reporter: Reporter) -> Run:
 
 
 def _train(
-    trainer: Trainer, features: Features, job: Job, run: Run, checkpointer: Checkpointer
+    trainer: Trainer,
+    features: Features,
+    context: TrainContext,
+    run: Run,
+    checkpointer: Checkpointer,
 ) -> list[Epoch]:
     position, history = Position(), list[Epoch]()
     if run.state.exists():
-        position, history = _go_on(trainer, job, run)
+        position, history = _go_on(trainer, context, run)
     with stop_on_sigterm() as stop:
-        while position.epoch <= job.config.epochs:
-            if should_stop(history, job.config.early_stopping):
-                job.reporter.say(f"no better epoch in {job.config.early_stopping}: stopping early")
+        while position.epoch <= context.config.epochs:
+            if should_stop(history, context.config.early_stopping):
+                context.reporter.say(
+                    f"no better epoch in {context.config.early_stopping}: stopping early"
+                )
                 break
-            thaw(trainer, job, position.epoch)
+            thaw(trainer, context, position.epoch)
             try:
-                _train_epoch(trainer, features, job, position, history, checkpointer, stop)
-                history.append(_judge_epoch(trainer, features, job, position, history))
+                _train_epoch(trainer, features, context, position, history, checkpointer, stop)
+                history.append(_judge_epoch(trainer, features, context, position, history))
             except LostImageError as error:
-                raise _saved(error, job, position, history, checkpointer) from None
+                raise _saved(error, context, position, history, checkpointer) from None
             position = Position(epoch=position.epoch + 1, step=position.step)
             checkpointer.finish_epoch(position, history)
     return history
@@ -130,7 +136,7 @@ def _train(
 
 def _saved(
     error: LostImageError,
-    job: Job,
+    context: TrainContext,
     position: Position,
     history: list[Epoch],
     checkpointer: Checkpointer,
@@ -139,15 +145,20 @@ def _saved(
 
     Alone; where processes train together, the others don't know of it.
     """
-    if job.accelerator.num_processes == 1:
+    if context.accelerator.num_processes == 1:
         checkpointer.save(position, history)
     return TrainingError(
-        f"{error.reason}; put it back, then go on with 'vgg19 train --resume {job.config.output}'"
+        f"{error.reason}; put it back, then go on with "
+        f"'vgg19 train --resume {context.config.output}'"
     )
 
 
 def _judge_epoch(
-    trainer: Trainer, features: Features, job: Job, position: Position, history: list[Epoch]
+    trainer: Trainer,
+    features: Features,
+    context: TrainContext,
+    position: Position,
+    history: list[Epoch],
 ) -> Epoch:
     """Evaluate on the validation images, and tell."""
     scores = quick_metrics(*features.predict(trainer.inference_model, "val"))
@@ -163,9 +174,9 @@ def _judge_epoch(
         len(trainer.optimizer.param_groups),
     )
     logged = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
-    job.accelerator.log(logged, step=epoch.epoch)
+    context.accelerator.log(logged, step=epoch.epoch)
     is_best = best_epoch([*history, epoch]) is epoch
-    job.reporter.say(_epoch_line(epoch, job.config.epochs, is_best))
+    context.reporter.say(_epoch_line(epoch, context.config.epochs, is_best))
     return epoch
 
 
@@ -174,58 +185,63 @@ def _head_rate(trainer: Trainer) -> float:
     return float(rates[HEAD_LAYER])
 
 
-def _go_on(trainer: Trainer, job: Job, run: Run) -> tuple[Position, list[Epoch]]:
+def _go_on(trainer: Trainer, context: TrainContext, run: Run) -> tuple[Position, list[Epoch]]:
     state = read_state(run.state)
-    for epoch in range(1, min(state["position"]["epoch"], job.config.epochs) + 1):
+    for epoch in range(1, min(state["position"]["epoch"], context.config.epochs) + 1):
         started = state["position"]["batch"] > 0 or epoch < state["position"]["epoch"]
         if started:  # a layer enters the optimizer when its epoch begins
-            thaw(trainer, job, epoch)
+            thaw(trainer, context, epoch)
     position, rows = restore_state(state, trainer)
-    job.reporter.say(f"resuming in epoch {position.epoch}, batch {position.batch + 1}")
+    context.reporter.say(f"resuming in epoch {position.epoch}, batch {position.batch + 1}")
     return position, [Epoch(**row) for row in rows]
 
 
 def _train_epoch(
     trainer: Trainer,
     features: Features,
-    job: Job,
+    context: TrainContext,
     position: Position,
     history: list[Epoch],
     checkpointer: Checkpointer,
     stop: StopRequest,
 ) -> None:
-    name = f"epoch {position.epoch}/{job.config.epochs}"
+    name = f"epoch {position.epoch}/{context.config.epochs}"
     batches = features.load_training(position.epoch, start=position.batch)
-    every = job.config.save_every_steps
-    with job.reporter.progress(name, len(job.data.split("train"))) as advance:
+    every = context.config.save_every_steps
+    with context.reporter.progress(name, len(context.data.split("train"))) as advance:
         advance(position.stats.images, "")
         for batch in batches:
             size = trainer.step(batch, position, stop_requested=stop.requested)
             advance(size, f"loss {position.stats.loss:.3f} accuracy {position.stats.accuracy:.1%}")
             if trainer.stop_agreed:
                 checkpointer.save(position, history)
-                raise Terminated(job.config.output)
+                raise Terminated(context.config.output)
             if every and position.step % every == 0:
                 checkpointer.save(position, history)
 
 
 def _finish(
-    model: VGG, features: Features, job: Job, run: Run, table: list[LayerRow], history: list[Epoch]
+    model: VGG,
+    features: Features,
+    context: TrainContext,
+    run: Run,
+    table: list[LayerRow],
+    history: list[Epoch],
 ) -> None:
     """Calibrate the best model, judge it, and write metrics and report."""
     val_logits, val_targets = features.predict(model, "val", shared=False)
     temperature = fit_temperature(val_logits, val_targets)
     logits, targets = val_logits, val_targets
-    if job.data.held_out != "val":
-        logits, targets = features.predict(model, job.data.held_out, shared=False)
-    before = classification_metrics(logits, targets, job.data.labels)
-    held_out = classification_metrics(logits / temperature, targets, job.data.labels)
-    familiar, acceptance = find_acceptance(model, features, job, temperature, history[-1].epoch)
+    if context.data.held_out != "val":
+        logits, targets = features.predict(model, context.data.held_out, shared=False)
+    before = classification_metrics(logits, targets, context.data.labels)
+    held_out = classification_metrics(logits / temperature, targets, context.data.labels)
+    familiar, acceptance = find_acceptance(model, features, context, temperature, history[-1].epoch)
     familiar.write(run.familiar)
     best = best_epoch(history)
     metrics: dict[str, Any] = {
         "best_epoch": best.epoch,
-        "held_out": {"split": job.data.held_out, **held_out},
+        "held_out": {"split": context.data.held_out, **held_out},
         "calibration": {
             "temperature": temperature,
             "fitted_on": len(val_targets),
@@ -236,23 +252,25 @@ def _finish(
         "history": [asdict(epoch) for epoch in history],
     }
     write_json(run.metrics, metrics)
-    write_report(model, run, job, table, metrics, (logits / temperature).softmax(dim=1), targets)
+    write_report(
+        model, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
+    )
     run.state.unlink(missing_ok=True)
-    job.reporter.say(
-        f"accuracy on {job.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "
+    context.reporter.say(
+        f"accuracy on {context.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "
         f"{held_out['accuracy']:.1%}; calibration error "
         f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
     )
-    job.reporter.say(summary(acceptance))
+    context.reporter.say(summary(acceptance))
 
 
-def _summary(job: Job) -> str:
-    config, data = job.config, job.data
+def _summary(context: TrainContext) -> str:
+    config, data = context.config, context.data
     sizes = {split: len(data.split(split)) for split in ("train", "val", "test")}
-    processes = job.accelerator.num_processes
+    processes = context.accelerator.num_processes
     return (
         f"VGG-19, weights {config.weights}, strategy {config.strategy}, on "
-        f"{job.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
+        f"{context.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
         f"{len(data.labels)} classes; {sizes['train']} images to train, {sizes['val']} to "
         f"validate, {sizes['test']} to test, at {config.image_size} px"
     )

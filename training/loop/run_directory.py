@@ -11,7 +11,7 @@ import torch
 
 from models.files import staged_directory
 from training.loop.config import write_config
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.loop.run import (
     Run,
     RunError,
@@ -26,7 +26,7 @@ _KEPT_HELD_OUT_IMAGES = 32
 
 
 @contextmanager
-def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
+def run_directory(context: TrainContext, *, resume: bool) -> Iterator[Run]:
     """The run's directory, made by the main process, entered by all.
 
     Removed again if it comes to neither a checkpoint nor a state to resume from.
@@ -34,20 +34,20 @@ def run_directory(job: Job, *, resume: bool) -> Iterator[Run]:
     Raises:
         RunError: it is taken, or to be resumed with other images.
     """
-    run = Run(job.config.output)
-    if not job.accelerator.is_main_process:
-        job.accelerator.wait_for_everyone()
+    run = Run(context.config.output)
+    if not context.accelerator.is_main_process:
+        context.accelerator.wait_for_everyone()
         yield run
         return
     if resume:
-        _check_same_images(job, run)
+        _check_same_images(context, run)
         for file in (run.state, run.best, run.last, run.metrics, run.report):
             for leftover in file.parent.glob(f".{file.name}-*"):  # of a write that was killed
                 leftover.unlink()
     else:
-        _create(job, run)
+        _create(context, run)
     try:
-        job.accelerator.wait_for_everyone()
+        context.accelerator.wait_for_everyone()
         with _named(run):
             yield run
     except BaseException:
@@ -67,7 +67,7 @@ def _named(run: Run) -> Iterator[None]:
         raise
 
 
-def _create(job: Job, run: Run) -> None:
+def _create(context: TrainContext, run: Run) -> None:
     """Whole or not at all: a run that was killed meanwhile could be resumed, but not exported."""
     check_free(run.path)  # again: another run may have taken it since
     run.path.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _create(job: Job, run: Run) -> None:
     try:
         with _named(run), staged_directory(run.path) as staging:
             number = staging.stat().st_ino
-            _fill(job, Run(staging))
+            _fill(context, Run(staging))
     except BaseException:
         if run.path.stat().st_ino == number:  # a signal came when it had just taken its place
             shutil.rmtree(run.path, ignore_errors=True)
@@ -85,28 +85,28 @@ def _create(job: Job, run: Run) -> None:
         raise
 
 
-def _fill(job: Job, run: Run) -> None:
+def _fill(context: TrainContext, run: Run) -> None:
     # Absolute: 'vgg19 evaluate' may run from another directory.
-    absolute = job.config.model_copy(update={"data": job.config.data.absolute()})
+    absolute = context.config.model_copy(update={"data": context.config.data.absolute()})
     write_config(absolute, run.config)
-    write_json(run.data, job.data.describe())
-    provenance = record_provenance(absolute, job.data.fingerprint())
+    write_json(run.data, context.data.describe())
+    provenance = record_provenance(absolute, context.data.fingerprint())
     write_json(run.provenance, provenance.model_dump(mode="json"))
-    _keep_held_out_images(job, run)
+    _keep_held_out_images(context, run)
 
 
-def _check_same_images(job: Job, run: Run) -> None:
+def _check_same_images(context: TrainContext, run: Run) -> None:
     recorded = run.read_json(run.data)["fingerprint"]
-    if recorded != job.data.fingerprint():
+    if recorded != context.data.fingerprint():
         raise RunError(
-            f"the images in {job.config.data} have changed since {run.path} was begun (fingerprint "
-            f"{job.data.fingerprint()[:12]}, was {recorded[:12]}); begin a new run"
+            f"the images in {context.config.data} have changed since {run.path} was begun "
+            f"(fingerprint {context.data.fingerprint()[:12]}, was {recorded[:12]}); begin a new run"
         )
 
 
-def _keep_held_out_images(job: Job, run: Run) -> None:
+def _keep_held_out_images(context: TrainContext, run: Run) -> None:
     """Keep some held-out images, spread over the classes, so that export needs only the run."""
-    dataset = job.dataset(job.data.held_out)
+    dataset = context.dataset(context.data.held_out)
     count = min(_KEPT_HELD_OUT_IMAGES, len(dataset))
     indices = [i * len(dataset) // count for i in range(count)]
     images = torch.stack([dataset.pixels(index) for index in indices])

@@ -12,7 +12,7 @@ from models.network.strategies import FineTuner, layers, parameter_groups, train
 from models.network.vgg19 import build, initialise_from_data
 from training.data.augment import BatchMixing
 from training.data.sampling import balanced_class_weights, derive_seed
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow
 from training.loop.trainer import (
     Objective,
@@ -26,37 +26,37 @@ from training.loop.trainer import (
 _INITIALISATION_IMAGES = 64
 
 
-def set_up(job: Job) -> tuple[Trainer, list[LayerRow]]:
+def set_up(context: TrainContext) -> tuple[Trainer, list[LayerRow]]:
     """The model with its optimizer, ready for the first epoch, and which layer trains how."""
-    config, data = job.config, job.data
+    config, data = context.config, context.data
     torch.manual_seed(config.seed)
     model = build(config.weights, len(data.labels), dropout=config.dropout)
-    model.to(job.accelerator.device)
-    if job.accelerator.device.type == "cuda":
+    model.to(context.accelerator.device)
+    if context.accelerator.device.type == "cuda":
         model.to(memory_format=torch.channels_last)
     if config.weights == "none":
-        _initialise(model, job)
+        _initialise(model, context)
     # Each process draws its own dropout masks; the weights above are the same in all.
-    torch.manual_seed(derive_seed(config.seed, "dropout", job.accelerator.process_index))
+    torch.manual_seed(derive_seed(config.seed, "dropout", context.accelerator.process_index))
     tuner = FineTuner(model)
-    tuner.set_trainable(trainable_in(job, epoch=1))
-    train = job.dataset("train")
+    tuner.set_trainable(trainable_in(context, epoch=1))
+    train = context.dataset("train")
     weights = (
-        balanced_class_weights(train.targets, len(data.labels)).to(job.accelerator.device)
+        balanced_class_weights(train.targets, len(data.labels)).to(context.accelerator.device)
         if config.class_weights == "balanced"
         else None
     )
-    steps = config.epochs * len(job.epoch_batches(1))
+    steps = config.epochs * len(context.epoch_batches(1))
     trainer = Trainer(
-        job.accelerator,
+        context.accelerator,
         tuner,
-        job.normalize(),
+        context.normalize(),
         make_optimizer(
-            parameter_groups(model, trainable_in(job, epoch=1), job.learning_rates()),
+            parameter_groups(model, trainable_in(context, epoch=1), context.learning_rates()),
             config.optimizer,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
-            device=job.accelerator.device,
+            device=context.accelerator.device,
         ),
         objective=Objective(config.label_smoothing, weights),
         factor=partial(
@@ -71,16 +71,16 @@ def set_up(job: Job) -> tuple[Trainer, list[LayerRow]]:
         micro_batch_size=config.micro_batch_size,
         auto_batch=config.auto_batch,
         compile_model=config.compile,
-        names=job.file_name,
+        names=context.file_name,
     )
-    return trainer, _layer_rows(model, job)
+    return trainer, _layer_rows(model, context)
 
 
-def thaw(trainer: Trainer, job: Job, epoch: int) -> None:
+def thaw(trainer: Trainer, context: TrainContext, epoch: int) -> None:
     """Let the layers train that are to train in this epoch, and tell which are new."""
-    wanted = trainable_in(job, epoch)
+    wanted = trainable_in(context, epoch)
     present = {group["name"] for group in trainer.optimizer.param_groups}
-    rates = job.learning_rates()
+    rates = context.learning_rates()
     new = parameter_groups(trainer.model.model, wanted - present, rates)
     if not new:
         return
@@ -88,26 +88,26 @@ def thaw(trainer: Trainer, job: Job, epoch: int) -> None:
     for group in new:
         trainer.optimizer.add_param_group(optimizer_group(group))
     trainer.prepare()
-    job.reporter.say(f"epoch {epoch}: thawed {', '.join(group.name for group in new)}")
+    context.reporter.say(f"epoch {epoch}: thawed {', '.join(group.name for group in new)}")
 
 
-def trainable_in(job: Job, epoch: int) -> set[str]:
-    config = job.config
+def trainable_in(context: TrainContext, epoch: int) -> set[str]:
+    config = context.config
     return trainable_layers(
         config.strategy,
-        job.layer_names,
+        context.layer_names,
         epoch=epoch,
         thaw_epochs=config.thaw_epochs or (),
         unfreeze=config.unfreeze,
     )
 
 
-def _layer_rows(model: VGG, job: Job) -> list[LayerRow]:
+def _layer_rows(model: VGG, context: TrainContext) -> list[LayerRow]:
     """Every layer with its size, its rate, and the epoch from which it trains (None: never)."""
-    rates = job.learning_rates()
+    rates = context.learning_rates()
     first: dict[str, int] = {}
-    for epoch in range(job.config.epochs, 0, -1):
-        first |= dict.fromkeys(trainable_in(job, epoch), epoch)
+    for epoch in range(context.config.epochs, 0, -1):
+        first |= dict.fromkeys(trainable_in(context, epoch), epoch)
     return [
         LayerRow(
             name,
@@ -119,10 +119,10 @@ def _layer_rows(model: VGG, job: Job) -> list[LayerRow]:
     ]
 
 
-def _initialise(model: VGG, job: Job) -> None:
+def _initialise(model: VGG, context: TrainContext) -> None:
     """`--weights none`: scale the convolutions on a sample of the training images."""
-    dataset = job.dataset("train")
+    dataset = context.dataset("train")
     step = max(1, len(dataset) // _INITIALISATION_IMAGES)
     indices = range(0, len(dataset), step)[:_INITIALISATION_IMAGES]
     images: Tensor = torch.stack([dataset.pixels(index) for index in indices])
-    initialise_from_data(model, job.normalize()(images.to(job.accelerator.device)))
+    initialise_from_data(model, context.normalize()(images.to(context.accelerator.device)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.network.grad_cam import grad_cam
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.reports.html_page import picture
 
 _WORST = 24
@@ -40,7 +40,9 @@ class Mistake:
     explained: str | None
 
 
-def worst_mistakes(model: VGG, job: Job, probabilities: Tensor, targets: Tensor) -> list[Mistake]:
+def worst_mistakes(
+    model: VGG, context: TrainContext, probabilities: Tensor, targets: Tensor
+) -> list[Mistake]:
     """The wrong answers that gave the true label the least probability, the worst first.
 
     Args:
@@ -50,14 +52,14 @@ def worst_mistakes(model: VGG, job: Job, probabilities: Tensor, targets: Tensor)
     truth = probabilities.gather(1, targets[:, None]).squeeze(1)
     wrong = (predicted != targets).nonzero().squeeze(1).tolist()
     wrong = sorted(wrong, key=lambda index: float(truth[index]))[:_WORST]
-    dataset = job.dataset(job.data.held_out)
+    dataset = context.dataset(context.data.held_out)
     images = [dataset.pixels(index).numpy() for index in wrong]
-    maps = _heat_maps(model, job, images, predicted[wrong])
+    maps = _heat_maps(model, context, images, predicted[wrong])
     return [
         Mistake(
             name=dataset.samples[index].path.name,
-            label=job.data.labels[int(targets[index])],
-            said=job.data.labels[int(predicted[index])],
+            label=context.data.labels[int(targets[index])],
+            said=context.data.labels[int(predicted[index])],
             probability=float(probabilities[index].max()),
             plain=picture(image),
             explained=picture(overlaid(image, heat_map)) if heat_map.size > 1 else None,
@@ -113,9 +115,9 @@ def _figure(mistake: Mistake) -> str:
 
 
 def _heat_maps(
-    model: VGG, job: Job, images: Sequence[NDArray[np.uint8]], classes: Tensor
+    model: VGG, context: TrainContext, images: Sequence[NDArray[np.uint8]], classes: Tensor
 ) -> list[NDArray[np.float32]]:
-    normalize, device = job.normalize(), job.accelerator.device
+    normalize, device = context.normalize(), context.accelerator.device
     maps: list[NDArray[np.float32]] = []
     model.eval()
     for start in range(0, len(images), _BATCH):

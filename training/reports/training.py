@@ -13,7 +13,7 @@ from torchvision.models import VGG
 
 from models.files import staged_file
 from training.evaluate.ood import summary
-from training.loop.context import Job
+from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow, rate, trains
 from training.loop.run import Run
 from training.reports.html_page import PAGE_STYLE, table, tile
@@ -24,7 +24,7 @@ from training.reports.plots import PLOT_STYLE, confusion, curves, learning_rate,
 def write_report(
     model: VGG,
     run: Run,
-    job: Job,
+    context: TrainContext,
     table: Sequence[LayerRow],
     metrics: dict[str, Any],
     probabilities: Tensor,
@@ -44,27 +44,27 @@ def write_report(
         for name, figure in {
             "curves": curves(metrics["history"], metrics["best_epoch"]),
             "learning_rate": learning_rate(metrics["history"]),
-            "confusion": confusion(metrics["held_out"]["confusion"], job.data.labels),
+            "confusion": confusion(metrics["held_out"]["confusion"], context.data.labels),
             "reliability": reliability_diagram(metrics["held_out"]["reliability"]),
         }.items():
             path = run.report_pictures / f"{name}.png"
             figure.savefig(path, bbox_inches="tight")
             plots[name] = path.read_bytes()
-    mistakes = worst_mistakes(model, job, probabilities, targets)
-    page = _page(job, table, metrics, plots, mistakes)
+    mistakes = worst_mistakes(model, context, probabilities, targets)
+    page = _page(context, table, metrics, plots, mistakes)
     with staged_file(run.report) as staging:  # a run with a report has come to its end
         staging.write_text(page, encoding="utf-8")
 
 
 def _page(
-    job: Job,
+    context: TrainContext,
     table: Sequence[LayerRow],
     metrics: dict[str, Any],
     plots: dict[str, bytes],
     mistakes: Sequence[Mistake],
 ) -> str:
     held_out, calibration = metrics["held_out"], metrics["calibration"]
-    config = job.config
+    config = context.config
     tiles = {
         "accuracy": f"{held_out['accuracy']:.1%}",
         "top-5 accuracy": f"{held_out['top5_accuracy']:.1%}",
@@ -73,7 +73,7 @@ def _page(
         "temperature": f"{calibration['temperature']:.2f}",
         "epoch saved": f"{metrics['best_epoch']} of {len(metrics['history'])}",
     }
-    title = f"VGG-19 on {html.escape(job.data.root.name)}"
+    title = f"VGG-19 on {html.escape(context.data.root.name)}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -95,7 +95,7 @@ def _page(
 images.</p>
 <h2>Which answers are accepted</h2>{acceptance_html(metrics["acceptance"])}
 <h2>Worst mistakes</h2>{mistakes_html(mistakes)}
-<h2>Data</h2>{_data_table(job)}
+<h2>Data</h2>{_data_table(context)}
 <h2>Layers</h2>{_layers(table)}
 </body></html>
 """
@@ -145,14 +145,14 @@ def _class_table(per_class: dict[str, dict[str, float]]) -> str:
     return table(("class", "precision", "recall", "F1", "images"), rows)
 
 
-def _data_table(job: Job) -> str:
-    counts = job.data.counts()
+def _data_table(context: TrainContext) -> str:
+    counts = context.data.counts()
     rows = [
         (label, *(str(counts[split][label]) for split in ("train", "val", "test")))
-        for label in job.data.labels
+        for label in context.data.labels
     ]
-    total = ("all", *(str(len(job.data.split(split))) for split in ("train", "val", "test")))
-    note = f"<p class='sub'>{len(job.data.skipped)} files were no images and were skipped.</p>"
+    total = ("all", *(str(len(context.data.split(split))) for split in ("train", "val", "test")))
+    note = f"<p class='sub'>{len(context.data.skipped)} files were no images and were skipped.</p>"
     return table(("class", "train", "val", "test"), [*rows, total]) + note
 
 

@@ -16,7 +16,7 @@ from training.data.sampling import Draw
 from training.features.batches import FeatureError, Features
 from training.features.cache import FeatureFile, list_entries
 from training.loop.config import TrainConfig, load_config
-from training.loop.context import Job, load_data
+from training.loop.context import TrainContext, load_data
 from training.loop.recipe import fine_tune
 from training.loop.trainer import make_accelerator
 from training.reporter import SilentReporter
@@ -37,26 +37,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image_folder(tmp_path_factory.mktemp("data"), {"blue": 7, "red": 7})
 
 
-Make = Callable[..., tuple[Features, Job, SilentReporter]]
+Make = Callable[..., tuple[Features, TrainContext, SilentReporter]]
 
 
 @pytest.fixture
 def make(network: VGG, data: Path, tmp_path: Path) -> Make:
     """Features of a run with the given configuration, whose model trains FC1 to the head."""
 
-    def build(trainable: set[str] = FC, **changes: Any) -> tuple[Features, Job, SilentReporter]:
+    def build(
+        trainable: set[str] = FC, **changes: Any
+    ) -> tuple[Features, TrainContext, SilentReporter]:
         values = {
             "data": data, "output": tmp_path / "run", "image_size": 32, "batch_size": 4,
             "cache_dir": tmp_path / "cache", "micro_batch_size": 3, "epochs": 4,
         }  # fmt: skip
         config = load_config(None, values | changes).resolved()
         reporter = SilentReporter()
-        job = Job(config, load_data(config, reporter), make_accelerator("cpu", "no"), reporter)
+        context = TrainContext(
+            config, load_data(config, reporter), make_accelerator("cpu", "no"), reporter
+        )
         tuner = FineTuner(network)
         tuner.set_trainable(trainable)
-        features = Features(job, tuner)
+        features = Features(context, tuner)
         features.plan([trainable] * config.epochs)
-        return features, job, reporter
+        return features, context, reporter
 
     return build
 
@@ -100,23 +104,23 @@ class TestValues:
     def test_are_what_goes_into_the_first_layer_that_trains(
         self, make: Make, network: VGG, trainable: set[str], layer: str, shape: tuple[int, ...]
     ) -> None:
-        features, job, _ = make(trainable, augment="none")
+        features, context, _ = make(trainable, augment="none")
         batches = by_image(features.load_training(1))
         assert sorted(batches) == list(range(IMAGES))
-        dataset = job.dataset("train")
+        dataset = context.dataset("train")
         for image, batch in batches.items():
             assert network_sequence(network)[batch.start][0] == layer
             assert batch.inputs.shape == shape
             assert batch.inputs.dtype == torch.float32
             assert batch.targets == dataset.targets[image]
             with torch.no_grad():
-                pixels = job.normalize()(dataset.pixels(image)[None])
+                pixels = context.normalize()(dataset.pixels(image)[None])
                 expected = run_modules(network, pixels, 0, batch.start)[0]
             torch.testing.assert_close(batch.inputs, expected, atol=1e-5, rtol=1e-4)
 
     def test_batches_are_those_of_training_without_them(self, make: Make) -> None:
-        features, job, _ = make(augment="none", balanced_sampling=True)
-        plain = list(job.load("train", job.epoch_batches(3, start=1)))
+        features, context, _ = make(augment="none", balanced_sampling=True)
+        plain = list(context.load("train", context.epoch_batches(3, start=1)))
         kept = list(features.load_training(3, start=1))
         assert [b.indices.tolist() for b in kept] == [b.indices.tolist() for b in plain]
         assert [b.targets.tolist() for b in kept] == [b.targets.tolist() for b in plain]
@@ -125,15 +129,15 @@ class TestValues:
     def test_views_are_augmented_differently_and_come_round_again(
         self, make: Make, network: VGG
     ) -> None:
-        features, job, _ = make(views=2)
+        features, context, _ = make(views=2)
         first, second, third = (by_image(features.load_training(epoch)) for epoch in (1, 2, 3))
-        dataset = job.dataset("train")
+        dataset = context.dataset("train")
         for image in range(IMAGES):
             assert torch.equal(first[image].inputs, third[image].inputs)
             assert not torch.equal(first[image].inputs, second[image].inputs)
             with torch.no_grad():
                 pixels, *_ = dataset[Draw(image, IMAGES + image)]  # the second view's number
-                expected = run_modules(network, job.normalize()(pixels[None]), 0, FC1)[0]
+                expected = run_modules(network, context.normalize()(pixels[None]), 0, FC1)[0]
             torch.testing.assert_close(second[image].inputs, expected, atol=1e-5, rtol=1e-4)
 
     def test_without_augmentation_there_is_one_view(self, make: Make, tmp_path: Path) -> None:
@@ -144,9 +148,9 @@ class TestValues:
 
     @pytest.mark.parametrize("split", ["val", "test"])
     def test_evaluation_gives_the_same_logits(self, make: Make, network: VGG, split: Any) -> None:
-        features, job, _ = make()
+        features, context, _ = make()
         logits, targets = features.predict(network, split)
-        expected, expected_targets = job.predict(network, split)
+        expected, expected_targets = context.predict(network, split)
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(targets, expected_targets)
 
@@ -164,7 +168,9 @@ class TestValues:
     ) -> None:
         features, _, _ = make(cache_dtype="float16")
         monkeypatch.setattr(
-            Job, "normalize", lambda _: lambda pixels: pixels.permute(0, 3, 1, 2).float() * 1e7
+            TrainContext,
+            "normalize",
+            lambda _: lambda pixels: pixels.permute(0, 3, 1, 2).float() * 1e7,
         )
         with pytest.raises(FeatureError, match="more than float16 holds; use cache_dtype float32"):
             list(features.load_training(1))
@@ -185,8 +191,8 @@ class TestReuse:
         assert "features before classifier.0 of train, view 1: found" in reporter.messages
 
     def test_an_interrupted_extraction_goes_on(self, make: Make, written: list[str]) -> None:
-        features, job, _ = make()
-        load = type(job.dataset("train")).__getitem__
+        features, context, _ = make()
+        load = type(context.dataset("train")).__getitem__
 
         def broken(dataset: Any, draw: Draw) -> Any:
             if draw.image == 7:  # in the third block
@@ -194,7 +200,7 @@ class TestReuse:
             return load(dataset, draw)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(job.dataset("train")), "__getitem__", broken)
+            patch.setattr(type(context.dataset("train")), "__getitem__", broken)
             with pytest.raises(KeyboardInterrupt):
                 list(features.load_training(1))
         assert [block[-1] for block in written] == ["0", "1"]

@@ -30,7 +30,7 @@ class Scene:
         patch.setattr(
             "training.loop.checkpointer.time", SimpleNamespace(monotonic=lambda: self.now)
         )
-        job: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             config=SimpleNamespace(save_every_seconds=100),
             accelerator=SimpleNamespace(is_main_process=True, num_processes=1),
             spec=tiny_spec(),
@@ -38,7 +38,7 @@ class Scene:
         trainer: Any = SimpleNamespace(
             inference_model=self.model, check_weights=lambda position: None
         )
-        self.checkpointer = Checkpointer(trainer, job, self.run)
+        self.checkpointer = Checkpointer(trainer, context, self.run)
 
     def save_state(self, path: Path, trainer: Any, position: Position, history: Any) -> None:
         assert path == self.run.state
