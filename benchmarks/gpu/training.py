@@ -18,7 +18,7 @@ from training.features.batches import Features
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data
 from training.loop.setup import set_up, trainable_in
-from training.loop.trainer import Position, Trainer, make_accelerator
+from training.loop.trainer import Trainer, TrainState, make_accelerator
 from training.reporter import SilentReporter
 
 _RATE = 1e-5
@@ -64,10 +64,10 @@ def fc_epochs(place: Place, batch_size: int) -> None:
 
 
 def epoch(trainer: Trainer, batches: Any) -> float:
-    position = Position()
+    state = TrainState()
     started = time.perf_counter()
     for batch in batches:
-        trainer.step(batch, position)
+        trainer.step(batch, state)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -110,8 +110,8 @@ def our_step(place: Place, batch_size: int, **config: Any) -> Callable[[], objec
     images = torch.randint(0, 256, (batch_size, size, size, 3), dtype=torch.uint8)
     targets = torch.randint(0, 10, (batch_size,))
     batch = Batch(pin(images), pin(targets), torch.arange(batch_size), torch.ones(batch_size))
-    position = Position()
-    return synchronised(lambda: trainer.step(batch, position))
+    state = TrainState()
+    return synchronised(lambda: trainer.step(batch, state))
 
 
 def tutorial_step(place: Place, batch_size: int, *, amp: bool) -> Callable[[], object]:

@@ -22,7 +22,7 @@ from training.loop.context import TrainContext
 from training.loop.history import Epoch, best_epoch
 from training.loop.run import Run, write_json
 from training.loop.state import save_state
-from training.loop.trainer import Position, Trainer
+from training.loop.trainer import Trainer, TrainState
 
 
 class Checkpointer:
@@ -39,28 +39,28 @@ class Checkpointer:
         self._best_is_written = True
         self._saved_at = time.monotonic()
 
-    def finish_epoch(self, position: Position, history: Sequence[Epoch]) -> None:
-        """Add the epoch that is the last of `history`; `position` is where the next begins."""
+    def finish_epoch(self, state: TrainState, history: Sequence[Epoch]) -> None:
+        """Add the epoch that is the last of `history`; `state` is where the next begins."""
         if self._context.accelerator.is_main_process:
             if history[-1] is best_epoch(history):
                 self._remember_best()
             write_json(self._run.metrics, {"history": [asdict(row) for row in history]})
         if self._due():
-            self.save(position, history)
+            self.save(state, history)
 
-    def save(self, position: Position, history: Sequence[Epoch]) -> None:
-        """Write everything that is needed to go on from `position`.
+    def save(self, state: TrainState, history: Sequence[Epoch]) -> None:
+        """Write everything that is needed to go on from `state`.
 
         Raises:
             TrainingError: the weights are no longer numbers; what is on the disk stays.
             CheckpointError: see `training.loop.checkpoint.staged_weights`.
         """
-        self._trainer.check_weights(position)
+        self._trainer.check_weights(state)
         if self._context.accelerator.is_main_process and history:
             self.write_best()
-            if position.batch == 0:  # between epochs
+            if state.batch == 0:  # between epochs
                 self._write_last(history)
-        save_state(self._run.state, self._trainer, position, [asdict(row) for row in history])
+        save_state(self._run.state, self._trainer, state, [asdict(row) for row in history])
         self._saved_at = time.monotonic()
 
     def write_best(self) -> None:

@@ -17,7 +17,7 @@ from training.features.batches import Features
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data
 from training.loop.setup import set_up, trainable_in
-from training.loop.trainer import Position, TrainingError, make_accelerator
+from training.loop.trainer import TrainingError, TrainState, make_accelerator
 from training.reporter import Reporter
 from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
 
@@ -53,21 +53,21 @@ def find_learning_rate(
     features.plan([trainable_in(context, epoch=1)])
     ratio = (highest / lowest) ** (1 / (steps - 1))
     trainer.factor = lambda step: lowest * ratio**step / config.learning_rate
-    position, rates, losses = Position(), list[float](), list[float]()
+    state, rates, losses = TrainState(), list[float](), list[float]()
     average = 0.0
     with reporter.progress("raising the learning rate", steps) as advance:
         for batch in _batches(features, steps):
-            before = position.stats.loss_sum
-            rate = lowest * ratio**position.step
+            before = state.stats.loss_sum
+            rate = lowest * ratio**state.step
             try:
-                size = trainer.step(batch, position)
+                size = trainer.step(batch, state)
             except TrainingError:
                 break  # the loss is no longer a number: far enough
             average = _SMOOTHING * average + (1 - _SMOOTHING) * (
-                (position.stats.loss_sum - before) / size
+                (state.stats.loss_sum - before) / size
             )
             rates.append(rate)
-            losses.append(average / (1 - _SMOOTHING**position.step))
+            losses.append(average / (1 - _SMOOTHING**state.step))
             advance(1, f"rate {rate:.2e} loss {losses[-1]:.3f}")
             if losses[-1] > _STOP_AT * min(losses):
                 break

@@ -26,9 +26,9 @@ from training.loop.setup import set_up, thaw, trainable_in
 from training.loop.signals import StopRequest, Terminated, stop_on_sigterm
 from training.loop.state import read_state, restore_state
 from training.loop.trainer import (
-    Position,
     Trainer,
     TrainingError,
+    TrainState,
     check_validation,
     make_accelerator,
 )
@@ -113,31 +113,31 @@ def _train(
     run: Run,
     checkpointer: Checkpointer,
 ) -> list[Epoch]:
-    position, history = Position(), list[Epoch]()
+    state, history = TrainState(), list[Epoch]()
     if run.state.exists():
-        position, history = _go_on(trainer, context, run)
+        state, history = _go_on(trainer, context, run)
     with stop_on_sigterm() as stop:
-        while position.epoch <= context.config.epochs:
+        while state.epoch <= context.config.epochs:
             if should_stop(history, context.config.early_stopping):
                 context.reporter.say(
                     f"no better epoch in {context.config.early_stopping}: stopping early"
                 )
                 break
-            thaw(trainer, context, position.epoch)
+            thaw(trainer, context, state.epoch)
             try:
-                _train_epoch(trainer, features, context, position, history, checkpointer, stop)
-                history.append(_judge_epoch(trainer, features, context, position, history))
+                _train_epoch(trainer, features, context, state, history, checkpointer, stop)
+                history.append(_judge_epoch(trainer, features, context, state, history))
             except LostImageError as error:
-                raise _saved(error, context, position, history, checkpointer) from None
-            position = Position(epoch=position.epoch + 1, step=position.step)
-            checkpointer.finish_epoch(position, history)
+                raise _saved(error, context, state, history, checkpointer) from None
+            state = TrainState(epoch=state.epoch + 1, step=state.step)
+            checkpointer.finish_epoch(state, history)
     return history
 
 
 def _saved(
     error: LostImageError,
     context: TrainContext,
-    position: Position,
+    state: TrainState,
     history: list[Epoch],
     checkpointer: Checkpointer,
 ) -> TrainingError:
@@ -146,7 +146,7 @@ def _saved(
     Alone; where processes train together, the others don't know of it.
     """
     if context.accelerator.num_processes == 1:
-        checkpointer.save(position, history)
+        checkpointer.save(state, history)
     return TrainingError(
         f"{error.reason}; put it back, then go on with "
         f"'vgg19 train --resume {context.config.output}'"
@@ -157,20 +157,20 @@ def _judge_epoch(
     trainer: Trainer,
     features: Features,
     context: TrainContext,
-    position: Position,
+    state: TrainState,
     history: list[Epoch],
 ) -> Epoch:
     """Evaluate on the validation images, and tell."""
     scores = quick_metrics(*features.predict(trainer.inference_model, "val"))
-    check_validation(scores["loss"], position.epoch)
+    check_validation(scores["loss"], state.epoch)
     epoch = Epoch(
-        position.epoch,
+        state.epoch,
         _head_rate(trainer),
-        position.stats.loss,
-        position.stats.accuracy,
+        state.stats.loss,
+        state.stats.accuracy,
         scores["loss"],
         scores["accuracy"],
-        position.stats.images_per_second,
+        state.stats.images_per_second,
         len(trainer.optimizer.param_groups),
     )
     logged = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
@@ -185,39 +185,39 @@ def _head_rate(trainer: Trainer) -> float:
     return float(rates[HEAD_LAYER])
 
 
-def _go_on(trainer: Trainer, context: TrainContext, run: Run) -> tuple[Position, list[Epoch]]:
-    state = read_state(run.state)
-    for epoch in range(1, min(state["position"]["epoch"], context.config.epochs) + 1):
-        started = state["position"]["batch"] > 0 or epoch < state["position"]["epoch"]
+def _go_on(trainer: Trainer, context: TrainContext, run: Run) -> tuple[TrainState, list[Epoch]]:
+    stored = read_state(run.state)
+    for epoch in range(1, min(stored["position"]["epoch"], context.config.epochs) + 1):
+        started = stored["position"]["batch"] > 0 or epoch < stored["position"]["epoch"]
         if started:  # a layer enters the optimizer when its epoch begins
             thaw(trainer, context, epoch)
-    position, rows = restore_state(state, trainer)
-    context.reporter.say(f"resuming in epoch {position.epoch}, batch {position.batch + 1}")
-    return position, [Epoch(**row) for row in rows]
+    state, rows = restore_state(stored, trainer)
+    context.reporter.say(f"resuming in epoch {state.epoch}, batch {state.batch + 1}")
+    return state, [Epoch(**row) for row in rows]
 
 
 def _train_epoch(
     trainer: Trainer,
     features: Features,
     context: TrainContext,
-    position: Position,
+    state: TrainState,
     history: list[Epoch],
     checkpointer: Checkpointer,
     stop: StopRequest,
 ) -> None:
-    name = f"epoch {position.epoch}/{context.config.epochs}"
-    batches = features.load_training(position.epoch, start=position.batch)
+    name = f"epoch {state.epoch}/{context.config.epochs}"
+    batches = features.load_training(state.epoch, start=state.batch)
     every = context.config.save_every_steps
     with context.reporter.progress(name, len(context.data.split("train"))) as advance:
-        advance(position.stats.images, "")
+        advance(state.stats.images, "")
         for batch in batches:
-            size = trainer.step(batch, position, stop_requested=stop.requested)
-            advance(size, f"loss {position.stats.loss:.3f} accuracy {position.stats.accuracy:.1%}")
+            size = trainer.step(batch, state, stop_requested=stop.requested)
+            advance(size, f"loss {state.stats.loss:.3f} accuracy {state.stats.accuracy:.1%}")
             if trainer.stop_agreed:
-                checkpointer.save(position, history)
+                checkpointer.save(state, history)
                 raise Terminated(context.config.output)
-            if every and position.step % every == 0:
-                checkpointer.save(position, history)
+            if every and state.step % every == 0:
+                checkpointer.save(state, history)
 
 
 def _finish(

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 from models.errors import UserError
 from training.loop.checkpoint import staged_weights
-from training.loop.trainer import Position, RunningStats, Trainer
+from training.loop.trainer import RunningStats, Trainer, TrainState
 
 
 class StateError(UserError):
@@ -19,7 +19,7 @@ class StateError(UserError):
 
 
 def save_state(
-    path: Path, trainer: Trainer, position: Position, history: list[dict[str, Any]]
+    path: Path, trainer: Trainer, train_state: TrainState, history: list[dict[str, Any]]
 ) -> None:
     """Write weights, optimizer, scaler, average, RNG states and position; in the main process.
 
@@ -38,7 +38,7 @@ def save_state(
         "average": trainer.ema.state_dict() if trainer.ema is not None else None,
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
         "rng": rng,
-        "position": asdict(position),
+        "position": asdict(train_state),
         "history": history,
     }
     with staged_weights(path) as staging:
@@ -58,7 +58,9 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_state(state: dict[str, Any], trainer: Trainer) -> tuple[Position, list[dict[str, Any]]]:
+def restore_state(
+    state: dict[str, Any], trainer: Trainer
+) -> tuple[TrainState, list[dict[str, Any]]]:
     """Put a state into a trainer whose layers are thawed as they were.
 
     Returns:
@@ -77,9 +79,9 @@ def restore_state(state: dict[str, Any], trainer: Trainer) -> tuple[Position, li
             f"{accelerator.num_processes}"
         )
     _set_rng_state(state["rng"][accelerator.process_index])
-    position = Position(**state["position"])
-    position.stats = RunningStats(**state["position"]["stats"])
-    return position, state["history"]
+    train_state = TrainState(**state["position"])
+    train_state.stats = RunningStats(**state["position"]["stats"])
+    return train_state, state["history"]
 
 
 def _rng_state() -> dict[str, Any]:

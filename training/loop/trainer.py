@@ -62,7 +62,7 @@ class RunningStats:
 
 
 @dataclass
-class Position:
+class TrainState:
     """Where a run stands: `batch` batches of `epoch` (from 1) are done, `step` steps in all."""
 
     epoch: int = 1
@@ -255,8 +255,8 @@ class Trainer:
         network: VGG = self.model.model if self.ema is None else self.ema.module
         return network
 
-    def step(self, batch: Batch, position: Position, *, stop_requested: bool = False) -> int:
-        """Train on one batch and move `position` along; returns the images of all processes.
+    def step(self, batch: Batch, state: TrainState, *, stop_requested: bool = False) -> int:
+        """Train on one batch and move `state` along; returns the images of all processes.
 
         Args:
             stop_requested: this process wants to stop; `stop_agreed` then tells all of them.
@@ -267,7 +267,7 @@ class Trainer:
         started = time.perf_counter()
         if not self.model.model.training:  # after an evaluation
             self._prepared.train()
-        self._set_rates(self.factor(position.step))
+        self._set_rates(self.factor(state.step))
         device = self.accelerator.device
         targets, weights = (t.to(device, non_blocking=True) for t in (batch.targets, batch.weights))
         inputs = network_inputs(batch, self.normalize, device)
@@ -295,23 +295,23 @@ class Trainer:
             # keep a GPU waiting for what it is to do next.
             self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
         else:
-            self._check_finite(figures, batch, position)
+            self._check_finite(figures, batch, state)
         self._clip()
         if self.accelerator.scaler is None:
             self.optimizer.step()  # Accelerate's would look for packages in each step
         else:
             self._prepared_optimizer.step()
-        self._check_finite(figures, batch, position)
+        self._check_finite(figures, batch, state)
         if self.ema is not None:
             self.ema.update_parameters(self.model.model)
         value, correct, count, stops = figures.values
         self.stop_agreed = stops > 0
-        position.stats.loss_sum += value * count
-        position.stats.correct += int(correct)
-        position.stats.images += int(count)
-        position.stats.seconds += time.perf_counter() - started
-        position.batch += 1
-        position.step += 1
+        state.stats.loss_sum += value * count
+        state.stats.correct += int(correct)
+        state.stats.images += int(count)
+        state.stats.seconds += time.perf_counter() - started
+        state.batch += 1
+        state.step += 1
         return int(count)
 
     def _clip(self) -> None:
@@ -332,12 +332,12 @@ class Trainer:
         fused = all(group.get("fused") for group in self.optimizer.param_groups)
         return fused and self.accelerator.scaler is None
 
-    def _check_finite(self, figures: _Read, batch: Batch, position: Position) -> None:
+    def _check_finite(self, figures: _Read, batch: Batch, state: TrainState) -> None:
         value = figures.values[0]
         if not math.isfinite(value):
-            raise TrainingError(self._not_finite(value, batch, position))
+            raise TrainingError(self._not_finite(value, batch, state))
 
-    def check_weights(self, position: Position) -> None:
+    def check_weights(self, state: TrainState) -> None:
         """Before they are saved: a step with a finite loss may have spoiled them.
 
         Raises:
@@ -345,8 +345,8 @@ class Trainer:
         """
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             raise TrainingError(
-                f"weights are no longer numbers in epoch {position.epoch}, after batch "
-                f"{position.batch}; they are not saved. {_LOWER_THE_RATE}"
+                f"weights are no longer numbers in epoch {state.epoch}, after batch "
+                f"{state.batch}; they are not saved. {_LOWER_THE_RATE}"
             )
 
     def _backward_in_memory(
@@ -398,10 +398,10 @@ class Trainer:
         summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
         return summed
 
-    def _not_finite(self, value: float, batch: Batch, position: Position) -> str:
+    def _not_finite(self, value: float, batch: Batch, state: TrainState) -> str:
         files = [self._names(int(index)) for index in batch.indices]
         return (
-            f"the loss is {value} in epoch {position.epoch}, batch {position.batch + 1}; no step "
+            f"the loss is {value} in epoch {state.epoch}, batch {state.batch + 1}; no step "
             f"was taken. {_LOWER_THE_RATE} or look at its files: {', '.join(files)}"
         )
 

@@ -14,7 +14,7 @@ from training.loop import checkpointer as checkpointer_module
 from training.loop.checkpointer import Checkpointer
 from training.loop.history import Epoch
 from training.loop.run import Run
-from training.loop.trainer import Position
+from training.loop.trainer import TrainState
 
 
 class Scene:
@@ -35,14 +35,12 @@ class Scene:
             accelerator=SimpleNamespace(is_main_process=True, num_processes=1),
             spec=tiny_spec(),
         )
-        trainer: Any = SimpleNamespace(
-            inference_model=self.model, check_weights=lambda position: None
-        )
+        trainer: Any = SimpleNamespace(inference_model=self.model, check_weights=lambda state: None)
         self.checkpointer = Checkpointer(trainer, context, self.run)
 
-    def save_state(self, path: Path, trainer: Any, position: Position, history: Any) -> None:
+    def save_state(self, path: Path, trainer: Any, state: TrainState, history: Any) -> None:
         assert path == self.run.state
-        self.states.append((position.epoch, len(history)))
+        self.states.append((state.epoch, len(history)))
 
     def set(self, weight: float) -> None:
         with torch.no_grad():
@@ -53,7 +51,7 @@ class Scene:
         self.set(weight)
         number = len(self.history) + 1
         self.history.append(Epoch(number, 0, 0, 0, 0.5, accuracy, 0, 1))
-        self.checkpointer.finish_epoch(Position(epoch=number + 1), self.history)
+        self.checkpointer.finish_epoch(TrainState(epoch=number + 1), self.history)
 
     def weights(self) -> dict[str, float]:
         return {
@@ -92,7 +90,7 @@ def test_after_long_enough_everything_is_written(scene: Scene) -> None:
 def test_the_best_is_on_the_disk_before_the_state_that_counts_on_it(scene: Scene) -> None:
     scene.epoch(1, accuracy=0.5)
     scene.set(7)  # inside of the second epoch
-    scene.checkpointer.save(Position(epoch=2, batch=3), scene.history)
+    scene.checkpointer.save(TrainState(epoch=2, batch=3), scene.history)
     assert scene.states == [(2, 1)]
     assert scene.weights() == {"best": 1}  # `last` is of whole epochs
 

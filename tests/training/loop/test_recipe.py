@@ -234,13 +234,13 @@ class TestResume:
         whole = fine_tune(self.everything(tmp_path, "whole"), SilentReporter())
         step, steps = Trainer.step, 0
 
-        def stopping(trainer: Trainer, batch: Any, position: Any, **options: Any) -> int:
+        def stopping(trainer: Trainer, batch: Any, state: Any, **options: Any) -> int:
             nonlocal steps
             steps += 1
             if steps in (2, 4):  # inside the first epoch, and inside the second
                 signal.raise_signal(signal.SIGTERM)
-                return step(trainer, batch, position, stop_requested=True)
-            return step(trainer, batch, position, **options)
+                return step(trainer, batch, state, stop_requested=True)
+            return step(trainer, batch, state, **options)
 
         monkeypatch.setattr(Trainer, "step", stopping)
         with pytest.raises(Terminated, match="go on with 'vgg19 train --resume"):

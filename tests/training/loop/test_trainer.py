@@ -26,9 +26,9 @@ from testing.small_vgg import thin_vgg19
 from training.data.batch import Batch
 from training.loop.trainer import (
     Objective,
-    Position,
     Trainer,
     TrainingError,
+    TrainState,
     choose_precision,
     make_accelerator,
     make_optimizer,
@@ -120,11 +120,11 @@ def our_loop(
         factor=lambda step: 1.0,
         micro_batch_size=micro_batch_size,
     )
-    position = Position()
+    state = TrainState()
     sums = [0.0]
     for images, targets in batches:
-        trainer.step(as_batch(images, targets), position)
-        sums.append(position.stats.loss_sum)
+        trainer.step(as_batch(images, targets), state)
+        sums.append(state.stats.loss_sum)
     return [(after - before) / 4 for before, after in pairwise(sums)]
 
 
@@ -186,15 +186,15 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_place(valu
     tiny = Tiny()
     before = copy.deepcopy(tiny.state_dict())
     trainer = tiny_trainer(tiny, names=lambda index: f"photos/{index}.jpg")
-    position = Position(epoch=3, batch=6)
+    state = TrainState(epoch=3, batch=6)
     bad = as_batch(torch.full((2, 2), value), torch.tensor([0, 1]))
     with pytest.raises(TrainingError) as caught:
-        trainer.step(bad, position)
+        trainer.step(bad, state)
     message = str(caught.value)
     for words in ("the loss is nan in epoch 3, batch 7", "photos/0.jpg, photos/1.jpg"):
         assert words in message
     assert all(torch.equal(before[name], tiny.state_dict()[name]) for name in before)
-    assert position == Position(epoch=3, batch=6)
+    assert state == TrainState(epoch=3, batch=6)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -213,16 +213,16 @@ def test_a_fused_optimizer_skips_a_step_whose_loss_is_no_number(
         objective=Objective(),
         factor=lambda step: 1.0,
     )
-    position = Position()
+    state = TrainState()
     good = as_batch(torch.ones(2, 2), torch.tensor([0, 1]))
-    trainer.step(good, position)
-    before = copy.deepcopy((tiny.state_dict(), fused.state_dict()["state"], position))
+    trainer.step(good, state)
+    before = copy.deepcopy((tiny.state_dict(), fused.state_dict()["state"], state))
     with pytest.raises(TrainingError, match="the loss is nan in epoch 1, batch 2"):
-        trainer.step(as_batch(torch.full((2, 2), math.inf), torch.tensor([0, 1])), position)
-    after = (tiny.state_dict(), fused.state_dict()["state"], position)
+        trainer.step(as_batch(torch.full((2, 2), math.inf), torch.tensor([0, 1])), state)
+    after = (tiny.state_dict(), fused.state_dict()["state"], state)
     torch.testing.assert_close(after[:2], before[:2], rtol=0, atol=0)
     assert after[2] == before[2]
-    trainer.step(good, position)  # and goes on
+    trainer.step(good, state)  # and goes on
     assert not torch.equal(tiny.model.weight, before[0]["model.weight"])
 
 
@@ -230,12 +230,12 @@ def test_stats_are_means_over_images_not_batches() -> None:
     tiny = Tiny()
     nn.init.zeros_(tiny.model.weight)
     nn.init.zeros_(tiny.model.bias)
-    trainer, position = tiny_trainer(tiny, rate=0.0), Position()
-    trainer.step(as_batch(torch.zeros(3, 2), torch.tensor([0, 0, 1])), position)
-    trainer.step(as_batch(torch.zeros(1, 2), torch.tensor([1])), position)
-    assert position.stats.loss == pytest.approx(math.log(2))
-    assert position.stats.accuracy == 0.5  # argmax of a tie is class 0
-    assert (position.stats.images, position.batch, position.step) == (4, 2, 2)
+    trainer, state = tiny_trainer(tiny, rate=0.0), TrainState()
+    trainer.step(as_batch(torch.zeros(3, 2), torch.tensor([0, 0, 1])), state)
+    trainer.step(as_batch(torch.zeros(1, 2), torch.tensor([1])), state)
+    assert state.stats.loss == pytest.approx(math.log(2))
+    assert state.stats.accuracy == 0.5  # argmax of a tie is class 0
+    assert (state.stats.images, state.batch, state.step) == (4, 2, 2)
 
 
 def test_train_and_eval_modes() -> None:
@@ -243,7 +243,7 @@ def test_train_and_eval_modes() -> None:
     batch = as_batch(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
     accelerator = make_accelerator("cpu", "no")
     predict(accelerator, tiny, nn.Identity(), [batch])
-    tiny_trainer(tiny).step(batch, Position())
+    tiny_trainer(tiny).step(batch, TrainState())
     predict(accelerator, tiny, nn.Identity(), [batch])
     assert tiny.modes == [False, True, False]
 
@@ -272,7 +272,7 @@ def one_step(rate: float = 0.5, **options: Any) -> Tensor:
     """The weights after a step over five inputs, from a fixed start."""
     torch.manual_seed(0)
     tiny = Tiny()
-    tiny_trainer(tiny, rate, **options).step(as_batch(INPUTS, TARGETS), Position())
+    tiny_trainer(tiny, rate, **options).step(as_batch(INPUTS, TARGETS), TrainState())
     return tiny.model.weight.detach()
 
 
@@ -318,10 +318,10 @@ def test_gradient_is_clipped_to_the_norm() -> None:
 def test_ema_equals_the_one_computed_by_hand() -> None:
     torch.manual_seed(0)
     tiny = Tiny()
-    trainer, position = tiny_trainer(tiny, 0.5, ema_decay=0.9), Position()
+    trainer, state = tiny_trainer(tiny, 0.5, ema_decay=0.9), TrainState()
     average = tiny.model.weight.detach().clone()
     for step in range(4):
-        trainer.step(as_batch(INPUTS, TARGETS), position)
+        trainer.step(as_batch(INPUTS, TARGETS), state)
         weight = tiny.model.weight.detach()
         # AveragedModel starts as a copy of the weights after the first step.
         average = weight.clone() if step == 0 else 0.9 * average + 0.1 * weight
@@ -344,7 +344,7 @@ def test_auto_batch_halves_the_pieces_until_they_fit_and_keeps_the_gradient() ->
     torch.manual_seed(0)
     small = Small()
     trainer = tiny_trainer(small, 0.5, auto_batch=True)
-    trainer.step(as_batch(INPUTS, TARGETS), Position())
+    trainer.step(as_batch(INPUTS, TARGETS), TrainState())
     assert sizes == [5, 3, 2, 2, 1]
     assert trainer.micro_batch_size == 2
     torch.testing.assert_close(small.model.weight.detach(), one_step())
@@ -356,7 +356,7 @@ def test_without_auto_batch_out_of_memory_is_an_error() -> None:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        tiny_trainer(Full()).step(as_batch(INPUTS, TARGETS), Position())
+        tiny_trainer(Full()).step(as_batch(INPUTS, TARGETS), TrainState())
 
 
 def test_schedule_by_hand() -> None:
@@ -389,9 +389,9 @@ def test_rates_follow_the_factor_each_from_its_own() -> None:
         objective=Objective(),
         factor=lambda step: 0.5**step,
     )
-    position = Position()
+    state = TrainState()
     for step in range(3):
-        trainer.step(as_batch(INPUTS, TARGETS), position)
+        trainer.step(as_batch(INPUTS, TARGETS), state)
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates == pytest.approx([0.5**step, 0.1 * 0.5**step])
 
