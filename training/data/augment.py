@@ -14,9 +14,9 @@ Augmentation = Literal["none", "basic", "trivial", "rand"]
 
 
 class ImageAugmentation:
-    """Augments one image, the same way whenever it gets the same number.
+    """Augments one image, the same way whenever it gets the same seed.
 
-    The number seeds the transforms for this image alone, so neither loader processes nor a
+    The seed is of the transforms for this image alone, so neither loader processes nor a
     continued run change what an image looks like.
     """
 
@@ -55,12 +55,12 @@ class ImageAugmentation:
         self._transform = v2.Compose(transforms) if transforms else None
         self._seed = seed
 
-    def __call__(self, pixels: Tensor, number: int) -> Tensor:
+    def __call__(self, pixels: Tensor, augmentation_seed: int) -> Tensor:
         """uint8[S,S,3] -> uint8[S,S,3]."""
         if self._transform is None:
             return pixels
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self._seed, "augment", number))
+            torch.manual_seed(derive_seed(self._seed, "augment", augmentation_seed))
             augmented: Tensor = self._transform(pixels.permute(2, 0, 1))
         return augmented.permute(1, 2, 0)
 

@@ -74,7 +74,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int, float]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int, float]:
         pixels = self.pixels(draw.image)
         if self._augmentation is not None:
-            pixels = self._augmentation(pixels, draw.number)
+            pixels = self._augmentation(pixels, draw.augmentation_seed)
         return pixels, self.targets[draw.image], draw.image, draw.weight
 
 

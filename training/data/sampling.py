@@ -16,13 +16,13 @@ from torch.utils.data import Sampler
 
 
 class Draw(NamedTuple):
-    """One place in a batch: which image, and the number that its augmentation is seeded by.
+    """One place in a batch: which image, and what its augmentation is seeded by.
 
     `weight` is 1, or 0 for a filler in a process that has no image of a short last batch.
     """
 
     image: int
-    number: int
+    augmentation_seed: int
     weight: float = 1.0
 
 
@@ -56,7 +56,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     Args:
         order: see `epoch_order`.
-        first_number: of the augmentation of the first image; numbers go on from there.
+        first_seed: of the augmentation of the first image; seeds go on from there.
         start: the batch to begin with.
     """
 
@@ -65,12 +65,12 @@ class EpochBatches(Sampler[list[Draw]]):
         order: Sequence[int],
         batch_size: int,
         *,
-        first_number: int = 0,
+        first_seed: int = 0,
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._draws = [Draw(image, first_number + i) for i, image in enumerate(order)]
+        self._draws = [Draw(image, first_seed + i) for i, image in enumerate(order)]
         self._batch_size = batch_size
         self._start = start
         self._rank = rank

@@ -179,7 +179,7 @@ class Features:
         prefix, normalize = _for_inference(self._tuner.model, boundary), context.normalize()
         loader = make_loader(
             context.dataset(split),
-            _ClaimedBlocks(file, first_number=view * file.key.count),
+            _ClaimedBlocks(file, first_seed=view * file.key.count),
             context.accelerator.device,
             context.config.num_workers,
         )
@@ -258,15 +258,15 @@ class _ClaimedBlocks(Sampler[list[Draw]]):
     First those that nobody is at; then, waiting for them, those that others did not finish.
     """
 
-    def __init__(self, file: FeatureFile, first_number: int) -> None:
+    def __init__(self, file: FeatureFile, first_seed: int) -> None:
         self._file = file
-        self._first_number = first_number
+        self._first_seed = first_seed
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for wait in (False, True):
             for block in self._file.claim(self._file.missing(), wait=wait):
                 images = self._file.images(block)
-                yield [Draw(image, self._first_number + image) for image in images]
+                yield [Draw(image, self._first_seed + image) for image in images]
 
 
 def _for_inference(model: VGG, boundary: int) -> nn.Sequential:

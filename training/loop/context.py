@@ -101,7 +101,7 @@ class TrainContext:
                 len(targets), seed=self.config.seed, epoch=epoch, probabilities=probabilities
             ),
             self.config.batch_size,
-            first_number=epoch * len(targets),
+            first_seed=epoch * len(targets),
             start=start,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,

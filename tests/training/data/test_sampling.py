@@ -51,11 +51,11 @@ def test_processes_share_each_batch_and_every_image_is_seen_once(
     assert [draw.image for batch in plain for draw in batch] == order[start * batch_size :]
 
 
-def test_augmentation_numbers_are_the_places_in_the_run() -> None:
-    first, second = EpochBatches([4, 2, 9], 2, first_number=30)
+def test_augmentation_seeds_are_the_places_in_the_run() -> None:
+    first, second = EpochBatches([4, 2, 9], 2, first_seed=30)
     assert first == [Draw(4, 30), Draw(2, 31)]
     assert second == [Draw(9, 32)]
-    assert next(iter(EpochBatches([4, 2, 9], 2, first_number=30, start=1))) == second
+    assert next(iter(EpochBatches([4, 2, 9], 2, first_seed=30, start=1))) == second
 
 
 def test_balanced_class_weights_by_hand() -> None:

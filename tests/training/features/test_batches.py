@@ -136,7 +136,7 @@ class TestValues:
             assert torch.equal(first[image].inputs, third[image].inputs)
             assert not torch.equal(first[image].inputs, second[image].inputs)
             with torch.no_grad():
-                pixels, *_ = dataset[Draw(image, IMAGES + image)]  # the second view's number
+                pixels, *_ = dataset[Draw(image, IMAGES + image)]  # the second view's seed
                 expected = run_modules(network, context.normalize()(pixels[None]), 0, FC1)[0]
             torch.testing.assert_close(second[image].inputs, expected, atol=1e-5, rtol=1e-4)
 
