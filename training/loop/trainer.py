@@ -78,7 +78,7 @@ class Objective:
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
 
-    def terms(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def per_sample_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """float32[N]: each image's cross-entropy, times its class's weight."""
         return nn.functional.cross_entropy(
             logits,
@@ -88,8 +88,9 @@ class Objective:
             reduction="none",
         )
 
-    def share(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """float32[]: what the sum of `terms` is to be divided by for the mean, as PyTorch does."""
+    def normalizer(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """float32[]: what the sum of `per_sample_loss` is to be divided by for the mean, as PyTorch
+        does."""
         if self.class_weights is not None and targets.ndim == 1:
             weights = weights * self.class_weights[targets]
         return weights.sum()
@@ -274,7 +275,7 @@ class Trainer:
         mixed_targets = targets
         if batch.start == 0:  # mixing is of images
             inputs, mixed_targets = self._mix(inputs, targets)
-        total = self._sum_over_processes(self._objective.share(mixed_targets, weights))
+        total = self._sum_over_processes(self._objective.normalizer(mixed_targets, weights))
         loss_sum, logits = self._backward_in_memory(
             inputs, mixed_targets, weights, total, batch.start
         )
@@ -377,14 +378,15 @@ class Trainer:
             with nullcontext() if last else self.accelerator.no_sync(self._prepared):
                 with self.accelerator.autocast():
                     outputs = self._prepared(inputs[piece], start)
-                terms = self._objective.terms(outputs.float(), targets[piece]) * weights[piece]
+                losses = self._objective.per_sample_loss(outputs.float(), targets[piece])
+                losses = losses * weights[piece]
                 # Processes' gradients are averaged, so that each counts as many times.
-                loss = terms.sum() * self.accelerator.num_processes / total
+                loss = losses.sum() * self.accelerator.num_processes / total
                 if self.accelerator.scaler is None:
                     loss.backward()
                 else:
                     self.accelerator.backward(loss)
-            loss_sum = loss_sum + terms.detach().sum()
+            loss_sum = loss_sum + losses.detach().sum()
             logits.append(outputs.detach())
         return loss_sum, torch.cat(logits)
 

@@ -297,16 +297,16 @@ def test_class_weights_and_smoothing_are_pytorchs_loss() -> None:
     assert layer.weight.grad is not None
     expected = layer.weight.detach() - 0.5 * layer.weight.grad
     actual = one_step(objective=Objective(label_smoothing=0.2, class_weights=weights))
-    # PyTorch divides the smoothing by the targets' weights as well, as the sum of terms is here.
+    # PyTorch divides the smoothing by the targets' weights as well, as the sum of losses is here.
     torch.testing.assert_close(actual, expected)
 
 
 def test_class_weights_change_the_loss_as_by_hand() -> None:
     logits, targets = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
     objective = Objective(class_weights=torch.tensor([1.0, 3.0]))
-    total = objective.share(targets, torch.ones(2))
+    total = objective.normalizer(targets, torch.ones(2))
     by_hand = (1 * math.log(2) + 3 * math.log(1 + math.exp(2))) / (1 + 3)
-    assert float(objective.terms(logits, targets).sum() / total) == pytest.approx(by_hand)
+    assert float(objective.per_sample_loss(logits, targets).sum() / total) == pytest.approx(by_hand)
 
 
 def test_gradient_is_clipped_to_the_norm() -> None:
