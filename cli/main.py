@@ -154,7 +154,7 @@ def train(
 
     Example: `vgg19 train --data flowers --output runs/flowers`
 
-    Start with strategy `fc`; when it isn't good enough, thaw more: `gradual`, then `full`.
+    Start with strategy `fc`; when it isn't good enough, unfreeze more: `gradual`, then `full`.
     """
     from training.loop.config import load_config
     from training.loop.recipe import fine_tune, resume_run

@@ -22,7 +22,7 @@ Strategy = Literal["fc", "full", "head", "gradual"]
 HEAD_LAYER = "classifier.6"
 FC_LAYERS = ("classifier.0", "classifier.3", HEAD_LAYER)
 
-# The five blocks between the poolings, from the last to the first: the order of thawing.
+# The five blocks between the poolings, from the last to the first: the order of unfreezing.
 CONV_BLOCKS = (
     ("features.28", "features.30", "features.32", "features.34"),
     ("features.19", "features.21", "features.23", "features.25"),
@@ -33,7 +33,7 @@ CONV_BLOCKS = (
 
 
 class StrategyError(UserError):
-    """A pattern names no layer, or the thawing epochs don't fit."""
+    """A pattern names no layer, or the unfreezing epochs don't fit."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def match_layers(patterns: Collection[str], names: Collection[str]) -> set[str]:
     return matched
 
 
-def default_thaw_epochs(epochs: int) -> tuple[int, ...]:
-    """When `gradual` thaws its blocks if not told: spread evenly over the run."""
+def default_unfreeze_epochs(epochs: int) -> tuple[int, ...]:
+    """When `gradual` unfreezes its blocks if not told: spread evenly over the run."""
     spread = [1 + round(epochs * (block + 1) / (len(CONV_BLOCKS) + 1)) for block in range(5)]
     return tuple(sorted({epoch for epoch in spread if 1 < epoch <= epochs}))
 
@@ -82,13 +82,13 @@ def trainable_layers(
     names: Sequence[str],
     *,
     epoch: int = 1,
-    thaw_epochs: Sequence[int] = (),
+    unfreeze_epochs: Sequence[int] = (),
     unfreeze: Collection[str] = (),
 ) -> set[str]:
     """Which layers train in an epoch (counted from 1).
 
     `head`: the new head. `fc`: FC1, FC2 and the head. `full`: everything. `gradual`: as `fc`, and
-    one more block of convolutions, from the last to the first, at each of `thaw_epochs`.
+    one more block of convolutions, from the last to the first, at each of `unfreeze_epochs`.
     The layers that `unfreeze` names train in any case.
     """
     extra = match_layers(unfreeze, names)
@@ -96,8 +96,10 @@ def trainable_layers(
         return set(names)
     if strategy == "head":
         return {HEAD_LAYER} | extra
-    thawed = sum(epoch >= thaw for thaw in thaw_epochs) if strategy == "gradual" else 0
-    return set(FC_LAYERS).union(extra, *CONV_BLOCKS[:thawed])
+    unfrozen = (
+        sum(epoch >= unfreeze for unfreeze in unfreeze_epochs) if strategy == "gradual" else 0
+    )
+    return set(FC_LAYERS).union(extra, *CONV_BLOCKS[:unfrozen])
 
 
 def layer_learning_rates(
@@ -159,7 +161,7 @@ class FineTuner(nn.Module):
         """Index in the network's sequence of the first module that trains."""
 
     def set_trainable(self, names: Collection[str]) -> None:
-        """Thaw the named layers and freeze all others."""
+        """Unfreeze the named layers and freeze all others."""
         self._trainable = set(names)
         for name, module in layers(self.model).items():
             module.requires_grad_(name in self._trainable)

@@ -17,11 +17,15 @@ from models.imaging.preprocessing import (
     Preprocessing,
     default_resize_size,
 )
-from models.network.strategies import Strategy, default_thaw_epochs
+from models.network.strategies import Strategy, default_unfreeze_epochs
 
 
 class ConfigError(UserError):
     """A configuration key is unknown or its value is out of range."""
+
+
+# What fields were called in configurations that runs, models and users have written before.
+_FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs"}
 
 
 class TrainConfig(BaseModel):
@@ -52,10 +56,11 @@ class TrainConfig(BaseModel):
     unfreeze: tuple[str, ...] = Field(
         default=(), description="patterns of layers that train as well, such as features.3?"
     )
-    thaw_epochs: tuple[int, ...] | None = Field(
+    unfreeze_epochs: tuple[int, ...] | None = Field(
         default=None,
         max_length=5,
-        description="epochs at which gradual thaws one more block; default: spread over the run",
+        description="epochs at which gradual unfreezes one more block; default: spread over the "
+        "run",
     )
 
     # Loop
@@ -72,7 +77,7 @@ class TrainConfig(BaseModel):
     pretrained_learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="of the thawed layers; default: learning_rate / 10, or learning_rate itself "
+        description="of the unfrozen layers; default: learning_rate / 10, or learning_rate itself "
         "with weights none",
     )
     layer_decay: float = Field(
@@ -184,6 +189,13 @@ class TrainConfig(BaseModel):
     )
     tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_fields(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1:
@@ -196,9 +208,11 @@ class TrainConfig(BaseModel):
                 f"resize_size is {self.resize_size}, it must be {self.image_size} (image_size) or "
                 "more"
             )
-        if self.thaw_epochs is not None and list(self.thaw_epochs) != sorted(set(self.thaw_epochs)):
+        if self.unfreeze_epochs is not None and list(self.unfreeze_epochs) != sorted(
+            set(self.unfreeze_epochs)
+        ):
             raise ValueError(
-                f"thaw_epochs is {list(self.thaw_epochs)}, it must rise from block to block"
+                f"unfreeze_epochs is {list(self.unfreeze_epochs)}, it must rise from block to block"
             )
         return self
 
@@ -214,10 +228,10 @@ class TrainConfig(BaseModel):
             return self.cache_dtype
         return "float32" if device == "cpu" else "float16"
 
-    def _thaw_epochs(self) -> tuple[int, ...] | None:
+    def _unfreeze_epochs(self) -> tuple[int, ...] | None:
         if self.strategy != "gradual":
-            return self.thaw_epochs
-        return self.thaw_epochs or default_thaw_epochs(self.epochs)
+            return self.unfreeze_epochs
+        return self.unfreeze_epochs or default_unfreeze_epochs(self.epochs)
 
     def resolved(self) -> TrainConfig:
         """The same run with every default that depends on another field filled in."""
@@ -227,7 +241,7 @@ class TrainConfig(BaseModel):
                 "resize_size": self.preprocessing().resize_size,
                 "pretrained_learning_rate": self.pretrained_learning_rate
                 or self.learning_rate * factor,
-                "thaw_epochs": self._thaw_epochs(),
+                "unfreeze_epochs": self._unfreeze_epochs(),
             }
         )
 

@@ -22,7 +22,7 @@ from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
 from training.loop.run import Run, RunError, check_free, write_json
 from training.loop.run_directory import run_directory
-from training.loop.setup import set_up, thaw, trainable_in
+from training.loop.setup import set_up, trainable_in, unfreeze
 from training.loop.signals import StopRequest, Terminated, stop_on_sigterm
 from training.loop.state import read_state, restore_state
 from training.loop.trainer import (
@@ -123,7 +123,7 @@ def _train(
                     f"no better epoch in {context.config.early_stopping}: stopping early"
                 )
                 break
-            thaw(trainer, context, state.epoch)
+            unfreeze(trainer, context, state.epoch)
             try:
                 _train_epoch(trainer, features, context, state, history, checkpointer, stop)
                 history.append(_judge_epoch(trainer, features, context, state, history))
@@ -190,7 +190,7 @@ def _go_on(trainer: Trainer, context: TrainContext, run: Run) -> tuple[TrainStat
     for epoch in range(1, min(stored["position"]["epoch"], context.config.epochs) + 1):
         started = stored["position"]["batch"] > 0 or epoch < stored["position"]["epoch"]
         if started:  # a layer enters the optimizer when its epoch begins
-            thaw(trainer, context, epoch)
+            unfreeze(trainer, context, epoch)
     state, rows = restore_state(stored, trainer)
     context.reporter.say(f"resuming in epoch {state.epoch}, batch {state.batch + 1}")
     return state, [Epoch(**row) for row in rows]

@@ -76,7 +76,7 @@ def set_up(context: TrainContext) -> tuple[Trainer, list[LayerRow]]:
     return trainer, _layer_rows(model, context)
 
 
-def thaw(trainer: Trainer, context: TrainContext, epoch: int) -> None:
+def unfreeze(trainer: Trainer, context: TrainContext, epoch: int) -> None:
     """Let the layers train that are to train in this epoch, and tell which are new."""
     wanted = trainable_in(context, epoch)
     present = {group["name"] for group in trainer.optimizer.param_groups}
@@ -88,7 +88,7 @@ def thaw(trainer: Trainer, context: TrainContext, epoch: int) -> None:
     for group in new:
         trainer.optimizer.add_param_group(optimizer_group(group))
     trainer.prepare()
-    context.reporter.say(f"epoch {epoch}: thawed {', '.join(group.name for group in new)}")
+    context.reporter.say(f"epoch {epoch}: unfrozen {', '.join(group.name for group in new)}")
 
 
 def trainable_in(context: TrainContext, epoch: int) -> set[str]:
@@ -97,7 +97,7 @@ def trainable_in(context: TrainContext, epoch: int) -> set[str]:
         config.strategy,
         context.layer_names,
         epoch=epoch,
-        thaw_epochs=config.thaw_epochs or (),
+        unfreeze_epochs=config.unfreeze_epochs or (),
         unfreeze=config.unfreeze,
     )
 

@@ -61,7 +61,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def restore_state(
     state: dict[str, Any], trainer: Trainer
 ) -> tuple[TrainState, list[dict[str, Any]]]:
-    """Put a state into a trainer whose layers are thawed as they were.
+    """Put a state into a trainer whose layers are unfrozen as they were.
 
     Returns:
         the position to go on from, and the epochs before it.

@@ -245,7 +245,7 @@ class Trainer:
         self.prepare()
 
     def prepare(self) -> None:
-        """Wrap the model for this machine; again after other layers have been thawed."""
+        """Wrap the model for this machine; again after other layers have been unfrozen."""
         compiled: Any = torch.compile(self.model) if self._compile else self.model
         self._prepared: nn.Module = self.accelerator.prepare_model(compiled)
         self._prepared.train()

@@ -14,7 +14,7 @@ from models.network.strategies import (
     FineTuner,
     Strategy,
     StrategyError,
-    default_thaw_epochs,
+    default_unfreeze_epochs,
     layer_learning_rates,
     layers,
     match_layers,
@@ -42,24 +42,24 @@ def test_strategies(strategy: Strategy, expected: set[str]) -> None:
     assert trainable_layers(strategy, NAMES) == expected
 
 
-def test_gradual_thaws_exactly_one_block_more_at_each_epoch_named() -> None:
-    thawed = {
-        epoch: trainable_layers("gradual", NAMES, epoch=epoch, thaw_epochs=(3, 4, 9))
+def test_gradual_unfreezes_exactly_one_block_more_at_each_epoch_named() -> None:
+    unfrozen = {
+        epoch: trainable_layers("gradual", NAMES, epoch=epoch, unfreeze_epochs=(3, 4, 9))
         for epoch in range(1, 11)
     }
-    assert thawed[1] == thawed[2] == FC
-    assert thawed[3] - thawed[2] == set(CONV_BLOCKS[0])
-    assert thawed[4] - thawed[3] == set(CONV_BLOCKS[1])
-    assert thawed[8] == thawed[4]
-    assert thawed[9] - thawed[8] == set(CONV_BLOCKS[2])
-    assert thawed[10] == thawed[9]
+    assert unfrozen[1] == unfrozen[2] == FC
+    assert unfrozen[3] - unfrozen[2] == set(CONV_BLOCKS[0])
+    assert unfrozen[4] - unfrozen[3] == set(CONV_BLOCKS[1])
+    assert unfrozen[8] == unfrozen[4]
+    assert unfrozen[9] - unfrozen[8] == set(CONV_BLOCKS[2])
+    assert unfrozen[10] == unfrozen[9]
 
 
 @pytest.mark.parametrize(
     ("epochs", "expected"), [(1, ()), (2, (2,)), (6, (2, 3, 4, 5, 6)), (12, (3, 5, 7, 9, 11))]
 )
-def test_default_thaw_epochs(epochs: int, expected: tuple[int, ...]) -> None:
-    assert default_thaw_epochs(epochs) == expected
+def test_default_unfreeze_epochs(epochs: int, expected: tuple[int, ...]) -> None:
+    assert default_unfreeze_epochs(epochs) == expected
 
 
 def test_patterns() -> None:
@@ -171,7 +171,7 @@ class TestFineTuner:
         assert with_gradient == {"features.34", HEAD_LAYER}
 
 
-def test_thawing_more_moves_the_boundary() -> None:
+def test_unfreezing_more_moves_the_boundary() -> None:
     tuner = FineTuner(empty(num_classes=2))
     tuner.set_trainable(FC)
     before = tuner.boundary

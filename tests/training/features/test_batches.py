@@ -320,8 +320,8 @@ def config(tmp_path: Path, data: Path, **changes: Any) -> TrainConfig:
 def test_losses_are_those_of_training_through_the_whole_network(
     tmp_path: Path, data: Path, written: list[str]
 ) -> None:
-    """From the flatten, and from the block of convolutions that the second epoch thaws."""
-    options: dict[str, Any] = {"strategy": "gradual", "epochs": 2, "thaw_epochs": (2,)}
+    """From the flatten, and from the block of convolutions that the second epoch unfreezes."""
+    options: dict[str, Any] = {"strategy": "gradual", "epochs": 2, "unfreeze_epochs": (2,)}
     histories = []
     for name, views in (("through", 0), ("kept", 4)):
         run = fine_tune(

@@ -82,6 +82,17 @@ def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None
     assert read_config(tmp_path / "config.yaml") == config
 
 
+FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5))}
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_former_names_are_read_as_the_present_ones(former: str) -> None:
+    name, value = FORMER[former]
+    config = load_config(None, BASE | {former: value})
+    assert config == load_config(None, BASE | {name: value})
+    assert getattr(config, name) == value
+
+
 def test_the_training_page_lists_every_key() -> None:
     page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
     expected = [

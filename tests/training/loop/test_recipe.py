@@ -71,7 +71,7 @@ def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_pa
 
 
 @pytest.mark.usefixtures("thin_network")
-def test_gradual_thaws_the_named_blocks_at_the_named_epochs(
+def test_gradual_unfreezes_the_named_blocks_at_the_named_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: list[set[str]] = []
@@ -85,7 +85,7 @@ def test_gradual_thaws_the_named_blocks_at_the_named_epochs(
     reporter = SilentReporter()
     fine_tune(
         config(
-            tmp_path, strategy="gradual", epochs=3, thaw_epochs=(2, 3), batch_size=12,
+            tmp_path, strategy="gradual", epochs=3, unfreeze_epochs=(2, 3), batch_size=12,
             optimizer="sgd",
         ),
         reporter,
@@ -93,7 +93,7 @@ def test_gradual_thaws_the_named_blocks_at_the_named_epochs(
     fc = {"classifier.0", "classifier.3", "classifier.6"}
     blocks = [set(block) for block in CONV_BLOCKS]
     assert groups == [fc, fc | blocks[0], fc | blocks[0] | blocks[1]]  # a batch an epoch
-    assert f"epoch 2: thawed {', '.join(CONV_BLOCKS[0])}" in reporter.messages
+    assert f"epoch 2: unfrozen {', '.join(CONV_BLOCKS[0])}" in reporter.messages
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert [row["layers"] for row in metrics["history"]] == [3, 7, 11]
 
@@ -219,7 +219,7 @@ def test_early_stopping_waits_as_long_as_it_says() -> None:
 @pytest.mark.usefixtures("thin_network")
 class TestResume:
     """With everything that has a state: optimizer, average, dropout, mixup,
-    augmentation, schedule, and layers that thaw on the way."""
+    augmentation, schedule, and layers that unfreeze on the way."""
 
     def everything(self, tmp_path: Path, output: str) -> TrainConfig:
         return config(
