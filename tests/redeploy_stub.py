@@ -43,7 +43,7 @@ from models.bundle.bundle import (
 )
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.export.onnx_export import Parity
 from models.files import staged_directory
 from models.imaging.image import load_image
@@ -107,7 +107,7 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         (staging / METRICS_FILE).write_text(json.dumps(metrics))
         (staging / CARD_FILE).write_text("# centroids\n")
         bundle._seen(data).write(staging / SEEN_FILE)
-        seal(staging, Provenance.model_validate(run.read_json(run.provenance)))
+        write_manifest(staging, Provenance.model_validate(run.read_json(run.provenance)))
     return open_bundle(run.bundle), parity
 
 

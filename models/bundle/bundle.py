@@ -34,10 +34,10 @@ from models.bundle.manifest import (
     MANIFEST_FILE,
     Manifest,
     check_content,
-    check_place,
+    check_plain_file,
     manifest_content,
-    mark_of,
     parse_manifest,
+    stat_key,
 )
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import VARIANTS_FILE, Variant, Variants
@@ -121,7 +121,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.spec = spec
-        self._compared: dict[str, tuple[int, ...]] = {}  # marks of large files, by name
+        self._compared: dict[str, tuple[int, ...]] = {}  # keys of large files, by name
 
     @property
     def model_path(self) -> Path:
@@ -190,10 +190,10 @@ class Bundle:
     def _check_graph_file(self, name: str) -> None:
         """Read it for its SHA-256, unless that was done and it didn't change since."""
         expected = self._listed(name)
-        mark = mark_of(self.path / name)  # before it is read: it may change meanwhile
-        if self._compared.get(name) != mark:
+        key = stat_key(self.path / name)  # before it is read: it may change meanwhile
+        if self._compared.get(name) != key:
             check_content(self.path / name, expected)
-            self._compared[name] = mark
+            self._compared[name] = key
 
     def _listed(self, name: str) -> str:
         """The SHA-256 that a file should have."""
@@ -203,7 +203,7 @@ class Bundle:
                 f"{self.path / MANIFEST_FILE} doesn't list {name}, which the model would be read "
                 "from; export the run again"
             )
-        check_place(self.path, name)
+        check_plain_file(self.path, name)
         return expected
 
     def golden(self) -> GoldenSamples:
@@ -293,7 +293,7 @@ def inspect_bundle(path: Path, check: CheckManifest | None = None) -> Bundle:
     if unlisted:
         raise BundleError(f"{path / MANIFEST_FILE} doesn't list {', '.join(unlisted)}")
     for name, expected in manifest.files.items():
-        check_place(path, name)
+        check_plain_file(path, name)
         if not _is_graph(name):
             check_content(path / name, expected)
     return Bundle(path, manifest, ModelSpec.read(path / SPEC_FILE))
@@ -312,7 +312,7 @@ def signature_of(path: Path) -> Path | None:
     """
     if not os.path.lexists(path / SIGNATURE_FILE):
         return None
-    check_place(path, SIGNATURE_FILE)
+    check_plain_file(path, SIGNATURE_FILE)
     return path / SIGNATURE_FILE
 
 

@@ -75,7 +75,7 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         ) from None
 
 
-def mark_of(file: Path) -> tuple[int, ...]:
+def stat_key(file: Path) -> tuple[int, ...]:
     """Another one as soon as the file changes."""
     stat = file.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
@@ -91,7 +91,7 @@ def check_content(file: Path, expected: str) -> None:
         )
 
 
-def check_place(bundle: Path, name: str) -> None:
+def check_plain_file(bundle: Path, name: str) -> None:
     """Raise BundleError unless `name` is a file in the bundle itself, and no link out of it."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise BundleError(

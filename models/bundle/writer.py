@@ -28,7 +28,7 @@ _OPTIONAL_FILES = (
 )
 
 
-def seal(path: Path, provenance: Provenance) -> Bundle:
+def write_manifest(path: Path, provenance: Provenance) -> Bundle:
     """Write the manifest over the content files in `path` and open the result."""
     names = [*CONTENT_FILES, *(name for name in _OPTIONAL_FILES if (path / name).exists())]
     if VARIANTS_FILE in names:

@@ -14,7 +14,7 @@ import pytest
 from models.bundle.bundle import CARD_FILE, SIGNATURE_FILE
 from models.bundle.manifest import read_manifest
 from models.bundle.signature import Signer
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import coloured_pixels, encode
@@ -103,7 +103,7 @@ def remove_signature(bundle: Path) -> None:
 
 def alter_and_seal(bundle: Path) -> None:
     (bundle / CARD_FILE).write_text("# the best of all models")
-    seal(bundle, read_manifest(bundle).provenance)
+    write_manifest(bundle, read_manifest(bundle).provenance)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from models.bundle.bundle import (
 )
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.export.distance_graph import Familiar, write_distance_graph
 from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.export.onnx_export import (
@@ -56,7 +56,7 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
     """Export the run's best checkpoint to `run.bundle`, or fail and leave nothing there.
 
     Args:
-        add_variants: called before the bundle is sealed, see `training.export.variants`.
+        add_variants: called before the manifest is written, see `training.export.variants`.
 
     Raises:
         RunError: the run isn't finished, or has a bundle already.
@@ -94,7 +94,7 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
         )
         _seen(data).write(staging / SEEN_FILE)
         digest = weights_digest(run.best)
-        seal(staging, provenance.model_copy(update={"weights_sha256": digest}))
+        write_manifest(staging, provenance.model_copy(update={"weights_sha256": digest}))
     return open_bundle(run.bundle), parity
 
 

@@ -19,11 +19,11 @@ from models.bundle.bundle import (
     open_bundle,
 )
 from models.bundle.manifest import MANIFEST_FILE, read_manifest, sha256
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.errors import BundleError
 
 
-def test_a_sealed_bundle_opens(tiny_bundle: Path) -> None:
+def test_a_bundle_with_a_manifest_opens(tiny_bundle: Path) -> None:
     bundle = open_bundle(tiny_bundle)
     assert bundle.spec.labels == ("blue", "green", "red")
     assert set(bundle.manifest.files) == {*CONTENT_FILES, EXPLAIN_FILE}
@@ -48,7 +48,7 @@ def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
 
 def test_weights_beside_the_graph_are_held_to_the_manifest(tiny_bundle: Path) -> None:
     (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weights")
-    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
     assert WEIGHTS_FILE in open_bundle(tiny_bundle).manifest.files
     (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weightz")
     with pytest.raises(BundleError, match=f"{WEIGHTS_FILE} does not match its manifest"):
@@ -82,7 +82,7 @@ def test_a_graph_is_compared_when_it_is_to_run_and_read_again_only_after_a_chang
 
 def test_weights_beside_a_graph_are_compared_apart_from_it(tiny_bundle: Path) -> None:
     (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weights")
-    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
     bundle = inspect_bundle(tiny_bundle)
     bundle.check_weights(None)
     (tiny_bundle / WEIGHTS_FILE).write_bytes(b"weightz")
@@ -172,7 +172,7 @@ def test_what_a_model_has_seen_is_told_by_the_beginnings_of_digests(tiny_bundle:
     assert open_bundle(tiny_bundle).seen() is None  # a bundle from before it was recorded
     trained, judged = "a" * 64, "b" * 64
     Seen([trained], [judged]).write(tiny_bundle / SEEN_FILE)
-    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
     seen = open_bundle(tiny_bundle).seen()
     assert seen is not None
     assert (seen.trained(trained), seen.trained(judged)) == (True, False)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from models.bundle.bundle import CARD_FILE, MODEL_FILE, SIGNATURE_FILE, open_bundle
 from models.bundle.manifest import MANIFEST_FILE, read_manifest
 from models.bundle.signature import PASSPHRASE, SignatureError, Signer, Verifier
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.errors import BundleError
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
@@ -94,7 +94,7 @@ def alter_weights(bundle: Path) -> None:
 def alter_and_seal(bundle: Path) -> None:
     """As somebody would who can write the bundle, but has no key."""
     (bundle / CARD_FILE).write_text("# the best of all models")
-    seal(bundle, read_manifest(bundle).provenance)
+    write_manifest(bundle, read_manifest(bundle).provenance)
 
 
 def alter_manifest(bundle: Path) -> None:

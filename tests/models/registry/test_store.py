@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.bundle.bundle import CONTENT_FILES, EXPLAIN_FILE, SIGNATURE_FILE
 from models.bundle.manifest import MANIFEST_FILE, read_manifest
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.errors import BundleError, StoreError
 from models.registry import store
 from testing.bundles import write_tiny_bundle
@@ -79,7 +79,9 @@ def test_registering_twice_is_as_once(registered: str, tiny_bundle: Path, store_
 def test_another_model_of_the_same_version_is_refused(
     registered: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seal(tiny_bundle, read_manifest(tiny_bundle).provenance.model_copy(update={"seed": 1}))
+    write_manifest(
+        tiny_bundle, read_manifest(tiny_bundle).provenance.model_copy(update={"seed": 1})
+    )
     monkeypatch.setattr(store, "version_of", lambda bundle: registered.partition(":")[2])
     with pytest.raises(StoreError, match="is another model already"):
         store.register(tiny_bundle)

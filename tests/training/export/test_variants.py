@@ -9,7 +9,7 @@ import pytest
 
 from models.bundle.bundle import TENSOR_CORE_TOLERANCE, open_bundle
 from models.bundle.variants import VARIANTS_FILE, variant_files
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.export.onnx_export import ExportError
 from models.export.onnx_variants import Agreement, Speed
@@ -36,7 +36,7 @@ def make(bundle: Path, *wanted: str) -> VariantJob:
     spec, golden = write_small_bundle(bundle)
     job = VariantJob.of(Run(bundle.parent / "run"), wanted, SilentReporter())
     job(bundle, spec, golden)
-    seal(bundle, provenance())
+    write_manifest(bundle, provenance())
     return job
 
 
@@ -113,7 +113,7 @@ def test_a_variant_that_was_altered_is_not_served(bundle: Path) -> None:
     content["variants"][0]["name"] = "../evil"
     (bundle / VARIANTS_FILE).write_text(json.dumps(content))
     with pytest.raises(UserError, match="is damaged"):
-        seal(bundle, provenance())
+        write_manifest(bundle, provenance())
 
 
 def row(name: str, megabytes: float, seconds: float, top1: float = 1.0) -> Row:

@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.bundle.manifest import read_manifest
-from models.bundle.writer import seal
+from models.bundle.writer import write_manifest
 from models.network.strategies import CONV_BLOCKS
 from models.network.vgg19 import build
 from models.registry import store
@@ -315,7 +315,7 @@ class TestReproduce:
         with pytest.raises(RunError, match="without the digest of its weights"):
             _recorded(tag)
         provenance = read_manifest(tiny_bundle).provenance
-        seal(tiny_bundle, provenance.model_copy(update={"weights_sha256": "a" * 64}))
+        write_manifest(tiny_bundle, provenance.model_copy(update={"weights_sha256": "a" * 64}))
         recorded, digest = _recorded(store.register(tiny_bundle))
         assert digest == "a" * 64
         assert recorded.training_config == provenance.training_config
