@@ -61,7 +61,7 @@ def manifest_content(path: Path) -> bytes:
         return (path / MANIFEST_FILE).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"{path} is no bundle: it has no {MANIFEST_FILE}; make one with 'vgg19 export RUN'"
+            f"{path} is not a bundle: it has no {MANIFEST_FILE}; make one with 'vgg19 export RUN'"
         ) from None
 
 
@@ -95,12 +95,12 @@ def check_plain_file(bundle: Path, name: str) -> None:
     """Raise BundleError unless `name` is a file in the bundle itself, and no link out of it."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise BundleError(
-            f"{bundle / MANIFEST_FILE} lists '{name[:100]}', which is no plain file name; the "
+            f"{bundle / MANIFEST_FILE} lists '{name[:100]}', which is not a plain file name; the "
             "bundle was not made by 'vgg19 export'"
         )
     if name in _NOT_ITS_OWN:
         raise BundleError(
-            f"{bundle / MANIFEST_FILE} lists '{name}', which is no file of a bundle; it was not "
+            f"{bundle / MANIFEST_FILE} lists '{name}', which is not a file of a bundle; it was not "
             "made by 'vgg19 export'"
         )
     file = bundle / name

@@ -113,7 +113,7 @@ class Verifier:
                 self._config.verify(*files)
             except Exception as error:  # a dozen types, as it may hold anything
                 raise SignatureError(
-                    f"{signature} is no signature of this {MANIFEST_FILE} by the key of "
+                    f"{signature} is not a signature of this {MANIFEST_FILE} by the key of "
                     f"{self._key}: the one or the other was altered, or another key signed it"
                 ) from error
 

@@ -79,7 +79,7 @@ def pull(url: str, reference: str) -> str:
         if version == _PRODUCTION:
             version = files.cat_file(f"{root}/{_PRODUCTION}").decode().strip()
         if not version or "/" in version or version.startswith("."):
-            raise TransferError(f"'{version}' is no version")
+            raise TransferError(f"'{version}' is not a version")
         _fetch(files, f"{root}/{version}", version)
     except FileNotFoundError as error:
         raise TransferError(f"{without_credentials(url)} has no {reference} ({error})") from None

@@ -50,7 +50,7 @@ def test_1_train(place: Path) -> None:
         "--learning-rate", "1e-2", "--seed", "1",
     )  # fmt: skip
     run = place / "run"
-    assert "warning: 1 of 121 files are no images" in output
+    assert "warning: 1 of 121 files are not images" in output
     assert "colours/red/notes.txt: not an image" in output
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 1e-2)

@@ -110,7 +110,7 @@ def alter_and_seal(bundle: Path) -> None:
     ("alter", "words"),
     [
         (remove_signature, "is not signed; sign it with 'vgg19 sign"),
-        (alter_and_seal, "is no signature of this manifest.json by the key of"),
+        (alter_and_seal, "is not a signature of this manifest.json by the key of"),
     ],
 )
 def test_it_does_not_start_with_what_is_not_signed(

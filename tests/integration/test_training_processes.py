@@ -57,7 +57,7 @@ def test_killed_at_a_random_moment_and_resumed_ends_bit_identical(tmp_path: Path
     time.sleep(randomness.uniform(0, 3))
     process.kill()
     process.communicate()
-    if not (tmp_path / "killed" / "report.html").exists():  # or it had come to its end
+    if not (tmp_path / "killed" / "report.html").exists():  # or it was finished
         finish(start(tmp_path, "train", "--resume", "killed"))
 
     for name in ("best.safetensors", "last.safetensors"):

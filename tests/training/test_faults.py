@@ -254,7 +254,7 @@ class TestNumbersThatAreNone:
         self.poison(monkeypatch, after_step=4)
         result = vgg19(*TRAIN, "--epochs", "2", "--output", "run")
         assert result.code == 1
-        assert "weights are no longer numbers in epoch 2, after batch 1" in result.error
+        assert "weights contain NaN or Inf in epoch 2, after batch 1" in result.error
         model, _ = load_checkpoint(run.best)
         assert all(bool(weight.isfinite().all()) for weight in model.parameters())
         monkeypatch.undo()

@@ -52,7 +52,7 @@ def check_files(
                 skipped.append(result)
             advance(1, "")
     if skipped:
-        reporter.warn(f"{len(skipped)} of {len(files)} files are no images and are skipped:")
+        reporter.warn(f"{len(skipped)} of {len(files)} files are not images and are skipped:")
     for file in skipped:
         reporter.warn(f"  {file.path}: {file.reason}")
     return samples, skipped
@@ -82,7 +82,7 @@ def check_bad_fraction(
         if fraction > max_bad_fraction:
             first = bad_files[0]
             raise DataError(
-                f"{len(bad_files)} of {totals[label]} files of class '{label}' are no images "
+                f"{len(bad_files)} of {totals[label]} files of class '{label}' are not images "
                 f"({fraction:.0%}, --max-bad-fraction is {max_bad_fraction:.0%}), the first is "
                 f"{first.path}: {first.reason}"
             )

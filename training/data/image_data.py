@@ -82,7 +82,7 @@ def load_images(
 ) -> ImageData:
     """Find, decode once (to find bad files before training does) and split labelled images.
 
-    Splits that the data names are kept; a missing val is taken from train. Files that are no
+    Splits that the data names are kept; a missing val is taken from train. Files that are not
     images are named in warnings and left out.
 
     Args:

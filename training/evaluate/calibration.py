@@ -33,7 +33,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
 
     optimizer.step(closure)
     temperature = float(log_temperature.detach().exp())
-    return temperature if 0.05 < temperature < 20 else 1.0  # a fit that ran away
+    return temperature if 0.05 < temperature < 20 else 1.0  # a fit that diverged
 
 
 def reliability(

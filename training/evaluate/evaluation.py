@@ -29,7 +29,7 @@ def evaluate_run(path: Path, data: Path | None, reporter: Reporter) -> tuple[dic
     run = Run(path)
     if not run.config.is_file():
         raise RunError(
-            f"{path} is no run: it has no {run.config.name}; train one with 'vgg19 train'"
+            f"{path} is not a run: it has no {run.config.name}; train one with 'vgg19 train'"
         )
     config = read_config(run.config)
     model, spec = load_checkpoint(run.best)

@@ -52,7 +52,7 @@ class Checkpointer:
         """Write everything that is needed to go on from `state`.
 
         Raises:
-            TrainingError: the weights are no longer numbers; what is on the disk stays.
+            TrainingError: the weights contain NaN or Inf; what is on the disk stays.
             CheckpointError: see `training.loop.checkpoint.staged_weights`.
         """
         self._trainer.check_weights(state)

@@ -73,7 +73,7 @@ def find_learning_rate(
                 break
     if len(rates) < 10:
         raise TrainingError(
-            f"the loss ran away after {len(rates)} steps; begin with a lower rate (--lowest)"
+            f"the loss diverged after {len(rates)} steps; begin with a lower rate (--lowest)"
         )
     return RangeTest(rates, losses, suggest(rates, losses))
 

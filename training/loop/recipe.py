@@ -95,13 +95,13 @@ def resume_run(path: Path, reporter: Reporter) -> Run:
     """Go on with the run in `path`, with its own configuration.
 
     Raises:
-        RunError: it is no run, it has come to its end, or its images have changed.
+        RunError: it is not a run, it is finished, or its images have changed.
     """
     run = Run(path)
     if not run.config.is_file():
-        raise RunError(f"{path} is no run: it has no {run.config.name}")
+        raise RunError(f"{path} is not a run: it has no {run.config.name}")
     if run.report.exists():
-        raise RunError(f"{path} has come to its end; there is nothing to resume")
+        raise RunError(f"{path} is finished; there is nothing to resume")
     config = read_config(run.config).model_copy(update={"output": path})
     return fine_tune(config, reporter, resume=True)
 

@@ -74,7 +74,7 @@ def _recorded(source: str) -> tuple[Provenance, str]:
         provenance = Provenance.model_validate(run.read_json(run.provenance))
         return provenance, weights_digest(run.best)
     if Path(source).is_dir():
-        raise RunError(f"{source} is no run: it has no {run.provenance.name}")
+        raise RunError(f"{source} is not a run: it has no {run.provenance.name}")
     version = store.resolve(source)
     manifest = read_manifest(store.stored_path(version))
     if manifest.provenance.weights_sha256 is None:

@@ -90,7 +90,7 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """What a run that was stopped goes on from; gone when it has come to its end."""
+        """What a run that was stopped goes on from; gone when it is finished."""
         return self.path / "checkpoints" / "state.pt"
 
     @property
@@ -115,7 +115,7 @@ class Run:
             content: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RunError(
-                f"{self.path} is no finished run: it has no {path.name}; make one with "
+                f"{self.path} is not a finished run: it has no {path.name}; make one with "
                 "'vgg19 train'"
             ) from None
         except ValueError:

@@ -346,7 +346,7 @@ class Trainer:
         """
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             raise TrainingError(
-                f"weights are no longer numbers in epoch {state.epoch}, after batch "
+                f"weights contain NaN or Inf in epoch {state.epoch}, after batch "
                 f"{state.batch}; they are not saved. {_LOWER_THE_RATE}"
             )
 

@@ -52,7 +52,7 @@ def write_report(
             plots[name] = path.read_bytes()
     mistakes = worst_mistakes(model, context, probabilities, targets)
     page = _page(context, table, metrics, plots, mistakes)
-    with staged_file(run.report) as staging:  # a run with a report has come to its end
+    with staged_file(run.report) as staging:  # a run with a report is finished
         staging.write_text(page, encoding="utf-8")
 
 
@@ -152,7 +152,7 @@ def _data_table(context: TrainContext) -> str:
         for label in context.data.labels
     ]
     total = ("all", *(str(len(context.data.split(split))) for split in ("train", "val", "test")))
-    note = f"<p class='sub'>{len(context.data.skipped)} files were no images and were skipped.</p>"
+    note = f"<p class='sub'>{len(context.data.skipped)} files were not images and were skipped.</p>"
     return table(("class", "train", "val", "test"), [*rows, total]) + note
 
 

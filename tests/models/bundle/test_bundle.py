@@ -109,7 +109,7 @@ def test_names_that_lead_elsewhere_are_refused(tiny_bundle: Path, name: str) -> 
         update={"files": {**manifest.files, name: hashlib.sha256(b"other").hexdigest()}}
     )
     (tiny_bundle / MANIFEST_FILE).write_text(listed.model_dump_json())
-    with pytest.raises(BundleError, match="no plain file name"):
+    with pytest.raises(BundleError, match="not a plain file name"):
         open_bundle(tiny_bundle)
 
 
@@ -139,7 +139,7 @@ def test_files_that_the_store_writes_are_not_the_bundles(tiny_bundle: Path, name
     (tiny_bundle / MANIFEST_FILE).write_text(
         manifest.model_copy(update={"files": listed}).model_dump_json()
     )
-    with pytest.raises(BundleError, match=f"lists '{name}', which is no file of a bundle"):
+    with pytest.raises(BundleError, match=f"lists '{name}', which is not a file of a bundle"):
         open_bundle(tiny_bundle)
 
 
@@ -158,7 +158,7 @@ def test_damaged_manifest(tiny_bundle: Path) -> None:
 
 
 def test_a_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         open_bundle(tmp_path)
 
 

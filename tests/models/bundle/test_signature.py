@@ -106,8 +106,8 @@ def alter_manifest(bundle: Path) -> None:
     ("alter", "words"),
     [
         (alter_weights, "does not match its manifest"),
-        (alter_and_seal, "is no signature of this manifest.json"),
-        (alter_manifest, "is no signature of this manifest.json"),
+        (alter_and_seal, "is not a signature of this manifest.json"),
+        (alter_manifest, "is not a signature of this manifest.json"),
         (lambda bundle: (bundle / SIGNATURE_FILE).unlink(), "is not signed; sign it with 'vgg19"),
     ],
 )
@@ -120,7 +120,7 @@ def test_what_was_altered(signed: Path, keys: Keys, alter: Any, words: str) -> N
 def test_another_bundles_signature(signed: Path, keys: Keys, tmp_path: Path) -> None:
     other = write_tiny_bundle(tmp_path / "other", "2026-02-28T12:00:00+00:00")
     shutil.copy(signed / SIGNATURE_FILE, other / SIGNATURE_FILE)
-    with pytest.raises(SignatureError, match=r"is no signature of this manifest\.json"):
+    with pytest.raises(SignatureError, match=r"is not a signature of this manifest\.json"):
         verify(other, keys[1])
 
 
@@ -164,7 +164,7 @@ def test_a_signature_that_was_altered(
     content = json.loads(file.read_text())
     alter(content)
     file.write_text(json.dumps(content))
-    with pytest.raises(SignatureError, match=r"is no signature of this manifest\.json"):
+    with pytest.raises(SignatureError, match=r"is not a signature of this manifest\.json"):
         verify(signed, keys[1])
 
 
@@ -175,7 +175,7 @@ def test_a_signature_that_was_altered(
 )
 def test_garbage_in_place_of_a_signature(signed: Path, keys: Keys, content: bytes) -> None:
     (signed / SIGNATURE_FILE).write_bytes(content)
-    with pytest.raises(SignatureError, match=r"is no signature of this manifest\.json"):
+    with pytest.raises(SignatureError, match=r"is not a signature of this manifest\.json"):
         verify(signed, keys[1])
 
 
@@ -219,7 +219,7 @@ class TestSigning:
         assert not list(signed.glob(".*"))
 
     def test_nothing_is_made_where_no_bundle_is(self, keys: Keys, tmp_path: Path) -> None:
-        with pytest.raises(BundleError, match="is no bundle"):
+        with pytest.raises(BundleError, match="is not a bundle"):
             Signer(keys[0]).sign(tmp_path / "none")
         assert not (tmp_path / "none").exists()
 

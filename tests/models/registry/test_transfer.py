@@ -89,7 +89,7 @@ def test_what_is_not_there(tag: str, place: str) -> None:
     url = place
     with pytest.raises(TransferError, match="has no production"):
         pull(url, "production")
-    with pytest.raises(TransferError, match="is no version"):
+    with pytest.raises(TransferError, match="is not a version"):
         pull(url, "../../etc")
     with pytest.raises(StoreError):
         push(url, "vgg19:none")

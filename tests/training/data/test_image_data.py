@@ -117,7 +117,7 @@ class TestBadFiles:
         assert len(data.samples) == 38
         assert {file.path.name for file in data.skipped} == {"notes.txt", "half.png"}
         text = "\n".join(reporter.warnings)
-        assert "2 of 40 files are no images" in text
+        assert "2 of 40 files are not images" in text
         assert f"{tmp_path / 'red' / 'half.png'}: the image is truncated" in text
 
     def test_too_many_in_a_class_are_an_error(self, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     events = EventAccumulator(str(run.path / "vgg19")).Reload()
     logged = [event.value for event in events.Scalars("val_loss")]
     assert logged == pytest.approx([row["val_loss"] for row in metrics["history"]])
-    with pytest.raises(RunError, match="has come to its end"):
+    with pytest.raises(RunError, match="is finished"):
         resume_run(run.path, SilentReporter())
 
 
@@ -321,5 +321,5 @@ class TestReproduce:
         assert recorded.training_config == provenance.training_config
 
     def test_no_such_run(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="is no run"):
+        with pytest.raises(RunError, match="is not a run"):
             reproduce(str(tmp_path), SilentReporter())

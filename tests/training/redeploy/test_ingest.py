@@ -115,5 +115,5 @@ def test_what_is_not_enough(base: Path, tmp_path: Path) -> None:
         (tmp_path / "one" / "red" / f"bad{number}.png").write_bytes(b"x")
     (tmp_path / "one" / "blue").mkdir()
     (tmp_path / "one" / "blue" / "1.png").write_bytes(encode(coloured_pixels(1)))
-    with pytest.raises(DataError, match="40 of 60 files of class 'red' are no images"):
+    with pytest.raises(DataError, match="40 of 60 files of class 'red' are not images"):
         collect_from(tmp_path / "one")
