@@ -137,9 +137,13 @@ def train(
         float | None,
         typer.Option(help="How often accepted answers are to be right.  [default: 0.95]"),
     ] = None,
-    unlike: Annotated[
+    ood_data: Annotated[
         Path | None,
-        typer.Option(help="Folder of images of something else, to be told apart in the report."),
+        typer.Option(
+            "--ood-data",
+            "--unlike",
+            help="Folder of images of something else, to be detected in the report.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
     config: Annotated[
@@ -173,7 +177,7 @@ def train(
         "views": views,
         "cache_limit": cache_limit,
         "target_precision": target_precision,
-        "unlike": unlike,
+        "ood_data": ood_data,
         "seed": seed,
     }
     if resume is None:

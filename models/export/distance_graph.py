@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Familiar:
-    """What training images look like to FC2.
+class FeatureStatistics:
+    """Statistics of what FC2 makes of training images.
 
     means: float64[C,K] of each class. directions: float64[r,K], orthonormal. variances: float64[r]
     along them. rest: the variance along any other. limit: distances are divided by it.
@@ -44,7 +44,7 @@ class Familiar:
         np.savez(path, **asdict(self))
 
     @classmethod
-    def read(cls, path: Path) -> Familiar:
+    def read(cls, path: Path) -> FeatureStatistics:
         with np.load(path, allow_pickle=False) as arrays:
             return cls(
                 arrays["means"],
@@ -55,27 +55,27 @@ class Familiar:
             )
 
 
-def write_distance_graph(familiar: Familiar, path: Path) -> None:
+def write_distance_graph(statistics: FeatureStatistics, path: Path) -> None:
     """The graph float32[N,K] features -> float32[N] distances.
 
     Everything is relative to the mean of the means, and across the directions by subtracting the
     part along them: in float32, differences of large squares would have no digits left.
     """
-    centre = familiar.means.mean(axis=0)
-    means = familiar.means - centre
-    along = means @ familiar.directions.T
-    across = means - along @ familiar.directions
-    width = familiar.means.shape[1]
+    centre = statistics.means.mean(axis=0)
+    means = statistics.means - centre
+    along = means @ statistics.directions.T
+    across = means - along @ statistics.directions
+    width = statistics.means.shape[1]
     constants = {
         "centre": centre,
-        "directions": familiar.directions,
-        "columns": familiar.directions.T,
+        "directions": statistics.directions,
+        "columns": statistics.directions.T,
         "means_along": along[None],
-        "variances": familiar.variances,
+        "variances": statistics.variances,
         "means_across": 2 * across.T,
         "squares_across": (across**2).sum(axis=1),
-        "rest": np.array(familiar.rest),
-        "limit": np.array(familiar.limit),
+        "rest": np.array(statistics.rest),
+        "limit": np.array(statistics.limit),
     }
     axes = {"one": [1], "two": [2]}
     steps: Sequence[tuple[str, list[str], str, dict[str, int]]] = (

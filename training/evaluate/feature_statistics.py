@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.export.distance_graph import Familiar
+from models.export.distance_graph import FeatureStatistics
 
 # Directions that are kept as they are: 1 MB of the graph.
 MAX_DIRECTIONS = 64
@@ -23,7 +23,9 @@ WITHIN_LIMIT = 0.99
 _LEAST_VARIANCE = 1e-6
 
 
-def fit(features: NDArray[np.floating], targets: NDArray[np.int64], classes: int) -> Familiar:
+def fit(
+    features: NDArray[np.floating], targets: NDArray[np.int64], classes: int
+) -> FeatureStatistics:
     """Means and covariance of training images; the limit is still to be set.
 
     Args:
@@ -38,20 +40,20 @@ def fit(features: NDArray[np.floating], targets: NDArray[np.int64], classes: int
     variances = singular**2 / freedom
     total = float(variances.sum())
     if total == 0:  # an image of each class: all directions are alike
-        return Familiar(means, directions[:0], variances[:0], rest=1.0)
+        return FeatureStatistics(means, directions[:0], variances[:0], rest=1.0)
     least = _LEAST_VARIANCE * total / width
     count = min(MAX_DIRECTIONS, width - 1, int((variances > least).sum()))
     rest = max(float(variances[count:].sum()) / (width - count), least)
     # No kept direction varies less than the rest.
-    return Familiar(means, directions[:count], np.maximum(variances[:count], rest), rest)
+    return FeatureStatistics(means, directions[:count], np.maximum(variances[:count], rest), rest)
 
 
-def with_limit(familiar: Familiar, features: NDArray[np.floating]) -> Familiar:
+def with_limit(statistics: FeatureStatistics, features: NDArray[np.floating]) -> FeatureStatistics:
     """The same, with the limit at the distance that `WITHIN_LIMIT` of these images keep.
 
     Args:
         features: float[N,K] of images that were not trained on: those that were are nearer.
     """
-    limit = float(np.quantile(familiar.distances(features), WITHIN_LIMIT))
+    limit = float(np.quantile(statistics.distances(features), WITHIN_LIMIT))
     tiny = float(np.finfo(np.float32).tiny)
-    return replace(familiar, limit=familiar.limit * max(limit, tiny))
+    return replace(statistics, limit=statistics.limit * max(limit, tiny))

@@ -18,7 +18,7 @@ from torchvision.models import VGG
 
 from models.bundle.acceptance import Acceptance
 from models.errors import ImageError, UserError
-from models.export.distance_graph import Familiar
+from models.export.distance_graph import FeatureStatistics
 from models.imaging.image import load_image
 from models.network.strategies import network_sequence, run_modules
 from training.data.batch import Batch
@@ -58,8 +58,8 @@ class Looked:
 
 def find_acceptance(
     model: VGG, features: Features, context: TrainContext, temperature: float, last_epoch: int
-) -> tuple[Familiar, dict[str, Any]]:
-    """What training images look like to the model, and what metrics.json says of acceptance."""
+) -> tuple[FeatureStatistics, dict[str, Any]]:
+    """Statistics of the features of training images, and what metrics.json says of acceptance."""
 
     def look(split: Split) -> Looked:
         batches = EpochBatches(_spread(context, split), _BATCH)
@@ -68,48 +68,50 @@ def find_acceptance(
         )
 
     train, val = look("train"), look("val")
-    familiar = fit(train.features, train.targets, len(context.data.labels))
-    familiar = with_limit(familiar, val.features)
-    is_familiar = familiar.distances(val.features) <= 1
+    statistics = fit(train.features, train.targets, len(context.data.labels))
+    statistics = with_limit(statistics, val.features)
+    in_distribution = statistics.distances(val.features) <= 1
     target = context.config.target_precision
-    threshold = confidence_threshold(val.confidence, val.is_right, is_familiar, target)
+    threshold = confidence_threshold(val.confidence, val.is_right, in_distribution, target)
     acceptance = Acceptance(target_precision=target, min_confidence=threshold)
     held_out = val if context.data.held_out == "val" else look(context.data.held_out)
     metrics = {
         **acceptance.model_dump(),
-        "val": accepted_share(acceptance, familiar, val),
-        "held_out": accepted_share(acceptance, familiar, held_out),
+        "val": accepted_share(acceptance, statistics, val),
+        "held_out": accepted_share(acceptance, statistics, held_out),
         "unlike": None,
     }
-    if context.config.unlike is not None:
-        pixels = _other_images(context, context.config.unlike)
+    if context.config.ood_data is not None:
+        pixels = _other_images(context, context.config.ood_data)
         if pixels:
             others = _look(model, context, _batches(pixels), temperature)
-            metrics["unlike"] = told_apart(acceptance, familiar, held_out, others)
+            metrics["unlike"] = ood_metrics(acceptance, statistics, held_out, others)
         else:
-            context.reporter.warn(f"unlike is {context.config.unlike}, where no image can be read")
-    return familiar, metrics
+            context.reporter.warn(
+                f"ood_data is {context.config.ood_data}, where no image can be read"
+            )
+    return statistics, metrics
 
 
 def confidence_threshold(
     confidence: NDArray[np.floating],
     is_right: NDArray[np.bool_],
-    is_familiar: NDArray[np.bool_],
+    in_distribution: NDArray[np.bool_],
     target_precision: float,
 ) -> float | None:
     """The smallest confidence from which on so large a share of the answers is right.
 
     Args:
-        confidence: float[N] of the first label. is_right: bool[N]. is_familiar: bool[N]; the others
-            are never accepted and don't count.
+        confidence: float[N] of the first label. is_right: bool[N]. in_distribution: bool[N]; the
+            others are never accepted and don't count.
 
     Returns:
         one of the confidences, 0.0 where all of them may be accepted, or None where none reaches
         the precision.
     """
-    order = np.argsort(-confidence[is_familiar], kind="stable")
-    sorted_ = confidence[is_familiar][order]
-    right = np.cumsum(is_right[is_familiar][order])
+    order = np.argsort(-confidence[in_distribution], kind="stable")
+    sorted_ = confidence[in_distribution][order]
+    right = np.cumsum(is_right[in_distribution][order])
     precision = right / np.arange(1, len(sorted_) + 1)
     # Equal confidences are accepted together, so only the last of them can be the threshold.
     is_last = np.append(sorted_[1:] != sorted_[:-1], True)[: len(sorted_)]
@@ -119,10 +121,12 @@ def confidence_threshold(
     return 0.0 if good[-1] == len(sorted_) - 1 else float(sorted_[good[-1]])
 
 
-def accepted_share(acceptance: Acceptance, familiar: Familiar, looked: Looked) -> dict[str, Any]:
+def accepted_share(
+    acceptance: Acceptance, statistics: FeatureStatistics, looked: Looked
+) -> dict[str, Any]:
     """Of some images: how many, the share that is accepted, how often that is right (None: there
     is none), and the share that is beyond the limit of distance."""
-    distances = familiar.distances(looked.features)
+    distances = statistics.distances(looked.features)
     accepted = _accepted(acceptance, distances, looked)
     return {
         "images": len(accepted),
@@ -132,12 +136,12 @@ def accepted_share(acceptance: Acceptance, familiar: Familiar, looked: Looked) -
     }
 
 
-def told_apart(
-    acceptance: Acceptance, familiar: Familiar, held_out: Looked, others: Looked
+def ood_metrics(
+    acceptance: Acceptance, statistics: FeatureStatistics, held_out: Looked, others: Looked
 ) -> dict[str, Any]:
-    """How well distance tells other images from held-out ones: the area under the ROC curve, the
+    """How well distance tells OOD images from held-out ones: the area under the ROC curve, the
     probability that one of those is further away than one of these."""
-    near, far = (familiar.distances(looked.features) for looked in (held_out, others))
+    near, far = (statistics.distances(looked.features) for looked in (held_out, others))
     is_other = np.repeat([0, 1], [len(near), len(far)])
     return {
         "images": len(far),
@@ -161,18 +165,18 @@ def summary(metrics: dict[str, Any]) -> str:
     )
     if held_out["precision"] is not None:
         line += f", {held_out['precision']:.1%} of them right"
-    if (unlike := metrics["unlike"]) is not None:
+    if (ood := metrics["unlike"]) is not None:
         line += (
-            f"; {unlike['images']} other images told apart with an AUROC of {unlike['auroc']:.3f}, "
-            f"{unlike['accepted']:.1%} of them accepted"
+            f"; {ood['images']} OOD images detected with an AUROC of {ood['auroc']:.3f}, "
+            f"{ood['accepted']:.1%} of them accepted"
         )
     return line
 
 
-def check_unlike(folder: Path | None) -> None:
+def check_ood_data(folder: Path | None) -> None:
     """Raise UserError before training where the other images aren't there."""
     if folder is not None and next(_files(folder), None) is None:
-        raise UserError(f"unlike is {folder}, which has no files; name a folder of other images")
+        raise UserError(f"ood_data is {folder}, which has no files; name a folder of other images")
 
 
 def _accepted(

@@ -30,7 +30,7 @@ from models.bundle.bundle import (
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
-from models.export.distance_graph import Familiar, write_distance_graph
+from models.export.distance_graph import FeatureStatistics, write_distance_graph
 from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.export.onnx_export import (
     Parity,
@@ -100,11 +100,11 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
 
 def _write_acceptance(run: Run, metrics: dict[str, Any], bundle: Path) -> None:
     """Nothing of a run from before there was any."""
-    if "acceptance" not in metrics or not run.familiar.exists():
+    if "acceptance" not in metrics or not run.feature_statistics.exists():
         return
     fields = {name: metrics["acceptance"][name] for name in Acceptance.model_fields}
     Acceptance(**fields).write(bundle / ACCEPTANCE_FILE)
-    write_distance_graph(Familiar.read(run.familiar), bundle / DISTANCE_FILE)
+    write_distance_graph(FeatureStatistics.read(run.feature_statistics), bundle / DISTANCE_FILE)
 
 
 def _seen(data: dict[str, Any]) -> Seen:

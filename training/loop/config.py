@@ -25,7 +25,7 @@ class ConfigError(UserError):
 
 
 # What fields were called in configurations that runs, models and users have written before.
-_FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs"}
+_FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 
 
 class TrainConfig(BaseModel):
@@ -147,10 +147,10 @@ class TrainConfig(BaseModel):
         le=1,
         description="how often accepted answers are to be right, on the validation images",
     )
-    unlike: Path | None = Field(
+    ood_data: Path | None = Field(
         default=None,
-        description="folder of images of something else: the report tells how well distance from "
-        "the training images tells them apart",
+        description="folder of out-of-distribution images: the report tells how well distance "
+        "from the training images detects them",
     )
 
     # Data

@@ -13,7 +13,7 @@ from models.network.strategies import HEAD_LAYER
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
 from training.evaluate.metrics import classification_metrics, quick_metrics
-from training.evaluate.ood import check_unlike, find_acceptance, summary
+from training.evaluate.ood import check_ood_data, find_acceptance, summary
 from training.features.batches import Features
 from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, read_config
@@ -53,7 +53,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     config = config.resolved()
     if not resume:
         check_free(config.output)
-        check_unlike(config.unlike)
+        check_ood_data(config.ood_data)
     tracker = None if config.tracker == "none" else config.tracker
     if tracker and find_spec(tracker) is None:
         # Accelerate would warn and train on without it.
@@ -236,8 +236,10 @@ def _finish(
         logits, targets = features.predict(model, context.data.held_out, shared=False)
     before = classification_metrics(logits, targets, context.data.labels)
     held_out = classification_metrics(logits / temperature, targets, context.data.labels)
-    familiar, acceptance = find_acceptance(model, features, context, temperature, history[-1].epoch)
-    familiar.write(run.familiar)
+    statistics, acceptance = find_acceptance(
+        model, features, context, temperature, history[-1].epoch
+    )
+    statistics.write(run.feature_statistics)
     best = best_epoch(history)
     metrics: dict[str, Any] = {
         "best_epoch": best.epoch,

@@ -4,7 +4,7 @@ config.yaml     the resolved configuration
 data.json       which image has which label in which split, with the fingerprint
 metrics.json    per epoch, and on the held-out images
 held_out.npz    up to 32 held-out images, for the parity proof and the golden samples
-familiar.npz    what training images look like to the model, for the distance of others
+familiar.npz    statistics of the features of training images, for the distance of others
 provenance.json seed, versions, git commit
 checkpoints/    best.safetensors, last.safetensors
 report.html     what one looks at; its pictures as PNG in report/
@@ -72,7 +72,7 @@ class Run:
         return self.path / "held_out.npz"
 
     @property
-    def familiar(self) -> Path:
+    def feature_statistics(self) -> Path:
         """Not in runs from before there were distances."""
         return self.path / "familiar.npz"
 

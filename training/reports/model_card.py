@@ -84,13 +84,13 @@ def _acceptance_words(acceptance: dict[str, Any] | None) -> str:
     if acceptance is None:
         return "Nothing here says which answers to trust."
     return f"""What says that is `accepted`:
-  {summary(acceptance)}. {_unlike_words(acceptance["unlike"])}"""
+  {summary(acceptance)}. {_ood_words(acceptance["unlike"])}"""
 
 
-def _unlike_words(unlike: dict[str, Any] | None) -> str:
-    if unlike is None:
-        return "How well images of something else are told apart was not measured (`--unlike`)."
+def _ood_words(ood: dict[str, Any] | None) -> str:
+    if ood is None:
+        return "How well out-of-distribution images are detected was not measured (`--ood-data`)."
     return (
-        f"Of the other images, {unlike['beyond_limit']:.1%} were further from the training images "
-        "than 99% of the validation images are."
+        f"Of the out-of-distribution images, {ood['beyond_limit']:.1%} were further from the "
+        "training images than 99% of the validation images are."
     )

@@ -114,15 +114,13 @@ def acceptance_html(acceptance: dict[str, Any]) -> str:
          f"{row['beyond_limit']:.1%}")
         for name, row in named.items()
     ]  # fmt: skip
-    if (unlike := acceptance["unlike"]) is not None:
-        share = f"{unlike['accepted']:.1%}"
-        rows.append(
-            ("other images", str(unlike["images"]), share, "", f"{unlike['beyond_limit']:.1%}")
-        )
+    if (ood := acceptance["unlike"]) is not None:
+        share = f"{ood['accepted']:.1%}"
+        rows.append(("OOD data", str(ood["images"]), share, "", f"{ood['beyond_limit']:.1%}"))
         note = "AUROC: how often one of these is further away than a held-out one."
     else:
-        note = "How well it tells images of something else apart: train with --unlike FOLDER."
-    head = ("images of", "images", "accepted", "of them right", "too unlike the training images")
+        note = "How well it detects out-of-distribution images: train with --ood-data FOLDER."
+    head = ("images of", "images", "accepted", "of them right", "too far from the training images")
     line = html.escape(summary(acceptance))
     return f"<p class='sub'>{line[0].upper()}{line[1:]}. {note}</p>{table(head, rows)}"
 

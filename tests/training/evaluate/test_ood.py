@@ -11,19 +11,19 @@ from training.evaluate.feature_statistics import fit, with_limit
 from training.evaluate.ood import (
     Looked,
     accepted_share,
-    check_unlike,
+    check_ood_data,
     confidence_threshold,
+    ood_metrics,
     summary,
-    told_apart,
 )
 
 
 def threshold(
-    confidence: list[float], is_right: str, target: float, is_familiar: str = ""
+    confidence: list[float], is_right: str, target: float, in_distribution: str = ""
 ) -> float | None:
-    marks = [np.array([letter == "x" for letter in word]) for word in (is_right, is_familiar)]
-    familiar = marks[1] if is_familiar else np.ones(len(confidence), np.bool_)
-    return confidence_threshold(np.array(confidence), marks[0], familiar, target)
+    marks = [np.array([letter == "x" for letter in word]) for word in (is_right, in_distribution)]
+    near = marks[1] if in_distribution else np.ones(len(confidence), np.bool_)
+    return confidence_threshold(np.array(confidence), marks[0], near, target)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_threshold_by_hand(
     assert threshold(confidence, is_right, target) == expected
 
 
-def test_what_is_unfamiliar_does_not_count() -> None:
+def test_what_is_out_of_distribution_does_not_count() -> None:
     assert threshold([0.9, 0.8, 0.7], ".xx", 0.95) is None
     assert threshold([0.9, 0.8, 0.7], ".xx", 0.95, ".xx") == 0.0
 
@@ -75,16 +75,16 @@ def looked(first_values: list[float], confidence: float = 0.9, right: bool = Tru
 
 def test_shares_and_auroc_by_hand() -> None:
     train = looked([-1.0, 1.0, -1.0, 1.0])
-    familiar = with_limit(fit(train.features, np.array([0, 0, 1, 1]), 2), looked([2.0]).features)
+    statistics = with_limit(fit(train.features, np.array([0, 0, 1, 1]), 2), looked([2.0]).features)
     acceptance = Acceptance(target_precision=0.9, min_confidence=0.7)
     near = looked([0.0, 1.0, 1.9, 2.1])
-    assert accepted_share(acceptance, familiar, near) == {
+    assert accepted_share(acceptance, statistics, near) == {
         "images": 4, "accepted": 0.75, "precision": 1.0, "beyond_limit": 0.25,
     }  # fmt: skip
-    unsure = accepted_share(acceptance, familiar, looked([0.0], confidence=0.6))
+    unsure = accepted_share(acceptance, statistics, looked([0.0], confidence=0.6))
     assert (unsure["accepted"], unsure["precision"]) == (0.0, None)
     # 3.0 is beyond all four; 2.1 is beyond three and equal to one: (4 + 3.5) of 8 pairs.
-    apart = told_apart(acceptance, familiar, near, looked([3.0, 2.1]))
+    apart = ood_metrics(acceptance, statistics, near, looked([3.0, 2.1]))
     assert apart["auroc"] == pytest.approx(7.5 / 8)
     assert (apart["images"], apart["beyond_limit"], apart["accepted"]) == (2, 1.0, 0.0)
 
@@ -97,15 +97,15 @@ def test_what_the_terminal_says() -> None:
     }  # fmt: skip
     assert summary(metrics) == (
         "accepted from a confidence of 0.500 (right at least 90.0% of the time on val): 75.0% of "
-        "the held-out images, 100.0% of them right; 2 other images told apart with an AUROC of "
+        "the held-out images, 100.0% of them right; 2 OOD images detected with an AUROC of "
         "0.938, 25.0% of them accepted"
     )
     assert "no answer is accepted" in summary(metrics | {"min_confidence": None})
 
 
 def test_no_other_images(tmp_path: Path) -> None:
-    check_unlike(None)
+    check_ood_data(None)
     with pytest.raises(UserError, match="which has no files; name a folder of other images"):
-        check_unlike(tmp_path)
+        check_ood_data(tmp_path)
     with pytest.raises(UserError, match="which has no files"):
-        check_unlike(tmp_path / "missing")
+        check_ood_data(tmp_path / "missing")

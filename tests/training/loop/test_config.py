@@ -82,7 +82,7 @@ def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None
     assert read_config(tmp_path / "config.yaml") == config
 
 
-FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5))}
+FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5)), "unlike": ("ood_data", Path("others"))}
 
 
 @pytest.mark.parametrize("former", FORMER)
