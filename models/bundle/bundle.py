@@ -232,21 +232,21 @@ class Seen:
 
     Args:
         trained: those it was trained on, or chosen and calibrated by.
-        judged: those it was judged on.
+        holdout: those it was judged on.
     """
 
-    def __init__(self, trained: Collection[str], judged: Collection[str]) -> None:
+    def __init__(self, trained: Collection[str], holdout: Collection[str]) -> None:
         self._trained = frozenset(digest[:_SEEN_DIGITS] for digest in trained)
-        self._judged = frozenset(digest[:_SEEN_DIGITS] for digest in judged)
+        self._holdout_hashes = frozenset(digest[:_SEEN_DIGITS] for digest in holdout)
 
     def trained(self, sha256: str) -> bool:
         return sha256[:_SEEN_DIGITS] in self._trained
 
-    def judged(self, sha256: str) -> bool:
-        return sha256[:_SEEN_DIGITS] in self._judged
+    def in_holdout(self, sha256: str) -> bool:
+        return sha256[:_SEEN_DIGITS] in self._holdout_hashes
 
     def write(self, path: Path) -> None:
-        content = {"trained": sorted(self._trained), "judged": sorted(self._judged)}
+        content = {"trained": sorted(self._trained), "judged": sorted(self._holdout_hashes)}
         path.write_text(json.dumps(content), encoding="utf-8")
 
 

@@ -48,10 +48,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that the gate judges. The champion's side is None where there is no champion.
+    """Everything that the gate judges. The champion's part is None where there is no champion.
 
     Args:
-        known_images: those that judged the champion already, before what is new came.
+        previous_holdout: images that judged the champion already, before what is new came.
         known_difference: of the accuracies on these, and McNemar's p of it; None: there are none.
     """
 
@@ -63,7 +63,7 @@ class Comparison:
     difference: float | None
     interval: tuple[float, float] | None
     p_value: float | None
-    known_images: int
+    previous_holdout: int
     known_difference: float | None
     known_p_value: float | None
     latency_ms: dict[str, float]
@@ -87,7 +87,7 @@ class Comparison:
             "accuracy_difference": self.difference,
             "interval_95": self.interval,
             "mcnemar_p": self.p_value,
-            "known_images": self.known_images,
+            "known_images": self.previous_holdout,
             "known_accuracy_difference": self.known_difference,
             "known_mcnemar_p": self.known_p_value,
             "latency_ms": self.latency_ms,
@@ -112,7 +112,9 @@ def compare(
     }
     old, new = judged.get("champion"), judged["challenger"]
     seen = champion.seen() if champion is not None else None
-    known = np.array([seen is not None and seen.judged(sample.sha256) for sample in held_out])
+    previous = np.array(
+        [seen is not None and seen.in_holdout(sample.sha256) for sample in held_out]
+    )
     difference, interval, p_value = None, None, None
     known_difference, known_p_value = None, None
     if old is not None:
@@ -120,9 +122,9 @@ def compare(
         right_new = np.array([p == t for p, t in zip(new.predicted, targets, strict=True)])
         difference = new.accuracy - old.accuracy
         interval, p_value = paired_interval(right_old, right_new), mcnemar(right_old, right_new)
-        if known.any():
-            known_difference = float(right_new[known].mean() - right_old[known].mean())
-            known_p_value = mcnemar(right_old[known], right_new[known])
+        if previous.any():
+            known_difference = float(right_new[previous].mean() - right_old[previous].mean())
+            known_p_value = mcnemar(right_old[previous], right_new[previous])
     labels = sorted(set(targets))
     return Comparison(
         images=len(held_out),
@@ -133,7 +135,7 @@ def compare(
         difference=difference,
         interval=interval,
         p_value=p_value,
-        known_images=int(known.sum()),
+        previous_holdout=int(previous.sum()),
         known_difference=known_difference,
         known_p_value=known_p_value,
         latency_ms=_latencies(sessions, bundles),

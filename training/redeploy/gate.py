@@ -95,7 +95,7 @@ def judge(
     return [
         *_about_the_challenger(comparison, config, parity_difference),
         *_about_the_difference(comparison, config),
-        *_about_known_images(comparison, config),
+        *_about_previous_holdout(comparison, config),
         *_about_classes(comparison, config, lost_classes),
         *_about_cost(comparison, config),
     ]
@@ -149,13 +149,13 @@ def _about_the_difference(comparison: Comparison, config: GateConfig) -> Iterato
         )
 
 
-def _about_known_images(comparison: Comparison, config: GateConfig) -> Iterator[Verdict]:
+def _about_previous_holdout(comparison: Comparison, config: GateConfig) -> Iterator[Verdict]:
     least, difference = config.min_known_difference, comparison.known_difference
     p_value, level = comparison.known_p_value, config.significance
     if least is None or difference is None or p_value is None:
         return
     yield Verdict(
-        f"difference on the {comparison.known_images} images known before",
+        f"difference on the {comparison.previous_holdout} images of the previous holdout",
         f"{difference:+.3f}, {probability(p_value)}",
         f"{least:+.3f} or more" + (f", or p {level:g} or more" if level else ""),
         difference >= least or (level is not None and p_value >= level),

@@ -1,6 +1,6 @@
-"""The images of a redeploy job: all sources together, each image on the same side for ever.
+"""The images of a redeploy job: all sources together, each image in the same split for ever.
 
-An image's side is decided by its content alone (or its group's name), so it doesn't change when
+An image's split is decided by its content alone (or its group's name), so it doesn't change when
 others are added: what a model was judged on, its successors are not trained on either.
 """
 
@@ -34,7 +34,7 @@ class SplitRule:
     test_fraction: float = 0.2
     seed: int = 0
 
-    def side(self, unit: str) -> Split:
+    def split(self, unit: str) -> Split:
         """Where the images of a unit (one content, or one group) belong."""
         digest = hashlib.sha256(f"{self.seed}:{unit}".encode()).digest()
         share = int.from_bytes(digest[:8]) / _DENOMINATOR
@@ -44,12 +44,12 @@ class SplitRule:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What was collected.
+class Ingested:
+    """What was ingested.
 
     Args:
         relabelled: images whose label a later source corrected.
-        left_out: near copies of images on another side, which are not used.
+        left_out: near copies of images in another split, which are not used.
     """
 
     images: ImageData
@@ -57,7 +57,7 @@ class Collected:
     left_out: int
 
 
-def collect(
+def ingest(
     sources: Sequence[Path],
     rule: SplitRule,
     preprocessing: Preprocessing,
@@ -65,12 +65,12 @@ def collect(
     *,
     max_bad_fraction: float,
     more: Sequence[ImageFile] = (),
-) -> Collected:
+) -> Ingested:
     """Read, check and split the images of all sources.
 
     One content counts once; the label of the last source that has it holds. Splits that a source
-    names are kept. Of near copies (see `check_data`) on different sides only those on the side of
-    the one with the smallest SHA-256 are kept, so that no side knows the other.
+    names are kept. Of near copies (see `check_data`) in different splits only those in the split
+    of the one with the smallest SHA-256 are kept, so that no split knows the other.
 
     Args:
         sources: see `training.data.sources.find_images`, the base first, corrections last.
@@ -92,15 +92,15 @@ def collect(
     for sample in samples:
         before = distinct.get(sample.sha256)
         relabelled += before is not None and before.label != sample.label
-        side = split_by_file[sample.path] or rule.side(unit_of(sample))
-        distinct[sample.sha256] = replace(sample, split=before.split if before else side)
+        split = split_by_file[sample.path] or rule.split(unit_of(sample))
+        distinct[sample.sha256] = replace(sample, split=before.split if before else split)
     kept = _without_near_copies(list(distinct.values()), reporter)
     images = _image_data(sources[0], kept, skipped)
-    return Collected(images, relabelled, len(distinct) - len(kept))
+    return Ingested(images, relabelled, len(distinct) - len(kept))
 
 
 def write_csv(images: ImageData, path: Path) -> None:
-    """As `vgg19 train --data` reads it: absolute paths, labels, sides."""
+    """As `vgg19 train --data` reads it: absolute paths, labels, splits."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])
@@ -117,8 +117,7 @@ def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Samp
         left_out |= {f.sample.sha256 for f in group if f.sample.split != first.split}
     if left_out:
         reporter.warn(
-            f"{len(left_out)} images are near copies of images on another side of the split and "
-            "are left out"
+            f"{len(left_out)} images are near copies of images in another split and are left out"
         )
     return [sample for sample in samples if sample.sha256 not in left_out]
 
@@ -131,7 +130,7 @@ def _image_data(root: Path, samples: list[Sample], skipped: list[SkippedFile]) -
     missing = [label for label in labels if not trained[label]]
     if missing:
         raise DataError(f"class '{missing[0]}' has no image to train on; add more of it")
-    for side in ("val", "test"):
-        if not any(sample.split == side for sample in samples):
-            raise DataError(f"{len(samples)} images are too few: none of them came to {side}")
+    for split in ("val", "test"):
+        if not any(sample.split == split for sample in samples):
+            raise DataError(f"{len(samples)} images are too few: none of them came to {split}")
     return ImageData(root, labels, tuple(samples), tuple(skipped))

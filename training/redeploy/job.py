@@ -4,7 +4,7 @@ A job is a directory `STATE/jobs/ID`. Every step writes what came of it to its `
 be repeated: a job that was killed goes on at the step where it stopped.
 
 job.json      steps with their results and seconds, and in the end the outcome
-data.csv      the images with their sides, as 'vgg19 train' reads them
+data.csv      the images with their splits, as 'vgg19 train' reads them
 run/          the training run, with the bundle
 report.html   champion against challenger, for people; report.json for machines
 """
@@ -33,7 +33,7 @@ from training.redeploy.captured import labelled_images
 from training.redeploy.compare import compare
 from training.redeploy.config import RedeployConfig
 from training.redeploy.gate import judge, reason
-from training.redeploy.ingest import Collected, SplitRule, collect, write_csv
+from training.redeploy.ingest import Ingested, SplitRule, ingest, write_csv
 from training.redeploy.job_state import JobState, finished_jobs, unfinished_job
 from training.redeploy.report import disagreements, write_redeploy_report
 from training.redeploy.smoke_test import SmokeTestError, smoke_test
@@ -90,13 +90,13 @@ def redeploy(
     with _exclusive(config.state, wait=wait, reporter=reporter):
         job = unfinished_job(config.state)
         if job is None or not job.has("register"):  # after that, it is to be finished as it is
-            collected = _collect(config, reporter)
-            job = _same_job(job, collected, config)
+            ingested = _ingest(config, reporter)
+            job = _same_job(job, ingested, config)
             if job is None:
-                nothing_new = None if force else _nothing_new(collected, config)
+                nothing_new = None if force else _nothing_new(ingested, config)
                 if nothing_new is not None:
                     return Outcome(0, f"nothing new: {nothing_new}")
-                job = _new_job(collected, config)
+                job = _new_job(ingested, config)
         else:
             reporter.say(f"going on with job {job.id}")
         return _do(job, config, signer, reporter, builder)
@@ -135,24 +135,22 @@ def _do(
     return _finish(job, "promoted", Outcome(0, f"production is {tag}{replaced}"), reporter)
 
 
-def _collect(config: RedeployConfig, reporter: Reporter) -> Collected:
+def _ingest(config: RedeployConfig, reporter: Reporter) -> Ingested:
     train = config.train_config(config.data[0], config.state, None)
     rule = SplitRule(config.val_fraction, config.test_fraction, train.seed)
     captured = labelled_images(config.capture) if config.capture else []
-    return collect(
+    return ingest(
         config.data, rule, train.preprocessing(), reporter,
         max_bad_fraction=train.max_bad_fraction, more=captured,
     )  # fmt: skip
 
 
-def _same_job(
-    job: JobState | None, collected: Collected, config: RedeployConfig
-) -> JobState | None:
+def _same_job(job: JobState | None, ingested: Ingested, config: RedeployConfig) -> JobState | None:
     """The interrupted job, if it would come to the same; else it is given up."""
     if job is None:
         return None
     same = (
-        job.fingerprint == collected.images.fingerprint()
+        job.fingerprint == ingested.images.fingerprint()
         and job.config_digest == config.digest()
         and job.champion == store.production_version()
     )
@@ -162,9 +160,9 @@ def _same_job(
     return None
 
 
-def _nothing_new(collected: Collected, config: RedeployConfig) -> str | None:
+def _nothing_new(ingested: Ingested, config: RedeployConfig) -> str | None:
     """Why there is nothing to do, if there is nothing."""
-    fingerprint = collected.images.fingerprint()
+    fingerprint = ingested.images.fingerprint()
     champion = store.production_version()
     if champion is not None:
         known = store.open_stored(store.resolve(champion)).manifest.provenance.data_fingerprint
@@ -179,18 +177,18 @@ def _nothing_new(collected: Collected, config: RedeployConfig) -> str | None:
     return None
 
 
-def _new_job(collected: Collected, config: RedeployConfig) -> JobState:
-    images = collected.images
+def _new_job(ingested: Ingested, config: RedeployConfig) -> JobState:
+    images = ingested.images
     return JobState.create(
         config.state,
         fingerprint=images.fingerprint(),
         config_digest=config.digest(),
         champion=store.production_version(),
-        collected={
+        ingested={
             "counts": images.counts(),
             "skipped": len(images.skipped),
-            "relabelled": collected.relabelled,
-            "left_out": collected.left_out,
+            "relabelled": ingested.relabelled,
+            "left_out": ingested.left_out,
         },
         write=lambda path: write_csv(images, path / "data.csv"),
     )
@@ -261,7 +259,7 @@ def _gate(
 
 
 def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> list[Sample]:
-    """The images that judge: the run's test side, without what the champion has trained on.
+    """The images that judge: the run's test split, without what the champion has trained on.
 
     Raises:
         RedeployError: none is left.

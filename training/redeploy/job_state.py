@@ -30,7 +30,7 @@ class JobState:
         fingerprint: str,
         config_digest: str,
         champion: str | None,
-        collected: dict[str, Any],
+        ingested: dict[str, Any],
         write: Callable[[Path], None],
     ) -> JobState:
         """A new job, whole or not at all.
@@ -48,7 +48,7 @@ class JobState:
                 "fingerprint": fingerprint,
                 "config_digest": config_digest,
                 "champion": champion,
-                "collected": collected,
+                "collected": ingested,
                 "steps": {},
                 "outcome": None,
                 "message": "",

@@ -155,17 +155,17 @@ def _picture(row: dict[str, Any]) -> str:
     )
 
 
-def _images(collected: dict[str, Any]) -> str:
-    counts = collected["counts"]
-    sides = ("train", "val", "test")
-    rows = [(label, *(str(counts[s][label]) for s in sides)) for label in counts["train"]]
-    rows.append(("all", *(str(sum(counts[side].values())) for side in sides)))
+def _images(ingested: dict[str, Any]) -> str:
+    counts = ingested["counts"]
+    splits = ("train", "val", "test")
+    rows = [(label, *(str(counts[s][label]) for s in splits)) for label in counts["train"]]
+    rows.append(("all", *(str(sum(counts[split].values())) for split in splits)))
     note = (
-        f"<p class='sub'>{collected['skipped']} files were unreadable, {collected['relabelled']} "
-        f"labels were corrected by a later source, {collected['left_out']} near copies across "
-        "sides were left out.</p>"
+        f"<p class='sub'>{ingested['skipped']} files were unreadable, {ingested['relabelled']} "
+        f"labels were corrected by a later source, {ingested['left_out']} near copies across "
+        "splits were left out.</p>"
     )
-    return table(("class", *sides), rows) + note
+    return table(("class", *splits), rows) + note
 
 
 def _steps(steps: dict[str, Any]) -> str:

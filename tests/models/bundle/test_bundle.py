@@ -176,7 +176,7 @@ def test_what_a_model_has_seen_is_told_by_the_beginnings_of_digests(tiny_bundle:
     seen = open_bundle(tiny_bundle).seen()
     assert seen is not None
     assert (seen.trained(trained), seen.trained(judged)) == (True, False)
-    assert (seen.judged(trained), seen.judged(judged)) == (False, True)
+    assert (seen.in_holdout(trained), seen.in_holdout(judged)) == (False, True)
     assert trained not in (tiny_bundle / SEEN_FILE).read_text()
     (tiny_bundle / SEEN_FILE).write_text('{"trained": [], "judged": []}')
     with pytest.raises(BundleError, match=r"seen.json does not match its manifest"):

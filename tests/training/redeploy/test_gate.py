@@ -19,7 +19,7 @@ GOOD = Comparison(
     difference=0.05,
     interval=(0.01, 0.09),
     p_value=0.02,
-    known_images=120,
+    previous_holdout=120,
     known_difference=0.0,
     known_p_value=1.0,
     latency_ms={"champion": 10.0, "challenger": 11.0},
@@ -49,7 +49,7 @@ def test_a_better_challenger_passes_every_rule() -> None:
     assert set(verdicts) == {
         "held-out images", "calibration error", "ONNX against PyTorch", "accuracy difference",
         "interval of the difference", "McNemar's exact test", "classes lost",
-        "difference on the 120 images known before",
+        "difference on the 120 images of the previous holdout",
         "largest drop of a class", "latency ratio", "size ratio",
     }  # fmt: skip
     assert verdicts["accuracy difference"].measured == "+0.050"
@@ -66,7 +66,7 @@ def test_a_better_challenger_passes_every_rule() -> None:
         ({"latency_ms": {"champion": 10.0, "challenger": 12.6}}, "latency ratio"),
         (
             {"known_difference": -0.03, "known_p_value": 0.01},
-            "difference on the 120 images known before",
+            "difference on the 120 images of the previous holdout",
         ),
         ({"size_bytes": {"champion": 100, "challenger": 126}}, "size ratio"),
         ({"challenger": replace(NEW, calibration_error=0.11)}, "calibration error"),
@@ -83,10 +83,12 @@ def test_fewer_right_by_more_than_luck_is_refused_even_if_a_drop_is_allowed() ->
     assert failed(replace(worse, p_value=0.3), min_difference=-0.05) == []
 
 
-def test_on_few_known_images_a_drop_may_be_luck() -> None:
+def test_on_a_small_previous_holdout_a_drop_may_be_luck() -> None:
     drop = replace(GOOD, known_difference=-0.03, known_p_value=0.5)
     assert failed(drop) == []
-    assert failed(drop, significance=None) == ["difference on the 120 images known before"]
+    assert failed(drop, significance=None) == [
+        "difference on the 120 images of the previous holdout"
+    ]
 
 
 def test_parity_and_lost_classes() -> None:

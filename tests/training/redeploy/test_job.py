@@ -124,11 +124,11 @@ def test_the_first_model_a_better_one_a_poisoned_one(place: Place) -> None:
     place.add(900, 1500, poisoned=True)
     poisoned = place.run()
     assert poisoned.exit_code == REFUSED
-    assert "images known before: -0." in poisoned.message
+    assert "images of the previous holdout: -0." in poisoned.message
     assert poisoned.message.endswith("production is untouched")
     assert store.production_version() == version
     refused = next(m for m in store.list_models() if m.labels.get("status") == "rejected")
-    assert "images known before" in str(refused.metadata["rejected"])
+    assert "images of the previous holdout" in str(refused.metadata["rejected"])
     assert store.resolve("latest") == version
     nothing = place.run()
     assert nothing.exit_code == 0
