@@ -21,8 +21,8 @@ import onnxruntime as ort
 
 from benchmarks.report import save
 from benchmarks.usage import anonymous_mb
+from models.bundle.spec import ModelSpec
 from models.machine import cpu_count
-from models.spec import ModelSpec
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU

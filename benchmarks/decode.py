@@ -1,4 +1,4 @@
-"""Decoding photographs as `models.image` does it, beside the same with all of their pixels,
+"""Decoding photographs as `models.imaging.image` does it, beside the same with all of their pixels,
 and beside Pillow's decode and resize, which is what the peers do.
 
     python -m benchmarks.decode
@@ -19,8 +19,8 @@ from sklearn.datasets import load_sample_images
 
 from benchmarks.peers.common import decode
 from benchmarks.report import save
-from models.image import load_image
-from models.spec import Preprocessing
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 
 _SIZES = {"500 x 400": (500, 400), "2 megapixels": (1632, 1224), "12 megapixels": (4000, 3000)}
 _ROUNDS = 15
@@ -39,7 +39,7 @@ def measure(data: bytes) -> dict[str, float]:
     pillow, full, reduced = [], [], []
     for _ in range(_ROUNDS):
         pillow.append(_milliseconds(lambda: decode(data)))
-        with patch("models.image._REDUCED_DECODE_MARGIN", 10**6):
+        with patch("models.imaging.image._REDUCED_DECODE_MARGIN", 10**6):
             full.append(_milliseconds(lambda: load_image(data, Preprocessing())))
         reduced.append(_milliseconds(lambda: load_image(data, Preprocessing())))
     return {

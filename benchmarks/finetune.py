@@ -38,9 +38,9 @@ from torchvision.models import VGG, VGG19_Weights, vgg19
 from benchmarks.contestants.job import Job, Outcome
 from benchmarks.machine import describe_machine
 from benchmarks.plots import bar_chart
-from models.image import load_image
-from models.spec import Preprocessing
-from models.vgg19 import Normalize, initialise_from_data
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
+from models.network.vgg19 import Normalize, initialise_from_data
 
 TUTORIAL, COLD, WARM = "tutorial loop", "this project", "this project, warm cache"
 # Accuracies that differ this improbably were not trained for the same.

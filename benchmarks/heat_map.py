@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.report import save
 from benchmarks.usage import anonymous_mb
-from models.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
-from models.heat_map import write_explainer
+from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
+from models.bundle.spec import ModelSpec
+from models.export.explainer_graph import write_explainer
+from models.export.onnx_export import ServingModule, export
 from models.machine import cpu_count
-from models.onnx_export import ServingModule, export
-from models.spec import ModelSpec
-from models.vgg19 import build
+from models.network.vgg19 import build
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from models.bundle import MODEL_FILE, GoldenSamples, seal
-from models.spec import ModelSpec, Preprocessing
+from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import write_manifest
+from models.imaging.preprocessing import Preprocessing
 from testing.bundles import provenance, write_beside_model
 
 CLASSES = 10
@@ -45,7 +47,7 @@ def seal_random(path: Path, name: str) -> None:
     (probabilities,) = session.run([SPEC.output_name], {SPEC.input_name: images})
     golden = GoldenSamples(images=images, probabilities=probabilities)
     write_beside_model(path, SPEC, golden, name)
-    seal(path, provenance())
+    write_manifest(path, provenance())
 
 
 def _graph() -> onnx.ModelProto:

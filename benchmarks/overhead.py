@@ -21,9 +21,9 @@ from benchmarks.contenders import CONTENDERS, OURS, run
 from benchmarks.load import check_tools, closed_loop
 from benchmarks.report import medians, save
 from benchmarks.workload import PLACE, USUAL, photographs, prepare
-from models.image import load_image
+from models.bundle.spec import ModelSpec
+from models.imaging.image import load_image
 from models.machine import cpu_count
-from models.spec import ModelSpec
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from training.report import BLUE, ORANGE, PLOT_STYLE
+from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
 
 
 def bar_chart(values: Mapping[str, float], *, title: str, unit: str, path: Path) -> None:

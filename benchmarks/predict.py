@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.report import save
 from benchmarks.workload import USUAL, photographs, prepare
-from models.bundle import open_bundle
-from models.image import load_image
+from models.bundle.bundle import open_bundle
+from models.imaging.image import load_image
 from models.machine import cpu_count
 from serving.engine.options import SessionOptions
 from serving.engine.session import Session

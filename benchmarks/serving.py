@@ -56,8 +56,8 @@ from benchmarks.workload import (
     photographs,
     prepare,
 )
-from models.image import load_image
-from models.spec import Preprocessing
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 
 PEERS_DECODE, OUR_DECODE = "decode + resize alone, the peers'", "decode + resize alone, ours"
 BARE_1, BARE_16 = "bare loop, batch 1", "bare loop, batch 16"

@@ -26,8 +26,9 @@ from benchmarks.load import check_tools, closed_loop
 from benchmarks.report import save
 from benchmarks.usage import Tree
 from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
-from models.bundle import graph_bytes, seal
-from models.manifest import read_manifest
+from models.bundle.bundle import graph_bytes
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import write_manifest
 from testing.commands import free_port, vgg19
 from testing.server import ROOT, serve
 
@@ -149,7 +150,7 @@ def _two_versions(served: ServedBundle) -> Iterator[Path]:
             shutil.copytree(served.bundle, bundle)
             provenance = read_manifest(bundle).provenance
             created_at = f"2026-01-0{number + 1}T00:00:00+00:00"
-            seal(bundle, provenance.model_copy(update={"created_at": created_at}))
+            write_manifest(bundle, provenance.model_copy(update={"created_at": created_at}))
             vgg19(home, "register", str(bundle))
             if number == 0:
                 vgg19(home, "promote", "latest")

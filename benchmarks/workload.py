@@ -15,11 +15,11 @@ from sklearn.datasets import load_sample_images
 from benchmarks.decode import jpeg
 from benchmarks.null_model import CLASSES, SPEC, seal_random, write_null_bundle
 from benchmarks.peers import common
-from models.bundle import MODEL_FILE, PARITY_TOLERANCE
-from models.onnx_export import ServingModule, export
-from models.onnx_variants import agreement, make_variant, probabilities
-from models.variants import VARIANTS_FILE, Variant, VariantName, Variants, variant_files
-from models.vgg19 import Normalize, build, initialise_from_data
+from models.bundle.bundle import MODEL_FILE, PARITY_TOLERANCE
+from models.bundle.variants import VARIANTS_FILE, Variant, VariantName, Variants, variant_files
+from models.export.onnx_export import ServingModule, export
+from models.export.onnx_variants import agreement, make_variant, probabilities
+from models.network.vgg19 import Normalize, build, initialise_from_data
 from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")

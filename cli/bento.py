@@ -13,8 +13,8 @@ import bentoml
 import yaml
 from bentoml.exceptions import BentoMLException
 
-from models import store
 from models.errors import UserError
+from models.registry import store
 
 Flavour = Literal["cpu", "gpu"]
 

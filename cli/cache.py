@@ -1,4 +1,4 @@
-"""`vgg19 cache`: kept features of frozen layers."""
+"""`vgg19 cache`: the feature cache, of frozen layers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CacheDirOption = Annotated[
 
 @app.command("list")
 def list_cache(cache_dir: CacheDirOption = None) -> None:
-    """Show what is kept, the last used first.
+    """Show what is cached, the last used first.
 
     Example: `vgg19 cache list`
     """
     from cli.cache_table import print_cache
-    from training.feature_store import default_root
+    from training.features.cache import default_root
 
     print_cache(cache_dir or default_root())
 
@@ -36,11 +36,11 @@ def clear_cache(
     ] = None,
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Remove kept features. A run that is using them goes on undisturbed.
+    """Remove cached features. A run that is using them goes on undisturbed.
 
     Example: `vgg19 cache clear 1f3a`
     """
-    from training.feature_store import default_root, find_entries, remove
+    from training.features.cache import default_root, find_entries, remove
 
     root = cache_dir or default_root()
     entries = find_entries(root, ids or [""])

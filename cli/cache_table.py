@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from training.feature_store import Entry, list_entries
+from training.features.cache import Entry, list_entries
 
 
 def print_cache(root: Path, console: Console | None = None) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.check_data import DataReport
+from training.data.check_data import DataReport
 
 _SHOWN = 10
 

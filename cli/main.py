@@ -126,20 +126,24 @@ def train(
     views: Annotated[
         int | None,
         typer.Option(
-            help="Augmented views of an image whose frozen features are kept; 0: none.  "
+            help="Augmented views of an image whose frozen features are cached; 0: none.  "
             "[default: 4]"
         ),
     ] = None,
     cache_limit: Annotated[
-        str | None, typer.Option(help="Of all kept features, such as 5GB.  [default: 20GB]")
+        str | None, typer.Option(help="Of the feature cache, such as 5GB.  [default: 20GB]")
     ] = None,
     target_precision: Annotated[
         float | None,
         typer.Option(help="How often accepted answers are to be right.  [default: 0.95]"),
     ] = None,
-    unlike: Annotated[
+    ood_data: Annotated[
         Path | None,
-        typer.Option(help="Folder of images of something else, to be told apart in the report."),
+        typer.Option(
+            "--ood-data",
+            "--unlike",
+            help="Folder of images of something else, to be detected in the report.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
     config: Annotated[
@@ -154,10 +158,10 @@ def train(
 
     Example: `vgg19 train --data flowers --output runs/flowers`
 
-    Start with strategy `fc`; when it isn't good enough, thaw more: `gradual`, then `full`.
+    Start with strategy `fc`; when it isn't good enough, unfreeze more: `gradual`, then `full`.
     """
-    from training.config import load_config
-    from training.recipe import fine_tune, resume_run
+    from training.loop.config import load_config
+    from training.loop.recipe import fine_tune, resume_run
 
     values = {
         "data": data,
@@ -173,7 +177,7 @@ def train(
         "views": views,
         "cache_limit": cache_limit,
         "target_precision": target_precision,
-        "unlike": unlike,
+        "ood_data": ood_data,
         "seed": seed,
     }
     if resume is None:
@@ -201,8 +205,8 @@ def find_lr(
 
     Example: `vgg19 find-lr --data flowers`
     """
-    from training.config import load_config
-    from training.find_lr import find_learning_rate, plot
+    from training.loop.config import load_config
+    from training.loop.find_lr import find_learning_rate, plot
 
     values = {
         "data": data,
@@ -227,7 +231,7 @@ def check_data(
     Example: `vgg19 check-data flowers --output check.json`
     """
     from cli.data_table import print_report
-    from training.check_data import check_data as check
+    from training.data.check_data import check_data as check
 
     report = check(data, reporter())
     print_report(report)
@@ -247,7 +251,7 @@ def reproduce(
 
     Exit code 1 if they are not.
     """
-    from training.reproduce import reproduce as train_again
+    from training.loop.reproduce import reproduce as train_again
 
     result = train_again(source, reporter())
     if result.identical:
@@ -271,7 +275,7 @@ def evaluate(
 
     Example: `vgg19 evaluate runs/flowers --data new-photos`
     """
-    from training.evaluation import evaluate_run
+    from training.evaluate.evaluation import evaluate_run
 
     metrics, source = evaluate_run(run, data, reporter())
     _print_metrics(metrics, source)
@@ -292,9 +296,9 @@ def export(
 
     Example: `vgg19 export runs/flowers --variant auto`
     """
-    from training.exporting import export_run
-    from training.run import Run
-    from training.variants import VariantJob
+    from training.export.bundle import export_run
+    from training.export.variants import VariantJob
+    from training.loop.run import Run
 
     job = VariantJob.of(Run(run), variant, reporter()) if variant else None
     bundle, parity = export_run(Run(run), job)

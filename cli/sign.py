@@ -27,7 +27,7 @@ def sign(
 
     The passphrase of an encrypted key is taken from MODEL_SIGNING_PASSPHRASE.
     """
-    from models.signature import Signer
+    from models.bundle.signature import Signer
 
     path = _bundle(what)
     Signer(key).sign(path)
@@ -43,8 +43,8 @@ def verify(
 
     Example: `vgg19 verify production --key public.pem`
     """
-    from models.bundle import open_bundle
-    from models.signature import Verifier
+    from models.bundle.bundle import open_bundle
+    from models.bundle.signature import Verifier
 
     path = _bundle(what)
     open_bundle(path, Verifier(key).check)
@@ -53,7 +53,7 @@ def verify(
 
 def _bundle(what: str) -> Path:
     """Of a directory, if there is one of that name; else of a registered model."""
-    from models import store
+    from models.registry import store
 
     path = Path(what)
     return bundle_in(path) if path.is_dir() else store.stored_path(store.resolve(what))

@@ -20,7 +20,7 @@ def register(
 
     Example: `vgg19 register runs/flowers`
     """
-    from models import store
+    from models.registry import store
 
     tag = store.register(bundle_in(path))
     say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
@@ -34,7 +34,7 @@ def promote(
 
     Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
     """
-    from models import store
+    from models.registry import store
 
     before = store.production_version_or_none()
     promoted = store.promote(tag)
@@ -52,7 +52,7 @@ def rollback(
 
     Example: `vgg19 rollback`
     """
-    from models import store
+    from models.registry import store
 
     before = store.production_version_or_none()
     now = store.rollback(tag)
@@ -71,7 +71,7 @@ def history(
     from rich.console import Console
     from rich.table import Table
 
-    from models import store
+    from models.registry import store
 
     promotions = store.promotions()
     if as_json:
@@ -105,7 +105,7 @@ def diff(
     from rich.markup import escape
     from rich.table import Table
 
-    from training.diff import diff_models
+    from models.registry.diff import diff_models
 
     rows = diff_models(first, second)
     if not rows:
@@ -135,8 +135,8 @@ def redeploy(
     in the running service and was rolled back. An interrupted job goes on where it stopped.
     """
     from cli import bento as builder
-    from training.redeploy import redeploy as run_job
-    from training.redeploy_config import load_redeploy_config
+    from training.redeploy.config import load_redeploy_config
+    from training.redeploy.job import redeploy as run_job
 
     settings = load_redeploy_config(config)
     outcome = run_job(settings, reporter(), builder, wait=wait, force=force)
@@ -178,8 +178,8 @@ def label(
     Example: `vgg19 label captured`, then `vgg19 label captured --from labels.csv`
     """
     from models.locations import without_credentials
-    from training.captured import captured_images
-    from training.labelling import put_labels, write_labelling
+    from training.redeploy.captured import captured_images
+    from training.redeploy.labelling import put_labels, write_labelling
 
     if table is not None:
         count = put_labels(url, table)
@@ -214,7 +214,7 @@ def push_model(
     Example: `vgg19 models push s3://bucket/models`
     """
     from models.locations import without_credentials
-    from training.transfer import push
+    from models.registry.transfer import push
 
     say(f"{push(url, tag)} is at {without_credentials(url)}")
 
@@ -228,7 +228,7 @@ def pull_model(
 
     Example: `vgg19 models pull s3://bucket/models`
     """
-    from training.transfer import pull
+    from models.registry.transfer import pull
 
     pulled = pull(url, tag)
     say(f"{pulled} is in the store; next: vgg19 promote {pulled}")
@@ -238,8 +238,8 @@ def _print_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from models import store
     from models.errors import StoreError
+    from models.registry import store
 
     entries = store.list_models()
     if not entries:

@@ -54,7 +54,7 @@ def main() -> None:
     write_others(OTHERS)
 
     vgg19(
-        f"train --config {os.path.relpath(CONFIG)} --data {DATA} --output {RUN} --unlike {OTHERS}"
+        f"train --config {os.path.relpath(CONFIG)} --data {DATA} --output {RUN} --ood-data {OTHERS}"
     )
     vgg19(f"export {RUN}")
     vgg19(f"register {RUN}")

@@ -25,8 +25,8 @@ with atheris.instrument_imports(include=_INSTRUMENTED):
     from starlette.types import Message
 
     from models.errors import ImageError
-    from models.image import FORMATS, load_image
-    from models.spec import Preprocessing
+    from models.imaging.image import FORMATS, load_image
+    from models.imaging.preprocessing import Preprocessing
     from protocol.open_inference_pb2 import ModelInferRequest
     from reliability import corpus
     from serving.core.dataplane import Limits

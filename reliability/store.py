@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli import main as cli
-from models import bentoml_adapter, store
-from models.bundle import open_bundle
+from models import bentoml_adapter
+from models.bundle.bundle import open_bundle
 from models.errors import UserError
+from models.registry import store
 from reliability.killing import in_child, killed
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from testing.bundles import write_tiny_bundle

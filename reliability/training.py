@@ -25,8 +25,8 @@ from pathlib import Path
 
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from testing.images import write_image_folder
-from training.checkpoint import weights_digest
-from training.run import Run
+from training.loop.checkpoint import weights_digest
+from training.loop.run import Run
 
 _ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 300
@@ -35,7 +35,7 @@ _TRAIN = (
     "--epochs", "3", "--batch-size", "4", "--config", "config.yaml",
 )  # fmt: skip
 _CONFIG = "save_every_steps: 1\nunfreeze: [features.34]\nmixup: 0.2\nema_decay: 0.9\n"
-_NOTHING_SAVED = ("is no run", "there is no checkpoint", "is no finished run")
+_NOTHING_SAVED = ("is not a run", "there is no checkpoint", "is not a finished run")
 
 
 @dataclass(frozen=True)

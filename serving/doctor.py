@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import onnxruntime as ort
 
-from models import store
 from models.errors import UserError
 from models.machine import cpu_count
+from models.registry import store
 from serving.engine.providers import gpu_count, has_cuda_driver
 from serving.engine.session import Session
 from serving.loading import open_session, session_options, use_store

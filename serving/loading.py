@@ -8,10 +8,10 @@ from typing import Protocol
 
 import onnxruntime as ort
 
-from models import store
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
+from models.bundle.signature import Verifier
 from models.machine import cpu_count
-from models.signature import Verifier
+from models.registry import store
 from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
 from serving.core.pool import DesiredVersion, ImageBatcher, ServedModel
@@ -39,7 +39,7 @@ class BatchMetrics(Protocol):
 
 
 def use_store(settings: Settings) -> None:
-    """Have `models.store` work where the settings say.
+    """Have `models.registry.store` work where the settings say.
 
     Raises:
         SettingsError: that can't be.

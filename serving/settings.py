@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from models.errors import UserError
-from models.image import FORMATS, MAX_PIXELS
+from models.imaging.image import FORMATS, MAX_PIXELS
 from serving.admission.proxies import Networks, parse_networks
 from serving.core.inflight import MAX_INFLIGHT_BYTES
 from serving.engine.providers import CpuEngine, Precision

@@ -10,8 +10,8 @@ from typing import Any
 
 from opentelemetry import trace
 
-from models import store
 from models.errors import StoreError
+from models.registry import store
 from serving import __version__
 from serving.admission.key_source import KeySource
 from serving.admission.proxies import ClientAddress

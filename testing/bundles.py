@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from models.bundle import (
+from models.bundle.bundle import (
     CARD_FILE,
     EXPLAIN_FILE,
     EXPLAINED_INPUT,
@@ -22,10 +22,11 @@ from models.bundle import (
     MODEL_FILE,
     SPEC_FILE,
     GoldenSamples,
-    seal,
 )
-from models.manifest import Provenance
-from models.spec import ModelSpec, Preprocessing
+from models.bundle.manifest import Provenance
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import write_manifest
+from models.imaging.preprocessing import Preprocessing
 from testing.images import COLOURS, SIZE, coloured_pixels
 
 BUSY_SIZE = 512
@@ -86,7 +87,7 @@ def write_tiny_bundle(
     golden = GoldenSamples(images=images, probabilities=tiny_probabilities(images))
     write_beside_model(path, spec, golden, "tiny")
     write_tiny_explainer(path)
-    seal(path, provenance(created_at))
+    write_manifest(path, provenance(created_at))
     return path
 
 
@@ -102,7 +103,7 @@ def tiny_heat_map(image: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
 
 
 def write_tiny_explainer(path: Path) -> None:
-    """`EXPLAIN_FILE` for a tiny bundle that isn't sealed yet, or is sealed again."""
+    """`EXPLAIN_FILE` for a tiny bundle whose manifest isn't written yet, or is written again."""
     number = TensorProto.FLOAT
     block = SIZE // 4
     nodes = [

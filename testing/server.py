@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from models.bundle import GOLDEN_FILE, GoldenSamples, seal
-from models.manifest import read_manifest
+from models.bundle.bundle import GOLDEN_FILE, GoldenSamples
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import write_manifest
 from testing.bundles import write_tiny_bundle
 from testing.commands import free_port, vgg19
 
@@ -138,7 +139,7 @@ def register_version(place: Path, day: int, *, lies: bool = False) -> str:
         golden = GoldenSamples.read(bundle / GOLDEN_FILE)
         wrong = golden.probabilities[::-1]
         golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
-        seal(bundle, read_manifest(bundle).provenance)
+        write_manifest(bundle, read_manifest(bundle).provenance)
     vgg19(home, "register", str(bundle))
     (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
     return f"vgg19:{version}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import models.vgg19
+import models.network.vgg19
 from cli.main import main
 from testing.small_vgg import thin_vgg19
 
-models.vgg19.vgg19 = thin_vgg19  # type: ignore[attr-defined]  # it isn't exported
+models.network.vgg19.vgg19 = thin_vgg19  # type: ignore[attr-defined]  # it isn't exported
 
 if __name__ == "__main__":
     main()

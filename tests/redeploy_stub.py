@@ -30,7 +30,7 @@ from onnx.numpy_helper import from_array
 
 from cli.main import main
 from models import bentoml_adapter
-from models.bundle import (
+from models.bundle.bundle import (
     CARD_FILE,
     GOLDEN_FILE,
     METRICS_FILE,
@@ -40,20 +40,22 @@ from models.bundle import (
     Bundle,
     GoldenSamples,
     open_bundle,
-    seal,
 )
+from models.bundle.manifest import Provenance
+from models.bundle.spec import ModelSpec
+from models.bundle.writer import write_manifest
+from models.export.onnx_export import Parity
 from models.files import staged_directory
-from models.image import load_image
-from models.manifest import Provenance
-from models.onnx_export import Parity
-from models.spec import ModelSpec
-from training import exporting, job_state, redeploy
-from training.config import TrainConfig, write_config
-from training.data import ImageData, Sample
-from training.job import load_data
-from training.metrics import classification_metrics
+from models.imaging.image import load_image
+from training.data.checks import Sample
+from training.data.image_data import ImageData
+from training.evaluate.metrics import classification_metrics
+from training.export import bundle
+from training.loop.config import TrainConfig, write_config
+from training.loop.context import load_data
+from training.loop.run import Run, record_provenance, write_json
+from training.redeploy import job, job_state
 from training.reporter import Reporter
-from training.run import Run, record_provenance, write_json
 
 SHARPNESS = 2e-6  # of the softmax: pixels are 0..255, distances go in their squares
 
@@ -104,8 +106,8 @@ def export_run(run: Run) -> tuple[Bundle, Parity]:
         metrics = run.read_json(run.metrics) | {"onnx_parity": asdict(parity)}
         (staging / METRICS_FILE).write_text(json.dumps(metrics))
         (staging / CARD_FILE).write_text("# centroids\n")
-        exporting._seen(data).write(staging / SEEN_FILE)
-        seal(staging, Provenance.model_validate(run.read_json(run.provenance)))
+        bundle._seen(data).write(staging / SEEN_FILE)
+        write_manifest(staging, Provenance.model_validate(run.read_json(run.provenance)))
     return open_bundle(run.bundle), parity
 
 
@@ -146,7 +148,7 @@ def _graph(spec: ModelSpec, centroids: NDArray[np.float64]) -> onnx.ModelProto:
 
 def install() -> None:
     """Put the learner into the job's place."""
-    vars(redeploy).update(fine_tune=fine_tune, export_run=export_run)
+    vars(job).update(fine_tune=fine_tune, export_run=export_run)
     moment, _, step = os.environ.get("STUB_KILL", "").partition(":")
     original = job_state.JobState.step
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from benchmarks.null_model import CLASSES
-from models.spec import Preprocessing
-from models.vgg19 import Normalize, build
+from models.imaging.preprocessing import Preprocessing
+from models.network.vgg19 import Normalize, build
 
 _EAGER = (
     ("float32", torch.float32, False),

@@ -16,13 +16,15 @@ from sklearn.datasets import load_sample_images
 from benchmarks.decode import jpeg
 from benchmarks.gpu.place import Place
 from benchmarks.null_model import CLASSES
-from models.bundle import MODEL_FILE, GoldenSamples, seal
+from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import VARIANTS_FILE, Variant, Variants, variant_files
+from models.bundle.writer import write_manifest
+from models.export.onnx_export import ServingModule, export, prove_parity, reference_probabilities
+from models.export.onnx_variants import agreement, make_variant, probabilities
+from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from models.onnx_export import ServingModule, export, prove_parity, reference_probabilities
-from models.onnx_variants import agreement, make_variant, probabilities
-from models.spec import ModelSpec, Preprocessing
-from models.variants import VARIANTS_FILE, Variant, Variants, variant_files
-from models.vgg19 import Normalize, build, initialise_from_data
+from models.network.vgg19 import Normalize, build, initialise_from_data
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19
 
@@ -90,7 +92,7 @@ def write_bundle(path: Path, place: Place, spec: ModelSpec, pixels: NDArray[np.u
     )
     Variants(variants=[variant]).write(path / VARIANTS_FILE)
     write_beside_model(path, spec, golden, "random VGG-19")
-    seal(path, provenance())
+    write_manifest(path, provenance())
 
 
 def _spec(place: Place) -> ModelSpec:

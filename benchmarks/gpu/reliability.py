@@ -19,7 +19,8 @@ from benchmarks.gpu.training import start
 from testing.commands import free_port, run_command, vgg19
 from testing.images import write_image_folder
 from testing.server import Server, serve, wait_until_ready
-from training.engine import Batch, Position
+from training.data.batch import Batch
+from training.loop.trainer import TrainState
 
 _ROOT = Path(__file__).parents[2]
 # Seconds of load, and when in it something happens; clients take a second to start.
@@ -154,5 +155,5 @@ def out_of_memory(place: Place) -> None:
     size = place.scale.image_size
     images = torch.randint(0, 256, (512, size, size, 3), dtype=torch.uint8)
     batch = Batch(images, torch.randint(0, 10, (512,)), torch.arange(512), torch.ones(512))
-    done = trainer.step(batch, Position())
+    done = trainer.step(batch, TrainState())
     place.add("a batch of 512 in 12 GB", images=done, micro_batch_size=trainer.micro_batch_size)

@@ -20,8 +20,8 @@ from onnx import TensorProto, numpy_helper
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.prepare import photographs
 from benchmarks.gpu.timing import median_seconds, memory_mb, traced
-from models.bundle import TENSOR_CORE_TOLERANCE, Bundle, inspect_bundle
-from models.onnx_variants import agreement
+from models.bundle.bundle import TENSOR_CORE_TOLERANCE, Bundle, inspect_bundle
+from models.export.onnx_variants import agreement
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, GpuOptions, Precision, cuda_options
 from serving.engine.session import Session, checked_session

@@ -13,12 +13,13 @@ from torchvision.models import vgg19
 
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
-from training.config import TrainConfig
-from training.engine import Batch, Position, Trainer, make_accelerator
-from training.features import Features
-from training.job import Job, load_data
+from training.data.batch import Batch
+from training.features.batches import Features
+from training.loop.config import TrainConfig
+from training.loop.context import TrainContext, load_data
+from training.loop.setup import set_up, trainable_in
+from training.loop.trainer import Trainer, TrainState, make_accelerator
 from training.reporter import SilentReporter
-from training.trainer_setup import set_up, trainable_in
 
 _RATE = 1e-5
 
@@ -32,11 +33,11 @@ def run(place: Place) -> None:
 
 def fc_epochs(place: Place, batch_size: int) -> None:
     """An epoch that computes what goes into FC1, and epochs that read it."""
-    job, trainer = start(place, strategy="fc", batch_size=batch_size, views=1, augment="none",
+    context, trainer = start(place, strategy="fc", batch_size=batch_size, views=1, augment="none",
                          cache_dir=place.path / "cache")  # fmt: skip
-    features = Features(job, trainer.model)
-    features.plan([trainable_in(job, 1)])
-    images = len(job.data.split("train"))
+    features = Features(context, trainer.model)
+    features.plan([trainable_in(context, 1)])
+    images = len(context.data.split("train"))
     started = time.perf_counter()
     batches = features.load_training(1)
     seconds = time.perf_counter() - started
@@ -63,10 +64,10 @@ def fc_epochs(place: Place, batch_size: int) -> None:
 
 
 def epoch(trainer: Trainer, batches: Any) -> float:
-    position = Position()
+    state = TrainState()
     started = time.perf_counter()
     for batch in batches:
-        trainer.step(batch, position)
+        trainer.step(batch, state)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -109,8 +110,8 @@ def our_step(place: Place, batch_size: int, **config: Any) -> Callable[[], objec
     images = torch.randint(0, 256, (batch_size, size, size, 3), dtype=torch.uint8)
     targets = torch.randint(0, 10, (batch_size,))
     batch = Batch(pin(images), pin(targets), torch.arange(batch_size), torch.ones(batch_size))
-    position = Position()
-    return synchronised(lambda: trainer.step(batch, position))
+    state = TrainState()
+    return synchronised(lambda: trainer.step(batch, state))
 
 
 def tutorial_step(place: Place, batch_size: int, *, amp: bool) -> Callable[[], object]:
@@ -139,7 +140,7 @@ def tutorial_step(place: Place, batch_size: int, *, amp: bool) -> Callable[[], o
     return synchronised(step)
 
 
-def start(place: Place, **config: Any) -> tuple[Job, Trainer]:
+def start(place: Place, **config: Any) -> tuple[TrainContext, Trainer]:
     """As a run begins."""
     settings = {
         "data": place.data, "output": place.path / "run", "weights": str(place.weights),
@@ -148,9 +149,9 @@ def start(place: Place, **config: Any) -> tuple[Job, Trainer]:
     resolved = TrainConfig(**settings).resolved()
     accelerator = make_accelerator(resolved.device, resolved.mixed_precision)
     reporter = SilentReporter()
-    job = Job(resolved, load_data(resolved, reporter), accelerator, reporter)
-    trainer, _ = set_up(job)
-    return job, trainer
+    context = TrainContext(resolved, load_data(resolved, reporter), accelerator, reporter)
+    trainer, _ = set_up(context)
+    return context, trainer
 
 
 def pin(tensor: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.spec import ModelSpec
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.image import load_image
-from models.spec import ModelSpec
+from models.imaging.image import load_image
 from serving.core.batcher import BatchResult
 from serving.core.decode_budget import DecodeBudget
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge

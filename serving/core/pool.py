@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
+from models.bundle.spec import ModelSpec
 from models.errors import UserError
-from models.spec import ModelSpec
 from serving.core.batcher import Batcher
 from serving.core.errors import Conflict, ShuttingDown, UnknownModel
 from serving.core.explainer import Explainer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from models.bundle import weights_beside
+from models.bundle.bundle import weights_beside
 from models.errors import BundleError
 from protocol.onnx_graph_pb2 import Graph, Model, SparseTensor, Tensor
 

@@ -1,4 +1,4 @@
-"""ncnn's graphs, by the files of `models.ncnn_graph`."""
+"""ncnn's graphs, by the files of `models.bundle.ncnn_graph`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.ncnn_graph import NcnnGraph
+from models.bundle.ncnn_graph import NcnnGraph
 from serving.engine.batch_sizes import stack
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.bundle.ncnn_graph import NcnnGraph
+from models.bundle.variants import Variant, VariantName, Variants
 from models.errors import UserError
-from models.ncnn_graph import NcnnGraph
-from models.variants import Variant, VariantName, Variants
 
 Device = Literal["auto", "cuda", "cpu"]
 Precision = Literal["float32", "tf32", "float16", "fc8", "fc4", "int8", "auto"]

@@ -14,16 +14,16 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.acceptance import Acceptance
-from models.bundle import (
+from models.bundle.acceptance import Acceptance
+from models.bundle.bundle import (
     DISTANCE_OUTPUT,
     FEATURES_OUTPUT,
     TENSOR_CORE_TOLERANCE,
     Bundle,
     GoldenSamples,
 )
-from models.ncnn_graph import NcnnGraph
-from models.variants import Variant
+from models.bundle.ncnn_graph import NcnnGraph
+from models.bundle.variants import Variant
 from serving.engine.batch_sizes import batch_buckets, default_batch_size
 from serving.engine.cuda import CudaGraphs
 from serving.engine.graph_check import check_graph
@@ -49,7 +49,7 @@ class ModelOutput:
     """What a model says of an image.
 
     probabilities: float32[C], they sum to 1. distance: from the training images, see
-    `models.distance`; 1 is the limit, None where the model has no distance.
+    `models.export.distance_graph`; 1 is the limit, None where the model has no distance.
     """
 
     probabilities: NDArray[np.float32]

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
+from models.bundle.spec import ModelSpec
 from models.errors import ImageError, UserError
-from models.image import load_image
-from models.spec import ModelSpec
+from models.imaging.image import load_image
 from serving.core.requests import Prediction, top
 from serving.engine.session import ModelOutput, is_accepted
 

@@ -13,10 +13,10 @@ from typing import Any, NoReturn, Protocol
 from rich.console import Console
 from rich.progress import track
 
-from models import store
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
+from models.bundle.variants import Variant
 from models.errors import UserError
-from models.variants import Variant
+from models.registry import store
 from serving.engine.session import checked_session, variant_to_run
 from serving.loading import open_model, session_options, use_store, worker_cores
 from serving.offline.files import classify_files, find_files

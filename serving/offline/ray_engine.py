@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from models import store
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
+from models.bundle.variants import Variant
 from models.errors import UserError
 from models.machine import cpu_count
-from models.variants import Variant
+from models.registry import store
 from serving.engine.batch_sizes import LARGEST_BATCH
 from serving.engine.providers import GpuOptions, variant_for
 from serving.engine.session import Session

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.errors import UserError
-from models.store import VERSION
+from models.registry.store import VERSION
 from serving.core.errors import BadRequest, Conflict, UnknownModel
 from serving.core.pool import ModelPool
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from testing.commands import run_command
-from training.feature_store import FeatureFile, FeatureKey
+from training.features.cache import FeatureFile, FeatureKey
 
 
 @pytest.fixture

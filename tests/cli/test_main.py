@@ -94,7 +94,7 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
         ("train --data empty", "data directory empty holds no folders"),
         ("train --data one", "one class ('blue')"),
         ("train --data holes", "class 'red' in holes is empty"),
-        ("train --data texts", "10 of 10 files of class 'blue' are no images (100%"),
+        ("train --data texts", "10 of 10 files of class 'blue' are not images (100%"),
         (
             "train --data two --strategy head2",
             "strategy is 'head2', it should be 'fc', 'full', 'head' or 'gradual'",
@@ -106,10 +106,10 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
         ("train --data two --output two", "output two exists already"),
         ("train --data two --epochs many", "--epochs"),
         ("train --dta two", "No such option: --dta"),
-        ("evaluate none", "none is no run"),
-        ("export none", "none is no finished run"),
+        ("evaluate none", "none is not a run"),
+        ("export none", "none is not a finished run"),
         ("export broken", "broken/metrics.json is damaged"),
-        ("register none", "none is no bundle"),
+        ("register none", "none is not a bundle"),
         ("promote vgg19:1", "no model vgg19:1 in"),
         ("promote latest", "no model in"),
         ("classify http://127.0.0.1:1 typo.yaml", "no service answers at http://127.0.0.1:1"),
@@ -157,7 +157,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     result = vgg19_process(tmp_path, *place)
     assert result.returncode == 1
     assert "Traceback (most recent call last)" in result.stderr
-    assert "RunError: none is no run" in result.stderr
+    assert "RunError: none is not a run" in result.stderr
 
 
 def test_a_taken_http_port_is_one_line(vgg19: Vgg19) -> None:
@@ -209,9 +209,9 @@ def _lists(name: str) -> Callable[[Path], None]:
         (lambda bundle: (bundle / "golden.npz").unlink(), "golden.npz is missing"),
         (lambda bundle: (bundle / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (_link, "model.onnx is a link"),
-        (_lists("../secret"), "lists '../secret', which is no plain file name"),
-        (_lists("/etc/passwd"), "lists '/etc/passwd', which is no plain file name"),
-        (_lists("model.yaml"), "lists 'model.yaml', which is no file of a bundle"),
+        (_lists("../secret"), "lists '../secret', which is not a plain file name"),
+        (_lists("/etc/passwd"), "lists '/etc/passwd', which is not a plain file name"),
+        (_lists("model.yaml"), "lists 'model.yaml', which is not a file of a bundle"),
     ],
 )
 def test_what_is_no_whole_bundle_is_neither_registered_nor_promoted(

@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from models import store
-from models.bundle import CARD_FILE, SIGNATURE_FILE
+from models.bundle.bundle import CARD_FILE, SIGNATURE_FILE
+from models.bundle.signature import PASSPHRASE, SignatureError
 from models.errors import BundleError
-from models.signature import PASSPHRASE, SignatureError
+from models.registry import store
 from tests.keys import write_keys
 
 

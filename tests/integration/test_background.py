@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testing.commands import vgg19
 from testing.server import Server, register_version, serve
-from tests.models.test_history import DAMAGED
+from tests.models.registry.test_promotions import DAMAGED
 
 _WATCH = "the watch over promotions"
 

@@ -17,13 +17,13 @@ import psutil
 import pytest
 import yaml
 
-from models.bundle import open_bundle
-from models.image import load_image
-from models.onnx_export import ServingModule, reference_probabilities
+from models.bundle.bundle import open_bundle
+from models.export.onnx_export import ServingModule, reference_probabilities
+from models.imaging.image import load_image
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder
 from testing.server import ROOT, serve
-from training.checkpoint import load_checkpoint
+from training.loop.checkpoint import load_checkpoint
 
 CLASS_SIZES = dict.fromkeys(COLOURS, 40)
 
@@ -50,7 +50,7 @@ def test_1_train(place: Path) -> None:
         "--learning-rate", "1e-2", "--seed", "1",
     )  # fmt: skip
     run = place / "run"
-    assert "warning: 1 of 121 files are no images" in output
+    assert "warning: 1 of 121 files are not images" in output
     assert "colours/red/notes.txt: not an image" in output
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["resize_size"], config["pretrained_learning_rate"]) == (37, 1e-2)

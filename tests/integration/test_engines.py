@@ -9,17 +9,17 @@ import httpx
 import pytest
 
 from benchmarks.load import infer_request
-from models.bundle import seal
+from models.bundle.writer import write_manifest
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.bundles import provenance
 from testing.images import encode
 from testing.server import put_into_production, serve
 from testing.small_vgg import pixels, write_small_bundle
-from training import variants
+from training.export import variants
+from training.export.variants import Images, VariantJob
+from training.loop.run import Run
 from training.reporter import SilentReporter
-from training.run import Run
-from training.variants import Images, VariantJob
 
 pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")
 
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         VariantJob.of(Run(place / "run"), ["ncnn"], SilentReporter())(
             place / "bundle", spec, golden
         )
-    seal(place / "bundle", provenance())
+    write_manifest(place / "bundle", provenance())
     return put_into_production(place / "bundle")
 
 

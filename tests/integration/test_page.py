@@ -29,9 +29,10 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from models.acceptance import Acceptance
-from models.bundle import ACCEPTANCE_FILE, seal
-from models.manifest import read_manifest
+from models.bundle.acceptance import Acceptance
+from models.bundle.bundle import ACCEPTANCE_FILE
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import write_manifest
 from serving.settings import Settings
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode
@@ -186,7 +187,7 @@ def test_a_dropped_image_gets_its_label(watched: Watched) -> None:
 def test_what_is_not_accepted_says_so(open_page: Open, tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle")
     Acceptance(target_precision=0.99, min_confidence=0.999).write(bundle / ACCEPTANCE_FILE)
-    seal(bundle, read_manifest(bundle).provenance)
+    write_manifest(bundle, read_manifest(bundle).provenance)
     with serve(put_into_production(bundle), tmp_path / "log") as server:
         watched = open_page(f"{server.url}/")
         grey = ("grey.png", encode(np.full((32, 32, 3), 128, np.uint8)))

@@ -20,7 +20,7 @@ import httpx
 
 from testing.commands import run_command
 from testing.server import ROOT, Server, serve
-from tests.training.test_redeploy import GATE, Place
+from tests.training.redeploy.test_job import GATE, Place
 
 PNG = {"Content-Type": "image/png"}
 Seen = Counter[tuple[int, str]]

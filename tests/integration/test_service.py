@@ -244,14 +244,15 @@ def test_a_damaged_model_ends_the_service(tmp_path: Path) -> None:
 
 def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> None:
     """Its manifest is right, so it can be registered; it is refused before a session is made."""
-    from models.bundle import MODEL_FILE, seal
-    from models.manifest import read_manifest
+    from models.bundle.bundle import MODEL_FILE
+    from models.bundle.manifest import read_manifest
+    from models.bundle.writer import write_manifest
 
     bundle = write_tiny_bundle(tmp_path / "bundle")
     model = onnx.load(bundle / MODEL_FILE)
     model.graph.node[0].op_type = "Loop"
     onnx.save_model(model, bundle / MODEL_FILE)
-    seal(bundle, read_manifest(bundle).provenance)
+    write_manifest(bundle, read_manifest(bundle).provenance)
     home = put_into_production(bundle)
     with (
         pytest.raises(
@@ -265,14 +266,15 @@ def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> Non
 
 def test_a_failure_in_the_worker_ends_the_service(tiny_home: Path, tmp_path: Path) -> None:
     """Golden samples that differ show only in the worker, which BentoML would start again."""
-    from models.bundle import GOLDEN_FILE, GoldenSamples, seal
-    from models.manifest import read_manifest
+    from models.bundle.bundle import GOLDEN_FILE, GoldenSamples
+    from models.bundle.manifest import read_manifest
+    from models.bundle.writer import write_manifest
 
     bundle = write_tiny_bundle(tmp_path / "bundle")
     golden = GoldenSamples.read(bundle / GOLDEN_FILE)
     wrong = golden.probabilities + np.float32(0.01)
     golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
-    seal(bundle, read_manifest(bundle).provenance)
+    write_manifest(bundle, read_manifest(bundle).provenance)
     home = tmp_path / "home"
     for arguments in (["register", str(bundle)], ["promote", "latest"]):
         run_command("vgg19", *arguments, cwd=tmp_path, home=home)

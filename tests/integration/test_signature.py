@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.bundle import CARD_FILE, SIGNATURE_FILE, seal
-from models.manifest import read_manifest
-from models.signature import Signer
+from models.bundle.bundle import CARD_FILE, SIGNATURE_FILE
+from models.bundle.manifest import read_manifest
+from models.bundle.signature import Signer
+from models.bundle.writer import write_manifest
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import coloured_pixels, encode
@@ -102,14 +103,14 @@ def remove_signature(bundle: Path) -> None:
 
 def alter_and_seal(bundle: Path) -> None:
     (bundle / CARD_FILE).write_text("# the best of all models")
-    seal(bundle, read_manifest(bundle).provenance)
+    write_manifest(bundle, read_manifest(bundle).provenance)
 
 
 @pytest.mark.parametrize(
     ("alter", "words"),
     [
         (remove_signature, "is not signed; sign it with 'vgg19 sign"),
-        (alter_and_seal, "is no signature of this manifest.json by the key of"),
+        (alter_and_seal, "is not a signature of this manifest.json by the key of"),
     ],
 )
 def test_it_does_not_start_with_what_is_not_signed(

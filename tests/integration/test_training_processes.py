@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from testing.commands import free_port
 from testing.images import write_image_folder
 from testing.server import ROOT
-from training.checkpoint import weights_digest
+from training.loop.checkpoint import weights_digest
 
 COMMON = ["--weights", "none", "--image-size", "32", "--strategy", "head"]
 
@@ -57,7 +57,7 @@ def test_killed_at_a_random_moment_and_resumed_ends_bit_identical(tmp_path: Path
     time.sleep(randomness.uniform(0, 3))
     process.kill()
     process.communicate()
-    if not (tmp_path / "killed" / "report.html").exists():  # or it had come to its end
+    if not (tmp_path / "killed" / "report.html").exists():  # or it was finished
         finish(start(tmp_path, "train", "--resume", "killed"))
 
     for name in ("best.safetensors", "last.safetensors"):

@@ -6,9 +6,9 @@ import pytest
 
 from models.errors import UserError
 from models.locations import LocationError, open_location, reason, without_credentials
+from models.registry.transfer import pull
 from serving.observability.capture import Capture
-from training.captured import captured_images
-from training.transfer import pull
+from training.redeploy.captured import captured_images
 
 SECRET = "Tr0ub4dor"
 # What fsspec has no file system for, or can't reach: each fails in a way of its own.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models.errors import ImageError, UnknownFormat
-from models.image import FORMATS, load_image
-from models.spec import Preprocessing
+from models.imaging.image import FORMATS, load_image
+from models.imaging.preprocessing import Preprocessing
 from reliability.corpus import OTHERS, SERVED, Sample, mutated_images, samples
 
 SMALL = Preprocessing(image_size=32, resize_size=32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models import store
+from models.registry import store
 from reliability import killing
 from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from reliability.store import COMMANDS, _check_store, _in_store, _set_scene

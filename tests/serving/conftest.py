@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
+from models.bundle.spec import ModelSpec
 from models.errors import StoreError
-from models.spec import ModelSpec
 from serving.admission.api_keys import Keys
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext

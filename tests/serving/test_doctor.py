@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models import store
+from models.registry import store
 from serving.doctor import diagnose
 from serving.engine.providers import has_cuda_driver
 

@@ -22,10 +22,10 @@ import torch
 from cli.main import main
 from testing.images import write_image_folder
 from testing.small_vgg import thin_vgg19
-from training.checkpoint import load_checkpoint, weights_digest
-from training.data import ImageDataset
-from training.engine import Trainer
-from training.run import Run
+from training.data.dataset import ImageDataset
+from training.loop.checkpoint import load_checkpoint, weights_digest
+from training.loop.run import Run
+from training.loop.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("thin_network")
 
@@ -254,12 +254,12 @@ class TestNumbersThatAreNone:
         self.poison(monkeypatch, after_step=4)
         result = vgg19(*TRAIN, "--epochs", "2", "--output", "run")
         assert result.code == 1
-        assert "weights are no longer numbers in epoch 2, after batch 1" in result.error
+        assert "weights contain NaN or Inf in epoch 2, after batch 1" in result.error
         model, _ = load_checkpoint(run.best)
         assert all(bool(weight.isfinite().all()) for weight in model.parameters())
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("models.vgg19.vgg19", thin_vgg19)
+        monkeypatch.setattr("models.network.vgg19.vgg19", thin_vgg19)
         assert vgg19("evaluate", "run").code == 0  # the best one of the run that was interrupted
         assert vgg19("train", "--resume", "run").code == 0
 
@@ -270,6 +270,6 @@ class TestNumbersThatAreNone:
         self.poison(monkeypatch, after_step=6)  # the last one of the second epoch
         result = vgg19(*TRAIN, "--epochs", "3", "--output", "run")
         assert result.code == 1
-        assert "the validation loss is nan after epoch 2; its weights are not kept" in result.error
+        assert "the validation loss is nan after epoch 2; its weights are not saved" in result.error
         model, _ = load_checkpoint(Run(tmp_path / "run").best)
         assert all(bool(weight.isfinite().all()) for weight in model.parameters())

@@ -11,11 +11,11 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from testing.images import write_image_folder
-from training.config import TrainConfig
-from training.recipe import fine_tune, resume_run
+from training.loop.config import TrainConfig
+from training.loop.recipe import fine_tune, resume_run
+from training.loop.run import Run
+from training.loop.signals import Terminated
 from training.reporter import Reporter, SilentReporter
-from training.run import Run
-from training.signals import Terminated
 
 pytestmark = [pytest.mark.usefixtures("thin_network")]
 

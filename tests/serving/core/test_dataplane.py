@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.image import load_image
+from models.imaging.image import load_image
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
 from serving.core.pool import ModelPool

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from models.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle, seal
+from models.bundle.bundle import EXPLAIN_FILE, MODEL_FILE, Bundle, inspect_bundle
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import write_manifest
 from models.errors import BundleError, UserError
-from models.manifest import read_manifest
 from serving.core.batcher import BatchFailed
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, Overloaded
@@ -61,7 +62,7 @@ def test_weights_may_lie_beside_the_model_and_nowhere_else(
     onnx.save_model(
         onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=60
     )
-    resealed = seal(bundle.path, bundle.manifest.provenance)
+    resealed = write_manifest(bundle.path, bundle.manifest.provenance)
     if allowed:
         load_explainer(resealed, OPTIONS)
     else:
@@ -73,14 +74,14 @@ def test_a_bundle_from_before_has_none(bundle: Bundle) -> None:
     assert bundle.explain_path == bundle.path / EXPLAIN_FILE
     (bundle.path / EXPLAIN_FILE).unlink()
     provenance = read_manifest(bundle.path).provenance
-    assert seal(bundle.path, provenance).explain_path is None
+    assert write_manifest(bundle.path, provenance).explain_path is None
 
 
 def test_a_graph_that_is_none(bundle: Bundle) -> None:
     shutil.copy(bundle.path / MODEL_FILE, bundle.path / EXPLAIN_FILE)
     (bundle.path / EXPLAIN_FILE).write_bytes(b"none")
     with pytest.raises(UserError, match="is no ONNX file"):
-        load_explainer(seal(bundle.path, bundle.manifest.provenance), OPTIONS)
+        load_explainer(write_manifest(bundle.path, bundle.manifest.provenance), OPTIONS)
 
 
 class Loads:

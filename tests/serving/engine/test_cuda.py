@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from models.bundle import open_bundle, seal
+from models.bundle.bundle import open_bundle
+from models.bundle.writer import write_manifest
 from serving.engine.cuda import Card, CudaGraphs, pinned_array
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, GpuOptions, SessionError, cuda_options
@@ -203,5 +204,5 @@ class TestOnACard:
 
 def sealed(path: Path) -> Path:
     write_small_bundle(path)
-    seal(path, provenance())
+    write_manifest(path, provenance())
     return path

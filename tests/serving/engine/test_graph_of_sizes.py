@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from models.onnx_export import ServingModule, export
-from models.spec import ModelSpec, Preprocessing
+from models.bundle.spec import ModelSpec
+from models.export.onnx_export import ServingModule, export
+from models.imaging.preprocessing import Preprocessing
 from serving.engine.graph_check import check_graph
 from testing.small_vgg import thin_vgg19
 

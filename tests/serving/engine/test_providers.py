@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.variants import Variant, VariantName, Variants
+from models.bundle.variants import Variant, VariantName, Variants
 from serving.engine import providers
 from serving.engine.providers import (
     CPU,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
-from models.bundle import (
+from models.bundle.bundle import (
     DISTANCE_FILE,
     EXPLAIN_FILE,
     FEATURES_OUTPUT,
@@ -22,11 +22,11 @@ from models.bundle import (
     GoldenSamples,
     inspect_bundle,
     open_bundle,
-    seal,
 )
-from models.distance import fit, with_limit, write_distance_graph
+from models.bundle.manifest import read_manifest, sha256
+from models.bundle.writer import write_manifest
 from models.errors import BundleError
-from models.manifest import read_manifest, sha256
+from models.export.distance_graph import write_distance_graph
 from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions
@@ -42,6 +42,7 @@ from serving.engine.session import Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import pixels, write_small_bundle
+from training.evaluate.feature_statistics import fit, with_limit
 
 ON_CPU: dict[str, Any] = {
     "providers": [(CPU, {})], "must_run_on": None, "intra_op_threads": 1, "max_batch_size": 8
@@ -65,7 +66,7 @@ class TestChecked:
             model, path, save_as_external_data=True, location=WEIGHTS_FILE, size_threshold=0
         )
         assert (tiny_bundle / WEIGHTS_FILE).stat().st_size == 4
-        seal(tiny_bundle, provenance())
+        write_manifest(tiny_bundle, provenance())
         return inspect_bundle(tiny_bundle)
 
     def test_it_answers(self, bundle: Bundle) -> None:
@@ -117,7 +118,7 @@ class TestChecked:
             read.append(path.name)
             return sha256(path)
 
-        monkeypatch.setattr("models.manifest.sha256", spy)
+        monkeypatch.setattr("models.bundle.manifest.sha256", spy)
         bundle.check_explainer()
         assert read == [EXPLAIN_FILE]
 
@@ -144,7 +145,7 @@ def test_distances_are_those_of_the_training_end(tmp_path: Path) -> None:
         fit(features(pixels(60)), np.arange(60) % 3, 3), features(pixels(30, 100))
     )
     write_distance_graph(familiar, path / DISTANCE_FILE)
-    seal(path, provenance())
+    write_manifest(path, provenance())
     loaded = load(path)
     assert loaded.has_distance
     images = np.concatenate([pixels(4, 200), 255 - pixels(4, 300)])
@@ -277,7 +278,7 @@ class TestGolden:
         golden = GoldenSamples.read(tiny_bundle / GOLDEN_FILE)
         wrong = golden.probabilities + np.float32(offset)
         golden.model_copy(update={"probabilities": wrong}).write(tiny_bundle / GOLDEN_FILE)
-        seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+        write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
         with pytest.raises(SessionError, match="differs from its golden samples .* 1.0e-04"):
             load(tiny_bundle)
 
@@ -285,13 +286,13 @@ class TestGolden:
         golden = GoldenSamples.read(tiny_bundle / GOLDEN_FILE)
         near = golden.probabilities + np.float32(5e-5)
         golden.model_copy(update={"probabilities": near}).write(tiny_bundle / GOLDEN_FILE)
-        seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+        write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
         assert load(tiny_bundle).provider == CPU
 
 
 def test_a_graph_that_cannot_be_loaded(tiny_bundle: Path) -> None:
     (tiny_bundle / "model.onnx").write_bytes(b"rubbish")
-    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
     with pytest.raises(BundleError, match="is no ONNX file"):
         load(tiny_bundle)
 
@@ -299,7 +300,7 @@ def test_a_graph_that_cannot_be_loaded(tiny_bundle: Path) -> None:
 def test_a_graph_that_onnx_runtime_refuses(tiny_bundle: Path) -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["nowhere"], ["y"])], "graph", [], [])
     onnx.save_model(helper.make_model(graph), tiny_bundle / "model.onnx")
-    seal(tiny_bundle, read_manifest(tiny_bundle).provenance)
+    write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
     with pytest.raises(SessionError, match="ONNX Runtime can't load"):
         load(tiny_bundle)
 

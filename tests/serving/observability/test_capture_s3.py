@@ -14,7 +14,7 @@ from serving.observability.capture import CaptureError
 from testing.server import ROOT
 from tests.object_store import needs_s3
 from tests.serving.observability.test_capture import IMAGE, SURE, answer_of, capture_in
-from training.captured import captured_images, labelled_images
+from training.redeploy.captured import captured_images, labelled_images
 
 pytestmark = needs_s3
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.acceptance import Acceptance
+from models.bundle.acceptance import Acceptance
 from serving.engine.session import ModelOutput
 from serving.offline.files import Classified, classify_files
 from testing.bundles import tiny_probabilities, tiny_spec

@@ -1,0 +1,1 @@
+"""A model's files: what they hold, read, checked, written, signed. Without torch."""

@@ -1,0 +1,53 @@
+"""What a model expects and what it answers: the contract between training and serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import BundleError
+from models.imaging.preprocessing import Preprocessing
+
+
+class ModelSpec(BaseModel):
+    """The serving contract, stored as `spec.json` in every bundle.
+
+    Input tensor `input_name`: uint8[N, image_size, image_size, 3], RGB.
+    Output tensor `output_name`: float32[N, len(labels)], rows sum to 1; column i is `labels[i]`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    architecture: Literal["vgg19"] = "vgg19"
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Preprocessing = Preprocessing()
+    input_name: str = "images"
+    output_name: str = "probabilities"
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
+        return self
+
+    def write(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> ModelSpec:
+        """Read `spec.json`.
+
+        Raises:
+            BundleError: the file is missing or isn't a spec of a known format.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise BundleError(f"{path} does not exist; export the run again") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BundleError(f"{path} is not a model spec: {where}: {first['msg']}") from None

@@ -1,0 +1,76 @@
+"""Smaller or faster forms of a model's graph, which a bundle may hold beside the float32 one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.errors import BundleError
+
+# fc8, fc4: weights of FC1-FC3 in 8 and 4 bits, everything else as in float32.
+# fp16: weights and activations in float16, for GPUs.
+# int8: weights and activations in 8 bits, for processors with instructions for them (VNNI).
+# ncnn: float32, for another engine, see `models.bundle.ncnn_graph`.
+VariantName = Literal["fc8", "fc4", "fp16", "int8", "ncnn"]
+VARIANT_NAMES: tuple[VariantName, ...] = ("fc8", "fc4", "fp16", "int8", "ncnn")
+VARIANTS_FILE = "variants.json"
+
+
+class Variant(BaseModel):
+    """A variant, and how far it is from the float32 graph.
+
+    images: held-out images that it was judged on. top1_agreement: on how many of them its most
+    probable label is the float32 graph's, 0..1. max_probability_difference: the largest in any
+    probability of any of them. tolerance: largest allowed difference to the bundle's golden
+    samples, which it is held to wherever it is loaded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: VariantName
+    size_bytes: int
+    images: int
+    top1_agreement: float
+    max_probability_difference: float
+    tolerance: float
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return variant_files(self.name)
+
+
+class Variants(BaseModel):
+    """`variants.json`. `recommended`: what was best where it was exported, `why` says by what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variants: list[Variant] = Field(default_factory=list)
+    recommended: VariantName | None = None
+    why: str = ""
+
+    def find(self, name: VariantName) -> Variant | None:
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def write(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Variants:
+        """Read `variants.json`.
+
+        Raises:
+            BundleError: it is damaged.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BundleError(f"{path} is damaged; export the run again") from error
+
+
+def variant_files(name: VariantName) -> tuple[str, ...]:
+    """The files of a variant in its bundle; the first is the one to load."""
+    if name == "ncnn":
+        return "model.ncnn.param", "model.ncnn.bin"
+    return (f"model.{name}.onnx",)

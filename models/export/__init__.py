@@ -1,0 +1,1 @@
+"""From PyTorch to the graphs that serve: ONNX, its variants, ncnn."""

@@ -1,0 +1,173 @@
+"""Grad-CAM in ONNX nodes, for a service without PyTorch, and the proof that its maps are those of
+`models.network.grad_cam`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
+from models.bundle.spec import ModelSpec
+from models.export.onnx_export import ExportError, ServingModule
+from models.network.grad_cam import LEAST_SCALE, grad_cam
+
+# Largest difference in any value of a map, 0..1 (issue 10).
+HEAT_MAP_TOLERANCE = 1e-3
+
+_PROOF_IMAGES = 3
+
+
+def write_explainer(source: Path, target: Path, spec: ModelSpec) -> None:
+    """Write the graph uint8[N,S,S,3], int64[N] classes -> float32[N,S/32,S/32], 0..1.
+
+    Behind the pooled features P there are two ReLUs and three matrices. So the gradient of a
+    class's logit is a product of the matrices' transposes with the masks of what the ReLUs let
+    through; and Grad-CAM asks only for its mean over the places of each channel. For the sum (the
+    map is scaled in the end) the average pooling's own transpose isn't needed, since each of its
+    rows sums to 1, and of FC1 only the columns summed over the places are: 8 MB instead of 411.
+
+    Args:
+        source: model.onnx. Its weights are referred to where they lie and not copied, so `target`
+            must be beside it.
+    """
+    model = onnx.load(source, load_external_data=False)
+    graph = model.graph
+    pooled = [node for node in graph.node if node.op_type == "MaxPool"]
+    layers = [node for node in graph.node if node.op_type == "Gemm"]
+    after_relu = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Relu"}
+    fc1, fc2, head = layers[-3:]
+    side = spec.preprocessing.image_size // 2 ** len(pooled)
+    graph.initializer.append(_summed_over_places(graph, fc1.input[1], source.parent))
+    graph.node.extend(
+        _nodes(
+            pooled[-1].output[0],
+            (after_relu[fc1.output[0]], after_relu[fc2.output[0]]),
+            (fc2.input[1], head.input[1]),
+        )
+    )
+    graph.initializer.extend(_constants())
+    graph.input.append(helper.make_tensor_value_info(EXPLAINED_INPUT, TensorProto.INT64, ["N"]))
+    del graph.output[:]
+    graph.output.append(
+        helper.make_tensor_value_info(HEAT_MAP_OUTPUT, TensorProto.FLOAT, ["N", side, side])
+    )
+    _drop_unused(graph)
+    onnx.save_model(model, target)
+
+
+def prove_heat_maps(
+    module: ServingModule, spec: ModelSpec, path: Path, images: NDArray[np.uint8]
+) -> float:
+    """The largest difference between the graph at `path` and `grad_cam`, for the most and the
+    least probable class of some images.
+
+    Args:
+        images: uint8[N,S,S,3], held out.
+
+    Raises:
+        ExportError: above `HEAT_MAP_TOLERANCE`.
+    """
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = images[:_PROOF_IMAGES]
+    with torch.no_grad():
+        inputs = module.normalize(torch.from_numpy(images))
+        order = module.model(inputs).argsort(dim=1)
+    largest = 0.0
+    for targets in (order[:, -1], order[:, 0]):
+        expected = grad_cam(module.model, inputs, targets).numpy()
+        feed = {spec.input_name: images, EXPLAINED_INPUT: targets.numpy()}
+        (actual,) = session.run([HEAT_MAP_OUTPUT], feed)
+        largest = max(largest, float(np.abs(actual - expected).max()))
+    if not largest <= HEAT_MAP_TOLERANCE:  # NaN fails, too
+        raise ExportError(
+            f"the exported heat maps differ from PyTorch's by {largest:.1e}, the limit is "
+            f"{HEAT_MAP_TOLERANCE:.0e}; the checkpoint is not exported, please report it with the "
+            "versions from 'pip freeze'"
+        )
+    return largest
+
+
+# Constants of the graph.
+_SUMMED, _ZERO, _TINY, _CHANNEL_AXIS, _PLACE_AXES, _MAP_AXES = (
+    f"explain_{name}" for name in ("fc1", "zero", "tiny", "axis", "axes", "map_axes")
+)
+
+
+def _nodes(
+    pooled: str, activations: tuple[str, str], weights: tuple[str, str]
+) -> list[onnx.NodeProto]:
+    """From the head backwards to the pooled features, and the map."""
+    (after_fc1, after_fc2), (fc2, head) = activations, weights
+    steps: Sequence[tuple[str, list[str], str, dict[str, int]]] = (
+        ("Gather", [head, EXPLAINED_INPUT], "gradient3", {"axis": 0}),
+        ("Greater", [after_fc2, _ZERO], "let2", {}),
+        ("Cast", ["let2"], "mask2", {"to": TensorProto.FLOAT}),
+        ("Mul", ["gradient3", "mask2"], "masked2", {}),
+        ("MatMul", ["masked2", fc2], "gradient2", {}),
+        ("Greater", [after_fc1, _ZERO], "let1", {}),
+        ("Cast", ["let1"], "mask1", {"to": TensorProto.FLOAT}),
+        ("Mul", ["gradient2", "mask1"], "masked1", {}),
+        ("MatMul", ["masked1", _SUMMED], "channels", {}),
+        ("Unsqueeze", ["channels", _PLACE_AXES], "weights", {}),
+        ("Mul", ["weights", pooled], "weighted", {}),
+        ("ReduceSum", ["weighted", _CHANNEL_AXIS], "sum", {"keepdims": 0}),
+        ("Relu", ["sum"], "map", {}),
+        ("ReduceMin", ["map", _MAP_AXES], "least", {"keepdims": 1}),
+        ("Sub", ["map", "least"], "from0", {}),
+        ("ReduceMax", ["from0", _MAP_AXES], "most", {"keepdims": 1}),
+        ("Max", ["most", _TINY], "scale", {}),
+        ("Div", ["from0", "scale"], HEAT_MAP_OUTPUT, {}),
+    )
+    own = {output for _, _, output, _ in steps} - {HEAT_MAP_OUTPUT}
+
+    def name(value: str) -> str:
+        return f"explain_{value}" if value in own else value
+
+    return [
+        helper.make_node(kind, [name(i) for i in inputs], [name(output)], **attributes)
+        for kind, inputs, output, attributes in steps
+    ]
+
+
+def _constants() -> list[onnx.TensorProto]:
+    floats = {_ZERO: 0.0, _TINY: LEAST_SCALE}
+    axes = {_CHANNEL_AXIS: [1], _PLACE_AXES: [2, 3], _MAP_AXES: [1, 2]}
+    return [
+        *(numpy_helper.from_array(np.array([v], np.float32), name) for name, v in floats.items()),
+        *(numpy_helper.from_array(np.array(v, np.int64), name) for name, v in axes.items()),
+    ]
+
+
+def _summed_over_places(graph: onnx.GraphProto, name: str, directory: Path) -> onnx.TensorProto:
+    """FC1's weights [K, channels * 49] -> [K, channels]."""
+    tensor = onnx.TensorProto()
+    tensor.CopyFrom(next(tensor for tensor in graph.initializer if tensor.name == name))
+    if uses_external_data(tensor):
+        load_external_data_for_tensor(tensor, str(directory))
+    weights = numpy_helper.to_array(tensor)
+    summed = weights.reshape(len(weights), -1, 49).sum(axis=2, dtype=np.float64)
+    return numpy_helper.from_array(summed.astype(np.float32), _SUMMED)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """What only the probabilities needed."""
+    needed = {HEAT_MAP_OUTPUT}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+    del graph.value_info[:]

@@ -1,0 +1,333 @@
+"""model.onnx -> smaller or faster graphs with the same inputs and outputs, and how near they are.
+
+Needs onnx, but no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from models.bundle.ncnn_graph import NcnnGraph
+from models.bundle.spec import ModelSpec
+from models.bundle.variants import VariantName
+from models.export.ncnn_export import write_ncnn
+from models.machine import cpu_count
+
+# Weights that share a scale. 8 bits are precise enough for 128 of them; 4 bits need smaller groups.
+_BLOCK_SIZE = {8: 128, 4: 32}
+# MatMulNBits' name for int8 activations, made as they come: without them the 8-bit product unpacks
+# its weights for each image (0.88 s against 0.27 s an image, measured).
+_INT8_ACTIVATIONS = 4
+
+# An activation must stay this many times below float16's largest number on the images that were
+# looked at; others may go further.
+_FLOAT16_MARGIN = 8
+_FLOAT16_MAX = 65504.0
+
+_BATCH = 8
+# ONNX Runtime's threads spin for a while after a run, on the cores that another graph then needs.
+_PAUSE_S = 0.1
+
+
+def make_variant(
+    name: VariantName, source: Path, target: Path, spec: ModelSpec, images: NDArray[np.uint8]
+) -> None:
+    """Write a variant of the float32 graph `source`.
+
+    Args:
+        images: uint8[N,S,S,3] that training has seen: `int8` and `fp16` look at their activations.
+    """
+    if name == "ncnn":
+        write_ncnn(source, target)
+        return
+    makers: dict[VariantName, Callable[[], onnx.ModelProto]] = {
+        "fc8": lambda: _fully_connected_in(8, source),
+        "fc4": lambda: _fully_connected_in(4, source),
+        "fp16": lambda: _float16(source, spec, images),
+        "int8": lambda: _int8(source, spec, images),
+    }
+    with _quiet():
+        onnx.save_model(makers[name](), target)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Between two graphs: on how many images the top-1 is the same, 0..1, and the largest
+    difference in any probability."""
+
+    top1: float
+    max_probability_difference: float
+
+
+def probabilities(path: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a graph answers on the CPU: uint8[N,S,S,3] -> float32[N,C]."""
+    graph = _load(path, spec)
+    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    return np.concatenate([graph(batch) for batch in batches])
+
+
+def agreement(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Agreement:
+    """Compare float32[N,C] with float32[N,C]; NaN agrees with nothing."""
+    same = (expected.argmax(axis=1) == actual.argmax(axis=1)) & np.isfinite(actual).all(axis=1)
+    return Agreement(float(same.mean()), float(np.abs(expected - actual).max()))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of a graph on this machine's CPU: seconds to load it, and per image at batch 1 and 8."""
+
+    load_s: float
+    batch1_s: float
+    batch8_s: float
+
+
+def measure_speed(paths: Mapping[str, Path], spec: ModelSpec, rounds: int = 5) -> dict[str, Speed]:
+    """Time graphs in turns, so that what else the machine does hits all alike; medians."""
+    size = spec.preprocessing.image_size
+    batch = np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 3), dtype=np.uint8)
+    loaded, load_s = {}, {}
+    for name, path in paths.items():
+        started = time.perf_counter()
+        loaded[name] = _load(path, spec)
+        load_s[name] = time.perf_counter() - started
+    times: dict[tuple[str, int], list[float]] = {
+        key: [] for key in itertools.product(paths, (1, 8))
+    }
+    for round_, (name, count) in itertools.product(range(rounds + 1), times):
+        time.sleep(_PAUSE_S)
+        started = time.perf_counter()
+        loaded[name](batch[:count])
+        if round_:  # the first one warms up
+            times[name, count].append((time.perf_counter() - started) / count)
+    return {
+        name: Speed(
+            load_s[name],
+            statistics.median(times[name, 1]),
+            statistics.median(times[name, _BATCH]),
+        )
+        for name in paths
+    }
+
+
+def _load(path: Path, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    if path.suffix == ".param":
+        graph = NcnnGraph(path, spec, cpu_count())
+        return lambda images: graph(images)[0]
+    session = _session(path)
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (answers,) = session.run([spec.output_name], {spec.input_name: images})
+        return answers  # type: ignore[no-any-return]  # untyped
+
+    return run
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def _fully_connected_in(bits: int, source: Path) -> onnx.ModelProto:
+    model = _gemm_as_matmul(onnx.load(source))
+    quantizer = MatMulNBitsQuantizer(
+        model,
+        bits=bits,
+        block_size=_BLOCK_SIZE[bits],
+        is_symmetric=True,
+        accuracy_level=_INT8_ACTIVATIONS,
+    )
+    quantizer.process()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _gemm_as_matmul(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The quantizer knows MatMul with weights [in, out]; PyTorch exports Gemm with [out, in]."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Gemm":
+            nodes.append(node)
+            continue
+        data, weight, *bias = node.input
+        transposed = numpy_helper.to_array(weights[weight]).T
+        weights[weight].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(transposed), weight))
+        product = f"{node.output[0]}_product" if bias else node.output[0]
+        nodes.append(helper.make_node("MatMul", [data, weight], [product], name=f"{node.name}_mm"))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, *bias], node.output))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _float16(source: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> onnx.ModelProto:
+    model = onnx.load(source)
+    largest = _largest_activations(model, spec, images)
+    first_conv = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Conv")
+    kept = [node.name for node in model.graph.node[:first_conv]]  # normalisation, from 0..255
+    kept += [node.name for node in model.graph.node if node.op_type == "Softmax"]
+    limit = _FLOAT16_MAX / _FLOAT16_MARGIN
+    kept += [node.name for node in model.graph.node if largest.get(node.output[0], 0.0) > limit]
+    converted: onnx.ModelProto = convert_float_to_float16(
+        model, keep_io_types=True, node_block_list=kept
+    )
+    _drop_round_trips(converted.graph)
+    _pool_before_relu(converted.graph)
+    return converted
+
+
+def _drop_round_trips(graph: onnx.GraphProto) -> None:
+    """Between two nodes that stay in float32, and between one and an output, the conversion casts
+    to float16 and back, which costs time and digits."""
+    producers = {name: node for node in graph.node for name in node.output}
+
+    def source(name: str) -> str | None:
+        """What `name` was before it was cast there and back."""
+        back = producers.get(name)
+        there = producers.get(back.input[0]) if back is not None else None
+        if back is None or there is None:
+            return None
+        whole, half = TensorProto.FLOAT, TensorProto.FLOAT16
+        return there.input[0] if _casts_to(back, whole) and _casts_to(there, half) else None
+
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = source(name) or name
+    for output in graph.output:
+        before = source(output.name)
+        if before is not None:  # from now on the output itself
+            producers[output.name].output[0] = f"{output.name}_cast"
+            _rename(graph, before, output.name)
+    _drop_unused_casts(graph)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = new
+
+
+def _drop_unused_casts(graph: onnx.GraphProto) -> None:
+    nodes = list(graph.node)
+    while True:
+        used = {name for node in nodes for name in node.input}
+        used |= {output.name for output in graph.output}
+        left = [node for node in nodes if node.op_type != "Cast" or node.output[0] in used]
+        if len(left) == len(nodes):
+            break
+        nodes = left
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _casts_to(node: onnx.NodeProto, data_type: int) -> bool:
+    return bool(node.op_type == "Cast" and node.attribute[0].i == data_type)
+
+
+def _pool_before_relu(graph: onnx.GraphProto) -> None:
+    """The largest of what ReLU gives is what ReLU gives of the largest, on a quarter of the values.
+
+    On a GPU, where ReLU is a pass of its own over the memory. (On the CPU ONNX Runtime does it
+    within the convolution.)
+    """
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    for node in graph.node:
+        behind = consumers.get(node.output[0], [])
+        if node.op_type != "Relu" or [other.op_type for other in behind] != ["MaxPool"]:
+            continue
+        relu, pool = onnx.NodeProto(), onnx.NodeProto()
+        relu.CopyFrom(node)
+        pool.CopyFrom(behind[0])
+        between = f"{pool.output[0]}_before_relu"  # a new name: its shape is another
+        pool.input[0], pool.output[0] = node.input[0], between
+        relu.input[0], relu.output[0] = between, behind[0].output[0]
+        node.CopyFrom(pool)
+        behind[0].CopyFrom(relu)
+
+
+def _largest_activations(
+    model: onnx.ModelProto, spec: ModelSpec, images: NDArray[np.uint8]
+) -> dict[str, float]:
+    """The largest absolute value of each output of a convolution or a fully connected layer."""
+    names = [node.output[0] for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "probe.onnx"
+        onnx.save_model(probe, path)
+        session = _session(path)
+    largest = dict.fromkeys(names, 0.0)
+    for image in images:
+        outputs = session.run(names, {spec.input_name: image[None]})
+        for name, output in zip(names, outputs, strict=True):
+            largest[name] = max(largest[name], float(np.abs(output).max()))
+    return largest
+
+
+def _int8(source: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as directory:
+        whole, prepared, quantized = (Path(directory) / f"{n}.onnx" for n in ("all", "ready", "q"))
+        # The preparation copies a graph to another folder, where the weights beside it are missing.
+        onnx.save_model(onnx.load(source), whole)
+        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            quantized,
+            _Images(spec.input_name, list(images)),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "MaxPool", "Relu"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # On AVX2 and AVX-512 without VNNI, sums of two products of 8-bit numbers overflow 16
+            # bits unless weights keep to 7 (ONNX Runtime's documentation of quantization).
+            reduce_range=True,
+        )
+        return onnx.load(quantized)
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc]  # untyped
+    """Gives ONNX Runtime's calibration one image after another."""
+
+    def __init__(self, input_name: str, images: Sequence[NDArray[np.uint8]]) -> None:
+        self._feeds: Iterator[dict[str, NDArray[np.uint8]]] = (
+            {input_name: image[None]} for image in images
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        return next(self._feeds, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizers' notes off the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

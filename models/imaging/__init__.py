@@ -1,0 +1,1 @@
+"""From bytes to pixels, the same in training and serving. Without torch."""

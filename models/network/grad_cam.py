@@ -1,0 +1,37 @@
+"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) on what VGG-19 pools last: where the pixels
+are that speak for a class. By automatic differentiation; for a service without PyTorch see
+`models.export.explainer_graph`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.models import VGG
+
+# What keeps a map without a value above 0 from a division by zero. The package `grad-cam`, whose
+# maps these are equal to, adds 1e-7, but scales twice, after which nothing is left of it.
+LEAST_SCALE = 1e-30
+
+
+def grad_cam(model: VGG, inputs: Tensor, targets: Tensor) -> Tensor:
+    """A map for each image: how much each place of the pooled features speaks for a class.
+
+    Args:
+        inputs: float32[N,3,S,S], normalised.
+        targets: int64[N], a class for each.
+
+    Returns:
+        float32[N,S/32,S/32], each from 0 to 1 (all 0 where nothing speaks for the class).
+    """
+    with torch.enable_grad():
+        with torch.no_grad():
+            features = model.features(inputs)
+        features.requires_grad_()
+        logits = model.classifier(torch.flatten(model.avgpool(features), 1))
+        scores = logits.gather(1, targets[:, None]).sum()
+        (gradient,) = torch.autograd.grad(scores, features)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    maps = (weights * features.detach()).sum(dim=1).relu()
+    maps = maps - maps.amin(dim=(1, 2), keepdim=True)
+    scaled: Tensor = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=LEAST_SCALE)
+    return scaled

@@ -1,0 +1,186 @@
+"""Build VGG-19, load weights into it, replace its head.
+
+torchvision's VGG-19 (Simonyan & Zisserman 2014, configuration E) is `features` (sixteen 3x3
+convolutions), `avgpool` (to 7x7) and `classifier`: FC1 `[0]`, FC2 `[3]` and the head `[6]`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import VGG, VGG19_Weights, vgg19
+
+from models.errors import UserError
+from models.imaging.preprocessing import Preprocessing
+
+HEAD = 6
+_HEAD_WEIGHT = f"classifier.{HEAD}.weight"
+
+
+class WeightsError(UserError):
+    """The initial weights can't be had, or aren't those of a torchvision VGG-19."""
+
+
+class Normalize(nn.Module):
+    """uint8[N,S,S,3] RGB -> float32[N,3,S,S], `(pixel / 255 - mean) / std` per channel.
+
+    Part of training and of the exported graph alike. The three operations are those of
+    torchvision's preset, in its order, so that not even a rounding differs.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+
+def build(weights: str, num_classes: int, dropout: float = 0.5) -> VGG:
+    """A VGG-19 with the chosen weights and a new head for `num_classes`.
+
+    Args:
+        weights: `imagenet`, `none`, or the path of a `.safetensors` or `.pth` state dict. With
+            `none` the caller goes on to `initialise_from_data`.
+        dropout: probability after FC1 and FC2; 0.5 is VGG's own.
+
+    Raises:
+        WeightsError: no such file, no network, or not the weights of a VGG-19.
+    """
+    if weights == "none":
+        model = vgg19(weights=None)
+    else:
+        state = _imagenet_state() if weights == "imagenet" else _read_state(Path(weights))
+        model = _from_state(state, weights)
+    for module in model.classifier:
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+    replace_head(model, num_classes)
+    return model
+
+
+def empty(num_classes: int) -> VGG:
+    """A VGG-19 of the right shapes on the meta device, to receive a checkpoint (`assign=True`)."""
+    with torch.device("meta"):
+        return vgg19(weights=None, num_classes=num_classes, init_weights=False)
+
+
+def replace_head(model: VGG, num_classes: int) -> None:
+    """Put a new `nn.Linear` in the place of `classifier[6]`; the rest keeps its weights.
+
+    Done even when the old head happens to have `num_classes` outputs: its classes are others.
+    """
+    old = model.classifier[HEAD]
+    assert isinstance(old, nn.Linear)
+    model.classifier[HEAD] = nn.Linear(old.in_features, num_classes)
+
+
+@torch.no_grad()
+def initialise_from_data(model: VGG, inputs: Tensor) -> None:
+    """Scale each convolution so that its output has unit variance on `inputs` (in place).
+
+    The step "single pass of variance normalisation" of LSUV (Mishkin & Matas 2015,
+    arXiv:1511.06422), after torchvision's Kaiming initialisation. Without it, sixteen layers
+    and no batch norm stay near chance for the first epochs.
+
+    Args:
+        inputs: float32[N,3,S,S], normalised. 64 training images are enough.
+    """
+
+    def rescale(module: nn.Module, _: object, output: Tensor) -> Tensor:
+        assert isinstance(module, nn.Conv2d)
+        deviation = output.std().clamp_min(torch.finfo(output.dtype).eps)
+        module.weight /= deviation
+        return output / deviation  # biases are zero here, so this is the rescaled layer's output
+
+    hooks = [
+        layer.register_forward_hook(rescale)
+        for layer in model.features
+        if isinstance(layer, nn.Conv2d)
+    ]
+    try:
+        model.features(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _imagenet_state() -> Mapping[str, Tensor]:
+    """The ImageNet weights by torchvision: from TORCH_HOME if there, else downloaded.
+
+    `weights_only` keeps even a tampered cache file from running code.
+    """
+    enum = VGG19_Weights.IMAGENET1K_V1
+    try:
+        state: Mapping[str, Tensor] = enum.get_state_dict(
+            progress=True, check_hash=True, weights_only=True
+        )
+    except OSError as error:  # URLError is one
+        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(enum.url).name
+        raise WeightsError(
+            f"the ImageNet weights are not in {cache} and can't be downloaded ({error}); "
+            "three ways on: put the file there (--weights imagenet; TORCH_HOME moves the "
+            "directory), name a state dict (--weights PATH.safetensors or PATH.pth), or start "
+            "from scratch (--weights none)"
+        ) from None
+    except Exception as error:
+        raise WeightsError(f"the cached ImageNet weights are damaged: {_line(error)}") from error
+    return state
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"--weights {path}: no such file; it is 'imagenet', 'none', or the path of a "
+            ".safetensors or .pth state dict"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text advises weights_only=False, which would run code from the file.
+        raise WeightsError(
+            f"--weights {path}: not a state dict, or it holds more than tensors, which is never "
+            "unpickled; save model.state_dict() alone"
+        ) from error
+    except Exception as error:  # safetensors, zipfile and torch raise many types on damaged files
+        raise WeightsError(
+            f"--weights {path}: no state dict can be read from it: {_line(error)}"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"--weights {path}: holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def _from_state(state: Mapping[str, Tensor], source: str) -> VGG:
+    """A VGG-19 with these weights; its head has as many classes as the file's."""
+    head = state.get(_HEAD_WEIGHT)
+    if not isinstance(head, Tensor):
+        raise WeightsError(
+            f"--weights {source}: not the weights of a torchvision VGG-19 "
+            f"(there is no {_HEAD_WEIGHT})"
+        )
+    model = empty(num_classes=head.shape[0])
+    try:
+        model.load_state_dict(state, assign=True)
+    except (RuntimeError, TypeError) as error:
+        raise WeightsError(
+            f"--weights {source}: not the weights of a torchvision VGG-19: {_line(error)}"
+        ) from None
+    return model.float()
+
+
+def _line(error: BaseException) -> str:
+    """An exception's text as one line of readable length."""
+    return " ".join(str(error).split())[:300]

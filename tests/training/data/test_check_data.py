@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from rich.console import Console
+
+from cli.data_table import print_report
+from testing.commands import run_command
+from training.data.check_data import DataReport, check_data
+from training.reporter import SilentReporter
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: list[Image.Image]) -> Path:
+    """Two classes of crops of two photographs, in train and test, with every fault once."""
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for photo, label in zip(photos, ("china", "flower"), strict=True):
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                x, y = int(rng.integers(0, 400)), int(rng.integers(0, 200))
+                photo.crop((x, y, x + 200, y + 200)).save(root / split / label / f"{number}.png")
+    original = Image.open(root / "train" / "china" / "0.png")
+    (root / "train" / "china" / "copy.png").write_bytes(
+        (root / "train" / "china" / "0.png").read_bytes()
+    )
+    original.resize((150, 150)).save(root / "test" / "china" / "smaller.jpg", quality=80)
+    original.save(root / "train" / "flower" / "wrong-label.jpg", quality=95)
+    original.convert("L").resize((160, 160)).save(root / "train" / "china" / "grey.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos[1].rotate(90, expand=True).save(root / "train" / "flower" / "turned.jpg", exif=exif)
+    (root / "train" / "flower" / "half.png").write_bytes(
+        (root / "train" / "flower" / "0.png").read_bytes()[:2000]
+    )
+    return root
+
+
+@pytest.fixture
+def report(folder: Path) -> DataReport:
+    return check_data(folder, SilentReporter())
+
+
+def test_counts_sizes_and_modes(report: DataReport) -> None:
+    assert report.images == 17
+    assert report.counts["train"] == {"china": 6, "flower": 6}
+    assert report.counts["test"] == {"china": 3, "flower": 2}
+    assert report.imbalance == pytest.approx(9 / 8)
+    assert report.sizes["smallest"] == (150, 150)
+    assert report.sizes["largest"] == (427, 640)
+    assert report.modes == {"RGB": 16, "L": 1}
+    assert report.exif_turned == 1
+
+
+def test_unreadable_files_are_named(report: DataReport) -> None:
+    (bad,) = report.unreadable
+    assert bad.path.name == "half.png"
+    assert "truncated" in bad.reason
+
+
+def test_exact_and_near_copies(report: DataReport) -> None:
+    assert report.exact_duplicates == [["train/china/0.png", "train/china/copy.png"]]
+    (near,) = report.near_duplicates
+    assert set(near) == {
+        "train/china/0.png",
+        "train/china/grey.png",
+        "test/china/smaller.jpg",
+        "train/flower/wrong-label.jpg",
+    }
+
+
+def test_leaks_and_conflicting_labels(report: DataReport) -> None:
+    assert report.leaks == report.near_duplicates
+    assert report.conflicting_labels == report.near_duplicates
+
+
+def test_the_command_prints_writes_and_fails_on_leaks(folder: Path, tmp_path: Path) -> None:
+    result = run_command(
+        "vgg19", "check-data", str(folder), "--output", "check.json", cwd=tmp_path, home=tmp_path
+    )
+    assert result.returncode == 1
+    assert "LEAKS: copies in different splits: 1" in result.stdout
+    assert json.loads((tmp_path / "check.json").read_text())["images"] == 17
+    (folder / "test" / "china" / "smaller.jpg").unlink()
+    clean = run_command("vgg19", "check-data", str(folder), cwd=tmp_path, home=tmp_path)
+    assert clean.returncode == 0, clean.stderr
+    assert "LEAKS: copies in different splits: 0" in clean.stdout
+
+
+def test_brackets_in_names_are_shown(report: DataReport) -> None:
+    out = io.StringIO()
+    shown = DataReport(**{**report.__dict__, "exact_duplicates": [["a[red].png", "b.png"]]})
+    print_report(shown, Console(file=out, width=200))
+    assert "a[red].png  =  b.png" in out.getvalue()
+
+
+def test_megabytes_beside_the_pixels_are_no_fault(folder: Path) -> None:
+    """As in the service: `models.imaging.png`."""
+    plain = Image.open(folder / "train" / "china" / "0.png")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * 3_000_000, zip=True)
+    plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        folder / "train" / "china" / "text.png", pnginfo=info, icc_profile=bytes(3_000_000)
+    )
+    report = check_data(folder, SilentReporter())
+    assert report.images == 18
+    assert report.counts["train"]["china"] == 7

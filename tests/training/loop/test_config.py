@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.loop.config import ConfigError, TrainConfig, load_config, read_config, write_config
+
+BASE = {"data": "d", "output": "o"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"strategy": "head2"},
+            "strategy is 'head2', it should be 'fc', 'full', 'head' or 'gradual'",
+        ),
+        ({"image_size": 31}, "image_size is 31, it should be greater than or equal to 32"),
+        ({"epochs": 0}, "epochs is 0, it should be greater than or equal to 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, it should be greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan, it should be a finite number"),
+        ({"max_bad_fraction": 1.5}, "max_bad_fraction is 1.5"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"resize_size": 100}, "resize_size is 100, it must be 224"),
+        ({"epcohs": 3}, "unknown config key 'epcohs'; the keys are data, output, weights"),
+    ],
+)
+def test_errors_name_key_value_and_limit(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, BASE | values)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_is_needed() -> None:
+    with pytest.raises(ConfigError, match="^data is missing; give --data"):
+        load_config(None, {})
+
+
+def test_flags_win_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: images\nepochs: 3\nbatch_size: 8\n")
+    config = load_config(file, {"output": "o", "epochs": 5, "batch_size": None})
+    assert (config.epochs, config.batch_size, config.data) == (5, 8, Path("images"))
+
+
+@pytest.mark.parametrize("content", ["a: [", "just words", "- 1"])
+def test_files_that_are_no_configuration(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"config file .*c\.yaml"):
+        load_config(file, {})
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.yaml", {})
+
+
+def test_output_has_a_default_with_the_name_of_the_data() -> None:
+    output = load_config(None, {"data": "photos/flowers"}).output
+    assert output.parent == Path("runs")
+    assert output.name.startswith("flowers-20")
+
+
+@pytest.mark.parametrize(
+    ("weights", "given", "rate"),
+    [("imagenet", None, 2e-4), ("none", None, 2e-3), ("imagenet", 5e-5, 5e-5)],
+)
+def test_learning_rate_of_pretrained_layers(weights: str, given: float | None, rate: float) -> None:
+    values = {"weights": weights, "learning_rate": 2e-3, "pretrained_learning_rate": given}
+    config = load_config(None, BASE | values).resolved()
+    assert config.pretrained_learning_rate == pytest.approx(rate)
+
+
+def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None:
+    config = load_config(None, BASE | {"image_size": 64}).resolved()
+    assert config.resize_size == 73
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5)), "unlike": ("ood_data", Path("others"))}
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_former_names_are_read_as_the_present_ones(former: str) -> None:
+    name, value = FORMER[former]
+    config = load_config(None, BASE | {former: value})
+    assert config == load_config(None, BASE | {name: value})
+    assert getattr(config, name) == value
+
+
+def test_the_training_page_lists_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    expected = [
+        f"| `{name}` | {'required' if field.is_required() else f'`{field.default}`'} "
+        f"| {field.description or ''} |"
+        for name, field in TrainConfig.model_fields.items()
+    ]
+    table = page.split("| key | default | |\n|---|---|---|\n")[1].split("\n\n")[0]
+    assert table.splitlines() == expected

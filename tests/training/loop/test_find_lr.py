@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from testing.images import write_image_folder
+from training.loop.config import load_config
+from training.loop.find_lr import RangeTest, find_learning_rate, plot, suggest
+from training.reporter import SilentReporter
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest() -> None:
+    rates = [10 ** (-6 + i / 10) for i in range(60)]
+    # Falls like a step at 1e-3, rises after 1e-1.
+    losses = [
+        1 / (1 + math.exp(5 * (math.log10(rate) + 3))) + max(0, math.log10(rate) + 1) ** 2
+        for rate in rates
+    ]
+    assert math.log10(suggest(rates, losses)) == pytest.approx(-3, abs=0.15)
+
+
+def test_the_range_test_raises_the_rate_to_the_end_and_draws(tmp_path: Path) -> None:
+    data = write_image_folder(tmp_path / "data", {"blue": 6, "red": 6})
+    values = {
+        "data": data,
+        "weights": "none",
+        "strategy": "head",
+        "image_size": 32,
+        "batch_size": 4,
+    }
+    test = find_learning_rate(
+        load_config(None, values), SilentReporter(), lowest=1e-6, highest=1e-2, steps=20
+    )
+    assert len(test.learning_rates) == 20
+    assert test.learning_rates[0] == pytest.approx(1e-6)
+    assert test.learning_rates[-1] == pytest.approx(1e-2)
+    assert 1e-6 < test.suggestion < 1e-2
+    plot(test, tmp_path / "lr.png")
+    with Image.open(tmp_path / "lr.png") as picture:
+        assert picture.width > 400
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plot_marks_the_suggestion(tmp_path: Path) -> None:
+    plot(RangeTest([1e-3, 1e-2, 1e-1], [1.0, 0.5, 2.0], 1e-2), tmp_path / "a.png")
+    plot(RangeTest([1e-3, 1e-2, 1e-1], [1.0, 0.5, 2.0], 1e-1), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import signal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import write_manifest
+from models.network.strategies import CONV_BLOCKS
+from models.network.vgg19 import build
+from models.registry import store
+from testing.bundles import tiny_spec
+from testing.images import coloured_pixels, encode, write_image_folder
+from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.loop.config import TrainConfig, load_config
+from training.loop.history import Epoch, should_stop
+from training.loop.recipe import fine_tune, resume_run
+from training.loop.reproduce import _recorded, input_differences, reproduce
+from training.loop.run import Run, RunError
+from training.loop.signals import Terminated
+from training.loop.state import StateError
+from training.loop.trainer import Trainer, TrainingError
+from training.reporter import SilentReporter
+
+
+def config(tmp_path: Path, **changes: Any) -> TrainConfig:
+    if not (tmp_path / "data").exists():
+        write_image_folder(tmp_path / "data", {"blue": 6, "green": 6, "red": 6})
+    values = {
+        "data": tmp_path / "data",
+        "output": tmp_path / "run",
+        "weights": "none",
+        "strategy": "head",
+        "image_size": 32,
+        "batch_size": 8,
+        "epochs": 1,
+    }
+    return load_config(None, values | changes)
+
+
+def epoch(number: int, val_accuracy: float, val_loss: float = 0.5) -> Epoch:
+    return Epoch(number, 0, 0, 0, val_loss, val_accuracy, 0, 1)
+
+
+def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    start = build("none", num_classes=1000)
+    save_checkpoint(start.state_dict(), tiny_spec(), tmp_path / "start.safetensors")
+    reporter = SilentReporter()
+
+    run = fine_tune(
+        config(tmp_path, strategy="fc", weights=str(tmp_path / "start.safetensors")), reporter
+    )
+
+    trained, spec = load_checkpoint(run.last)
+    assert spec.labels == ("blue", "green", "red")
+    before = start.state_dict()
+    for name, tensor in trained.state_dict().items():
+        if not name.startswith("classifier.6."):
+            assert torch.equal(tensor, before[name]) == name.startswith("features."), name
+    table = reporter.messages[1]
+    assert "139,582,531  119,558,147 train" in table
+    assert table.splitlines()[-2].split() == ["classifier.6", "12,291", "yes", "0.0001"]
+    assert table.splitlines()[-3].split() == ["classifier.3", "16,781,312", "yes", "1e-05"]
+
+
+@pytest.mark.usefixtures("thin_network")
+def test_gradual_unfreezes_the_named_blocks_at_the_named_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[set[str]] = []
+    step = Trainer.step
+
+    def spy(trainer: Trainer, *arguments: Any, **options: Any) -> int:
+        groups.append({group["name"] for group in trainer.optimizer.param_groups})
+        return step(trainer, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "step", spy)
+    reporter = SilentReporter()
+    fine_tune(
+        config(
+            tmp_path, strategy="gradual", epochs=3, unfreeze_epochs=(2, 3), batch_size=12,
+            optimizer="sgd",
+        ),
+        reporter,
+    )  # fmt: skip
+    fc = {"classifier.0", "classifier.3", "classifier.6"}
+    blocks = [set(block) for block in CONV_BLOCKS]
+    assert groups == [fc, fc | blocks[0], fc | blocks[0] | blocks[1]]  # a batch an epoch
+    assert f"epoch 2: unfrozen {', '.join(CONV_BLOCKS[0])}" in reporter.messages
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [row["layers"] for row in metrics["history"]] == [3, 7, 11]
+
+
+@pytest.mark.usefixtures("thin_network")
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    """Report, pictures, calibration and TensorBoard's numbers, in one run."""
+    reporter = SilentReporter()
+    run = fine_tune(config(tmp_path, epochs=2, tracker="tensorboard"), reporter)
+    metrics = json.loads(run.metrics.read_text())
+    assert set(metrics["calibration"]) == {
+        "temperature",
+        "fitted_on",
+        "expected_calibration_error_before",
+        "expected_calibration_error",
+    }
+    assert {path.name for path in run.report_pictures.iterdir()} == {
+        "curves.png",
+        "confusion.png",
+        "learning_rate.png",
+        "reliability.png",
+    }
+    page = run.report.read_text()
+    assert page.count("data:image/png;base64,") >= 4
+    assert "http://" not in page
+    assert "https://" not in page  # self-contained
+    for label in ("blue", "green", "red"):
+        assert f"<td>{label}</td>" in page
+    assert not run.state.exists()
+    events = EventAccumulator(str(run.path / "vgg19")).Reload()
+    logged = [event.value for event in events.Scalars("val_loss")]
+    assert logged == pytest.approx([row["val_loss"] for row in metrics["history"]])
+    with pytest.raises(RunError, match="is finished"):
+        resume_run(run.path, SilentReporter())
+
+
+@pytest.mark.parametrize(("image_size", "heat_maps"), [(32, 0), (64, 4)])
+@pytest.mark.usefixtures("thin_network")
+def test_mistakes_are_shown_as_pictures_with_escaped_names(
+    tmp_path: Path, image_size: int, heat_maps: int
+) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        for label in ("a&b", "c"):
+            (data / split / label).mkdir(parents=True)
+            for seed in range(4):  # the same images under both labels: half must be wrong
+                (data / split / label / f"<{seed}>.png").write_bytes(encode(coloured_pixels(seed)))
+    run = fine_tune(config(tmp_path, image_size=image_size), SilentReporter())
+    page = run.report.read_text()
+    assert page.count("<figure>") == 4
+    assert page.count("alt='what speaks for ") == heat_maps  # at 32 px a map has one value
+    assert ("(Grad-CAM)" in page) == bool(heat_maps)
+    assert "&lt;0&gt;.png" in page
+    assert "<0>.png" not in page
+    assert "a&amp;b" in page
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.usefixtures("thin_network")
+def test_nothing_is_left_of_a_run_without_a_finished_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    with pytest.raises(error):
+        fine_tune(config(tmp_path), SilentReporter())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("thin_network")
+def test_nothing_is_left_where_a_signal_comes_as_the_run_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing the directory then failed, since it was no longer empty."""
+    rename = Path.rename
+
+    def rename_and_end(self: Path, target: Path) -> None:
+        rename(self, target)
+        if target == tmp_path / "run":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", rename_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(config(tmp_path), SilentReporter())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").touch()
+    monkeypatch.setattr("training.loop.recipe.load_data", lambda *_: pytest.fail("data was read"))
+    with pytest.raises(RunError, match="exists already"):
+        fine_tune(config(tmp_path), SilentReporter())
+
+
+def test_a_tracker_that_is_not_installed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.loop.recipe.find_spec", lambda _: None)
+    with pytest.raises(TrainingError, match="tracker is 'wandb', which is not installed"):
+        fine_tune(config(tmp_path, tracker="wandb"), SilentReporter())
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_epoch_has_the_accuracy_then_the_loss() -> None:
+    epochs = [epoch(1, 0.5, 0.1), epoch(2, 0.8, 0.9), epoch(3, 0.8, 0.4)]
+    assert max(epochs, key=lambda row: row.score).epoch == 3
+
+
+def test_early_stopping_waits_as_long_as_it_says() -> None:
+    history = [epoch(1, 0.5), epoch(2, 0.8), epoch(3, 0.7)]
+    assert not should_stop(history, None)
+    assert not should_stop(history, 2)
+    assert should_stop([*history, epoch(4, 0.8)], 2)
+    assert not should_stop([*history, epoch(4, 0.9)], 2)
+    assert not should_stop([], 1)
+
+
+@pytest.mark.usefixtures("thin_network")
+class TestResume:
+    """With everything that has a state: optimizer, average, dropout, mixup,
+    augmentation, schedule, and layers that unfreeze on the way."""
+
+    def everything(self, tmp_path: Path, output: str) -> TrainConfig:
+        return config(
+            tmp_path, output=tmp_path / output, strategy="head", unfreeze=("features.34",),
+            epochs=2, batch_size=6, ema_decay=0.9, mixup=0.4, augment="trivial",
+            balanced_sampling=True, class_weights="balanced",
+        )  # fmt: skip
+
+    def test_stopped_anywhere_and_resumed_ends_bit_identical(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = fine_tune(self.everything(tmp_path, "whole"), SilentReporter())
+        step, steps = Trainer.step, 0
+
+        def stopping(trainer: Trainer, batch: Any, state: Any, **options: Any) -> int:
+            nonlocal steps
+            steps += 1
+            if steps in (2, 4):  # inside the first epoch, and inside the second
+                signal.raise_signal(signal.SIGTERM)
+                return step(trainer, batch, state, stop_requested=True)
+            return step(trainer, batch, state, **options)
+
+        monkeypatch.setattr(Trainer, "step", stopping)
+        with pytest.raises(Terminated, match="go on with 'vgg19 train --resume"):
+            fine_tune(self.everything(tmp_path, "stopped"), SilentReporter())
+        with pytest.raises(Terminated):
+            resume_run(tmp_path / "stopped", SilentReporter())
+        reporter = SilentReporter()
+        resumed = resume_run(tmp_path / "stopped", reporter)
+
+        assert any(
+            message.startswith("resuming in epoch 2, batch") for message in reporter.messages
+        )
+        for name in ("best", "last"):
+            assert weights_digest(getattr(resumed, name)) == weights_digest(getattr(whole, name))
+        histories = [json.loads(run.metrics.read_text())["history"] for run in (whole, resumed)]
+        for row in (*histories[0], *histories[1]):
+            del row["images_per_second"]
+        assert histories[0] == histories[1]
+
+    def test_a_damaged_state_and_changed_images_are_errors(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = Run(tmp_path / "run")
+        monkeypatch.setattr("training.loop.recipe._judge_epoch", lambda: None)
+        with pytest.raises(TypeError):
+            fine_tune(config(tmp_path, save_every_steps=1), SilentReporter())
+        assert run.state.exists()  # so the directory stays
+        monkeypatch.undo()
+        run.state.write_bytes(b"rubbish")
+        with pytest.raises(StateError, match="is damaged"):
+            resume_run(run.path, SilentReporter())
+        (tmp_path / "data" / "red" / "new.png").write_bytes(encode(coloured_pixels(99, "red")))
+        with pytest.raises(RunError, match="have changed since"):
+            resume_run(run.path, SilentReporter())
+
+
+@pytest.mark.usefixtures("thin_network")
+class TestReproduce:
+    def test_the_same_inputs_give_the_same_weights_and_other_images_are_named(
+        self, tmp_path: Path
+    ) -> None:
+        run = fine_tune(config(tmp_path), SilentReporter())
+        same = reproduce(str(run.path), SilentReporter())
+        assert same.identical
+        assert same.differences == []
+
+        (tmp_path / "data" / "red" / "new.png").write_bytes(encode(coloured_pixels(99, "red")))
+        changed = reproduce(str(run.path), SilentReporter())
+        assert not changed.identical
+        (difference,) = changed.differences
+        assert difference.startswith("data: the fingerprint is ")
+
+    def test_versions_and_hardware_are_compared(self, tmp_path: Path) -> None:
+        from training.loop.run import record_provenance
+
+        recorded = record_provenance(config(tmp_path), "f" * 64)
+        assert input_differences(recorded, "f" * 64) == []
+        other = recorded.model_copy(
+            update={
+                "packages": recorded.packages | {"torch": "1.0"},
+                "hardware": recorded.hardware | {"threads": "64"},
+            }
+        )
+        package, hardware = input_differences(other, "f" * 64)
+        assert package == f"package torch: the version is {version('torch')}, was 1.0"
+        assert hardware == f"hardware: threads is {torch.get_num_threads()}, was 64"
+
+    def test_a_registered_model_brings_what_it_was_trained_from(
+        self, store_home: Path, tiny_bundle: Path
+    ) -> None:
+        tag = store.register(tiny_bundle)
+        with pytest.raises(RunError, match="without the digest of its weights"):
+            _recorded(tag)
+        provenance = read_manifest(tiny_bundle).provenance
+        write_manifest(tiny_bundle, provenance.model_copy(update={"weights_sha256": "a" * 64}))
+        recorded, digest = _recorded(store.register(tiny_bundle))
+        assert digest == "a" * 64
+        assert recorded.training_config == provenance.training_config
+
+    def test_no_such_run(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match="is not a run"):
+            reproduce(str(tmp_path), SilentReporter())

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.imaging.preprocessing import Preprocessing
+from testing.images import coloured_pixels, encode, write_image_folder
+from training.data.sources import DataError, ImageFile, find_images
+from training.redeploy.ingest import Ingested, SplitRule, ingest, write_csv
+from training.reporter import SilentReporter
+
+RULE = SplitRule(val_fraction=0.2, test_fraction=0.3)
+SIZE = Preprocessing(image_size=32, resize_size=32)
+
+
+def ingest_from(*sources: Path, more: tuple[ImageFile, ...] = ()) -> Ingested:
+    return ingest(sources, RULE, SIZE, SilentReporter(), max_bad_fraction=0.5, more=more)
+
+
+def splits(ingested: Ingested) -> dict[str, str]:
+    return {sample.sha256: sample.split for sample in ingested.images.samples}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images whose hashes differ: noise has no near copies."""
+    root = tmp_path_factory.mktemp("collect") / "base"
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    return root
+
+
+def test_an_image_keeps_its_side_when_others_come(base: Path, tmp_path: Path) -> None:
+    before = splits(ingest_from(base))
+    write_image_folder(tmp_path / "new", {"red": 30, "green": 30}, first_seed=1000)
+    after = splits(ingest_from(base, tmp_path / "new"))
+    assert len(after) > len(before)
+    assert {digest: after[digest] for digest in before} == before
+
+
+def test_splits_come_about_in_the_shares_asked_for() -> None:
+    counts = Counter(RULE.split(f"{number:064x}") for number in range(10_000))
+    assert counts["test"] == pytest.approx(3000, abs=150)
+    assert counts["val"] == pytest.approx(2000, abs=150)
+    assert RULE.split("x") == SplitRule(0.2, 0.3).split("x")
+    other = SplitRule(0.2, 0.3, seed=1)
+    assert any(other.split(str(n)) != RULE.split(str(n)) for n in range(20))
+
+
+def test_a_later_source_corrects_a_label_and_moves_nothing(base: Path, tmp_path: Path) -> None:
+    wrong = sorted((base / "a").iterdir())[:3]
+    lines = ["path,label", *(f"{path},b" for path in wrong)]
+    (tmp_path / "corrections.csv").write_text("\n".join(lines))
+    ingested = ingest_from(base, tmp_path / "corrections.csv")
+    assert ingested.relabelled == 3
+    assert splits(ingested) == splits(ingest_from(base))
+    labels = Counter(sample.label for sample in ingested.images.samples)
+    assert labels == {"a": 27, "b": 33}
+
+
+def test_near_copies_do_not_lie_in_two_splits(
+    base: Path, photos: list[Image.Image], tmp_path: Path
+) -> None:
+    """A photograph saved again in 20 qualities: 20 contents, of which each would take its split."""
+    for label, photo in zip("ab", photos, strict=True):
+        (tmp_path / "copies" / label).mkdir(parents=True)
+        for quality in range(75, 95):
+            photo.save(tmp_path / "copies" / label / f"{quality}.jpg", quality=quality)
+    ingested = ingest_from(base, tmp_path / "copies")
+    kept = {sample.split: [] for sample in ingested.images.samples}  # type: ignore[var-annotated]
+    for sample in ingested.images.samples:
+        if sample.path.suffix == ".jpg":
+            kept[sample.split].append(sample.label)
+    assert ingested.left_out > 5
+    for label in "ab":
+        assert sum(label in labels for labels in kept.values()) == 1
+
+
+def test_groups_stay_together_and_named_splits_are_kept(base: Path, tmp_path: Path) -> None:
+    files = sorted((base / "a").iterdir())
+    group = next(str(n) for n in range(99) if RULE.split(f"group {n}") == "train")
+    lines = ["path,label,group", *(f"{path},a,{group}" for path in files)]
+    (tmp_path / "grouped.csv").write_text("\n".join(lines))
+    ingested = ingest_from(tmp_path / "grouped.csv", base)
+    assert {s.split for s in ingested.images.samples if s.label == "a"} == {"train"}
+    named = tuple(ImageFile(path, "a", "test") for path in files)
+    ingested = ingest_from(base, more=named)
+    assert ingested.images.counts()["test"]["a"] < 30  # the first source has said where
+
+
+def test_the_csv_says_the_same(base: Path, tmp_path: Path) -> None:
+    ingested = ingest_from(base)
+    write_csv(ingested.images, tmp_path / "data.csv")
+    files = find_images(tmp_path / "data.csv")
+    expected = {(s.path, s.label, s.split) for s in ingested.images.samples}
+    assert {(file.path, file.label, file.split) for file in files} == expected
+
+
+def test_what_is_not_enough(base: Path, tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "one", {"red": 20})
+    with pytest.raises(DataError, match="hold 1 class, 2 are needed"):
+        ingest_from(tmp_path / "one")
+    write_image_folder(tmp_path / "two", {"red": 1, "green": 1})
+    with pytest.raises(DataError, match="no image to train on|too few"):
+        ingest_from(tmp_path / "two")
+    for number in range(40):
+        (tmp_path / "one" / "red" / f"bad{number}.png").write_bytes(b"x")
+    (tmp_path / "one" / "blue").mkdir()
+    (tmp_path / "one" / "blue" / "1.png").write_bytes(encode(coloured_pixels(1)))
+    with pytest.raises(DataError, match="40 of 60 files of class 'red' are not images"):
+        ingest_from(tmp_path / "one")

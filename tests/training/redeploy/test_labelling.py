@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from testing.images import COLOURS, coloured_pixels, encode
+from training.redeploy.captured import CaptureError, captured_images, labelled_images
+from training.redeploy.labelling import put_labels, write_labelling
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Path:
+    """Three captured images: the second labelled by feedback, the third the least certain."""
+    place = tmp_path / "captured"
+    place.mkdir()
+    for number, probability in enumerate((0.9, 0.8, 0.4)):
+        stem = f"{number:020d}-{'a' * 16}-000"
+        (place / f"{stem}.img").write_bytes(encode(coloured_pixels(number)))
+        predictions = [{"label": COLOURS[number], "probability": probability}]
+        (place / f"{stem}.json").write_text(json.dumps({"predictions": predictions}))
+    (place / f"{1:020d}-{'a' * 16}-000.label.json").write_text('{"label": "green"}')
+    (place / f"{9:020d}-{'a' * 16}-000.img").write_bytes(b"its record is still on its way")
+    return place
+
+
+def test_what_feedback_labelled_is_a_data_source(location: Path) -> None:
+    (file,) = labelled_images(str(location))
+    assert (file.label, file.path.suffix, file.split) == ("green", ".img", None)
+    assert len(captured_images(f"file://{location}")) == 3
+
+
+def test_a_table_and_a_page_with_the_least_certain_first(location: Path, tmp_path: Path) -> None:
+    table, page = write_labelling(captured_images(str(location)), tmp_path / "out")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(row["predicted"], row["probability"]) for row in rows] == [
+        ("red", "0.400"), ("green", "0.800"), ("blue", "0.900"),
+    ]  # fmt: skip
+    assert [row["label"] for row in rows] == ["", "green", ""]
+    text = page.read_text()
+    assert text.count("<figure>") == 3
+    assert "http" not in text.replace("http-equiv", "")  # nothing of a foreign host
+
+
+def test_a_filled_in_table_counts_and_wins(location: Path, tmp_path: Path) -> None:
+    table, _ = write_labelling(captured_images(str(location)), tmp_path / "out")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    filled = tmp_path / "labels.csv"
+    filled.write_text(f'stem,label\n{rows[0]["stem"]},"a, b"\n{rows[1]["stem"]},blue\n')
+    assert put_labels(str(location), filled) == 2
+    assert {file.label for file in labelled_images(str(location))} == {"a, b", "blue"}
+    filled.write_text(f"stem,label\n{rows[2]['stem']},red\n{rows[1]['stem']},\n")
+    assert put_labels(str(location), filled) == 3  # what was said before stays
+    assert {file.label for file in labelled_images(str(location))} == {"a, b", "blue", "red"}
+
+
+def test_what_is_no_table_or_no_location(location: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(CaptureError, match="no columns 'stem' and 'label'"):
+        put_labels(str(location), tmp_path / "bad.csv")
+    with pytest.raises(CaptureError, match="does the service capture there"):
+        captured_images(str(tmp_path / "nothing"))
+    with pytest.raises(CaptureError, match="can't be read"):
+        captured_images("nosuchprotocol://x")
+
+
+def test_remote_images_are_fetched_once(
+    location: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of any file system of fsspec: here, in memory."""
+    import fsspec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = fsspec.filesystem("memory")
+    for path in location.iterdir():
+        files.pipe_file(f"/captured/{path.name}", path.read_bytes())
+    first, *_ = captured_images("memory://captured")
+    assert first.path.read_bytes() == encode(coloured_pixels(0))
+    assert first.path.is_relative_to(tmp_path / "cache")
+    (labelled,) = labelled_images("memory://captured")
+    assert labelled.label == "green"

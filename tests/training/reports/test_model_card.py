@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import torch
+
+from testing.bundles import tiny_spec
+from training.evaluate.metrics import classification_metrics
+from training.loop.config import load_config
+from training.loop.run import record_provenance
+from training.reports.model_card import model_card
+
+
+def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
+    spec = tiny_spec()
+    counts = {
+        split: dict.fromkeys(spec.labels, n) for split, n in [("train", 7), ("val", 2), ("test", 3)]
+    }
+    logits = torch.eye(3).repeat(3, 1) * 4
+    held_out = classification_metrics(logits, torch.arange(3).repeat(3), spec.labels)
+    metrics = {
+        "best_epoch": 4,
+        "held_out": {"split": "test", **held_out},
+        "calibration": {"temperature": 1.25, "expected_calibration_error_before": 0.321},
+        "onnx_parity": {"max_probability_difference": 2e-7, "tolerance": 1e-4},
+        "heat_map_parity": {"max_difference": 3e-6, "tolerance": 1e-3},
+    }
+    config = load_config(None, {"data": "d", "output": "o"})
+    card = model_card(spec, {"counts": counts}, metrics, record_provenance(config, "f" * 64))
+    for heading in ("Intended use", "Limits", "Data and metrics", "How to reproduce"):
+        assert f"## {heading}" in card
+    for words in (
+        "blue, green, red", "| blue | 7 | 2 | 3 | 1.000 | 1.000 | 1.000 |", "| accuracy | 100.0% |",
+        "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce", "own to\n3.0e-06 (limit\n1e-03)",
+    ):  # fmt: skip
+        assert words in card

@@ -1,0 +1,183 @@
+"""`vgg19 check-data`: what is wrong with a data set, before it costs a training run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.imaging.image import FORMATS, load_image
+from models.imaging.png import lean_png
+from models.imaging.preprocessing import Preprocessing
+from models.machine import cpu_count
+from training.data.checks import Sample, SkippedFile, check_files
+from training.data.sources import data_root, find_images
+from training.reporter import Reporter
+
+# Perceptual hashes have 64 bits; copies that were scaled or saved again differ in a few of them.
+# 4 is the usual strict choice; at 10, similar scenes begin to match.
+NEAR_DUPLICATE_BITS = 4
+_PIXELS = 256
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen of one readable image. `hash`: 64 bits."""
+
+    sample: Sample
+    hash: int
+    width: int
+    height: int
+    mode: str
+    turned: bool
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found. Groups of duplicates list their files; `leaks` those across splits."""
+
+    images: int
+    unreadable: list[SkippedFile]
+    counts: dict[str, dict[str, int]]
+    imbalance: float
+    exact_duplicates: list[list[str]]
+    near_duplicates: list[list[str]]
+    conflicting_labels: list[list[str]]
+    leaks: list[list[str]]
+    sizes: dict[str, tuple[int, int]]
+    modes: dict[str, int]
+    exif_turned: int
+
+    def as_json(self) -> dict[str, Any]:
+        content = dict(self.__dict__)
+        content["unreadable"] = [
+            {"path": str(f.path), "label": f.label, "reason": f.reason} for f in self.unreadable
+        ]
+        return content
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def check_data(
+    data: Path,
+    reporter: Reporter,
+    *,
+    label_column: str = "label",
+    image_column: str | None = None,
+) -> DataReport:
+    """Read every image of `data` and report.
+
+    Raises:
+        DataError: there is nothing to check.
+    """
+    files = find_images(data, label_column=label_column, image_column=image_column)
+    has_splits = any(file.split is not None for file in files)
+    rule = Preprocessing(image_size=_PIXELS, resize_size=_PIXELS)
+    samples, unreadable = check_files(files, rule, reporter)
+    with (
+        reporter.progress("comparing images", len(samples)) as advance,
+        ThreadPoolExecutor(cpu_count()) as pool,
+    ):
+        facts = []
+        for fact in pool.map(look_at, samples):
+            facts.append(fact)
+            advance(1, "")
+    exact = [group for group in _by_content(facts).values() if len(group) > 1]
+    near = near_duplicates(facts)
+    root = data_root(data)
+
+    def names(groups: Sequence[Sequence[Facts]]) -> list[list[str]]:
+        return [[_name(fact, root) for fact in group] for group in groups]
+
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for fact in facts:
+        counts[fact.sample.split if has_splits else "all"][fact.sample.label] += 1
+    totals = Counter(fact.sample.label for fact in facts)
+    both = [*exact, *near]
+    return DataReport(
+        images=len(facts),
+        unreadable=unreadable,
+        counts={split: dict(sorted(count.items())) for split, count in counts.items()},
+        imbalance=max(totals.values()) / min(totals.values()) if totals else 1.0,
+        exact_duplicates=names(exact),
+        near_duplicates=names(near),
+        conflicting_labels=names([g for g in both if len({f.sample.label for f in g}) > 1]),
+        leaks=names([g for g in both if len({f.sample.split for f in g}) > 1])
+        if has_splits
+        else [],
+        sizes=_sizes(facts),
+        modes=dict(Counter(fact.mode for fact in facts)),
+        exif_turned=sum(fact.turned for fact in facts),
+    )
+
+
+def near_duplicates(facts: Sequence[Facts], bits: int = NEAR_DUPLICATE_BITS) -> list[list[Facts]]:
+    """Groups of images whose perceptual hashes differ in at most `bits` bits, directly or by way
+    of others; of exact copies only the first takes part."""
+    distinct = [group[0] for group in _by_content(facts).values()]
+    hashes = np.array([fact.hash for fact in distinct], np.uint64)
+    parent = list(range(len(distinct)))
+
+    def root_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for index in range(len(distinct)):
+        for other in _close(hashes, index, bits):
+            parent[root_of(int(other))] = root_of(index)
+    groups: dict[int, list[Facts]] = defaultdict(list)
+    for index, fact in enumerate(distinct):
+        groups[root_of(index)].append(fact)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _close(hashes: NDArray[np.uint64], index: int, bits: int) -> NDArray[np.intp]:
+    """Indices above `index` whose hash differs in at most `bits` bits."""
+    differing = np.bitwise_count(hashes[index + 1 :] ^ hashes[index])
+    return np.nonzero(differing <= bits)[0] + index + 1
+
+
+def look_at(sample: Sample) -> Facts:
+    data = sample.path.read_bytes()
+    with Image.open(io.BytesIO(lean_png(data)), formats=FORMATS) as image:
+        width, height, mode = image.width, image.height, image.mode
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
+    # Of the same pixels that training sees, so that turned and converted copies match.
+    pixels = load_image(data, Preprocessing(image_size=_PIXELS, resize_size=_PIXELS))
+    bits = imagehash.phash(Image.fromarray(pixels))
+    return Facts(sample, int(str(bits), 16), width, height, mode, turned)
+
+
+def _by_content(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
+    groups: dict[str, list[Facts]] = defaultdict(list)
+    for fact in facts:
+        groups[fact.sample.sha256].append(fact)
+    return groups
+
+
+def _sizes(facts: Sequence[Facts]) -> dict[str, tuple[int, int]]:
+    """Width and height of the smallest, the median and the largest image, by pixels."""
+    if not facts:
+        return {}
+    ordered = sorted((fact.width * fact.height, fact.width, fact.height) for fact in facts)
+    places = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
+    return {name: ordered[place][1:] for name, place in places.items()}
+
+
+def _name(fact: Facts, root: Path) -> str:
+    path = fact.sample.path
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -1,0 +1,242 @@
+"""Which answers of a model are to be trusted, found when its training ends: the model and the
+features of its frozen layers are at hand then, and the images still as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torchvision.models import VGG
+
+from models.bundle.acceptance import Acceptance
+from models.errors import ImageError, UserError
+from models.export.distance_graph import FeatureStatistics
+from models.imaging.image import load_image
+from models.network.strategies import network_sequence, run_modules
+from training.data.batch import Batch
+from training.data.sampling import EpochBatches
+from training.data.sources import Split
+from training.evaluate.feature_statistics import fit, with_limit
+from training.features.batches import Features
+from training.loop.context import TrainContext
+from training.loop.trainer import network_inputs
+
+# Images of each split that are looked at: enough for a mean of each class and a 99% quantile, and
+# some minutes of a CPU at most where nothing is cached.
+_IMAGES = 1_000
+_IMAGES_OF_A_CLASS = 10
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a model makes of some images: features float32[N,4096] of FC2, probabilities
+    float32[N,C], calibrated, and targets int64[N]."""
+
+    features: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.int64]
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        best: NDArray[np.float32] = self.probabilities.max(axis=1)
+        return best
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.targets
+        return right
+
+
+def find_acceptance(
+    model: VGG, features: Features, context: TrainContext, temperature: float, last_epoch: int
+) -> tuple[FeatureStatistics, dict[str, Any]]:
+    """Statistics of the features of training images, and what metrics.json says of acceptance."""
+
+    def look(split: Split) -> Looked:
+        batches = EpochBatches(_spread(context, split), _BATCH)
+        return _look(
+            model, context, features.load_evaluation(split, batches, last_epoch), temperature
+        )
+
+    train, val = look("train"), look("val")
+    statistics = fit(train.features, train.targets, len(context.data.labels))
+    statistics = with_limit(statistics, val.features)
+    in_distribution = statistics.distances(val.features) <= 1
+    target = context.config.target_precision
+    threshold = confidence_threshold(val.confidence, val.is_right, in_distribution, target)
+    acceptance = Acceptance(target_precision=target, min_confidence=threshold)
+    held_out = val if context.data.held_out == "val" else look(context.data.held_out)
+    metrics = {
+        **acceptance.model_dump(),
+        "val": accepted_share(acceptance, statistics, val),
+        "held_out": accepted_share(acceptance, statistics, held_out),
+        "unlike": None,
+    }
+    if context.config.ood_data is not None:
+        pixels = _other_images(context, context.config.ood_data)
+        if pixels:
+            others = _look(model, context, _batches(pixels), temperature)
+            metrics["unlike"] = ood_metrics(acceptance, statistics, held_out, others)
+        else:
+            context.reporter.warn(
+                f"ood_data is {context.config.ood_data}, where no image can be read"
+            )
+    return statistics, metrics
+
+
+def confidence_threshold(
+    confidence: NDArray[np.floating],
+    is_right: NDArray[np.bool_],
+    in_distribution: NDArray[np.bool_],
+    target_precision: float,
+) -> float | None:
+    """The smallest confidence from which on so large a share of the answers is right.
+
+    Args:
+        confidence: float[N] of the first label. is_right: bool[N]. in_distribution: bool[N]; the
+            others are never accepted and don't count.
+
+    Returns:
+        one of the confidences, 0.0 where all of them may be accepted, or None where none reaches
+        the precision.
+    """
+    order = np.argsort(-confidence[in_distribution], kind="stable")
+    sorted_ = confidence[in_distribution][order]
+    right = np.cumsum(is_right[in_distribution][order])
+    precision = right / np.arange(1, len(sorted_) + 1)
+    # Equal confidences are accepted together, so only the last of them can be the threshold.
+    is_last = np.append(sorted_[1:] != sorted_[:-1], True)[: len(sorted_)]
+    good = np.flatnonzero(is_last & (precision >= target_precision))
+    if not len(good):
+        return None
+    return 0.0 if good[-1] == len(sorted_) - 1 else float(sorted_[good[-1]])
+
+
+def accepted_share(
+    acceptance: Acceptance, statistics: FeatureStatistics, looked: Looked
+) -> dict[str, Any]:
+    """Of some images: how many, the share that is accepted, how often that is right (None: there
+    is none), and the share that is beyond the limit of distance."""
+    distances = statistics.distances(looked.features)
+    accepted = _accepted(acceptance, distances, looked)
+    return {
+        "images": len(accepted),
+        "accepted": float(accepted.mean()),
+        "precision": float(looked.is_right[accepted].mean()) if accepted.any() else None,
+        "beyond_limit": float((distances > 1).mean()),
+    }
+
+
+def ood_metrics(
+    acceptance: Acceptance, statistics: FeatureStatistics, held_out: Looked, others: Looked
+) -> dict[str, Any]:
+    """How well distance tells OOD images from held-out ones: the area under the ROC curve, the
+    probability that one of those is further away than one of these."""
+    near, far = (statistics.distances(looked.features) for looked in (held_out, others))
+    is_other = np.repeat([0, 1], [len(near), len(far)])
+    return {
+        "images": len(far),
+        "auroc": float(roc_auc_score(is_other, np.concatenate([near, far]))),
+        "beyond_limit": float((far > 1).mean()),
+        "accepted": float(_accepted(acceptance, far, others).mean()),
+    }
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """What the terminal says."""
+    target, held_out = metrics["target_precision"], metrics["held_out"]
+    if metrics["min_confidence"] is None:
+        return (
+            f"no confidence is right {target:.1%} of the time on val, so no answer is accepted; "
+            "a lower --target-precision or a better model would help"
+        )
+    line = (
+        f"accepted from a confidence of {metrics['min_confidence']:.3f} (right at least "
+        f"{target:.1%} of the time on val): {held_out['accepted']:.1%} of the held-out images"
+    )
+    if held_out["precision"] is not None:
+        line += f", {held_out['precision']:.1%} of them right"
+    if (ood := metrics["unlike"]) is not None:
+        line += (
+            f"; {ood['images']} OOD images detected with an AUROC of {ood['auroc']:.3f}, "
+            f"{ood['accepted']:.1%} of them accepted"
+        )
+    return line
+
+
+def check_ood_data(folder: Path | None) -> None:
+    """Raise UserError before training where the other images aren't there."""
+    if folder is not None and next(_files(folder), None) is None:
+        raise UserError(f"ood_data is {folder}, which has no files; name a folder of other images")
+
+
+def _accepted(
+    acceptance: Acceptance, distances: NDArray[np.float64], looked: Looked
+) -> NDArray[np.bool_]:
+    pairs = zip(looked.confidence.tolist(), distances.tolist(), strict=True)
+    return np.array([acceptance.accepts(*pair) for pair in pairs], np.bool_)
+
+
+def _spread(context: TrainContext, split: Split) -> list[int]:
+    """Numbers of images, the same count of each class as far as there are so many."""
+    targets = np.array(context.dataset(split).targets)
+    each = max(_IMAGES_OF_A_CLASS, _IMAGES // len(context.data.labels))
+    chosen: list[int] = []
+    for number in range(len(context.data.labels)):
+        images = np.flatnonzero(targets == number)
+        spread = np.linspace(0, len(images) - 1, min(each, len(images))).astype(int)
+        chosen += images[spread].tolist()
+    return sorted(chosen)
+
+
+def _look(
+    model: VGG, context: TrainContext, batches: Iterable[Batch], temperature: float
+) -> Looked:
+    normalize, device = context.normalize(), context.accelerator.device
+    head = len(network_sequence(model)) - 1
+    features: list[Tensor] = []
+    probabilities: list[Tensor] = []
+    targets: list[Tensor] = []
+    model.eval()
+    for batch in batches:
+        with torch.inference_mode(), context.accelerator.autocast():
+            inputs = network_inputs(batch, normalize, device)
+            before_head = run_modules(model, inputs, batch.start, head)
+            logits = run_modules(model, before_head, head).float()
+        features.append(before_head.float().cpu())
+        probabilities.append((logits / temperature).softmax(dim=1).cpu())
+        targets.append(batch.targets)
+    return Looked(
+        torch.cat(features).numpy(), torch.cat(probabilities).numpy(), torch.cat(targets).numpy()
+    )
+
+
+def _other_images(context: TrainContext, folder: Path) -> list[NDArray[np.uint8]]:
+    files = sorted(_files(folder))
+    images = []
+    for number in np.linspace(0, len(files) - 1, min(_IMAGES, len(files))).astype(int):
+        with suppress(ImageError):
+            images.append(load_image(files[number], context.spec.preprocessing))
+    return images
+
+
+def _batches(images: list[NDArray[np.uint8]]) -> Iterator[Batch]:
+    """Of images that have no target."""
+    for start in range(0, len(images), _BATCH):
+        pixels = torch.from_numpy(np.stack(images[start : start + _BATCH]))
+        count = len(pixels)
+        numbers = torch.arange(start, start + count)
+        yield Batch(pixels, torch.full((count,), -1), numbers, torch.ones(count), 0)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.is_file())

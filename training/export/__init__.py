@@ -1,0 +1,1 @@
+"""From a run to a bundle, and to the variants of its graph."""

@@ -1,0 +1,1 @@
+"""The inputs of the first layer that trains, computed once and cached."""

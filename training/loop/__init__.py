@@ -1,0 +1,1 @@
+"""A run: its configuration, the network's steps and epochs, what of it is saved."""

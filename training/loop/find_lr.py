@@ -1,0 +1,110 @@
+"""Learning-rate range test (Smith 2015, arXiv:1506.01186): raise the rate step by step, watch the
+loss, and suggest the rate at which it falls fastest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from training.data.batch import Batch
+from training.features.batches import Features
+from training.loop.config import TrainConfig
+from training.loop.context import TrainContext, load_data
+from training.loop.setup import set_up, trainable_in
+from training.loop.trainer import TrainingError, TrainState, make_accelerator
+from training.reporter import Reporter
+from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
+
+# fastai's and PyTorch Lightning's range tests smooth by as much and stop as early.
+_SMOOTHING = 0.9
+_STOP_AT = 4.0
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Rates of the head, the smoothed losses at them, and the suggestion."""
+
+    learning_rates: list[float]
+    losses: list[float]
+    suggestion: float
+
+
+def find_learning_rate(
+    config: TrainConfig, reporter: Reporter, *, lowest: float, highest: float, steps: int
+) -> RangeTest:
+    """Run the test on fresh weights; nothing is kept of the training.
+
+    All layers' rates rise together, in the proportions of the configuration.
+
+    Raises:
+        TrainingError: fewer than ten steps went well.
+    """
+    config = config.resolved()
+    accelerator = make_accelerator(config.device, config.mixed_precision)
+    context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
+    trainer, _ = set_up(context)
+    features = Features(context, trainer.model)
+    features.plan([trainable_in(context, epoch=1)])
+    ratio = (highest / lowest) ** (1 / (steps - 1))
+    trainer.factor = lambda step: lowest * ratio**step / config.learning_rate
+    state, rates, losses = TrainState(), list[float](), list[float]()
+    average = 0.0
+    with reporter.progress("raising the learning rate", steps) as advance:
+        for batch in _batches(features, steps):
+            before = state.stats.loss_sum
+            rate = lowest * ratio**state.step
+            try:
+                size = trainer.step(batch, state)
+            except TrainingError:
+                break  # the loss is no longer a number: far enough
+            average = _SMOOTHING * average + (1 - _SMOOTHING) * (
+                (state.stats.loss_sum - before) / size
+            )
+            rates.append(rate)
+            losses.append(average / (1 - _SMOOTHING**state.step))
+            advance(1, f"rate {rate:.2e} loss {losses[-1]:.3f}")
+            if losses[-1] > _STOP_AT * min(losses):
+                break
+    if len(rates) < 10:
+        raise TrainingError(
+            f"the loss diverged after {len(rates)} steps; begin with a lower rate (--lowest)"
+        )
+    return RangeTest(rates, losses, suggest(rates, losses))
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate of the steepest fall of the loss over log(rate), before its lowest point."""
+    lowest = max(min(range(len(losses)), key=losses.__getitem__), 2)
+    logs = [math.log(rate) for rate in rates]
+    slopes = [
+        (losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(1, lowest)
+    ]
+    return rates[1 + min(range(len(slopes)), key=slopes.__getitem__)]
+
+
+def plot(test: RangeTest, path: Path) -> None:
+    """Write the curve with the suggestion as PNG."""
+    with mpl.rc_context(PLOT_STYLE):
+        figure = Figure(figsize=(6, 3.6))
+        axes = figure.add_subplot()
+        axes.plot(test.learning_rates, test.losses, color=BLUE)
+        axes.axvline(test.suggestion, color=ORANGE, linestyle=":")
+        axes.set_xscale("log")
+        axes.set(
+            xlabel="learning rate of the head",
+            ylabel="loss (smoothed)",
+            title=f"suggested: {test.suggestion:.1e}",
+        )
+        figure.savefig(path, bbox_inches="tight")
+
+
+def _batches(features: Features, steps: int) -> Iterator[Batch]:
+    """As many batches as steps, over as many epochs as that takes."""
+    epochs = (features.load_training(epoch) for epoch in count(1))
+    return islice(chain.from_iterable(epochs), steps)

@@ -1,0 +1,287 @@
+"""`fine_tune(config)`: a run, from labelled images to checkpoints, metrics and a report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torchvision.models import VGG
+
+from models.network.strategies import HEAD_LAYER
+from training.data.dataset import LostImageError
+from training.evaluate.calibration import fit_temperature
+from training.evaluate.metrics import classification_metrics, quick_metrics
+from training.evaluate.ood import check_ood_data, find_acceptance, summary
+from training.features.batches import Features
+from training.loop.checkpointer import Checkpointer
+from training.loop.config import TrainConfig, read_config
+from training.loop.context import TrainContext, load_data
+from training.loop.history import Epoch, best_epoch, should_stop
+from training.loop.layer_table import LayerRow, layer_table
+from training.loop.run import Run, RunError, check_free, write_json
+from training.loop.run_directory import run_directory
+from training.loop.setup import set_up, trainable_in, unfreeze
+from training.loop.signals import StopRequest, Terminated, stop_on_sigterm
+from training.loop.state import read_state, restore_state
+from training.loop.trainer import (
+    Trainer,
+    TrainingError,
+    TrainState,
+    check_validation,
+    make_accelerator,
+)
+from training.reporter import Reporter, SilentReporter
+from training.reports.training import write_report
+
+
+def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) -> Run:
+    """Train as `config` says and fill the run directory `config.output`.
+
+    The epoch with the best validation score is saved as `best`, calibrated on the validation split,
+    and judged on the held-out images: the test split, or validation where there is none.
+
+    Args:
+        resume: go on with the run in `config.output`, which `config` was read from.
+
+    Raises:
+        UserError: the configuration can't be carried out. Nothing is left behind unless an
+            epoch was finished, or there is a state to go on from.
+        Terminated: SIGTERM came; the run can be resumed.
+    """
+    config = config.resolved()
+    if not resume:
+        check_free(config.output)
+        check_ood_data(config.ood_data)
+    tracker = None if config.tracker == "none" else config.tracker
+    if tracker and find_spec(tracker) is None:
+        # Accelerate would warn and train on without it.
+        raise TrainingError(
+            f"tracker is '{tracker}', which is not installed; run 'pip install {tracker}' or "
+            "choose another one"
+        )
+    accelerator = make_accelerator(
+        config.device, config.mixed_precision, log_with=tracker, project_dir=str(config.output)
+    )
+    if not accelerator.is_main_process:
+        reporter = SilentReporter()
+    context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
+    trainer, table = set_up(context)
+    reporter.say(_summary(context))
+    reporter.say(layer_table(table))
+    features = Features(context, trainer.model)
+    features.plan([trainable_in(context, epoch) for epoch in range(1, config.epochs + 1)])
+    with run_directory(context, resume=resume) as run:
+        if tracker:
+            settings = {key: str(value) for key, value in config.model_dump().items()}
+            accelerator.init_trackers("vgg19", config=settings)
+        checkpointer = Checkpointer(trainer, context, run)
+        try:
+            history = _train(trainer, features, context, run, checkpointer)
+        except BaseException:
+            checkpointer.write_best()
+            raise
+        if accelerator.is_main_process:
+            _finish(checkpointer.finish(history), features, context, run, table, history)
+        accelerator.wait_for_everyone()
+        if tracker:
+            accelerator.end_training()
+    reporter.say(f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}")
+    return run
+
+
+def resume_run(path: Path, reporter: Reporter) -> Run:
+    """Go on with the run in `path`, with its own configuration.
+
+    Raises:
+        RunError: it is not a run, it is finished, or its images have changed.
+    """
+    run = Run(path)
+    if not run.config.is_file():
+        raise RunError(f"{path} is not a run: it has no {run.config.name}")
+    if run.report.exists():
+        raise RunError(f"{path} is finished; there is nothing to resume")
+    config = read_config(run.config).model_copy(update={"output": path})
+    return fine_tune(config, reporter, resume=True)
+
+
+def _train(
+    trainer: Trainer,
+    features: Features,
+    context: TrainContext,
+    run: Run,
+    checkpointer: Checkpointer,
+) -> list[Epoch]:
+    state, history = TrainState(), list[Epoch]()
+    if run.state.exists():
+        state, history = _go_on(trainer, context, run)
+    with stop_on_sigterm() as stop:
+        while state.epoch <= context.config.epochs:
+            if should_stop(history, context.config.early_stopping):
+                context.reporter.say(
+                    f"no better epoch in {context.config.early_stopping}: stopping early"
+                )
+                break
+            unfreeze(trainer, context, state.epoch)
+            try:
+                _train_epoch(trainer, features, context, state, history, checkpointer, stop)
+                history.append(_judge_epoch(trainer, features, context, state, history))
+            except LostImageError as error:
+                raise _saved(error, context, state, history, checkpointer) from None
+            state = TrainState(epoch=state.epoch + 1, step=state.step)
+            checkpointer.finish_epoch(state, history)
+    return history
+
+
+def _saved(
+    error: LostImageError,
+    context: TrainContext,
+    state: TrainState,
+    history: list[Epoch],
+    checkpointer: Checkpointer,
+) -> TrainingError:
+    """Images are read between steps: what there is by then can be gone on from.
+
+    Alone; where processes train together, the others don't know of it.
+    """
+    if context.accelerator.num_processes == 1:
+        checkpointer.save(state, history)
+    return TrainingError(
+        f"{error.reason}; put it back, then go on with "
+        f"'vgg19 train --resume {context.config.output}'"
+    )
+
+
+def _judge_epoch(
+    trainer: Trainer,
+    features: Features,
+    context: TrainContext,
+    state: TrainState,
+    history: list[Epoch],
+) -> Epoch:
+    """Evaluate on the validation images, and tell."""
+    scores = quick_metrics(*features.predict(trainer.inference_model, "val"))
+    check_validation(scores["loss"], state.epoch)
+    epoch = Epoch(
+        state.epoch,
+        _head_rate(trainer),
+        state.stats.loss,
+        state.stats.accuracy,
+        scores["loss"],
+        scores["accuracy"],
+        state.stats.images_per_second,
+        len(trainer.optimizer.param_groups),
+    )
+    logged = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
+    context.accelerator.log(logged, step=epoch.epoch)
+    is_best = best_epoch([*history, epoch]) is epoch
+    context.reporter.say(_epoch_line(epoch, context.config.epochs, is_best))
+    return epoch
+
+
+def _head_rate(trainer: Trainer) -> float:
+    rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
+    return float(rates[HEAD_LAYER])
+
+
+def _go_on(trainer: Trainer, context: TrainContext, run: Run) -> tuple[TrainState, list[Epoch]]:
+    stored = read_state(run.state)
+    for epoch in range(1, min(stored["position"]["epoch"], context.config.epochs) + 1):
+        started = stored["position"]["batch"] > 0 or epoch < stored["position"]["epoch"]
+        if started:  # a layer enters the optimizer when its epoch begins
+            unfreeze(trainer, context, epoch)
+    state, rows = restore_state(stored, trainer)
+    context.reporter.say(f"resuming in epoch {state.epoch}, batch {state.batch + 1}")
+    return state, [Epoch(**row) for row in rows]
+
+
+def _train_epoch(
+    trainer: Trainer,
+    features: Features,
+    context: TrainContext,
+    state: TrainState,
+    history: list[Epoch],
+    checkpointer: Checkpointer,
+    stop: StopRequest,
+) -> None:
+    name = f"epoch {state.epoch}/{context.config.epochs}"
+    batches = features.load_training(state.epoch, start=state.batch)
+    every = context.config.save_every_steps
+    with context.reporter.progress(name, len(context.data.split("train"))) as advance:
+        advance(state.stats.images, "")
+        for batch in batches:
+            size = trainer.step(batch, state, stop_requested=stop.requested)
+            advance(size, f"loss {state.stats.loss:.3f} accuracy {state.stats.accuracy:.1%}")
+            if trainer.stop_agreed:
+                checkpointer.save(state, history)
+                raise Terminated(context.config.output)
+            if every and state.step % every == 0:
+                checkpointer.save(state, history)
+
+
+def _finish(
+    model: VGG,
+    features: Features,
+    context: TrainContext,
+    run: Run,
+    table: list[LayerRow],
+    history: list[Epoch],
+) -> None:
+    """Calibrate the best model, judge it, and write metrics and report."""
+    val_logits, val_targets = features.predict(model, "val", shared=False)
+    temperature = fit_temperature(val_logits, val_targets)
+    logits, targets = val_logits, val_targets
+    if context.data.held_out != "val":
+        logits, targets = features.predict(model, context.data.held_out, shared=False)
+    before = classification_metrics(logits, targets, context.data.labels)
+    held_out = classification_metrics(logits / temperature, targets, context.data.labels)
+    statistics, acceptance = find_acceptance(
+        model, features, context, temperature, history[-1].epoch
+    )
+    statistics.write(run.feature_statistics)
+    best = best_epoch(history)
+    metrics: dict[str, Any] = {
+        "best_epoch": best.epoch,
+        "held_out": {"split": context.data.held_out, **held_out},
+        "calibration": {
+            "temperature": temperature,
+            "fitted_on": len(val_targets),
+            "expected_calibration_error_before": before["expected_calibration_error"],
+            "expected_calibration_error": held_out["expected_calibration_error"],
+        },
+        "acceptance": acceptance,
+        "history": [asdict(epoch) for epoch in history],
+    }
+    write_json(run.metrics, metrics)
+    write_report(
+        model, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
+    )
+    run.state.unlink(missing_ok=True)
+    context.reporter.say(
+        f"accuracy on {context.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "
+        f"{held_out['accuracy']:.1%}; calibration error "
+        f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
+    )
+    context.reporter.say(summary(acceptance))
+
+
+def _summary(context: TrainContext) -> str:
+    config, data = context.config, context.data
+    sizes = {split: len(data.split(split)) for split in ("train", "val", "test")}
+    processes = context.accelerator.num_processes
+    return (
+        f"VGG-19, weights {config.weights}, strategy {config.strategy}, on "
+        f"{context.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
+        f"{len(data.labels)} classes; {sizes['train']} images to train, {sizes['val']} to "
+        f"validate, {sizes['test']} to test, at {config.image_size} px"
+    )
+
+
+def _epoch_line(epoch: Epoch, epochs: int, is_best: bool) -> str:
+    return (
+        f"epoch {epoch.epoch}/{epochs}  train loss {epoch.train_loss:.3f} accuracy "
+        f"{epoch.train_accuracy:6.1%}  val loss {epoch.val_loss:.3f} accuracy "
+        f"{epoch.val_accuracy:6.1%}  {epoch.images_per_second:.1f} images/s"
+        f"{'  best so far' if is_best else ''}"
+    )

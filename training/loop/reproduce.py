@@ -1,0 +1,82 @@
+"""`vgg19 reproduce`: train again from what a run or a registered model recorded, and compare."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.bundle.manifest import Provenance, read_manifest
+from models.registry import store
+from training.loop.checkpoint import weights_digest
+from training.loop.config import TrainConfig, load_config
+from training.loop.context import load_data
+from training.loop.recipe import fine_tune
+from training.loop.run import Run, RunError, hardware, package_versions
+from training.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Whether the weights are bit-identical, and which inputs differ from the recorded ones."""
+
+    identical: bool
+    differences: list[str]
+
+
+def reproduce(source: str, reporter: Reporter) -> Reproduction:
+    """Train the recorded configuration again, in a temporary directory.
+
+    Args:
+        source: a run directory, or a tag of the store.
+
+    Raises:
+        RunError, StoreError, BundleError: no such thing.
+        DataError: the images are no longer there.
+    """
+    provenance, expected = _recorded(source)
+    config = load_config(None, provenance.training_config)
+    differences = input_differences(provenance, load_data(config, reporter).fingerprint())
+    for difference in differences:
+        reporter.warn(difference)
+    with tempfile.TemporaryDirectory(prefix="vgg19-reproduce-") as directory:
+        again = config.model_copy(update={"output": Path(directory) / "run", "tracker": "none"})
+        run = fine_tune(TrainConfig.model_validate(again.model_dump()), reporter)
+        identical = weights_digest(run.best) == expected
+    return Reproduction(identical, differences)
+
+
+def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
+    """What of data, packages and hardware is not as it was recorded."""
+    differences = []
+    if fingerprint != provenance.data_fingerprint:
+        differences.append(
+            f"data: the fingerprint is {fingerprint[:12]}, was {provenance.data_fingerprint[:12]}"
+        )
+    now = package_versions()
+    differences.extend(
+        f"package {name}: the version is {now.get(name, 'none')}, was {version}"
+        for name, version in provenance.packages.items()
+        if now.get(name) != version
+    )
+    differences.extend(
+        f"hardware: {name} is {value}, was {provenance.hardware.get(name, 'not recorded')}"
+        for name, value in hardware().items()
+        if provenance.hardware.get(name) != value
+    )
+    return differences
+
+
+def _recorded(source: str) -> tuple[Provenance, str]:
+    """What was recorded, and the digest of the weights that came out."""
+    run = Run(Path(source))
+    if run.provenance.is_file():
+        provenance = Provenance.model_validate(run.read_json(run.provenance))
+        return provenance, weights_digest(run.best)
+    if Path(source).is_dir():
+        raise RunError(f"{source} is not a run: it has no {run.provenance.name}")
+    version = store.resolve(source)
+    manifest = read_manifest(store.stored_path(version))
+    if manifest.provenance.weights_sha256 is None:
+        raise RunError(f"{source} was exported without the digest of its weights")
+    return manifest.provenance, manifest.provenance.weights_sha256

@@ -1,0 +1,213 @@
+"""The run directory: where everything that a training run produces lies.
+
+config.yaml     the resolved configuration
+data.json       which image has which label in which split, with the fingerprint
+metrics.json    per epoch, and on the held-out images
+held_out.npz    up to 32 held-out images, for the parity proof and the golden samples
+familiar.npz    statistics of the features of training images, for the distance of others
+provenance.json seed, versions, git commit
+checkpoints/    best.safetensors, last.safetensors
+report.html     what one looks at; its pictures as PNG in report/
+bundle/         made by 'vgg19 export'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.bundle.manifest import Provenance
+from models.errors import UserError
+from models.files import staged_file
+from training.loop.config import TrainConfig
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+)
+
+
+class RunError(UserError):
+    """A run directory is in the way, missing or incomplete."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths in a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def held_out(self) -> Path:
+        return self.path / "held_out.npz"
+
+    @property
+    def feature_statistics(self) -> Path:
+        """Not in runs from before there were distances."""
+        return self.path / "familiar.npz"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What a run that was stopped goes on from; gone when it is finished."""
+        return self.path / "checkpoints" / "state.pt"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def report_pictures(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Read one of the run's JSON files.
+
+        Raises:
+            RunError: it isn't there, or isn't JSON.
+        """
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} is not a finished run: it has no {path.name}; make one with "
+                "'vgg19 train'"
+            ) from None
+        except ValueError:
+            raise RunError(f"{path} is damaged; train again") from None
+        return content
+
+
+def check_free(path: Path) -> None:
+    """Refuse a run directory that would overwrite something.
+
+    Raises:
+        RunError: `path` exists and isn't an empty directory.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise RunError(f"output {path} exists already; choose another --output or remove it")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace `path` in one step."""
+    with staged_file(path) as staging:
+        staging.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_held_out(path: Path, images: NDArray[np.uint8], targets: NDArray[np.int64]) -> None:
+    np.savez_compressed(path, images=images, targets=targets)
+
+
+def read_held_out(path: Path) -> NDArray[np.uint8]:
+    """The run's held-out images, uint8[N,S,S,3].
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images: NDArray[np.uint8] = arrays["images"]
+    except Exception as error:  # numpy and zipfile raise half a dozen types on damaged files
+        raise RunError(f"{path} is missing or damaged; train again") from error
+    return images
+
+
+def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
+    return Provenance(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        training_config=config.model_dump(mode="json"),
+        data_fingerprint=data_fingerprint,
+        seed=config.seed,
+        git_commit=_git_commit(),
+        packages=package_versions(),
+        hardware=hardware(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Of the packages that decide what training computes."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, str]:
+    """What decides in which order floating-point sums are made."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "GPUs": ", ".join(gpus) or "none",
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with `-dirty` if it was changed; None outside of its checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True, check=True, text=True, timeout=30, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None

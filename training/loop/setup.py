@@ -1,0 +1,128 @@
+"""What a run begins with: the model, its optimizer, and which layer trains when."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torchvision.models import VGG
+
+from models.network.strategies import FineTuner, layers, parameter_groups, trainable_layers
+from models.network.vgg19 import build, initialise_from_data
+from training.data.augment import BatchMixing
+from training.data.sampling import balanced_class_weights, derive_seed
+from training.loop.context import TrainContext
+from training.loop.layer_table import LayerRow
+from training.loop.trainer import (
+    Objective,
+    Trainer,
+    make_optimizer,
+    optimizer_group,
+    schedule_factor,
+)
+
+# Enough for the variance estimate of `initialise_from_data`.
+_INITIALISATION_IMAGES = 64
+
+
+def set_up(context: TrainContext) -> tuple[Trainer, list[LayerRow]]:
+    """The model with its optimizer, ready for the first epoch, and which layer trains how."""
+    config, data = context.config, context.data
+    torch.manual_seed(config.seed)
+    model = build(config.weights, len(data.labels), dropout=config.dropout)
+    model.to(context.accelerator.device)
+    if context.accelerator.device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+    if config.weights == "none":
+        _initialise(model, context)
+    # Each process draws its own dropout masks; the weights above are the same in all.
+    torch.manual_seed(derive_seed(config.seed, "dropout", context.accelerator.process_index))
+    tuner = FineTuner(model)
+    tuner.set_trainable(trainable_in(context, epoch=1))
+    train = context.dataset("train")
+    weights = (
+        balanced_class_weights(train.targets, len(data.labels)).to(context.accelerator.device)
+        if config.class_weights == "balanced"
+        else None
+    )
+    steps = config.epochs * len(context.epoch_batches(1))
+    trainer = Trainer(
+        context.accelerator,
+        tuner,
+        context.normalize(),
+        make_optimizer(
+            parameter_groups(model, trainable_in(context, epoch=1), context.learning_rates()),
+            config.optimizer,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            device=context.accelerator.device,
+        ),
+        objective=Objective(config.label_smoothing, weights),
+        factor=partial(
+            schedule_factor,
+            total_steps=steps,
+            warmup_steps=round(steps * config.warmup_fraction),
+            kind=config.schedule,
+        ),
+        mix=BatchMixing(len(data.labels), mixup=config.mixup, cutmix=config.cutmix),
+        clip_norm=config.clip_norm,
+        ema_decay=config.ema_decay,
+        micro_batch_size=config.micro_batch_size,
+        auto_batch=config.auto_batch,
+        compile_model=config.compile,
+        names=context.file_name,
+    )
+    return trainer, _layer_rows(model, context)
+
+
+def unfreeze(trainer: Trainer, context: TrainContext, epoch: int) -> None:
+    """Let the layers train that are to train in this epoch, and tell which are new."""
+    wanted = trainable_in(context, epoch)
+    present = {group["name"] for group in trainer.optimizer.param_groups}
+    rates = context.learning_rates()
+    new = parameter_groups(trainer.model.model, wanted - present, rates)
+    if not new:
+        return
+    trainer.model.set_trainable(wanted)
+    for group in new:
+        trainer.optimizer.add_param_group(optimizer_group(group))
+    trainer.prepare()
+    context.reporter.say(f"epoch {epoch}: unfrozen {', '.join(group.name for group in new)}")
+
+
+def trainable_in(context: TrainContext, epoch: int) -> set[str]:
+    config = context.config
+    return trainable_layers(
+        config.strategy,
+        context.layer_names,
+        epoch=epoch,
+        unfreeze_epochs=config.unfreeze_epochs or (),
+        unfreeze=config.unfreeze,
+    )
+
+
+def _layer_rows(model: VGG, context: TrainContext) -> list[LayerRow]:
+    """Every layer with its size, its rate, and the epoch from which it trains (None: never)."""
+    rates = context.learning_rates()
+    first: dict[str, int] = {}
+    for epoch in range(context.config.epochs, 0, -1):
+        first |= dict.fromkeys(trainable_in(context, epoch), epoch)
+    return [
+        LayerRow(
+            name,
+            sum(parameter.numel() for parameter in module.parameters()),
+            first.get(name),
+            rates[name] if name in first else None,
+        )
+        for name, module in layers(model).items()
+    ]
+
+
+def _initialise(model: VGG, context: TrainContext) -> None:
+    """`--weights none`: scale the convolutions on a sample of the training images."""
+    dataset = context.dataset("train")
+    step = max(1, len(dataset) // _INITIALISATION_IMAGES)
+    indices = range(0, len(dataset), step)[:_INITIALISATION_IMAGES]
+    images: Tensor = torch.stack([dataset.pixels(index) for index in indices])
+    initialise_from_data(model, context.normalize()(images.to(context.accelerator.device)))

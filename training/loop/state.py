@@ -1,0 +1,96 @@
+"""What a run needs to go on exactly where it stood: written in one step, never unpickled."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+
+from models.errors import UserError
+from training.loop.checkpoint import staged_weights
+from training.loop.trainer import RunningStats, Trainer, TrainState
+
+
+class StateError(UserError):
+    """The state to resume from is damaged or belongs to another run."""
+
+
+def save_state(
+    path: Path, trainer: Trainer, train_state: TrainState, history: list[dict[str, Any]]
+) -> None:
+    """Write weights, optimizer, scaler, average, RNG states and position; in the main process.
+
+    All processes have to call it: each has an RNG state of its own.
+
+    Raises:
+        CheckpointError: see `staged_weights`.
+    """
+    accelerator = trainer.accelerator
+    rng = gather_object([_rng_state()]) if accelerator.num_processes > 1 else [_rng_state()]
+    if not accelerator.is_main_process:
+        return
+    state = {
+        "model": trainer.model.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "average": trainer.ema.state_dict() if trainer.ema is not None else None,
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+        "rng": rng,
+        "position": asdict(train_state),
+        "history": history,
+    }
+    with staged_weights(path) as staging:
+        torch.save(state, staging)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a state file.
+
+    Raises:
+        StateError: it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch and zipfile raise many types on damaged files
+        raise StateError(f"{path} is damaged; train again in another directory") from error
+    return state
+
+
+def restore_state(
+    state: dict[str, Any], trainer: Trainer
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Put a state into a trainer whose layers are unfrozen as they were.
+
+    Returns:
+        the position to go on from, and the epochs before it.
+    """
+    accelerator = trainer.accelerator
+    trainer.model.model.load_state_dict(state["model"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    if trainer.ema is not None:
+        trainer.ema.load_state_dict(state["average"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    if len(state["rng"]) != accelerator.num_processes:
+        raise StateError(
+            f"the run was trained by {len(state['rng'])} processes, it can't go on with "
+            f"{accelerator.num_processes}"
+        )
+    _set_rng_state(state["rng"][accelerator.process_index])
+    train_state = TrainState(**state["position"])
+    train_state.stats = RunningStats(**state["position"]["stats"])
+    return train_state, state["history"]
+
+
+def _rng_state() -> dict[str, Any]:
+    """Of PyTorch alone: nothing in a run draws from numpy or `random`."""
+    cuda = [state.cpu() for state in torch.cuda.get_rng_state_all()]
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,478 @@
+"""The loop: steps, epochs and predictions. Knows no files and no console.
+
+Accelerate does devices, mixed precision and distribution.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.models import VGG
+
+from models.errors import UserError
+from models.network.strategies import FineTuner, ParameterGroup, run_modules
+from training.data.batch import Batch
+
+# AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
+_FUSED_DEVICES = ("cpu", "cuda", "mps")
+
+
+_LOWER_THE_RATE = "Lower the learning rate (--learning-rate; 'vgg19 find-lr' suggests one)"
+
+
+class TrainingError(UserError):
+    """Training can't go on."""
+
+
+@dataclass
+class RunningStats:
+    """Sums over the images of an epoch so far, of all processes."""
+
+    loss_sum: float = 0.0
+    correct: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss an image, in nats, as trained on (smoothing and weights included)."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """0..1, of the predictions made while training (dropout active)."""
+        return self.correct / max(self.images, 1)
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class TrainState:
+    """Where a run stands: `batch` batches of `epoch` (from 1) are done, `step` steps in all."""
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    stats: RunningStats = field(default_factory=RunningStats)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss. `class_weights`: float32[C] or None."""
+
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    def per_sample_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """float32[N]: each image's cross-entropy, times its class's weight."""
+        return nn.functional.cross_entropy(
+            logits,
+            targets,
+            weight=self.class_weights,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+
+    def normalizer(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """float32[]: what the sum of `per_sample_loss` is to be divided by for the mean, as PyTorch
+        does."""
+        if self.class_weights is not None and targets.ndim == 1:
+            weights = weights * self.class_weights[targets]
+        return weights.sum()
+
+
+def make_accelerator(
+    device: str, mixed_precision: Literal["auto", "no", "bf16", "fp16"], **options: Any
+) -> Accelerator:
+    """Accelerate on the chosen device; `auto` takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        TrainingError: the named device isn't there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    if not available[device]:
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise TrainingError(
+            f"device is '{device}', which PyTorch doesn't find here (it finds {usable}); use "
+            "device auto"
+        )
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=choose_precision(mixed_precision, device),
+        **options,
+    )
+
+
+def choose_precision(
+    wanted: Literal["auto", "no", "bf16", "fp16"], device: str
+) -> Literal["no", "bf16", "fp16"]:
+    """`auto` is bf16 where the GPU computes in it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
+
+
+def make_optimizer(
+    groups: Iterable[ParameterGroup],
+    kind: Literal["adamw", "sgd"],
+    *,
+    weight_decay: float,
+    momentum: float,
+    device: torch.device,
+) -> Optimizer:
+    """AdamW or SGD over the trainable layers, each at its own learning rate."""
+    fused = device.type in _FUSED_DEVICES
+    parameters = [optimizer_group(group) for group in groups]
+    if kind == "sgd":
+        return SGD(parameters, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    return AdamW(parameters, weight_decay=weight_decay, fused=fused)
+
+
+def optimizer_group(group: ParameterGroup) -> dict[str, Any]:
+    """`base_lr` is the rate that the schedule's factor is applied to."""
+    return {
+        "params": group.parameters,
+        "lr": group.learning_rate,
+        "base_lr": group.learning_rate,
+        "name": group.name,
+    }
+
+
+def schedule_factor(
+    step: int, *, total_steps: int, warmup_steps: int, kind: Literal["cosine", "constant"]
+) -> float:
+    """Learning-rate factor, 0..1, of a step counted from 0.
+
+    Linear up over the warm-up, then constant or half a cosine down to zero.
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if kind == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
+
+
+class _Read:
+    """Values on their way from the device.
+
+    The copy is ordered before whatever the device is given afterwards, and nobody waits for it
+    before the values are asked for.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        self._tensor = tensor
+        if tensor.is_cuda:
+            self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._tensor.copy_(tensor, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    @cached_property
+    def values(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        values: list[float] = self._tensor.tolist()
+        return values
+
+
+class Trainer:
+    """A model with its optimizer, and what a step does with a batch.
+
+    Args:
+        factor: learning-rate factor of a step, see `schedule_factor`.
+        mix: batch augmentation, see `training.data.augment.BatchMixing`.
+        micro_batch_size: images at once; the gradient of a batch is summed over its pieces.
+        auto_batch: halve `micro_batch_size` when memory runs out, and try the batch again.
+        names: index in the data set -> file, for messages.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: FineTuner,
+        normalize: nn.Module,
+        optimizer: Optimizer,
+        *,
+        objective: Objective,
+        factor: Callable[[int], float],
+        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda x, y: (x, y),
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        micro_batch_size: int | None = None,
+        auto_batch: bool = False,
+        compile_model: bool = False,
+        names: Callable[[int], str] = str,
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.normalize = normalize
+        self.optimizer = optimizer
+        self.ema: AveragedModel | None = None
+        if ema_decay is not None:
+            self.ema = AveragedModel(model.model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.micro_batch_size = micro_batch_size
+        self.stop_agreed = False
+        self._auto_batch = auto_batch
+        self._objective = objective
+        self.factor = factor
+        self._mix = mix
+        self._clip_norm = clip_norm
+        self._compile = compile_model
+        self._names = names
+        self._prepared_optimizer = accelerator.prepare_optimizer(optimizer)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Wrap the model for this machine; again after other layers have been unfrozen."""
+        compiled: Any = torch.compile(self.model) if self._compile else self.model
+        self._prepared: nn.Module = self.accelerator.prepare_model(compiled)
+        self._prepared.train()
+
+    @property
+    def inference_model(self) -> VGG:
+        """The network to evaluate and to save: the averaged one, if there is one."""
+        network: VGG = self.model.model if self.ema is None else self.ema.module
+        return network
+
+    def step(self, batch: Batch, state: TrainState, *, stop_requested: bool = False) -> int:
+        """Train on one batch and move `state` along; returns the images of all processes.
+
+        Args:
+            stop_requested: this process wants to stop; `stop_agreed` then tells all of them.
+
+        Raises:
+            TrainingError: the loss is no longer a number; the weights are those before that step.
+        """
+        started = time.perf_counter()
+        if not self.model.model.training:  # after an evaluation
+            self._prepared.train()
+        self._set_rates(self.factor(state.step))
+        device = self.accelerator.device
+        targets, weights = (t.to(device, non_blocking=True) for t in (batch.targets, batch.weights))
+        inputs = network_inputs(batch, self.normalize, device)
+        mixed_targets = targets
+        if batch.start == 0:  # mixing is of images
+            inputs, mixed_targets = self._mix(inputs, targets)
+        total = self._sum_over_processes(self._objective.normalizer(mixed_targets, weights))
+        loss_sum, logits = self._backward_in_memory(
+            inputs, mixed_targets, weights, total, batch.start
+        )
+        sums = self._sum_over_processes(
+            torch.stack(
+                [
+                    loss_sum,
+                    ((logits.argmax(dim=1) == targets) * weights).sum(),
+                    weights.sum(),
+                    torch.full((), float(stop_requested), device=device),
+                ]
+            )
+        )
+        loss = sums[0] / total
+        figures = _Read(torch.cat([loss[None], sums[1:]]))
+        if self._guarded:
+            # The optimizer leaves the weights alone, on the device: to look at the loss first would
+            # keep a GPU waiting for what it is to do next.
+            self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+        else:
+            self._check_finite(figures, batch, state)
+        self._clip()
+        if self.accelerator.scaler is None:
+            self.optimizer.step()  # Accelerate's would look for packages in each step
+        else:
+            self._prepared_optimizer.step()
+        self._check_finite(figures, batch, state)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model.model)
+        value, correct, count, stops = figures.values
+        self.stop_agreed = stops > 0
+        state.stats.loss_sum += value * count
+        state.stats.correct += int(correct)
+        state.stats.images += int(count)
+        state.stats.seconds += time.perf_counter() - started
+        state.batch += 1
+        state.step += 1
+        return int(count)
+
+    def _clip(self) -> None:
+        if self._clip_norm is None:
+            return
+        if self.accelerator.distributed_type is DistributedType.FSDP:  # gradients in shards
+            self.accelerator.clip_grad_norm_(self._prepared.parameters(), self._clip_norm)
+            return
+        self.accelerator.unscale_gradients()
+        groups = self.optimizer.param_groups
+        trained = [parameter for group in groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, self._clip_norm)
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether the optimizer looks at `found_inf`: fused ones do, and the scaler of float16 has
+        its own use for it."""
+        fused = all(group.get("fused") for group in self.optimizer.param_groups)
+        return fused and self.accelerator.scaler is None
+
+    def _check_finite(self, figures: _Read, batch: Batch, state: TrainState) -> None:
+        value = figures.values[0]
+        if not math.isfinite(value):
+            raise TrainingError(self._not_finite(value, batch, state))
+
+    def check_weights(self, state: TrainState) -> None:
+        """Before they are saved: a step with a finite loss may have spoiled them.
+
+        Raises:
+            TrainingError: a weight is no longer a number.
+        """
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise TrainingError(
+                f"weights contain NaN or Inf in epoch {state.epoch}, after batch "
+                f"{state.batch}; they are not saved. {_LOWER_THE_RATE}"
+            )
+
+    def _backward_in_memory(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor, total: Tensor, start: int
+    ) -> tuple[Tensor, Tensor]:
+        """`_backward`; with `auto_batch`, in ever smaller pieces until they fit."""
+        while True:
+            try:
+                return self._backward(inputs, targets, weights, total, start)
+            except Exception as error:
+                size = min(self.micro_batch_size or len(inputs), len(inputs))
+                if not (self._auto_batch and size > 1 and should_reduce_batch_size(error)):
+                    raise
+                self.micro_batch_size = -(-size // 2)
+            clear_device_cache(garbage_collection=True)
+
+    def _backward(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor, total: Tensor, start: int
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean over the whole batch of all processes, piece by piece."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = range(0, len(inputs), self.micro_batch_size or len(inputs))
+        loss_sum, logits = torch.zeros((), device=inputs.device), []
+        for first in pieces:
+            piece = slice(first, first + pieces.step)
+            last = first == pieces[-1]
+            # Gradients are exchanged once, with the last piece.
+            with nullcontext() if last else self.accelerator.no_sync(self._prepared):
+                with self.accelerator.autocast():
+                    outputs = self._prepared(inputs[piece], start)
+                losses = self._objective.per_sample_loss(outputs.float(), targets[piece])
+                losses = losses * weights[piece]
+                # Processes' gradients are averaged, so that each counts as many times.
+                loss = losses.sum() * self.accelerator.num_processes / total
+                if self.accelerator.scaler is None:
+                    loss.backward()
+                else:
+                    self.accelerator.backward(loss)
+            loss_sum = loss_sum + losses.detach().sum()
+            logits.append(outputs.detach())
+        return loss_sum, torch.cat(logits)
+
+    def _set_rates(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
+        if self.accelerator.num_processes == 1:
+            return tensor
+        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return summed
+
+    def _not_finite(self, value: float, batch: Batch, state: TrainState) -> str:
+        files = [self._names(int(index)) for index in batch.indices]
+        return (
+            f"the loss is {value} in epoch {state.epoch}, batch {state.batch + 1}; no step "
+            f"was taken. {_LOWER_THE_RATE} or look at its files: {', '.join(files)}"
+        )
+
+
+def check_validation(loss: float, epoch: int) -> None:
+    """Raise TrainingError where the weights that an epoch came to give no numbers."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss is {loss} after epoch {epoch}; its weights are not saved. "
+            f"{_LOWER_THE_RATE}"
+        )
+
+
+def evaluation_batch_size(device: torch.device, micro_batch_size: int | None) -> int:
+    """Images at once where nothing is kept for a backward pass.
+
+    On a GPU as many as fill it; on the CPU as many as its cache likes (at 224 px on two cores 0.226
+    s an image in batches of 4, 0.240 in batches of 16, 0.244 in batches of 32). Never more than the
+    user found to fit.
+    """
+    size = 16 if device.type == "cpu" else 64
+    return min(size, micro_batch_size or size)
+
+
+def network_inputs(batch: Batch, normalize: nn.Module, device: torch.device) -> Tensor:
+    """float32: normalised images [N,3,S,S], or features as they are."""
+    inputs = batch.inputs.to(device, non_blocking=True)
+    prepared: Tensor = normalize(inputs) if batch.start == 0 else inputs.float()
+    return prepared
+
+
+def predict(
+    accelerator: Accelerator,
+    model: nn.Module,
+    normalize: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    gather: bool = True,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> tuple[Tensor, Tensor]:
+    """Run the model in eval mode over batches.
+
+    Args:
+        gather: the batches are this process's share; put those of all together.
+
+    Returns:
+        logits float32[N,C] and targets int64[N], on the CPU, in the order of the data set.
+    """
+    model.eval()
+    rows: list[tuple[int, Sequence[float], int]] = []
+    for batch in batches:
+        with torch.inference_mode(), accelerator.autocast():
+            inputs = network_inputs(batch, normalize, accelerator.device)
+            if batch.start == 0:
+                logits = model(inputs)
+            else:
+                assert isinstance(model, VGG)
+                logits = run_modules(model, inputs, batch.start)
+        kept = batch.weights > 0
+        rows.extend(
+            zip(
+                batch.indices[kept].tolist(),
+                logits.float().cpu()[kept].tolist(),
+                batch.targets[kept].tolist(),
+                strict=True,
+            )
+        )
+        on_batch(int(kept.sum()))
+    if gather and accelerator.num_processes > 1:
+        rows = gather_object(rows)
+    rows.sort(key=lambda row: row[0])
+    return torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows])

@@ -1,0 +1,112 @@
+"""The configuration of `vgg19 redeploy`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
+from training.redeploy.gate import GateConfig
+from training.redeploy.smoke_test import ServiceConfig
+
+# Decided by the job itself.
+_NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
+
+
+class RedeployConfig(BaseModel):
+    """Everything that decides what a job does. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: tuple[Path, ...] = Field(
+        min_length=1,
+        description="sources of labelled images: the base first, what grows after it; a label in "
+        "a later one corrects an earlier one's",
+    )
+    capture: str | None = Field(
+        default=None,
+        description="where the service captures images (VGG19_CAPTURE_URL): those labelled since "
+        "count as the last source",
+    )
+    state: Path = Field(
+        default=Path("runs/redeploy"), description="directory of the jobs' states and runs"
+    )
+    start_from: str = Field(
+        default="pretrained",
+        description="pretrained: the train section's weights; champion: the champion's checkpoint "
+        "(with a new head); or a state dict's path",
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="keys of 'vgg19 train', except data and output"
+    )
+    val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
+    gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
+    sign_key: Path | None = Field(
+        default=None,
+        description="private key that signs accepted challengers, for services with "
+        "VGG19_REQUIRE_SIGNATURE; its passphrase is in MODEL_SIGNING_PASSPHRASE",
+    )
+    build: Literal["cpu", "gpu"] | None = Field(
+        default=None,
+        description="for immutable deployments: build a Bento of the model ('vgg19 build')",
+    )
+    image: str | None = Field(
+        default=None,
+        description="name of an image to make of that Bento, tagged VERSION-FLAVOUR; needs build, "
+        "and a tool that BentoML can use",
+    )
+    image_backend: str = Field(default="docker", description="docker, podman, buildah, ...")
+    services: tuple[ServiceConfig, ...] = Field(
+        default=(), description="that must answer with the new version before the job is done"
+    )
+    service_timeout_s: float = Field(
+        default=300.0, gt=0, description="for each service to serve the new version"
+    )
+
+    @model_validator(mode="after")
+    def _train_keys(self) -> RedeployConfig:
+        for key in _NOT_TO_SET:
+            if key in self.train:
+                raise ValueError(f"train.{key} is decided by the job; remove it")
+        if self.image is not None and self.build is None:
+            raise ValueError("image needs build: cpu or gpu")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        return self
+
+    def train_config(self, data: Path, output: Path, weights: str | None) -> TrainConfig:
+        """What 'vgg19 train' would be given.
+
+        Raises:
+            ConfigError: a key or value in `train` isn't allowed.
+        """
+        values = self.train | {"data": data, "output": output}
+        if weights is not None:
+            values["weights"] = weights
+        try:
+            return TrainConfig.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"train: {explain(error, TrainConfig)}") from None
+
+    def digest(self) -> str:
+        """Changes with everything that changes what a job would come to."""
+        decisive = self.model_dump_json(exclude={"services", "service_timeout_s", "state"})
+        return hashlib.sha256(decisive.encode()).hexdigest()
+
+
+def load_redeploy_config(file: Path) -> RedeployConfig:
+    """Read a YAML file; paths in it are relative to the working directory.
+
+    Raises:
+        ConfigError: it can't be read, or a key or value isn't allowed.
+    """
+    try:
+        config = RedeployConfig.model_validate(read_yaml(file))
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {explain(error, RedeployConfig)}") from None
+    config.train_config(config.data[0], config.state, None)  # wrong keys are told at once
+    return config

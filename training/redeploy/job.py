@@ -1,0 +1,394 @@
+"""`vgg19 redeploy`: retrain on what has come, and put it into production if it deserves that.
+
+A job is a directory `STATE/jobs/ID`. Every step writes what came of it to its `job.json`, and can
+be repeated: a job that was killed goes on at the step where it stopped.
+
+job.json      steps with their results and seconds, and in the end the outcome
+data.csv      the images with their splits, as 'vgg19 train' reads them
+run/          the training run, with the bundle
+report.html   champion against challenger, for people; report.json for machines
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from models.bundle.bundle import Bundle, open_bundle
+from models.bundle.signature import Signer
+from models.errors import UserError
+from models.registry import store
+from training.data.checks import Sample
+from training.export.bundle import export_run
+from training.loop.checkpoint import weights_digest
+from training.loop.recipe import fine_tune, resume_run
+from training.loop.run import Run
+from training.loop.signals import Terminated
+from training.redeploy.captured import labelled_images
+from training.redeploy.compare import compare
+from training.redeploy.config import RedeployConfig
+from training.redeploy.gate import judge, reason
+from training.redeploy.ingest import Ingested, SplitRule, ingest, write_csv
+from training.redeploy.job_state import JobState, finished_jobs, unfinished_job
+from training.redeploy.report import disagreements, write_redeploy_report
+from training.redeploy.smoke_test import SmokeTestError, smoke_test
+from training.reporter import Reporter
+
+REFUSED, ROLLED_BACK = 3, 4  # exit codes
+
+
+class RedeployError(UserError):
+    """The job can't go on."""
+
+
+class JobTerminatedError(UserError):
+    """SIGTERM came while it trained; what was reached is saved."""
+
+    exit_code = Terminated.exit_code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: its exit code, and a line for people."""
+
+    exit_code: int
+    message: str
+
+
+class Builder(Protocol):
+    """Makes a Bento of a registered model, and an image of a Bento."""
+
+    def build(self, reference: str, flavour: Literal["cpu", "gpu"]) -> str: ...
+    def containerize(self, bento: str, image: str, backend: str) -> None: ...
+
+
+def redeploy(
+    config: RedeployConfig,
+    reporter: Reporter,
+    builder: Builder,
+    *,
+    wait: bool = False,
+    force: bool = False,
+) -> Outcome:
+    """Do the job, or go on with the one that was interrupted.
+
+    Args:
+        builder: used where the configuration asks for a Bento.
+        wait: for a job that runs already; else refuse.
+        force: train although nothing is new.
+
+    Raises:
+        RedeployError: another job runs, or production was changed by somebody else meanwhile.
+        UserError: a step can't be done; the next call tries it again.
+    """
+    signer = Signer(config.sign_key) if config.sign_key else None  # told now, not after training
+    with _exclusive(config.state, wait=wait, reporter=reporter):
+        job = unfinished_job(config.state)
+        if job is None or not job.has("register"):  # after that, it is to be finished as it is
+            ingested = _ingest(config, reporter)
+            job = _same_job(job, ingested, config)
+            if job is None:
+                nothing_new = None if force else _nothing_new(ingested, config)
+                if nothing_new is not None:
+                    return Outcome(0, f"nothing new: {nothing_new}")
+                job = _new_job(ingested, config)
+        else:
+            reporter.say(f"going on with job {job.id}")
+        return _do(job, config, signer, reporter, builder)
+
+
+def _do(
+    job: JobState,
+    config: RedeployConfig,
+    signer: Signer | None,
+    reporter: Reporter,
+    builder: Builder,
+) -> Outcome:
+    run = Run(job.path / "run")
+    for folder in (job.path, run.path):
+        for leftover in folder.glob(".*"):  # of a write that was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    job.step("train", lambda: _train(job, run, config, reporter))
+    job.step("export", lambda: _export(run, reporter))
+    bundle = open_bundle(run.bundle)
+    gate = job.step("gate", lambda: _gate(job, run, bundle, config, reporter))
+    version = store.version_of(bundle)
+    job.step("register", lambda: _register(run.bundle, version, gate["refused"], signer))
+    tag = f"{store.MODEL_NAME}:{version}"
+    if gate["refused"]:
+        outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
+        return _finish(job, "refused", outcome, reporter)
+    if config.build is not None:
+        job.step("build", lambda: _build(version, config, reporter, builder))
+    job.step("promote", lambda: _promote(job, version, gate, reporter))
+    verified = job.step("verify", lambda: _verify(bundle, version, config, reporter))
+    if verified["failed"]:
+        back = job.step("rollback", lambda: _roll_back(job, version, verified, config, reporter))
+        outcome = Outcome(ROLLED_BACK, f"{tag} failed: {verified['failed']}; {back['result']}")
+        return _finish(job, "rolled back", outcome, reporter)
+    replaced = f", it was {store.MODEL_NAME}:{job.champion}" if job.champion else ""
+    return _finish(job, "promoted", Outcome(0, f"production is {tag}{replaced}"), reporter)
+
+
+def _ingest(config: RedeployConfig, reporter: Reporter) -> Ingested:
+    train = config.train_config(config.data[0], config.state, None)
+    rule = SplitRule(config.val_fraction, config.test_fraction, train.seed)
+    captured = labelled_images(config.capture) if config.capture else []
+    return ingest(
+        config.data, rule, train.preprocessing(), reporter,
+        max_bad_fraction=train.max_bad_fraction, more=captured,
+    )  # fmt: skip
+
+
+def _same_job(job: JobState | None, ingested: Ingested, config: RedeployConfig) -> JobState | None:
+    """The interrupted job, if it would come to the same; else it is given up."""
+    if job is None:
+        return None
+    same = (
+        job.fingerprint == ingested.images.fingerprint()
+        and job.config_digest == config.digest()
+        and job.champion == store.production_version()
+    )
+    if same:
+        return job
+    job.finish("given up", "images, configuration or production changed before it was done")
+    return None
+
+
+def _nothing_new(ingested: Ingested, config: RedeployConfig) -> str | None:
+    """Why there is nothing to do, if there is nothing."""
+    fingerprint = ingested.images.fingerprint()
+    champion = store.production_version()
+    if champion is not None:
+        known = store.open_stored(store.resolve(champion)).manifest.provenance.data_fingerprint
+        if known == fingerprint:
+            return f"{store.MODEL_NAME}:{champion} was trained on these images"
+    for job in finished_jobs(config.state):
+        if job.outcome in ("refused", "rolled back") and (
+            (job.fingerprint, job.config_digest, job.champion)
+            == (fingerprint, config.digest(), champion)
+        ):
+            return f"job {job.id} tried these images: {job.message}"
+    return None
+
+
+def _new_job(ingested: Ingested, config: RedeployConfig) -> JobState:
+    images = ingested.images
+    return JobState.create(
+        config.state,
+        fingerprint=images.fingerprint(),
+        config_digest=config.digest(),
+        champion=store.production_version(),
+        ingested={
+            "counts": images.counts(),
+            "skipped": len(images.skipped),
+            "relabelled": ingested.relabelled,
+            "left_out": ingested.left_out,
+        },
+        write=lambda path: write_csv(images, path / "data.csv"),
+    )
+
+
+def _train(job: JobState, run: Run, config: RedeployConfig, reporter: Reporter) -> dict[str, Any]:
+    try:
+        if run.report.exists():  # killed between its end and the record of it
+            pass
+        elif run.state.exists():
+            resume_run(run.path, reporter)
+        else:
+            shutil.rmtree(run.path, ignore_errors=True)  # of a run that had saved nothing yet
+            weights = _weights(config, job.champion)
+            fine_tune(config.train_config(job.path / "data.csv", run.path, weights), reporter)
+    except Terminated:
+        raise JobTerminatedError("terminated; the same command goes on with the job") from None
+    metrics = run.read_json(run.metrics)
+    return {"best_epoch": metrics["best_epoch"], "epochs": len(metrics["history"])}
+
+
+def _weights(config: RedeployConfig, champion: str | None) -> str | None:
+    """What the challenger starts from; None: what its `train` section says."""
+    if config.start_from == "pretrained" or (config.start_from == "champion" and not champion):
+        return None
+    if config.start_from != "champion":
+        return config.start_from
+    provenance = store.open_stored(store.resolve(str(champion))).manifest.provenance
+    checkpoint = Run(Path(str(provenance.training_config["output"]))).best
+    if not checkpoint.is_file() or weights_digest(checkpoint) != provenance.weights_sha256:
+        raise RedeployError(
+            f"start_from is 'champion', but {checkpoint} is missing or isn't the checkpoint of "
+            f"{store.MODEL_NAME}:{champion}; set start_from to the path of its best.safetensors, "
+            "or to 'pretrained'"
+        )
+    return str(checkpoint)
+
+
+def _export(run: Run, reporter: Reporter) -> dict[str, Any]:
+    bundle = open_bundle(run.bundle) if run.bundle.exists() else export_run(run)[0]
+    parity = bundle.metrics()["onnx_parity"]["max_probability_difference"]
+    reporter.say(f"exported; ONNX equals PyTorch to {parity:.1e}")
+    return {"parity": parity}
+
+
+def _gate(
+    job: JobState, run: Run, bundle: Bundle, config: RedeployConfig, reporter: Reporter
+) -> dict[str, Any]:
+    champion = store.open_stored(store.resolve(job.champion)) if job.champion else None
+    held_out = held_out_samples(run, champion, reporter)
+    comparison = compare(champion, bundle, held_out, reporter)
+    lost = sorted(set(champion.spec.labels) - set(bundle.spec.labels)) if champion else []
+    verdicts = judge(
+        comparison,
+        config.gate,
+        parity_difference=bundle.metrics()["onnx_parity"]["max_probability_difference"],
+        lost_classes=lost,
+    )
+    for verdict in verdicts:
+        mark = "ok     " if verdict.passed else "REFUSED"
+        reporter.say(f"  {mark} {verdict.rule}: {verdict.measured} (limit: {verdict.limit})")
+    return {
+        "comparison": comparison.as_json(),
+        "verdicts": [verdict.as_json() for verdict in verdicts],
+        "refused": reason(verdicts),
+        "disagreements": disagreements(comparison, held_out),
+    }
+
+
+def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> list[Sample]:
+    """The images that judge: the run's test split, without what the champion has trained on.
+
+    Raises:
+        RedeployError: none is left.
+    """
+    data = run.read_json(run.data)
+    samples = [
+        Sample(run.path.parent / file["path"], file["label"], "test", file["sha256"])
+        for file in data["files"]
+        if file["split"] == "test"
+    ]
+    if champion is None:
+        return samples
+    seen = champion.seen()
+    if seen is None:
+        reporter.warn(
+            "the champion's bundle doesn't tell which images it was trained on; some of the "
+            "held-out ones may be among them, which would be to its advantage"
+        )
+        return samples
+    unseen = [sample for sample in samples if not seen.trained(sample.sha256)]
+    if not unseen:
+        raise RedeployError(
+            f"the champion was trained on all of the {len(samples)} held-out images; add images "
+            "that it hasn't seen"
+        )
+    if len(unseen) < len(samples):
+        reporter.say(
+            f"{len(samples) - len(unseen)} of {len(samples)} held-out images are not used: the "
+            "champion was trained on them"
+        )
+    return unseen
+
+
+def _register(bundle: Path, version: str, refused: str, signer: Signer | None) -> dict[str, Any]:
+    if not store.is_registered(version):
+        if signer is not None and not refused:
+            signer.sign(bundle)
+        store.register(bundle, rejected=refused)
+    return {"version": version}
+
+
+def _build(
+    version: str, config: RedeployConfig, reporter: Reporter, builder: Builder
+) -> dict[str, Any]:
+    """Before the promotion: what can't be built doesn't become production."""
+    assert config.build is not None
+    bento = builder.build(version, config.build)
+    reporter.say(f"built {bento}")
+    if config.image is None:
+        return {"bento": bento}
+    name = f"{config.image}:{version}-{config.build}"
+    builder.containerize(bento, name, config.image_backend)
+    reporter.say(f"made the image {name}")
+    return {"bento": bento, "image": name}
+
+
+def _promote(
+    job: JobState, version: str, gate: dict[str, Any], reporter: Reporter
+) -> dict[str, Any]:
+    now = store.production_version()
+    if now != version:
+        if now != job.champion:
+            job.finish("given up", f"production became {now} meanwhile")
+            raise RedeployError(
+                f"production became {store.MODEL_NAME}:{now} while the job compared with "
+                f"{store.MODEL_NAME}:{job.champion}; run it again"
+            )
+        accuracy = gate["comparison"]["challenger"]["accuracy"]
+        difference = gate["comparison"]["accuracy_difference"]
+        change = "" if difference is None else f" ({100 * difference:+.1f} points)"
+        store.promote(version, f"redeploy job {job.id}: accuracy {accuracy:.1%}{change}")
+    reporter.say(f"promoted {store.MODEL_NAME}:{version}")
+    return {"version": version}
+
+
+def _verify(
+    bundle: Bundle, version: str, config: RedeployConfig, reporter: Reporter
+) -> dict[str, Any]:
+    if not config.services:
+        reporter.say("no services are configured, so nobody was asked whether they took it up")
+    for service in config.services:
+        try:
+            smoke_test(service, bundle, version, config.service_timeout_s)
+        except SmokeTestError as error:
+            return {"failed": str(error)}
+        reporter.say(f"{service.http} serves {store.MODEL_NAME}:{version} as it should")
+    return {"failed": ""}
+
+
+def _roll_back(
+    job: JobState,
+    version: str,
+    verified: dict[str, Any],
+    config: RedeployConfig,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    if job.champion is None:
+        return {"result": "there is no earlier model to go back to"}
+    if store.production_version() == version:
+        store.rollback(why=f"redeploy job {job.id}: {verified['failed']}")
+    champion = store.open_stored(store.resolve(job.champion))
+    for service in config.services:
+        try:
+            smoke_test(service, champion, job.champion, config.service_timeout_s)
+        except SmokeTestError as error:
+            reporter.warn(f"after the rollback: {error}")
+    return {"result": f"rolled back to {store.MODEL_NAME}:{job.champion}"}
+
+
+def _finish(job: JobState, outcome: str, result: Outcome, reporter: Reporter) -> Outcome:
+    report = write_redeploy_report(job, outcome, result.message)
+    job.finish(outcome, result.message)
+    reporter.say(f"report: {report}")
+    return result
+
+
+@contextmanager
+def _exclusive(state: Path, *, wait: bool, reporter: Reporter) -> Iterator[None]:
+    """One job at a time. The lock is the kernel's: it ends with its process, however that ends."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise RedeployError(
+                    f"another job is running in {state}; wait for it with --wait, or give this "
+                    "one another 'state' directory"
+                ) from None
+            reporter.say("another job is running; waiting for its end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,127 @@
+"""The worst mistakes of a report: the pictures, and what in them spoke for the wrong label."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.models import VGG
+
+from models.network.grad_cam import grad_cam
+from training.loop.context import TrainContext
+from training.reports.html_page import picture
+
+_WORST = 24
+_BATCH = 8
+
+# From faint to strong, as the service's page has it (serving/http/ui/heat.js).
+_RAMP = np.array(
+    [[255, 240, 120], [253, 174, 56], [227, 74, 51], [158, 30, 84], [84, 10, 92]], np.float32
+)
+_STRENGTH = 0.7
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that got a wrong label. The pictures are PNG in base64, the second one with the heat
+    map of the label that was said; None where a map would be a single value, as at 32 pixels."""
+
+    name: str
+    label: str
+    said: str
+    probability: float
+    plain: str
+    explained: str | None
+
+
+def worst_mistakes(
+    model: VGG, context: TrainContext, probabilities: Tensor, targets: Tensor
+) -> list[Mistake]:
+    """The wrong answers that gave the true label the least probability, the worst first.
+
+    Args:
+        probabilities: float32[N,C] of the held-out images, in their order. targets: int64[N].
+    """
+    predicted = probabilities.argmax(dim=1)
+    truth = probabilities.gather(1, targets[:, None]).squeeze(1)
+    wrong = (predicted != targets).nonzero().squeeze(1).tolist()
+    wrong = sorted(wrong, key=lambda index: float(truth[index]))[:_WORST]
+    dataset = context.dataset(context.data.held_out)
+    images = [dataset.pixels(index).numpy() for index in wrong]
+    maps = _heat_maps(model, context, images, predicted[wrong])
+    return [
+        Mistake(
+            name=dataset.samples[index].path.name,
+            label=context.data.labels[int(targets[index])],
+            said=context.data.labels[int(predicted[index])],
+            probability=float(probabilities[index].max()),
+            plain=picture(image),
+            explained=picture(overlaid(image, heat_map)) if heat_map.size > 1 else None,
+        )
+        for index, image, heat_map in zip(wrong, images, maps, strict=True)
+    ]
+
+
+def overlaid(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """An image under its heat map.
+
+    Args:
+        image: uint8[S,S,3]. heat_map: float32[h,w], 0..1.
+
+    Returns:
+        uint8[S,S,3].
+    """
+    size = (image.shape[1], image.shape[0])
+    enlarged = Image.fromarray(heat_map).resize(size, Image.Resampling.BILINEAR)
+    values = np.asarray(enlarged).clip(0, 1)[..., None]
+    steps = np.linspace(0, 1, len(_RAMP))
+    colours = np.concatenate([np.interp(values, steps, channel) for channel in _RAMP.T], axis=2)
+    opacity = _STRENGTH * np.minimum(1, 1.25 * values)
+    blended: NDArray[np.float64] = image * (1 - opacity) + colours * opacity
+    return blended.round().astype(np.uint8)
+
+
+def mistakes_html(mistakes: Sequence[Mistake]) -> str:
+    """The section of the page."""
+    if not mistakes:
+        return "<p>None: every held-out image got its label.</p>"
+    note = ""
+    if mistakes[0].explained is not None:
+        note = (
+            "<p class='sub'>On the right: the pixels that speak for what was said (Grad-CAM), from "
+            "yellow, a little, to violet, most.</p>"
+        )
+    return f"{note}<div class='mistakes'>{''.join(map(_figure, mistakes))}</div>"
+
+
+def _figure(mistake: Mistake) -> str:
+    said = html.escape(mistake.said)
+    pictures = f"<img alt='' src='data:image/png;base64,{mistake.plain}'>"
+    if mistake.explained is not None:
+        source = f"data:image/png;base64,{mistake.explained}"
+        pictures += f"<img alt='what speaks for {said}' src='{source}'>"
+    return (
+        f"<figure><span class='pair'>{pictures}</span><figcaption>"
+        f"<span class='was'>{html.escape(mistake.label)}</span>, said "
+        f"<span class='said'>{said}</span> {mistake.probability:.0%}<br>"
+        f"{html.escape(mistake.name)}</figcaption></figure>"
+    )
+
+
+def _heat_maps(
+    model: VGG, context: TrainContext, images: Sequence[NDArray[np.uint8]], classes: Tensor
+) -> list[NDArray[np.float32]]:
+    normalize, device = context.normalize(), context.accelerator.device
+    maps: list[NDArray[np.float32]] = []
+    model.eval()
+    for start in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(np.stack(images[start : start + _BATCH])).to(device)
+        targets = classes[start : start + _BATCH].to(device)
+        maps += [*grad_cam(model, normalize(batch), targets).cpu().numpy()]
+    return maps

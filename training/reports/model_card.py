@@ -1,0 +1,96 @@
+"""The README.md of a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.bundle.manifest import Provenance
+from models.bundle.spec import ModelSpec
+from training.evaluate.ood import summary
+
+_HELD_OUT_NOTE = {
+    "test": "that training has not seen.",
+    "val": "that were not trained on; but the best epoch was chosen by them.",
+}
+
+
+def model_card(
+    spec: ModelSpec, data: dict[str, Any], metrics: dict[str, Any], provenance: Provenance
+) -> str:
+    """The bundle's README.md: what the model is for, how good it is, how to make it again."""
+    held_out, calibration = metrics["held_out"], metrics["calibration"]
+    error_before = calibration["expected_calibration_error_before"]
+    config = provenance.training_config
+    preprocessing = spec.preprocessing
+    size = preprocessing.image_size
+    counts = data["counts"]
+    rows = "\n".join(
+        f"| {label} | {counts['train'][label]} | {counts['val'][label]} | {counts['test'][label]} "
+        f"| {scores['precision']:.3f} | {scores['recall']:.3f} | {scores['f1']:.3f} |"
+        for label, scores in held_out["per_class"].items()
+    )
+    return f"""# VGG-19, {len(spec.labels)} classes
+
+## Intended use
+
+Classifies RGB images as one of: {", ".join(spec.labels)}.
+
+- Input `{spec.input_name}`: uint8[N, {size}, {size}, 3], RGB, the shorter side resized to
+  {preprocessing.resize_size} px, then the centre cropped. Normalisation is in the graph.
+- Output `{spec.output_name}`: float32[N, {len(spec.labels)}], rows sum to 1.
+
+## Limits
+
+- An image of anything else gets one of these labels as well: the probabilities say which label
+  fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
+- The numbers below hold for images like those it was trained and judged on: the same sources,
+  cameras and ways of labelling. On others, measure again: `vgg19 evaluate RUN --data FOLDER`.
+- What lies outside of the centre crop is not seen.
+
+## Data and metrics
+
+Measured on {held_out["images"]} images (split `{held_out["split"]}`)
+{_HELD_OUT_NOTE[held_out["split"]]} Fingerprint of the data:
+`{provenance.data_fingerprint}`.
+
+| | |
+|---|---|
+| accuracy | {held_out["accuracy"]:.1%} |
+| top-5 accuracy | {held_out["top5_accuracy"]:.1%} |
+| macro F1 | {held_out["macro_f1"]:.3f} |
+| calibration error | {held_out["expected_calibration_error"]:.3f} |
+| (before temperature {calibration["temperature"]:.2f}) | {error_before:.3f} |
+
+| class | train | val | test | precision | recall | F1 |
+|---|---|---|---|---|---|---|
+{rows}
+
+ONNX Runtime equals PyTorch to {metrics["onnx_parity"]["max_probability_difference"]:.1e} in every
+probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}); heat maps equal its own to
+{metrics["heat_map_parity"]["max_difference"]:.1e} (limit
+{metrics["heat_map_parity"]["tolerance"]:.0e}).
+
+## How to reproduce
+
+Strategy `{config["strategy"]}`, weights `{config["weights"]}`, {config["epochs"]} epochs (epoch
+{metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}, code
+`{provenance.git_commit or "unknown"}`. `manifest.json` holds the whole configuration, the versions
+and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
+again and compares.
+"""
+
+
+def _acceptance_words(acceptance: dict[str, Any] | None) -> str:
+    if acceptance is None:
+        return "Nothing here says which answers to trust."
+    return f"""What says that is `accepted`:
+  {summary(acceptance)}. {_ood_words(acceptance["unlike"])}"""
+
+
+def _ood_words(ood: dict[str, Any] | None) -> str:
+    if ood is None:
+        return "How well out-of-distribution images are detected was not measured (`--ood-data`)."
+    return (
+        f"Of the out-of-distribution images, {ood['beyond_limit']:.1%} were further from the "
+        "training images than 99% of the validation images are."
+    )

@@ -1,0 +1,98 @@
+"""The plots of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# A confusion matrix with more classes than this shows no numbers in its cells.
+_MAX_NUMBERED_CLASSES = 20
+
+BLUE, ORANGE, _GREY = "#3b6fb6", "#d9812e", "#8a8f98"
+PLOT_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8eaed",
+    "axes.edgecolor": _GREY,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+
+
+def curves(history: Sequence[dict[str, Any]], best_epoch: int) -> Figure:
+    """Loss and accuracy over the epochs, with the saved epoch marked."""
+    figure = Figure(figsize=(10, 3.4))
+    epochs = [row["epoch"] for row in history]
+    for place, (kind, unit) in enumerate((("loss", "nats"), ("accuracy", "%")), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        scale = 100 if kind == "accuracy" else 1
+        for split, colour in (("train", BLUE), ("val", ORANGE)):
+            values = [row[f"{split}_{kind}"] * scale for row in history]
+            axes.plot(epochs, values, color=colour, marker="o", markersize=4, label=split)
+        axes.axvline(best_epoch, color=_GREY, linestyle=":", label="saved")
+        axes.set(xlabel="epoch", ylabel=f"{kind} ({unit})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False)
+    return figure
+
+
+def learning_rate(history: Sequence[dict[str, Any]]) -> Figure:
+    """The head's learning rate at the end of each epoch."""
+    figure = Figure(figsize=(4.8, 3.2))
+    axes = figure.add_subplot()
+    epochs = [row["epoch"] for row in history]
+    axes.plot(epochs, [row["learning_rate"] for row in history], color=BLUE, marker="o")
+    axes.set(xlabel="epoch", ylabel="learning rate of the head")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
+    """Rows: true class, shaded by the share of the row; columns: predicted class."""
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = min(max(3.4, 0.42 * len(labels) + 1.6), 12)
+    figure = Figure(figsize=(size, size))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(False)
+    step = max(1, len(labels) // 40)
+    ticks = range(0, len(labels), step)
+    names = [_short(labels[i], 14) for i in ticks]
+    axes.set_xticks(ticks, names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(labels) <= _MAX_NUMBERED_CLASSES:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "#1f2328"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    return figure
+
+
+def reliability_diagram(rows: Sequence[dict[str, float]]) -> Figure:
+    """Accuracy against confidence; on the diagonal, probabilities mean what they say."""
+    figure = Figure(figsize=(4.8, 3.2))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":")
+    largest = max(row["images"] for row in rows)
+    axes.scatter(
+        [row["confidence"] for row in rows],
+        [row["accuracy"] for row in rows],
+        s=[30 + 220 * row["images"] / largest for row in rows],
+        color=BLUE,
+        alpha=0.8,
+        zorder=3,
+    )
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.06))
+    return figure
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
