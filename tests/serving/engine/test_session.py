@@ -38,6 +38,7 @@ from serving.engine.providers import (
     SessionError,
     cuda_options,
 )
+from serving.engine.right_of_way import Traffic
 from serving.engine.session import Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
@@ -50,6 +51,42 @@ ON_CPU: dict[str, Any] = {
 
 def load(bundle: Path, **changes: Any) -> Session:
     return Session(open_bundle(bundle), SessionOptions(**(ON_CPU | changes)))
+
+
+class _Noting(Traffic):
+    """Notes what asks for a gap; in the first ones a request comes at once."""
+
+    def __init__(self, interrupted: int) -> None:
+        super().__init__()
+        self.gaps = 0
+        self._interrupted = interrupted
+
+    def take_gap(self, run: ort.RunOptions, wait_s: float) -> bool:
+        self.gaps += 1
+        has_gap = super().take_gap(run, wait_s)
+        if self.gaps <= self._interrupted:
+            self.enter()
+            self.leave()
+        return has_gap
+
+
+class TestRightOfWay:
+    @pytest.fixture
+    def bundle(self, tmp_path: Path) -> Bundle:
+        write_small_bundle(tmp_path / "small")
+        return seal(tmp_path / "small", provenance())
+
+    @pytest.mark.parametrize("interrupted", [0, 3])
+    def test_each_golden_sample_is_replayed_in_a_gap_and_anew_after_a_request(
+        self, bundle: Bundle, interrupted: int
+    ) -> None:
+        traffic = _Noting(interrupted)
+        session = Session(bundle, SessionOptions(**ON_CPU), traffic)
+        golden = bundle.golden()
+        assert traffic.gaps == len(golden.images) + interrupted
+        np.testing.assert_allclose(
+            session.run(list(golden.images)), golden.probabilities, atol=golden.tolerance
+        )
 
 
 class TestChecked:
@@ -253,9 +290,9 @@ class TestBuckets:
         sizes: list[int] = []
 
         class Spy(ort.InferenceSession):  # type: ignore[misc]  # untyped
-            def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> Any:
+            def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]], *rest: Any) -> Any:
                 sizes.append(len(feed["images"]))
-                return super().run(names, feed)
+                return super().run(names, feed, *rest)
 
         session = Spy(tiny_bundle / MODEL_FILE, providers=[CPU])
         engine = OnnxRuntime(session, "images", ["probabilities"], (SIZE, SIZE, 3), [1, 2, 4, 8])
