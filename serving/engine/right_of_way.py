@@ -38,17 +38,17 @@ class Traffic:
             if not self._requests:
                 self._changed.notify_all()
 
-    def take_gap(self, run: ort.RunOptions, wait_s: float) -> bool:
-        """Wait until no request is under way; from then on `run` gives way to the next one.
-
-        Returns:
-            whether there was a gap within `wait_s`.
-        """
+    def wait_for_gap(self, wait_s: float) -> bool:
+        """Wait until no request is under way; whether that came within `wait_s`."""
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._requests, wait_s):
-                return False
-            self._gives_way = run
-            return True
+            return self._changed.wait_for(lambda: not self._requests, wait_s)
+
+    def take_gap(self, run: ort.RunOptions, wait_s: float) -> bool:
+        """As `wait_for_gap`; from then on `run` gives way to the next request."""
+        with self._changed:  # also while it returns: no request comes between
+            has_gap = self.wait_for_gap(wait_s)
+            self._gives_way = run if has_gap else None
+            return has_gap
 
     def end_gap(self) -> None:
         """Nothing gives way any more."""
@@ -57,7 +57,7 @@ class Traffic:
 
 
 class Courtesy:
-    """Runs of one load between requests.
+    """What one load does between requests. Of one thread.
 
     Args:
         patience_s: how long it waits and begins anew altogether; then it runs in spite of them.
@@ -66,6 +66,13 @@ class Courtesy:
     def __init__(self, traffic: Traffic, patience_s: float = _PATIENCE_S) -> None:
         self._traffic = traffic
         self._left_s = patience_s
+
+    def wait(self) -> None:
+        """Between two steps of other work: until no request is under way, or its patience ends."""
+        if self._left_s > 0:
+            since = time.monotonic()
+            self._traffic.wait_for_gap(self._left_s)
+            self._left_s -= time.monotonic() - since
 
     def run(self, work: Callable[[ort.RunOptions], T]) -> T:
         """What `work` returns, which is called again where a request has ended its run.

@@ -172,7 +172,7 @@ def checked_session(
     bundle: Bundle, options: SessionOptions, traffic: Traffic | None = None
 ) -> Session:
     """Load a bundle from `inspect_bundle`. Its weights are compared with the manifest on another
-    core, meanwhile: loading takes longer.
+    core, meanwhile: loading takes longer. Requests go before that.
 
     Args:
         traffic: see `Session`.
@@ -183,8 +183,9 @@ def checked_session(
     """
     variant = variant_to_run(bundle, options)
     bundle.check_graph(variant)
+    between = Courtesy(traffic).wait if traffic is not None else None
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
-        weights = thread.submit(bundle.check_weights, variant)
+        weights = thread.submit(bundle.check_weights, variant, between)
         try:
             return Session(bundle, options, traffic)
         finally:

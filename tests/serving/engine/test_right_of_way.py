@@ -98,3 +98,15 @@ def test_its_own_errors_are_raised_and_nothing_gives_way_after_it() -> None:
         Courtesy(traffic).run(fail)
     traffic.enter()
     assert [options.terminate for options in given] == [False]
+
+
+def test_other_work_waits_for_its_gaps_too_and_not_for_ever() -> None:
+    traffic = Traffic()
+    courtesy = Courtesy(traffic, 0.01)
+    courtesy.wait()
+    traffic.enter()
+    for _ in range(1000):
+        courtesy.wait()
+    run = Run(lambda times: traffic.enter())
+    assert courtesy.run(run) == "done"  # its patience was spent waiting, so nothing ends it
+    assert run.times == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
+from models import manifest
 from models.bundle import (
     DISTANCE_FILE,
     EXPLAIN_FILE,
@@ -58,8 +60,12 @@ class _Noting(Traffic):
 
     def __init__(self, interrupted: int) -> None:
         super().__init__()
-        self.gaps = 0
+        self.gaps, self.waits = 0, 0
         self._interrupted = interrupted
+
+    def wait_for_gap(self, wait_s: float) -> bool:
+        self.waits += 1
+        return super().wait_for_gap(wait_s)
 
     def take_gap(self, run: ort.RunOptions, wait_s: float) -> bool:
         self.gaps += 1
@@ -104,6 +110,14 @@ class TestChecked:
         assert (tiny_bundle / WEIGHTS_FILE).stat().st_size == 4
         seal(tiny_bundle, provenance())
         return inspect_bundle(tiny_bundle)
+
+    def test_weights_are_compared_between_requests(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(manifest, "_PIECE_BYTES", 1)
+        traffic = _Noting(0)
+        checked_session(bundle, SessionOptions(**ON_CPU), traffic)
+        assert traffic.waits - traffic.gaps == 4  # bytes of weights
 
     def test_it_answers(self, bundle: Bundle) -> None:
         images = [coloured_pixels(seed) for seed in range(3)]
@@ -150,9 +164,9 @@ class TestChecked:
         checked_session(bundle, SessionOptions(**ON_CPU))
         read: list[str] = []
 
-        def spy(path: Path) -> str:
+        def spy(path: Path, between: Callable[[], None]) -> str:
             read.append(path.name)
-            return sha256(path)
+            return sha256(path, between)
 
         monkeypatch.setattr("models.manifest.sha256", spy)
         bundle.check_explainer()
