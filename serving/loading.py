@@ -26,6 +26,7 @@ from serving.engine.providers import (
     gpu_count,
     has_cuda_driver,
 )
+from serving.engine.right_of_way import Traffic
 from serving.engine.session import Session, checked_session
 from serving.settings import Settings, SettingsError
 
@@ -77,15 +78,21 @@ def open_model(settings: Settings, reference: str) -> Bundle:
 
 
 def open_session(
-    settings: Settings, options: SessionOptions, reference: str
+    settings: Settings,
+    options: SessionOptions,
+    reference: str,
+    traffic: Traffic | None = None,
 ) -> tuple[Bundle, Session]:
     """Open a registered model, check the graph that is to run, and load it.
+
+    Args:
+        traffic: see `Session`.
 
     Raises:
         UserError: see `open_model`; or it can't be run here.
     """
     bundle = open_model(settings, reference)
-    return bundle, checked_session(bundle, options)
+    return bundle, checked_session(bundle, options, traffic)
 
 
 def load_model(
@@ -93,17 +100,19 @@ def load_model(
     options: SessionOptions,
     metrics: BatchMetrics,
     supervisor: Supervisor,
+    traffic: Traffic,
     version: str,
 ) -> ServedModel:
     """Load a registered model, replay its golden samples and warm it up; takes seconds.
 
     Args:
         supervisor: told when its heat maps can't be loaded.
+        traffic: the requests of all models of this process.
 
     Raises:
         UserError: it isn't there, is damaged, not signed as required, or can't be run here.
     """
-    bundle, session = open_session(settings, options, version)
+    bundle, session = open_session(settings, options, version, traffic)
     statistics = ModelStatistics()
     concurrency = settings.max_concurrent_batches or default_concurrency(session.provider)
 
@@ -131,6 +140,7 @@ def load_model(
         explainer=_explainer(settings, options, bundle, supervisor),
         acceptance=bundle.acceptance(),
         has_distance=session.has_distance,
+        traffic=traffic,
     )
 
 

@@ -25,6 +25,7 @@ from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
 from serving.engine.memory import freeze_gc
+from serving.engine.right_of_way import Traffic
 from serving.engine.session import variant_to_run
 from serving.grpc import server as grpc_server
 from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
@@ -145,7 +146,7 @@ class Runtime:
         metrics = Metrics()
         supervisor = Supervisor(metrics.count_background_failure)
         options = session_options(settings, worker_index)
-        load = partial(load_model, settings, options, metrics, supervisor)
+        load = partial(load_model, settings, options, metrics, supervisor, Traffic())
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None

@@ -25,6 +25,7 @@ from testing.commands import free_port, vgg19
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120
 PROJECT = "service:VGG19"
+COMMAND = "vgg19 serve"  # the same, as a user starts it
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def serve(home: Path, log: Path, what: str = PROJECT, **settings: str) -> Iterat
     """`bentoml serve` on free ports of 127.0.0.1, from ready to stopped.
 
     Args:
-        what: this project, or a Bento's directory.
+        what: this project, COMMAND, or a Bento's directory.
     """
     with serve_with(home, log, settings, what=what) as server:
         yield server
@@ -83,8 +84,9 @@ def serve_with(
         "VGG19_GRPC_PORT": str(grpc_port),
         **settings,
     }
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", what]
-    directory = cwd or (ROOT if what == PROJECT else what)
+    words = COMMAND.split() if what == COMMAND else ["bentoml", "serve", what]
+    command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    directory = cwd or (ROOT if what in (PROJECT, COMMAND) else what)
     command += ["--host", "127.0.0.1", "--port", str(http_port), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -145,17 +145,22 @@ class Bundle:
         for name in [MODEL_FILE] if variant is None else variant.files:
             self._check_graph_file(name)
 
-    def check_weights(self, variant: Variant | None) -> None:
+    def check_weights(
+        self, variant: Variant | None, between: Callable[[], None] | None = None
+    ) -> None:
         """Compare the weights beside a variant's ONNX graph, if there are any, with the manifest:
         0.4 s for half a gigabyte. They are plain numbers, so they may be loaded meanwhile, but
         nobody must get an answer that was computed from them before this has returned.
+
+        Args:
+            between: see `sha256`.
 
         Raises:
             BundleError: see `check_graph`.
         """
         weights = self._weights(variant)
         if weights is not None:
-            self._check_graph_file(weights)
+            self._check_graph_file(weights, between or (lambda: None))
 
     def _weights(self, variant: Variant | None) -> str | None:
         graph = MODEL_FILE if variant is None else variant.files[0]
@@ -187,12 +192,12 @@ class Bundle:
         self._check_graph_file(EXPLAIN_FILE)
         self.check_weights(None)  # it has none of its own
 
-    def _check_graph_file(self, name: str) -> None:
+    def _check_graph_file(self, name: str, between: Callable[[], None] = lambda: None) -> None:
         """Read it for its SHA-256, unless that was done and it didn't change since."""
         expected = self._listed(name)
         key = stat_key(self.path / name)  # before it is read: it may change meanwhile
         if self._compared.get(name) != key:
-            check_content(self.path / name, expected)
+            check_content(self.path / name, expected, between)
             self._compared[name] = key
 
     def _listed(self, name: str) -> str:

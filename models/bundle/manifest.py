@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.errors import BundleError
 
 MANIFEST_FILE = "manifest.json"
+_PIECE_BYTES = 4_000_000  # of a file, hashed at once: some milliseconds
 
 # What the store puts beside a bundle's files; BentoML reads the second of every version it lists.
 _NOT_ITS_OWN = (MANIFEST_FILE, "model.yaml")
@@ -81,9 +84,13 @@ def stat_key(file: Path) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def check_content(file: Path, expected: str) -> None:
-    """Raise BundleError unless it is what has this SHA-256, in hexadecimal digits."""
-    actual = sha256(file)
+def check_content(file: Path, expected: str, between: Callable[[], None] = lambda: None) -> None:
+    """Raise BundleError unless it is what has this SHA-256, in hexadecimal digits.
+
+    Args:
+        between: see `sha256`.
+    """
+    actual = sha256(file, between)
     if actual != expected:
         raise BundleError(
             f"{file} does not match its manifest (SHA-256 is {actual[:12]}, should be "
@@ -114,7 +121,17 @@ def _check_no_link(file: Path) -> None:
         raise BundleError(f"{file} is a link; a bundle holds its files itself, copy it there")
 
 
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, between: Callable[[], None] = lambda: None) -> str:
+    """Of a file, in hexadecimal digits.
+
+    Args:
+        between: called after each 4 MB, which take some milliseconds; it may wait.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        piece = memoryview(bytearray(min(max(size, 1), _PIECE_BYTES)))
+        while count := file.readinto(piece):
+            digest.update(piece[:count])
+            between()
+    return digest.hexdigest()

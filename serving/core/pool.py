@@ -27,6 +27,7 @@ from serving.core.explainer import Explainer
 from serving.core.statistics import ModelStatistics
 from serving.core.workers import Workers
 from serving.engine.memory import trim_memory
+from serving.engine.right_of_way import Traffic
 from serving.engine.session import ModelOutput, is_accepted
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class ServedModel:
         explainer: makes its heat maps; None: it has none.
         acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.
         has_distance: whether its answers have one, see `ModelOutput`.
+        traffic: of all models: who loads another one gives way to it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ServedModel:
         explainer: Explainer | None = None,
         acceptance: Acceptance | None = None,
         has_distance: bool = False,
+        traffic: Traffic | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -74,6 +77,7 @@ class ServedModel:
         self.explainer = explainer
         self.acceptance = acceptance
         self.has_distance = has_distance
+        self._traffic = traffic or Traffic()
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -92,10 +96,12 @@ class ServedModel:
         """Before a request is decoded: `close` waits for its `release`."""
         self._users += 1
         self._unused.clear()
+        self._traffic.enter()
 
     def release(self) -> None:
         """When it is answered, or failed."""
         self._users -= 1
+        self._traffic.leave()
         if not self._users:
             self._unused.set()
 

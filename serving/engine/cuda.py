@@ -135,7 +135,9 @@ class CudaGraphs:
             time.perf_counter() - started,
         )
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8]], options: ort.RunOptions | None = None
+    ) -> list[NDArray[np.float32]]:
         """The outputs for 1..`sizes[-1]` images, one row each. From any thread.
 
         What is beyond them in the batch are images of earlier batches, whose rows are dropped.

@@ -51,10 +51,13 @@ class OnnxRuntime:
         for size in sizes:  # so that no request pays for the first time
             self([np.zeros(image, np.uint8)] * size)
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8]], options: ort.RunOptions | None = None
+    ) -> list[NDArray[np.float32]]:
         count = len(images)
         batch = stack(images, next((size for size in self._sizes if size >= count), count))
-        return [values[:count] for values in self._session.run(self._names, {self._input: batch})]
+        outputs = self._session.run(self._names, {self._input: batch}, options)
+        return [values[:count] for values in outputs]
 
 
 def inference_session(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,9 @@ def test_a_graph_is_compared_when_it_is_to_run_and_read_again_only_after_a_chang
     model = tiny_bundle / MODEL_FILE
     read: list[Path] = []
 
-    def spy(path: Path) -> str:
+    def spy(path: Path, between: Callable[[], None]) -> str:
         read.append(path)
-        return sha256(path)
+        return sha256(path, between)
 
     monkeypatch.setattr("models.bundle.manifest.sha256", spy)
     bundle = inspect_bundle(tiny_bundle)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
+from models.bundle import manifest
 from models.bundle.bundle import (
     DISTANCE_FILE,
     EXPLAIN_FILE,
@@ -38,6 +40,7 @@ from serving.engine.providers import (
     SessionError,
     cuda_options,
 )
+from serving.engine.right_of_way import Traffic
 from serving.engine.session import Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
@@ -51,6 +54,46 @@ ON_CPU: dict[str, Any] = {
 
 def load(bundle: Path, **changes: Any) -> Session:
     return Session(open_bundle(bundle), SessionOptions(**(ON_CPU | changes)))
+
+
+class _Noting(Traffic):
+    """Notes what asks for a gap; in the first ones a request comes at once."""
+
+    def __init__(self, interrupted: int) -> None:
+        super().__init__()
+        self.gaps, self.waits = 0, 0
+        self._interrupted = interrupted
+
+    def wait_for_gap(self, wait_s: float) -> bool:
+        self.waits += 1
+        return super().wait_for_gap(wait_s)
+
+    def take_gap(self, run: ort.RunOptions, wait_s: float) -> bool:
+        self.gaps += 1
+        has_gap = super().take_gap(run, wait_s)
+        if self.gaps <= self._interrupted:
+            self.enter()
+            self.leave()
+        return has_gap
+
+
+class TestRightOfWay:
+    @pytest.fixture
+    def bundle(self, tmp_path: Path) -> Bundle:
+        write_small_bundle(tmp_path / "small")
+        return write_manifest(tmp_path / "small", provenance())
+
+    @pytest.mark.parametrize("interrupted", [0, 3])
+    def test_each_golden_sample_is_replayed_in_a_gap_and_anew_after_a_request(
+        self, bundle: Bundle, interrupted: int
+    ) -> None:
+        traffic = _Noting(interrupted)
+        session = Session(bundle, SessionOptions(**ON_CPU), traffic)
+        golden = bundle.golden()
+        assert traffic.gaps == len(golden.images) + interrupted
+        np.testing.assert_allclose(
+            session.run(list(golden.images)), golden.probabilities, atol=golden.tolerance
+        )
 
 
 class TestChecked:
@@ -68,6 +111,14 @@ class TestChecked:
         assert (tiny_bundle / WEIGHTS_FILE).stat().st_size == 4
         write_manifest(tiny_bundle, provenance())
         return inspect_bundle(tiny_bundle)
+
+    def test_weights_are_compared_between_requests(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(manifest, "_PIECE_BYTES", 1)
+        traffic = _Noting(0)
+        checked_session(bundle, SessionOptions(**ON_CPU), traffic)
+        assert traffic.waits - traffic.gaps == 4  # bytes of weights
 
     def test_it_answers(self, bundle: Bundle) -> None:
         images = [coloured_pixels(seed) for seed in range(3)]
@@ -114,9 +165,9 @@ class TestChecked:
         checked_session(bundle, SessionOptions(**ON_CPU))
         read: list[str] = []
 
-        def spy(path: Path) -> str:
+        def spy(path: Path, between: Callable[[], None]) -> str:
             read.append(path.name)
-            return sha256(path)
+            return sha256(path, between)
 
         monkeypatch.setattr("models.bundle.manifest.sha256", spy)
         bundle.check_explainer()
@@ -254,9 +305,9 @@ class TestBuckets:
         sizes: list[int] = []
 
         class Spy(ort.InferenceSession):  # type: ignore[misc]  # untyped
-            def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> Any:
+            def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]], *rest: Any) -> Any:
                 sizes.append(len(feed["images"]))
-                return super().run(names, feed)
+                return super().run(names, feed, *rest)
 
         session = Spy(tiny_bundle / MODEL_FILE, providers=[CPU])
         engine = OnnxRuntime(session, "images", ["probabilities"], (SIZE, SIZE, 3), [1, 2, 4, 8])

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+import pytest
+
+from cli import launch
+from testing.commands import free_port
+
+
+class _Became(Exception):
+    """Another process, in place of this one; with these variables."""
+
+
+def become(path: str, command: list[str], variables: dict[str, str]) -> NoReturn:
+    raise _Became(variables)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [(None, "glibc.malloc.hugetlb=1"), ("glibc.malloc.hugetlb=0",) * 2]
+)
+def test_the_service_has_large_memory_in_huge_pages_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(os, "execve", become)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    with pytest.raises(_Became) as became:
+        launch.serve_with_bentoml("127.0.0.1", free_port(), free_port(), "production")
+    assert became.value.args[0]["GLIBC_TUNABLES"] == expected

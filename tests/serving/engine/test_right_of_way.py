@@ -1,0 +1,112 @@
+"""Which goes first, by counts: no clock is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event, Thread
+
+import onnxruntime as ort
+import pytest
+
+from serving.engine.right_of_way import Courtesy, Traffic
+
+LONG_S = 60.0
+
+
+class Run:
+    """A run that ends with an error when its options say so, as ONNX Runtime's do."""
+
+    def __init__(self, meanwhile: Callable[[int], None] = lambda times: None) -> None:
+        self.times = 0
+        self._meanwhile = meanwhile
+
+    def __call__(self, options: ort.RunOptions) -> str:
+        self.times += 1
+        self._meanwhile(self.times)
+        if options.terminate:
+            raise RuntimeError("Exiting due to terminate flag being set to true.")
+        return "done"
+
+
+def test_where_nobody_asks_it_runs_once() -> None:
+    run = Run()
+    assert Courtesy(Traffic()).run(run) == "done"
+    assert run.times == 1
+
+
+def test_a_request_ends_the_run_which_begins_anew_after_it() -> None:
+    traffic, came = Traffic(), Event()
+
+    def request(times: int) -> None:
+        if times == 1:
+            traffic.enter()
+            came.set()
+
+    run = Run(request)
+    loading = Thread(target=lambda: Courtesy(traffic, LONG_S).run(run))
+    loading.start()
+    assert came.wait(LONG_S)
+    loading.join(0.05)  # it waits; were it not to, the count below would be another one
+    assert run.times == 1
+    traffic.leave()
+    loading.join(LONG_S)
+    assert run.times == 2
+
+
+def test_it_begins_in_the_gap_after_the_last_of_several_requests() -> None:
+    traffic, run = Traffic(), Run()
+    for _ in range(3):
+        traffic.enter()
+    for _ in range(2):
+        traffic.leave()
+    assert not traffic.take_gap(ort.RunOptions(), 0.0)
+    traffic.leave()
+    assert Courtesy(traffic, LONG_S).run(run) == "done"
+    assert traffic.take_gap(ort.RunOptions(), 0.0)
+
+
+def test_without_a_gap_it_runs_in_spite_of_requests_when_its_patience_is_at_an_end() -> None:
+    traffic = Traffic()
+    traffic.enter()
+    courtesy, run = Courtesy(traffic, 0.01), Run(lambda times: traffic.enter())
+    assert [courtesy.run(run) for _ in range(3)] == ["done"] * 3
+    assert run.times == 3  # none of them was ended by a request
+
+
+def test_runs_that_requests_end_are_counted_against_its_patience() -> None:
+    """Or a steady stream of requests, each in a gap, would keep a model from ever being loaded."""
+    traffic = Traffic()
+
+    def request(times: int) -> None:
+        traffic.enter()
+        traffic.leave()
+
+    run = Run(request)
+    assert Courtesy(traffic, 0.05).run(run) == "done"
+    assert run.times > 1
+
+
+def test_its_own_errors_are_raised_and_nothing_gives_way_after_it() -> None:
+    traffic = Traffic()
+    given: list[ort.RunOptions] = []
+
+    def fail(options: ort.RunOptions) -> None:
+        given.append(options)
+        raise ValueError("no image")
+
+    with pytest.raises(ValueError, match="no image"):
+        Courtesy(traffic).run(fail)
+    traffic.enter()
+    assert [options.terminate for options in given] == [False]
+
+
+def test_other_work_waits_for_its_gaps_too_and_not_for_ever() -> None:
+    traffic = Traffic()
+    courtesy = Courtesy(traffic, 0.01)
+    courtesy.wait()
+    traffic.enter()
+    for _ in range(1000):
+        courtesy.wait()
+    run = Run(lambda times: traffic.enter())
+    assert courtesy.run(run) == "done"  # its patience was spent waiting, so nothing ends it
+    assert run.times == 1
