@@ -141,7 +141,8 @@ def _ingest(config: RedeployConfig, reporter: Reporter) -> Ingested:
     captured = labelled_images(config.capture) if config.capture else []
     return ingest(
         config.data, rule, train.preprocessing(), reporter,
-        max_bad_fraction=train.max_bad_fraction, more=captured,
+        max_bad_fraction=train.max_bad_fraction, columns=config.columns(),
+        allow_conflicting_labels=config.allow_conflicting_labels, more=captured,
     )  # fmt: skip
 
 

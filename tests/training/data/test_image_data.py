@@ -12,7 +12,7 @@ from models.imaging.preprocessing import Preprocessing
 from testing.images import COLOURS, write_image_folder
 from training.data.checks import Sample
 from training.data.image_data import ImageData, load_images, load_labelled_images
-from training.data.sources import DataError
+from training.data.listing import Columns, DataError
 from training.data.splits import split_off
 from training.reporter import SilentReporter
 
@@ -21,8 +21,8 @@ RULE = Preprocessing(image_size=32, resize_size=32)
 
 def load(root: Path, reporter: SilentReporter | None = None, **changes: Any) -> ImageData:
     options = {
-        "label_column": "label",
-        "image_column": None,
+        "columns": Columns(),
+        "allow_conflicting_labels": False,
         "val_fraction": 0.2,
         "test_fraction": 0.2,
         "max_bad_fraction": 0.1,
@@ -106,7 +106,7 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
 class TestBadFiles:
     def test_are_named_counted_and_skipped(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 19, "red": 19})
-        (tmp_path / "blue" / "notes.txt").write_text("not an image")
+        (tmp_path / "blue" / "notes.jpg").write_text("not an image")
         whole = (tmp_path / "red" / "0019.png").read_bytes()
         (tmp_path / "red" / "half.png").write_bytes(whole[: len(whole) // 2])
         (tmp_path / "red" / ".DS_Store").write_bytes(b"hidden files don't count")
@@ -115,16 +115,16 @@ class TestBadFiles:
         data = load(tmp_path, reporter)
 
         assert len(data.samples) == 38
-        assert {file.path.name for file in data.skipped} == {"notes.txt", "half.png"}
+        assert {file.path.name for file in data.skipped} == {"notes.jpg", "half.png"}
         text = "\n".join(reporter.warnings)
         assert "2 of 40 files are not images" in text
         assert f"{tmp_path / 'red' / 'half.png'}: the image is truncated" in text
 
     def test_too_many_in_a_class_are_an_error(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 8, "red": 20})
-        (tmp_path / "blue" / "a.txt").write_text("")
-        (tmp_path / "blue" / "b.txt").write_text("")
-        message = r"2 of 10 files of class 'blue' .*20%, --max-bad-fraction is 10%.*a\.txt"
+        (tmp_path / "blue" / "a.gif").write_text("")
+        (tmp_path / "blue" / "b.gif").write_text("")
+        message = r"2 of 10 files of class 'blue' .*20%, --max-bad-fraction is 10%.*a\.gif"
         with pytest.raises(DataError, match=message):
             load(tmp_path)
         assert len(load(tmp_path, max_bad_fraction=0.2).skipped) == 2
@@ -193,7 +193,7 @@ def test_hidden_folders_and_capitals(tmp_path: Path) -> None:
 class TestLabelledImages:
     def test_all_are_test_images(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"red": 2})
-        data = load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
+        data, _ = load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
         assert data.counts()["test"] == {"blue": 0, "green": 0, "red": 2}
         assert data.held_out == "test"
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from testing.images import coloured_pixels, encode, write_image_folder
-from training.data.sources import DataError, find_images
+from training.data.sources import Columns, DataError, find_images
 
 
 def write_csv(folder: Path, text: str) -> Path:
@@ -22,7 +22,7 @@ def test_csv_with_label_split_and_group(tmp_path: Path) -> None:
     file = write_csv(
         tmp_path, "path,label,split,group\na.png,cat,train,p1\nsub/b.png,dog,Validation,\n"
     )
-    first, second = find_images(file)
+    first, second = find_images(file).files
     assert (first.path, first.label, first.split, first.group) == (
         tmp_path / "a.png", "cat", "train", "p1",
     )  # fmt: skip
@@ -30,13 +30,13 @@ def test_csv_with_label_split_and_group(tmp_path: Path) -> None:
 
 
 def test_csv_without_split_says_nothing_about_it(tmp_path: Path) -> None:
-    (only,) = find_images(write_csv(tmp_path, "﻿path,label\n/abs/a.png,cat\n"))
+    (only,) = find_images(write_csv(tmp_path, "﻿path,label\n/abs/a.png,cat\n")).files
     assert (only.path, only.split) == (Path("/abs/a.png"), None)
 
 
 def test_other_column_names(tmp_path: Path) -> None:
     file = write_csv(tmp_path, "file,species\na.png,cat\n")
-    (only,) = find_images(file, image_column="file", label_column="species")
+    (only,) = find_images(file, Columns(image="file", label="species")).files
     assert only.label == "cat"
 
 
@@ -46,9 +46,9 @@ def test_other_column_names(tmp_path: Path) -> None:
         ("", "no column 'path'"),
         ("path,label\n", "has no rows"),
         ("file,label\na,b\n", r"no column 'path' \(it has file, label\)"),
-        ("path,label\na.png,\n", "line 2: path or label is empty"),
-        ("path,label,split\na.png,x,train\nb.png,x,\n", "line 3: split is '', it is train, val"),
-        ("path,label,split\na.png,x,dev\n", "split is 'dev'"),
+        ("path,label\na.png,\n", "no labelled image; 1 are left out, the first: .*a.png: no label"),
+        ("path,label,split\na.png,x,train\nb.png,x,\n", "line 3: has a split '', which is not a"),
+        ("path,label,split\na.png,x,extra\n", "has a split 'extra'"),
     ],
 )
 def test_csv_mistakes(tmp_path: Path, text: str, message: str) -> None:
@@ -65,7 +65,7 @@ def test_hugging_face_data_set_from_disk(tmp_path: Path, monkeypatch: pytest.Mon
     split = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 1, 0]}, features=features)
     datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path / "hf"))
 
-    files = find_images(tmp_path / "hf")
+    files = find_images(tmp_path / "hf").files
 
     assert [(file.label, file.split) for file in files] == [
         *[(label, "train") for label in ("cat", "dog", "dog", "cat")],
@@ -76,7 +76,7 @@ def test_hugging_face_data_set_from_disk(tmp_path: Path, monkeypatch: pytest.Mon
     with Image.open(files[1].path) as image:
         assert np.array_equal(np.asarray(image), coloured_pixels(1))
     with pytest.raises(DataError, match=r"no column 'species' \(it has image, label\)"):
-        find_images(tmp_path / "hf", label_column="species")
+        find_images(tmp_path / "hf", Columns(label="species"))
 
 
 def test_a_hub_data_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,4 +116,4 @@ def test_a_file_that_is_neither(tmp_path: Path) -> None:
 def test_folder_order_is_fixed(tmp_path: Path) -> None:
     write_image_folder(tmp_path, {"red": 3, "blue": 3})
     assert find_images(tmp_path) == find_images(tmp_path)
-    assert [file.label for file in find_images(tmp_path)] == ["blue"] * 3 + ["red"] * 3
+    assert [file.label for file in find_images(tmp_path).files] == ["blue"] * 3 + ["red"] * 3

@@ -99,7 +99,7 @@ def test_groups_stay_together_and_named_splits_are_kept(base: Path, tmp_path: Pa
 def test_the_csv_says_the_same(base: Path, tmp_path: Path) -> None:
     ingested = ingest_from(base)
     write_csv(ingested.images, tmp_path / "data.csv")
-    files = find_images(tmp_path / "data.csv")
+    files = find_images(tmp_path / "data.csv").files
     expected = {(s.path, s.label, s.split) for s in ingested.images.samples}
     assert {(file.path, file.label, file.split) for file in files} == expected
 
