@@ -211,9 +211,9 @@ def find_lr(
     image_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
     config: Annotated[Path | None, typer.Option(help="As for train.")] = None,
-    lowest: Annotated[float, typer.Option(min=1e-12, help="Rate to begin with.")] = 1e-7,
+    lowest: Annotated[float, typer.Option(help="Rate to begin with.")] = 1e-7,
     highest: Annotated[float, typer.Option(help="Rate to end with.")] = 1.0,
-    steps: Annotated[int, typer.Option(min=20, help="Batches to train on.")] = 100,
+    steps: Annotated[int, typer.Option(help="Batches to train on, from 20.")] = 100,
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("find-lr.png"),
 ) -> None:
     """Find a learning rate: raise it step by step and watch the loss.
@@ -222,6 +222,7 @@ def find_lr(
     """
     from training.loop.config import load_config
     from training.loop.find_lr import find_learning_rate, plot
+    from training.loop.preflight import check_rates
 
     values = {
         "data": data,
@@ -230,6 +231,7 @@ def find_lr(
         "image_size": image_size,
         "batch_size": batch_size,
     }
+    check_rates(lowest, highest, steps, output)
     settings = load_config(config, values)
     test = find_learning_rate(settings, reporter(), lowest=lowest, highest=highest, steps=steps)
     plot(test, output)

@@ -224,7 +224,8 @@ def _check_splits(data: ImageData) -> None:
     for label, count in data.counts()["train"].items():
         if count == 0:
             raise DataError(
-                f"class '{label}' in {data.root} has no readable image to train on; add some"
+                f"class '{label}' in {data.root} has no readable image to train on that isn't in "
+                "val or test as well; add some"
             )
     if not data.split("val"):
         raise DataError(

@@ -20,7 +20,7 @@ RULE = Preprocessing(image_size=32, resize_size=32)
 
 
 def load(root: Path, reporter: SilentReporter | None = None, **changes: Any) -> ImageData:
-    options = {
+    options: dict[str, Any] = {
         "columns": Columns(),
         "allow_conflicting_labels": False,
         "val_fraction": 0.2,

@@ -136,11 +136,12 @@ def test_mistakes_are_shown_as_pictures_with_escaped_names(
     tmp_path: Path, image_size: int, heat_maps: int
 ) -> None:
     data = tmp_path / "data"
-    for split in ("train", "test"):
+    for split, first in (("train", 0), ("test", 4)):
         for label in ("a&b", "c"):
             (data / split / label).mkdir(parents=True)
             for seed in range(4):  # the same images under both labels: half must be wrong
-                (data / split / label / f"<{seed}>.png").write_bytes(encode(coloured_pixels(seed)))
+                pixels = coloured_pixels(first + seed)
+                (data / split / label / f"<{seed}>.png").write_bytes(encode(pixels))
     run = fine_tune(config(tmp_path, image_size=image_size), SilentReporter())
     page = run.report.read_text()
     assert page.count("<figure>") == 4
