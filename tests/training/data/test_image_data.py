@@ -279,15 +279,15 @@ class TestCopiesInSeveralSplits:
     def test_groups_that_the_data_cuts_in_two_are_named(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 6, "red": 6})
         rows = [
-            f"{file},{file.parent.name},{'test' if number % 3 == 0 else 'train'},g{number // 6}"
+            f"{file},{file.parent.name},{'test' if number % 3 == 0 else 'train'},g{number // 2}"
             for number, file in enumerate(sorted(tmp_path.rglob("*.png")))
         ]
         (tmp_path / "x.csv").write_text("\n".join(["path,label,split,group", *rows]))
         reporter = SilentReporter()
         load(tmp_path / "x.csv", reporter)
-        assert reporter.warnings == [
-            "2 groups lie in several splits, so what judges knows what was trained on: g0, g1"
-        ]
+        (warning,) = reporter.warnings
+        assert warning.startswith("4 groups lie in several splits")
+        assert warning.endswith("g0, g1, g3, ...")
 
 
 class TestTwoLabels:
