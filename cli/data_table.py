@@ -30,6 +30,12 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
     modes = ", ".join(f"{count} {mode}" for mode, count in report.modes.items())
     out.print(f"{report.images} images; largest class {report.imbalance:.1f} times the smallest")
     out.print(f"sizes: {sizes}; modes: {modes}; turned by EXIF: {report.exif_turned}")
+    if report.side_files:
+        out.print(f"side files, no images: {sum(report.side_files.values())}")
+    if report.judged_nowhere:
+        names = ", ".join(report.judged_nowhere[:_SHOWN])
+        out.print(escape(f"classes judged nowhere, with too few images: {names}"), style="yellow")
+    _list(out, "left out", [[f"{file.path}: {file.reason}"] for file in report.left_out])
     _list(out, "unreadable", [[f"{file.path}: {file.reason}"] for file in report.unreadable])
     _list(out, "exact copies", report.exact_duplicates)
     _list(out, "near copies", report.near_duplicates)

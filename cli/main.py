@@ -15,6 +15,14 @@ import typer
 
 from cli import cache, key, sign, store
 from cli.common import reporter, say
+from cli.data_options import (
+    AllowConflictingLabels,
+    ImageColumn,
+    LabelColumn,
+    SplitColumn,
+    SplitNames,
+    column_values,
+)
 from models.errors import UserError
 from serving import environment
 
@@ -145,6 +153,11 @@ def train(
             help="Folder of images of something else, to be detected in the report.",
         ),
     ] = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    split_column: SplitColumn = None,
+    split_name: SplitNames = None,
+    allow_conflicting_labels: AllowConflictingLabels = False,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
     config: Annotated[
         Path | None,
@@ -178,6 +191,8 @@ def train(
         "cache_limit": cache_limit,
         "target_precision": target_precision,
         "ood_data": ood_data,
+        **column_values(label_column, image_column, split_column, split_name),
+        "allow_conflicting_labels": allow_conflicting_labels or None,
         "seed": seed,
     }
     if resume is None:
@@ -196,9 +211,9 @@ def find_lr(
     image_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
     config: Annotated[Path | None, typer.Option(help="As for train.")] = None,
-    lowest: Annotated[float, typer.Option(min=1e-12, help="Rate to begin with.")] = 1e-7,
+    lowest: Annotated[float, typer.Option(help="Rate to begin with.")] = 1e-7,
     highest: Annotated[float, typer.Option(help="Rate to end with.")] = 1.0,
-    steps: Annotated[int, typer.Option(min=20, help="Batches to train on.")] = 100,
+    steps: Annotated[int, typer.Option(help="Batches to train on, from 20.")] = 100,
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("find-lr.png"),
 ) -> None:
     """Find a learning rate: raise it step by step and watch the loss.
@@ -207,6 +222,7 @@ def find_lr(
     """
     from training.loop.config import load_config
     from training.loop.find_lr import find_learning_rate, plot
+    from training.loop.preflight import check_rates
 
     values = {
         "data": data,
@@ -215,6 +231,7 @@ def find_lr(
         "image_size": image_size,
         "batch_size": batch_size,
     }
+    check_rates(lowest, highest, steps, output)
     settings = load_config(config, values)
     test = find_learning_rate(settings, reporter(), lowest=lowest, highest=highest, steps=steps)
     plot(test, output)
@@ -225,6 +242,10 @@ def find_lr(
 def check_data(
     data: Annotated[Path, typer.Argument(help="folder, .csv file, or hf:NAME")],
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    split_column: SplitColumn = None,
+    split_name: SplitNames = None,
 ) -> None:
     """Look for what is wrong with a data set; exit code 1 if images leak between its splits.
 
@@ -232,8 +253,12 @@ def check_data(
     """
     from cli.data_table import print_report
     from training.data.check_data import check_data as check
+    from training.data.listing import Columns
 
-    report = check(data, reporter())
+    columns = Columns().with_given(
+        **column_values(label_column, image_column, split_column, split_name)
+    )
+    report = check(data, reporter(), columns=columns)
     print_report(report)
     if output is not None:
         report.write(output)
@@ -268,8 +293,16 @@ def evaluate(
     run: RunArgument,
     data: Annotated[
         Path | None,
-        typer.Option(help="Other images, as class/file.  [default: the run's held-out split]"),
+        typer.Option(
+            help="Other images, as train takes them; their test split is judged where there is "
+            "one.  [default: the run's held-out split]"
+        ),
     ] = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    split_column: SplitColumn = None,
+    split_name: SplitNames = None,
+    allow_conflicting_labels: AllowConflictingLabels = False,
 ) -> None:
     """Judge a run's best checkpoint on held-out images.
 
@@ -277,7 +310,12 @@ def evaluate(
     """
     from training.evaluate.evaluation import evaluate_run
 
-    metrics, source = evaluate_run(run, data, reporter())
+    columns = column_values(label_column, image_column, split_column, split_name)
+    if data is None and (allow_conflicting_labels or any(columns.values())):
+        raise UserError("options of columns and splits are for --data; the run has its own")
+    metrics, source = evaluate_run(
+        run, data, reporter(), columns=columns, allow_conflicting_labels=allow_conflicting_labels
+    )
     _print_metrics(metrics, source)
 
 

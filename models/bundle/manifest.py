@@ -32,6 +32,8 @@ class Provenance(BaseModel):
     packages: dict[str, str]
     hardware: dict[str, str] = {}
     weights_sha256: str | None = None
+    initial_weights_sha256: str | None = None
+    """Of the file that `--weights` named; None where it named none."""
 
 
 class Manifest(BaseModel):

@@ -118,6 +118,14 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
         ("sign none --key none.pem", "no model vgg19:none in"),
         ("sign one --key none.pem", "the key none.pem can't be read: No such file"),
         ("verify one --key typo.yaml", "typo.yaml is not the public half of an ECDSA key"),
+        ("train --data none --weights imagent", "did you mean 'imagenet'"),
+        ("train --data none --unfreeze block5", "--unfreeze 'block5' names no layer"),
+        ("train --data two --split-name x=y", "--split-name is 'x=y', it must be NAME=SPLIT"),
+        ("find-lr --data none --lowest 1", "--lowest is 1 and --highest is 1"),
+        ("find-lr --data none --output none/x.png", "it must be a .png file in a directory that"),
+        ("check-data two --label-column x --split-name test", "--split-name is 'test'"),
+        ("check-data odd", "odd holds split folders (train) and 'part 2', which is none"),
+        ("evaluate none --label-column x", "options of columns and splits are for --data"),
         ("classify", "Missing argument"),
         ("dance", "No such command 'dance'"),
     ],
@@ -126,6 +134,8 @@ def test_mistakes(vgg19: Vgg19, tmp_path: Path, arguments: str, words: str) -> N
     write_image_folder(tmp_path / "one", {"blue": 4})
     write_image_folder(tmp_path / "holes", {"blue": 4, "red": 0})
     write_image_folder(tmp_path / "two", {"blue": 4, "red": 4})
+    write_image_folder(tmp_path / "odd" / "train", {"blue": 4, "red": 4})
+    write_image_folder(tmp_path / "odd" / "part 2", {"blue": 4, "red": 4})
     (tmp_path / "empty").mkdir()
     for label in ("blue", "red"):
         (tmp_path / "texts" / label).mkdir(parents=True)

@@ -20,8 +20,9 @@ from models.imaging.image import FORMATS, load_image
 from models.imaging.png import lean_png
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from training.data.checks import Sample, SkippedFile, check_files
-from training.data.sources import data_root, find_images
+from training.data.checks import Sample, check_files, judged_nowhere, tell
+from training.data.listing import SkippedFile
+from training.data.sources import Columns, data_root, find_images
 from training.reporter import Reporter
 
 # Perceptual hashes have 64 bits; copies that were scaled or saved again differ in a few of them.
@@ -45,7 +46,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found. Groups of duplicates list their files; `leaks` those across splits."""
+    """What was found. Groups of duplicates list their files; `leaks` those across splits.
+
+    `left_out` is what was named and not opened, such as rows without a label; `side_files` counts
+    what programs leave beside images; `judged_nowhere` are classes with too few images to judge.
+    """
 
     images: int
     unreadable: list[SkippedFile]
@@ -58,12 +63,16 @@ class DataReport:
     sizes: dict[str, tuple[int, int]]
     modes: dict[str, int]
     exif_turned: int
+    left_out: list[SkippedFile]
+    side_files: dict[str, int]
+    judged_nowhere: list[str]
 
     def as_json(self) -> dict[str, Any]:
         content = dict(self.__dict__)
-        content["unreadable"] = [
-            {"path": str(f.path), "label": f.label, "reason": f.reason} for f in self.unreadable
-        ]
+        for key in ("unreadable", "left_out"):
+            content[key] = [
+                {"path": str(f.path), "label": f.label, "reason": f.reason} for f in content[key]
+            ]
         return content
 
     def write(self, path: Path) -> None:
@@ -74,18 +83,18 @@ def check_data(
     data: Path,
     reporter: Reporter,
     *,
-    label_column: str = "label",
-    image_column: str | None = None,
+    columns: Columns | None = None,
 ) -> DataReport:
     """Read every image of `data` and report.
 
     Raises:
         DataError: there is nothing to check.
     """
-    files = find_images(data, label_column=label_column, image_column=image_column)
-    has_splits = any(file.split is not None for file in files)
+    listing = find_images(data, columns)
+    tell(listing, reporter)
+    has_splits = any(file.split is not None for file in listing.files)
     rule = Preprocessing(image_size=_PIXELS, resize_size=_PIXELS)
-    samples, unreadable = check_files(files, rule, reporter)
+    samples, unreadable = check_files(listing.files, rule, reporter)
     with (
         reporter.progress("comparing images", len(samples)) as advance,
         ThreadPoolExecutor(cpu_count()) as pool,
@@ -120,6 +129,11 @@ def check_data(
         sizes=_sizes(facts),
         modes=dict(Counter(fact.mode for fact in facts)),
         exif_turned=sum(fact.turned for fact in facts),
+        left_out=listing.skipped,
+        side_files=dict(listing.side_files),
+        judged_nowhere=judged_nowhere(
+            samples, val_is_drawn=not any(sample.split == "val" for sample in samples)
+        ),
     )
 
 

@@ -1,10 +1,10 @@
-"""Each file read and decoded once, before training does."""
+"""Each file read and decoded once, before training does; and what is said of those left out."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from models.errors import ImageError
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from training.data.sources import DataError, ImageFile, Split
+from training.data.listing import SPLITS, DataError, ImageFile, Listing, SkippedFile, Split
 from training.reporter import Reporter
 
 
@@ -28,11 +28,8 @@ class Sample:
     group: str | None = None
 
 
-@dataclass(frozen=True)
-class SkippedFile:
-    path: Path
-    label: str
-    reason: str
+# Names told of each kind of thing; `data.json` and `check-data --output` have all of them.
+_SHOWN = 10
 
 
 def check_files(
@@ -53,36 +50,178 @@ def check_files(
             advance(1, "")
     if skipped:
         reporter.warn(f"{len(skipped)} of {len(files)} files are not images and are skipped:")
-    for file in skipped:
-        reporter.warn(f"  {file.path}: {file.reason}")
+        _name_first([f"{file.path}: {file.reason}" for file in skipped], reporter)
     return samples, skipped
+
+
+def tell(listing: Listing, reporter: Reporter) -> None:
+    """Say what was decided about a source, and name what is left out of it."""
+    for note in listing.notes:
+        reporter.say(note)
+    if listing.side_files:
+        kinds = ", ".join(
+            f"{count} {kind}" for kind, count in listing.side_files.most_common(_SHOWN)
+        )
+        reporter.say(f"side files are left out: {kinds}")
+    if not listing.skipped:
+        return
+    total = len(listing.files) + len(listing.skipped)
+    reporter.warn(f"{len(listing.skipped)} of {total} listed are left out:")
+    by_reason: dict[str, list[Path]] = defaultdict(list)
+    for file in listing.skipped:
+        by_reason[file.reason].append(file.path)
+    _name_first(
+        [
+            f"{len(paths)}, {reason}: {_first(map(str, paths))}"
+            if len(paths) > 1
+            else f"{paths[0]}: {reason}"
+            for reason, paths in by_reason.items()
+        ],
+        reporter,
+    )
+
+
+def _name_first(lines: Sequence[str], reporter: Reporter) -> None:
+    for line in lines[:_SHOWN]:
+        reporter.warn(f"  {line}")
+    if len(lines) > _SHOWN:
+        reporter.warn(f"  and {len(lines) - _SHOWN} more")
+
+
+def _first(names: Iterable[str], count: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
 
 
 def _check_file(file: ImageFile, preprocessing: Preprocessing) -> Sample | SkippedFile:
     try:
+        if file.path.exists() and not file.path.is_file():  # opening a pipe would wait for ever
+            return SkippedFile(file.path, file.label, "can't be read: not a file")
         content = file.path.read_bytes()
         load_image(content, preprocessing)
     except OSError as error:
         return SkippedFile(file.path, file.label, f"can't be read: {error.strerror}")
     except ImageError as error:
         return SkippedFile(file.path, file.label, str(error))
+    except ValueError as error:  # a NUL in a path from a table
+        return SkippedFile(file.path, file.label, f"can't be read: {error}")
     digest = hashlib.sha256(content).hexdigest()
     return Sample(file.path, file.label, file.split or "train", digest, file.group)
 
 
 def check_bad_fraction(
-    files: Sequence[ImageFile], skipped: Sequence[SkippedFile], max_bad_fraction: float
+    samples: Sequence[Sample], skipped: Sequence[SkippedFile], max_bad_fraction: float
 ) -> None:
-    totals = Counter(file.label for file in files)
+    """Raise DataError if more than this share of a class can't be read."""
+    totals = Counter(sample.label for sample in samples)
     bad: dict[str, list[SkippedFile]] = defaultdict(list)
     for file in skipped:
-        bad[file.label].append(file)
+        if file.label is not None:
+            bad[file.label].append(file)
     for label, bad_files in bad.items():
-        fraction = len(bad_files) / totals[label]
+        total = totals[label] + len(bad_files)
+        fraction = len(bad_files) / total
         if fraction > max_bad_fraction:
             first = bad_files[0]
             raise DataError(
-                f"{len(bad_files)} of {totals[label]} files of class '{label}' are not images "
+                f"{len(bad_files)} of {total} files of class '{label}' are not images "
                 f"({fraction:.0%}, --max-bad-fraction is {max_bad_fraction:.0%}), the first is "
                 f"{first.path}: {first.reason}"
             )
+
+
+def keep_apart(
+    samples: Sequence[Sample], reporter: Reporter
+) -> tuple[list[Sample], list[SkippedFile]]:
+    """Leave out what lies in a split that judges as well: of copies of an image (the same bytes)
+    those in test are kept, or where there are none those in val.
+
+    Returns:
+        the samples without these, and what was left out.
+    """
+    strict: dict[str, Split] = {}
+    for sample in samples:
+        before = strict.get(sample.sha256, sample.split)
+        strict[sample.sha256] = max(before, sample.split, key=SPLITS.index)
+    kept = [sample for sample in samples if strict[sample.sha256] == sample.split]
+    left_out = [
+        SkippedFile(s.path, s.label, f"in {s.split}, and a copy is in {strict[s.sha256]}")
+        for s in samples
+        if strict[s.sha256] != s.split
+    ]
+    if left_out:
+        reporter.warn(
+            f"{len(left_out)} images lie in several splits and are left out of the one that judges "
+            "less (test is kept, then val):"
+        )
+        _name_first([f"{file.path}: {file.reason}" for file in left_out], reporter)
+    _warn_of_groups(kept, reporter)
+    return kept, left_out
+
+
+def _warn_of_groups(samples: Sequence[Sample], reporter: Reporter) -> None:
+    """The data's own splits are kept, also where they cut a group in two."""
+    splits: dict[str, set[Split]] = defaultdict(set)
+    for sample in samples:
+        if sample.group is not None:
+            splits[sample.group].add(sample.split)
+    cut = [group for group, names in splits.items() if len(names) > 1]
+    if cut:
+        reporter.warn(
+            f"{len(cut)} groups lie in several splits, so what judges knows what was trained on: "
+            f"{_first(cut)}"
+        )
+
+
+def check_labels_agree(
+    samples: Sequence[Sample], reporter: Reporter, *, is_table: bool, allowed: bool
+) -> None:
+    """Say which images (the same bytes) have two labels.
+
+    Raises:
+        DataError: there are some in a table, and they aren't allowed.
+    """
+    labels: dict[str, dict[str, Path]] = defaultdict(dict)
+    for sample in samples:
+        labels[sample.sha256].setdefault(sample.label, sample.path)
+    found = [by_label for by_label in labels.values() if len(by_label) > 1]
+    if not found:
+        return
+    texts = [
+        " and ".join(f"'{label}' ({path})" for label, path in by_label.items())
+        for by_label in found
+    ]
+    if is_table and not allowed:
+        raise DataError(
+            f"{len(found)} images have two labels, the first: {texts[0]}; correct the table, "
+            "or set allow_conflicting_labels: true (--allow-conflicting-labels)"
+        )
+    reporter.warn(f"{len(found)} images have two labels:")
+    _name_first(texts, reporter)
+
+
+def check_rows_agree(source: Path, listing: Listing, *, allowed: bool) -> None:
+    """Raise DataError if a table has two labels for one path, unless that is allowed."""
+    labels: dict[Path, str] = {}
+    for file in listing.files if listing.is_table and not allowed else ():
+        before = labels.setdefault(file.path, file.label)
+        if before != file.label:
+            raise DataError(
+                f"{source} has two labels for {file.path}, '{before}' and '{file.label}'; correct "
+                "it, or set allow_conflicting_labels: true"
+            )
+
+
+def judged_nowhere(samples: Sequence[Sample], *, val_is_drawn: bool) -> list[str]:
+    """Classes of which no image judges the model.
+
+    Args:
+        val_is_drawn: whether val is still to be taken from train, where a class with two images
+            gives one.
+    """
+    judging = {sample.label for sample in samples if sample.split != "train"}
+    trained = Counter(sample.label for sample in samples if sample.split == "train")
+    enough = 2 if val_is_drawn else max(trained.values(), default=0) + 1
+    return sorted(
+        label for label, count in trained.items() if label not in judging and count < enough
+    )

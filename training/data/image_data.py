@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.imaging.preprocessing import Preprocessing
-from training.data.checks import Sample, SkippedFile, check_bad_fraction, check_files
-from training.data.sources import SPLITS, DataError, ImageFile, Split, data_root, find_images
+from training.data.checks import (
+    Sample,
+    check_bad_fraction,
+    check_files,
+    check_labels_agree,
+    judged_nowhere,
+    keep_apart,
+    tell,
+)
+from training.data.listing import SkippedFile
+from training.data.sources import (
+    SPLITS,
+    Columns,
+    DataError,
+    ImageFile,
+    Split,
+    data_root,
+    find_images,
+)
 from training.data.splits import split_off
 from training.reporter import Reporter
+
+_SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -72,58 +92,119 @@ def load_images(
     data: Path,
     preprocessing: Preprocessing,
     *,
-    label_column: str,
-    image_column: str | None,
+    columns: Columns,
     val_fraction: float,
     test_fraction: float,
     max_bad_fraction: float,
+    allow_conflicting_labels: bool,
     seed: int,
     reporter: Reporter,
 ) -> ImageData:
     """Find, decode once (to find bad files before training does) and split labelled images.
 
-    Splits that the data names are kept; a missing val is taken from train. Files that are not
-    images are named in warnings and left out.
+    Splits that the data names are kept; a missing val is taken from train. An image that lies in
+    several is left in the one that judges. What is left out is named in warnings.
 
     Args:
         data: see `training.data.sources.find_images`.
 
     Raises:
-        DataError: no images, fewer than two classes, an empty class, or more than
-            `max_bad_fraction` of a class unreadable.
+        DataError: no images, fewer than two classes, an empty class, more than `max_bad_fraction`
+            of a class unreadable, or an image with two labels in a table.
     """
-    files = find_images(data, label_column=label_column, image_column=image_column)
-    labels = _check_classes(files, data)
-    samples, skipped = check_files(files, preprocessing, reporter)
-    check_bad_fraction(files, skipped, max_bad_fraction)
-    if all(file.split is None for file in files):
+    listing = find_images(data, columns)
+    tell(listing, reporter)
+    labels = _check_classes(listing.files, data)
+    samples, unreadable = check_files(listing.files, preprocessing, reporter)
+    skipped = [*listing.skipped, *unreadable]
+    check_bad_fraction(samples, skipped, max_bad_fraction)
+    check_labels_agree(
+        samples, reporter, is_table=listing.is_table, allowed=allow_conflicting_labels
+    )
+    samples, copies = keep_apart(samples, reporter)
+    if all(file.split is None for file in listing.files):
         samples = split_off(samples, "test", test_fraction, seed)
         val_fraction /= 1 - test_fraction  # of what is left in train
     if not any(sample.split == "val" for sample in samples):
         samples = split_off(samples, "val", val_fraction, seed)
-    images = ImageData(data_root(data), labels, tuple(samples), tuple(skipped))
+    images = ImageData(data_root(data), labels, tuple(samples), (*skipped, *copies))
     _check_splits(images)
+    _warn_of_classes_not_judged(images, reporter)
     return images
 
 
 def load_labelled_images(
-    data: Path, labels: Sequence[str], preprocessing: Preprocessing, reporter: Reporter
-) -> ImageData:
-    """All images of `data` as one test split, for a model with these labels.
+    data: Path,
+    labels: Sequence[str],
+    preprocessing: Preprocessing,
+    reporter: Reporter,
+    *,
+    columns: Columns | None = None,
+    allow_conflicting_labels: bool = False,
+) -> tuple[ImageData, str]:
+    """The images of `data` that judge a model with these labels, as one test split.
+
+    They are its test split, or where it has none its val split, or where it names none of both all
+    its images.
+
+    Returns:
+        the images, and which these are, for people.
 
     Raises:
-        DataError: no images, or a class that the model doesn't know.
+        DataError: no images, a class that the model doesn't know, or an image with two labels in a
+            table.
     """
-    files = [replace(file, split="test") for file in find_images(data)]
+    listing = find_images(data, columns)
+    tell(listing, reporter)
+    chosen, what = _judging(listing.files)
+    files = [replace(file, split="test") for file in chosen]
     unknown = sorted({file.label for file in files} - set(labels))
     if unknown:
         raise DataError(
             f"class '{unknown[0]}' in {data} is none of the model's: {', '.join(labels)}"
         )
-    samples, skipped = check_files(files, preprocessing, reporter)
+    samples, unreadable = check_files(files, preprocessing, reporter)
     if not samples:
-        raise DataError(f"{data} holds no readable image")
-    return ImageData(data_root(data), tuple(labels), tuple(samples), tuple(skipped))
+        raise DataError(f"{data} holds no readable image in what is judged: {what}")
+    check_labels_agree(
+        samples, reporter, is_table=listing.is_table, allowed=allow_conflicting_labels
+    )
+    skipped = (*listing.skipped, *unreadable)
+    images = ImageData(data_root(data), tuple(labels), tuple(samples), skipped)
+    return images, f"{what} of {data}"
+
+
+def _judging(files: Sequence[ImageFile]) -> tuple[list[ImageFile], str]:
+    for split in ("test", "val"):
+        chosen = [file for file in files if file.split == split]
+        if chosen:
+            others = Counter(file.split or "no split" for file in files if file.split != split)
+            rest = ", ".join(f"{count} of {name}" for name, count in sorted(others.items()))
+            return chosen, f"the {split} split" + (f" (without {rest})" if rest else "")
+    named = any(file.split is not None for file in files)
+    return list(files), "the train split, the only one," if named else "all images"
+
+
+def _warn_of_classes_not_judged(data: ImageData, reporter: Reporter) -> None:
+    nowhere = judged_nowhere(data.samples, val_is_drawn=False)
+    if nowhere:
+        reporter.warn(
+            f"{_classes(nowhere)} trained on and judged nowhere: no image is left to validate or "
+            "test; add images"
+        )
+    counts = data.counts()
+    untested = [
+        label for label in data.labels
+        if data.held_out == "test" and not counts["test"][label] and label not in nowhere
+    ]  # fmt: skip
+    if untested:
+        reporter.warn(f"{_classes(untested)} judged on val only: the test split has no image of it")
+
+
+def _classes(labels: Sequence[str]) -> str:
+    shown = ", ".join(f"'{label}'" for label in labels[:_SHOWN_CLASSES])
+    more = f" and {len(labels) - _SHOWN_CLASSES} more" if len(labels) > _SHOWN_CLASSES else ""
+    return f"class {shown} is" if len(labels) == 1 else f"classes {shown}{more} are"
 
 
 def _check_classes(files: Sequence[ImageFile], data: Path) -> tuple[str, ...]:
@@ -143,7 +224,8 @@ def _check_splits(data: ImageData) -> None:
     for label, count in data.counts()["train"].items():
         if count == 0:
             raise DataError(
-                f"class '{label}' in {data.root} has no readable image to train on; add some"
+                f"class '{label}' in {data.root} has no readable image to train on that isn't in "
+                "val or test as well; add some"
             )
     if not data.split("val"):
         raise DataError(

@@ -18,6 +18,7 @@ from models.imaging.preprocessing import (
     default_resize_size,
 )
 from models.network.strategies import Strategy, default_unfreeze_epochs
+from training.data.listing import Columns, SplitChoice
 
 
 class ConfigError(UserError):
@@ -158,6 +159,17 @@ class TrainConfig(BaseModel):
     image_column: str | None = Field(
         default=None, description="default: path of a CSV file, image of a dataset"
     )
+    split_column: str | None = Field(
+        default=None, description="default: the one called split, or that holds names of splits"
+    )
+    split_names: dict[str, SplitChoice] = Field(
+        default={},
+        description="what the data's own names of splits mean: train, val, test or ignore; class: "
+        "a folder so called is a class",
+    )
+    allow_conflicting_labels: bool = Field(
+        default=False, description="train on an image that has two labels in a table"
+    )
     val_fraction: float = Field(
         default=0.15, gt=0, lt=1, description="of each class, where the data has no val"
     )
@@ -215,6 +227,9 @@ class TrainConfig(BaseModel):
                 f"unfreeze_epochs is {list(self.unfreeze_epochs)}, it must rise from block to block"
             )
         return self
+
+    def columns(self) -> Columns:
+        return Columns(self.label_column, self.image_column, self.split_column, self.split_names)
 
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(

@@ -29,11 +29,11 @@ def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
     return load_images(
         config.data,
         config.preprocessing(),
-        label_column=config.label_column,
-        image_column=config.image_column,
+        columns=config.columns(),
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
         max_bad_fraction=config.max_bad_fraction,
+        allow_conflicting_labels=config.allow_conflicting_labels,
         seed=config.seed,
         reporter=reporter,
     )

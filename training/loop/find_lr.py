@@ -16,6 +16,7 @@ from training.data.batch import Batch
 from training.features.batches import Features
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data
+from training.loop.preflight import check_config, check_rates
 from training.loop.setup import set_up, trainable_in
 from training.loop.trainer import TrainingError, TrainState, make_accelerator
 from training.reporter import Reporter
@@ -43,8 +44,11 @@ def find_learning_rate(
     All layers' rates rise together, in the proportions of the configuration.
 
     Raises:
+        UserError: the configuration or the range can't be carried out; no image was read.
         TrainingError: fewer than ten steps went well.
     """
+    check_config(config)
+    check_rates(lowest, highest, steps)
     config = config.resolved()
     accelerator = make_accelerator(config.device, config.mixed_precision)
     context = TrainContext(config, load_data(config, reporter), accelerator, reporter)

@@ -20,6 +20,7 @@ from training.loop.config import TrainConfig, read_config
 from training.loop.context import TrainContext, load_data
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
+from training.loop.preflight import check_config
 from training.loop.run import Run, RunError, check_free, write_json
 from training.loop.run_directory import run_directory
 from training.loop.setup import set_up, trainable_in, unfreeze
@@ -50,6 +51,8 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
             epoch was finished, or there is a state to go on from.
         Terminated: SIGTERM came; the run can be resumed.
     """
+    if not resume:
+        check_config(config)
     config = config.resolved()
     if not resume:
         check_free(config.output)

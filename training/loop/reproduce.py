@@ -11,8 +11,15 @@ from models.registry import store
 from training.loop.checkpoint import weights_digest
 from training.loop.config import TrainConfig, load_config
 from training.loop.context import load_data
+from training.loop.preflight import check_config
 from training.loop.recipe import fine_tune
-from training.loop.run import Run, RunError, hardware, package_versions
+from training.loop.run import (
+    Run,
+    RunError,
+    hardware,
+    initial_weights_sha256,
+    package_versions,
+)
 from training.reporter import Reporter
 
 
@@ -36,6 +43,7 @@ def reproduce(source: str, reporter: Reporter) -> Reproduction:
     """
     provenance, expected = _recorded(source)
     config = load_config(None, provenance.training_config)
+    check_config(config)
     differences = input_differences(provenance, load_data(config, reporter).fingerprint())
     for difference in differences:
         reporter.warn(difference)
@@ -47,8 +55,8 @@ def reproduce(source: str, reporter: Reporter) -> Reproduction:
 
 
 def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
-    """What of data, packages and hardware is not as it was recorded."""
-    differences = []
+    """What of data, initial weights, packages and hardware is not as it was recorded."""
+    differences = _weights_differences(provenance)
     if fingerprint != provenance.data_fingerprint:
         differences.append(
             f"data: the fingerprint is {fingerprint[:12]}, was {provenance.data_fingerprint[:12]}"
@@ -65,6 +73,18 @@ def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
         if provenance.hardware.get(name) != value
     )
     return differences
+
+
+def _weights_differences(provenance: Provenance) -> list[str]:
+    """Nothing is said of runs from before the weights' hash was recorded."""
+    recorded = provenance.initial_weights_sha256
+    weights = str(provenance.training_config.get("weights", "none"))
+    now = initial_weights_sha256(weights)
+    if recorded is None or now == recorded:
+        return []
+    return [
+        f"weights: the SHA-256 of {weights} is {now[:12] if now else 'gone'}, was {recorded[:12]}"
+    ]
 
 
 def _recorded(source: str) -> tuple[Provenance, str]:

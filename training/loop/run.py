@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.bundle.manifest import Provenance
+from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
 from models.files import staged_file
 from training.loop.config import TrainConfig
@@ -166,7 +166,15 @@ def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
         git_commit=_git_commit(),
         packages=package_versions(),
         hardware=hardware(),
+        initial_weights_sha256=initial_weights_sha256(config.weights),
     )
+
+
+def initial_weights_sha256(weights: str) -> str | None:
+    """Of the file that the weights come from; None where it is gone, for `none`, and for
+    `imagenet`, whose file torchvision checks itself."""
+    path = Path(weights)
+    return sha256(path) if weights not in ("imagenet", "none") and path.is_file() else None
 
 
 def package_versions() -> dict[str, str]:

@@ -8,12 +8,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from training.data.listing import Columns, SplitChoice
 from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
 from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
 # Decided by the job itself.
 _NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
+# Of the sources, so they stand beside `data`; the job writes a table with columns of its own.
+_BESIDE_DATA = (
+    "label_column", "image_column", "split_column", "split_names", "allow_conflicting_labels",
+)  # fmt: skip
 
 
 class RedeployConfig(BaseModel):
@@ -25,6 +30,20 @@ class RedeployConfig(BaseModel):
         min_length=1,
         description="sources of labelled images: the base first, what grows after it; a label in "
         "a later one corrects an earlier one's",
+    )
+    label_column: str = Field(default="label", description="of CSV files and datasets in data")
+    image_column: str | None = Field(
+        default=None, description="default: path of a CSV file, image of a dataset"
+    )
+    split_column: str | None = Field(
+        default=None, description="default: the one called split, or that holds names of splits"
+    )
+    split_names: dict[str, SplitChoice] = Field(
+        default_factory=dict,
+        description="what the data's own names of splits mean: train, val, test or ignore",
+    )
+    allow_conflicting_labels: bool = Field(
+        default=False, description="take the last of two labels that one table has for an image"
     )
     capture: str | None = Field(
         default=None,
@@ -40,7 +59,8 @@ class RedeployConfig(BaseModel):
         "(with a new head); or a state dict's path",
     )
     train: dict[str, Any] = Field(
-        default_factory=dict, description="keys of 'vgg19 train', except data and output"
+        default_factory=dict,
+        description="keys of 'vgg19 train', except data, output and those that stand beside data",
     )
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
@@ -72,11 +92,17 @@ class RedeployConfig(BaseModel):
         for key in _NOT_TO_SET:
             if key in self.train:
                 raise ValueError(f"train.{key} is decided by the job; remove it")
+        for key in _BESIDE_DATA:
+            if key in self.train:
+                raise ValueError(f"train.{key} is of the sources; set {key} beside data")
         if self.image is not None and self.build is None:
             raise ValueError("image needs build: cpu or gpu")
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
         return self
+
+    def columns(self) -> Columns:
+        return Columns(self.label_column, self.image_column, self.split_column, self.split_names)
 
     def train_config(self, data: Path, output: Path, weights: str | None) -> TrainConfig:
         """What 'vgg19 train' would be given.

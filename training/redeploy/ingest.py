@@ -17,9 +17,17 @@ from pathlib import Path
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from training.data.check_data import look_at, near_duplicates
-from training.data.checks import Sample, SkippedFile, check_bad_fraction, check_files
+from training.data.checks import (
+    Sample,
+    check_bad_fraction,
+    check_files,
+    check_rows_agree,
+    tell,
+)
 from training.data.image_data import ImageData
+from training.data.listing import Columns, SkippedFile
 from training.data.sources import DataError, ImageFile, Split, find_images
+from training.data.split_names import strictest
 from training.data.splits import unit_of
 from training.reporter import Reporter
 
@@ -64,6 +72,8 @@ def ingest(
     reporter: Reporter,
     *,
     max_bad_fraction: float,
+    columns: Columns | None = None,
+    allow_conflicting_labels: bool = False,
     more: Sequence[ImageFile] = (),
 ) -> Ingested:
     """Read, check and split the images of all sources.
@@ -74,29 +84,52 @@ def ingest(
 
     Args:
         sources: see `training.data.sources.find_images`, the base first, corrections last.
+        columns: of all sources.
+        allow_conflicting_labels: of two labels that one table has for an image the last holds.
         more: further images, which count as the last source.
 
     Raises:
         DataError: a source can't be read, too much of a class is unreadable, there are fewer than
             two classes, or a class has no image to train on.
     """
-    named = [file for source in sources for file in find_images(source)]
-    files = [*named, *more]
-    samples, skipped = check_files(files, preprocessing, reporter)
-    check_bad_fraction(files, skipped, max_bad_fraction)
-    split_by_file: dict[Path, Split | None] = {}
-    for file in files:
-        split_by_file.setdefault(file.path, file.split)  # the first source has said where
+    listings = [find_images(source, columns) for source in sources]
+    for path, listing in zip(sources, listings, strict=True):
+        tell(listing, reporter)
+        check_rows_agree(path, listing, allowed=allow_conflicting_labels)
+    files = [*(file for listing in listings for file in listing.files), *more]
+    samples, unreadable = check_files(files, preprocessing, reporter)
+    skipped = [*(file for listing in listings for file in listing.skipped), *unreadable]
+    check_bad_fraction(samples, skipped, max_bad_fraction)
+    named = _named_splits([*(listing.files for listing in listings), more])
     distinct: dict[str, Sample] = {}
+    named_in: dict[str, int] = {}  # the first source that has this content
     relabelled = 0
     for sample in samples:
+        source, split_named = named[sample.path]
+        split: Split | None = split_named or rule.split(unit_of(sample))
         before = distinct.get(sample.sha256)
-        relabelled += before is not None and before.label != sample.label
-        split = split_by_file[sample.path] or rule.split(unit_of(sample))
-        distinct[sample.sha256] = replace(sample, split=before.split if before else split)
+        if before is not None:
+            relabelled += before.label != sample.label
+            same = named_in[sample.sha256] == source
+            split = strictest(before.split, split_named if same else None)
+        named_in.setdefault(sample.sha256, source)
+        distinct[sample.sha256] = replace(sample, split=split or "train")
     kept = _without_near_copies(list(distinct.values()), reporter)
     images = _image_data(sources[0], kept, skipped)
     return Ingested(images, relabelled, len(distinct) - len(kept))
+
+
+def _named_splits(
+    sources: Sequence[Sequence[ImageFile]],
+) -> dict[Path, tuple[int, Split | None]]:
+    """The first source that names a file, and the split it says (of two the one that judges)."""
+    named: dict[Path, tuple[int, Split | None]] = {}
+    for number, files in enumerate(sources):
+        for file in files:
+            source, split = named.setdefault(file.path, (number, file.split))
+            if source == number:
+                named[file.path] = (number, strictest(split, file.split))
+    return named
 
 
 def write_csv(images: ImageData, path: Path) -> None:

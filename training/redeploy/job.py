@@ -26,6 +26,7 @@ from models.registry import store
 from training.data.checks import Sample
 from training.export.bundle import export_run
 from training.loop.checkpoint import weights_digest
+from training.loop.preflight import check_config, check_weights
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.run import Run
 from training.loop.signals import Terminated
@@ -87,6 +88,7 @@ def redeploy(
         UserError: a step can't be done; the next call tries it again.
     """
     signer = Signer(config.sign_key) if config.sign_key else None  # told now, not after training
+    _check(config)
     with _exclusive(config.state, wait=wait, reporter=reporter):
         job = unfinished_job(config.state)
         if job is None or not job.has("register"):  # after that, it is to be finished as it is
@@ -100,6 +102,15 @@ def redeploy(
         else:
             reporter.say(f"going on with job {job.id}")
         return _do(job, config, signer, reporter, builder)
+
+
+def _check(config: RedeployConfig) -> None:
+    """What can be mistyped, before an image is read."""
+    weights = None
+    if config.start_from not in ("pretrained", "champion"):
+        check_weights(config.start_from, "start_from")
+        weights = config.start_from
+    check_config(config.train_config(config.data[0], config.state, weights))
 
 
 def _do(
@@ -141,7 +152,8 @@ def _ingest(config: RedeployConfig, reporter: Reporter) -> Ingested:
     captured = labelled_images(config.capture) if config.capture else []
     return ingest(
         config.data, rule, train.preprocessing(), reporter,
-        max_bad_fraction=train.max_bad_fraction, more=captured,
+        max_bad_fraction=train.max_bad_fraction, columns=config.columns(),
+        allow_conflicting_labels=config.allow_conflicting_labels, more=captured,
     )  # fmt: skip
 
 

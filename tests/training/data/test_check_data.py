@@ -93,6 +93,42 @@ def test_the_command_prints_writes_and_fails_on_leaks(folder: Path, tmp_path: Pa
     assert "LEAKS: copies in different splits: 0" in clean.stdout
 
 
+def test_the_command_takes_columns_and_names_of_splits(folder: Path, tmp_path: Path) -> None:
+    parts = {"train": "fit", "test": "final"}
+    rows = [
+        f"{file},{file.parent.name},{parts[file.parent.parent.name]}"
+        for file in sorted(folder.rglob("?.png"))
+    ]
+    (tmp_path / "x.csv").write_text("\n".join(["file,kind,part", *rows, "a.png,none,fit"]))
+    result = run_command(
+        "vgg19", "check-data", "x.csv", "--image-column", "file", "--label-column", "kind",
+        "--split-column", "part", "--split-name", "fit=train", "--split-name", "final=test",
+        "--output", "check.json", cwd=tmp_path, home=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert report["counts"] == {
+        "train": {"china": 4, "flower": 4}, "test": {"china": 2, "flower": 2},
+    }  # fmt: skip
+    assert [file["reason"] for file in report["left_out"]] == ["no label ('none')"]
+    assert "left out: 1" in result.stdout
+
+
+def test_side_files_and_classes_that_nothing_judges(folder: Path) -> None:
+    (folder / "train" / "flower" / "Thumbs.db").write_bytes(b"x")
+    (folder / "train" / "lonely").mkdir()
+    (folder / "train" / "lonely" / "0.png").write_bytes(
+        (folder / "test" / "flower" / "0.png").read_bytes()
+    )
+    report = check_data(folder, SilentReporter())
+    assert report.side_files == {"Thumbs.db": 1}
+    assert report.judged_nowhere == ["lonely"]
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=200))
+    assert "side files, no images: 1" in out.getvalue()
+    assert "classes judged nowhere, with too few images: lonely" in out.getvalue()
+
+
 def test_brackets_in_names_are_shown(report: DataReport) -> None:
     out = io.StringIO()
     shown = DataReport(**{**report.__dict__, "exact_duplicates": [["a[red].png", "b.png"]]})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 
 from models.imaging.preprocessing import Preprocessing
-from testing.images import COLOURS, write_image_folder
-from training.data.checks import Sample
+from testing.images import COLOURS, coloured_pixels, encode, write_image_folder
+from training.data.checks import Sample, judged_nowhere
 from training.data.image_data import ImageData, load_images, load_labelled_images
-from training.data.sources import DataError
+from training.data.listing import Columns, DataError
 from training.data.splits import split_off
 from training.reporter import SilentReporter
 
@@ -20,9 +21,9 @@ RULE = Preprocessing(image_size=32, resize_size=32)
 
 
 def load(root: Path, reporter: SilentReporter | None = None, **changes: Any) -> ImageData:
-    options = {
-        "label_column": "label",
-        "image_column": None,
+    options: dict[str, Any] = {
+        "columns": Columns(),
+        "allow_conflicting_labels": False,
         "val_fraction": 0.2,
         "test_fraction": 0.2,
         "max_bad_fraction": 0.1,
@@ -106,7 +107,7 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
 class TestBadFiles:
     def test_are_named_counted_and_skipped(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 19, "red": 19})
-        (tmp_path / "blue" / "notes.txt").write_text("not an image")
+        (tmp_path / "blue" / "notes.jpg").write_text("not an image")
         whole = (tmp_path / "red" / "0019.png").read_bytes()
         (tmp_path / "red" / "half.png").write_bytes(whole[: len(whole) // 2])
         (tmp_path / "red" / ".DS_Store").write_bytes(b"hidden files don't count")
@@ -115,16 +116,16 @@ class TestBadFiles:
         data = load(tmp_path, reporter)
 
         assert len(data.samples) == 38
-        assert {file.path.name for file in data.skipped} == {"notes.txt", "half.png"}
+        assert {file.path.name for file in data.skipped} == {"notes.jpg", "half.png"}
         text = "\n".join(reporter.warnings)
         assert "2 of 40 files are not images" in text
         assert f"{tmp_path / 'red' / 'half.png'}: the image is truncated" in text
 
     def test_too_many_in_a_class_are_an_error(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 8, "red": 20})
-        (tmp_path / "blue" / "a.txt").write_text("")
-        (tmp_path / "blue" / "b.txt").write_text("")
-        message = r"2 of 10 files of class 'blue' .*20%, --max-bad-fraction is 10%.*a\.txt"
+        (tmp_path / "blue" / "a.gif").write_text("")
+        (tmp_path / "blue" / "b.gif").write_text("")
+        message = r"2 of 10 files of class 'blue' .*20%, --max-bad-fraction is 10%.*a\.gif"
         with pytest.raises(DataError, match=message):
             load(tmp_path)
         assert len(load(tmp_path, max_bad_fraction=0.2).skipped) == 2
@@ -193,7 +194,7 @@ def test_hidden_folders_and_capitals(tmp_path: Path) -> None:
 class TestLabelledImages:
     def test_all_are_test_images(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"red": 2})
-        data = load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
+        data, _ = load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
         assert data.counts()["test"] == {"blue": 0, "green": 0, "red": 2}
         assert data.held_out == "test"
 
@@ -207,6 +208,192 @@ class TestLabelledImages:
         (tmp_path / "red" / "x").touch()
         with pytest.raises(DataError, match="no readable image"):
             load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
+
+
+class TestJudgingSplit:
+    """`evaluate --data`."""
+
+    @pytest.mark.parametrize(
+        ("splits", "count", "what"),
+        [
+            ({"train": 3, "val": 2, "test": 1}, 1, "the test split .without 3 of train, 2 of val."),
+            ({"Train": 3, "Holdout": 2}, 2, "the test split .without 3 of train."),
+            ({"train": 3, "dev": 2}, 2, "the val split .without 3 of train."),
+            ({"test": 2}, 2, "the test split"),
+            ({"train": 2}, 2, "the train split, the only one,"),
+            ({"": 4}, 4, "all images"),
+        ],
+    )
+    def test_the_test_split_is_judged_where_there_is_one(
+        self, tmp_path: Path, splits: dict[str, int], count: int, what: str
+    ) -> None:
+        for number, (name, images) in enumerate(splits.items()):
+            write_image_folder(tmp_path / name, {"red": images}, first_seed=100 * number)
+        data, said = load_labelled_images(tmp_path, COLOURS, RULE, SilentReporter())
+        assert len(data.samples) == len(data.split("test")) == count
+        assert re.fullmatch(f"{what} of {tmp_path}", said)
+
+    def test_a_class_the_model_does_not_know_may_be_in_what_is_not_judged(
+        self, tmp_path: Path
+    ) -> None:
+        write_image_folder(tmp_path / "train", {"red": 2, "blue": 1})
+        write_image_folder(tmp_path / "test", {"red": 2}, first_seed=9)
+        data, _ = load_labelled_images(tmp_path, ("red", "x"), RULE, SilentReporter())
+        assert len(data.samples) == 2
+
+
+class TestCopiesInSeveralSplits:
+    @pytest.mark.parametrize(
+        ("splits", "kept"),
+        [
+            (("train", "test"), "test"),
+            (("train", "val"), "val"),
+            (("val", "test"), "test"),
+            (("train", "val", "test"), "test"),
+        ],
+    )
+    def test_stay_where_they_judge_and_are_named(
+        self, tmp_path: Path, splits: tuple[str, ...], kept: str
+    ) -> None:
+        for number, split in enumerate(("train", "val", "test")):
+            write_image_folder(tmp_path / split, {"blue": 4, "red": 4}, first_seed=100 * number)
+        content = encode(coloured_pixels(999, "red"))
+        for split in splits:
+            (tmp_path / split / "red" / "same.png").write_bytes(content)
+        reporter = SilentReporter()
+        data = load(tmp_path, reporter)
+        digest = hashlib.sha256(content).hexdigest()
+        assert [s.split for s in data.samples if s.sha256 == digest] == [kept]
+        assert len(data.skipped) == len(splits) - 1
+        assert f"{len(splits) - 1} images lie in several splits" in reporter.warnings[0]
+
+    def test_also_where_a_link_leads_from_train_to_test(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path / "train", {"blue": 4, "red": 4})
+        write_image_folder(tmp_path / "test", {"blue": 4, "red": 4}, first_seed=100)
+        (tmp_path / "train" / "red" / "more").symlink_to(tmp_path / "test" / "red")
+        data = load(tmp_path)
+        judging = {s.sha256 for s in data.samples if s.split != "train"}
+        assert not judging & {s.sha256 for s in data.split("train")}
+        assert len(data.split("test")) == 8
+
+    def test_groups_that_the_data_cuts_in_two_are_named(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 6, "red": 6})
+        rows = [
+            f"{file},{file.parent.name},{'test' if number % 3 == 0 else 'train'},g{number // 2}"
+            for number, file in enumerate(sorted(tmp_path.rglob("*.png")))
+        ]
+        (tmp_path / "x.csv").write_text("\n".join(["path,label,split,group", *rows]))
+        reporter = SilentReporter()
+        load(tmp_path / "x.csv", reporter)
+        (warning,) = reporter.warnings
+        assert warning.startswith("4 groups lie in several splits")
+        assert warning.endswith("g0, g1, g3, ...")
+
+
+class TestTwoLabels:
+    def table(self, root: Path, *rows: str) -> Path:
+        write_image_folder(root, {"blue": 4, "red": 4})
+        named = [f"{f.relative_to(root)},{f.parent.name}" for f in sorted(root.rglob("*.png"))]
+        (root / "x.csv").write_text("\n".join(["path,label", *named, *rows]))
+        return root / "x.csv"
+
+    @pytest.mark.parametrize("path", ["blue/0000.png", "./blue/0000.png", "red/../blue/0000.png",
+                                      "copy.png"])  # fmt: skip
+    def test_of_one_image_in_a_table_are_refused_unless_allowed(
+        self, tmp_path: Path, path: str
+    ) -> None:
+        table = self.table(tmp_path, f"{path},red")
+        (tmp_path / "copy.png").write_bytes((tmp_path / "blue" / "0000.png").read_bytes())
+        message = "1 images have two labels, the first: 'blue' .* and 'red' .*allow_conflicting"
+        with pytest.raises(DataError, match=message):
+            load(table)
+        with pytest.raises(DataError, match=message):
+            load_labelled_images(table, COLOURS, RULE, SilentReporter())
+        reporter = SilentReporter()
+        data = load(table, reporter, allow_conflicting_labels=True)
+        assert len(data.samples) == 9
+        assert reporter.warnings[0] == "1 images have two labels:"
+
+    def test_of_one_image_in_folders_are_said(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 4, "red": 4})
+        (tmp_path / "red" / "b.png").write_bytes((tmp_path / "blue" / "0000.png").read_bytes())
+        reporter = SilentReporter()
+        assert len(load(tmp_path, reporter).samples) == 9
+        assert reporter.warnings[0] == "1 images have two labels:"
+        assert "'blue'" in reporter.warnings[1]
+        assert "'red'" in reporter.warnings[1]
+
+    def test_one_label_twice_is_no_conflict(self, tmp_path: Path) -> None:
+        reporter = SilentReporter()
+        load(self.table(tmp_path, "blue/0000.png,blue"), reporter)
+        assert reporter.warnings == []
+
+
+class TestClassesThatAreJudgedNowhere:
+    def test_one_image_in_a_class(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 9, "green": 1, "red": 9})
+        reporter = SilentReporter()
+        data = load(tmp_path, reporter)
+        assert [s.split for s in data.samples if s.label == "green"] == ["train"]
+        (warning,) = reporter.warnings
+        assert warning.startswith("class 'green' is trained on and judged nowhere")
+
+    def test_a_class_that_the_test_split_lacks(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path / "train", {"blue": 9, "green": 9, "red": 9})
+        write_image_folder(tmp_path / "test", {"blue": 3, "red": 3}, first_seed=100)
+        reporter = SilentReporter()
+        load(tmp_path, reporter)
+        assert reporter.warnings == [
+            "class 'green' is judged on val only: the test split has no image of it"
+        ]
+
+    @pytest.mark.parametrize(("val_is_drawn", "expected"), [(True, ["b"]), (False, ["b", "c"])])
+    def test_before_and_after_val_is_drawn(self, val_is_drawn: bool, expected: list[str]) -> None:
+        splits = [("a", "train"), ("a", "val"), ("b", "train"), ("c", "train"), ("c", "train"),
+                  ("d", "train"), ("d", "test")]  # fmt: skip
+        samples = [
+            Sample(Path(str(n)), label, split, str(n))  # type: ignore[arg-type]
+            for n, (label, split) in enumerate(splits)
+        ]
+        assert judged_nowhere(samples, val_is_drawn=val_is_drawn) == expected
+
+
+class TestWhatIsLeftOut:
+    def test_missing_images_and_labels_are_counted_in_the_record(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 20, "red": 20})
+        rows = [f"{f},{f.parent.name}" for f in sorted(tmp_path.rglob("*.png"))]
+        rows += ["gone.png,blue", "a.png,-1", "b.png,", ",red", "nul\0.png,red", f"{tmp_path},red"]
+        (tmp_path / "x.csv").write_text("\n".join(["path,label", *rows]))
+        reporter = SilentReporter()
+        data = load(tmp_path / "x.csv", reporter, max_bad_fraction=0.1)
+        assert len(data.samples) == 40
+        assert data.labels == ("blue", "red")
+        assert len(data.describe()["skipped"]) == 6
+        text = "\n".join(reporter.warnings)
+        assert "3 of 46 listed are left out:" in text
+        assert "3 of 43 files are not images and are skipped:" in text
+        for words in ("gone.png: can't be read: No such file", "a.png: no label ('-1')",
+                      "line 45 names no image", "not a file"):  # fmt: skip
+            assert words in text
+
+    def test_too_many_missing_are_refused_by_name(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 4, "red": 4})
+        for number in range(4):
+            (tmp_path / "red" / f"x{number}.png").symlink_to(tmp_path / "gone")
+        with pytest.raises(DataError, match=r"4 of 8 files of class 'red' .*x0.png: is a dangling"):
+            load(tmp_path)
+
+    def test_many_are_counted_and_the_first_are_named(self, tmp_path: Path) -> None:
+        write_image_folder(tmp_path, {"blue": 9, "red": 9})
+        rows = [f"{f},{f.parent.name}" for f in sorted(tmp_path.rglob("*.png"))]
+        rows += [f"{n}.png,none" for n in range(5000)]
+        (tmp_path / "x.csv").write_text("\n".join(["path,label", *rows]))
+        reporter = SilentReporter()
+        load(tmp_path / "x.csv", reporter)
+        assert reporter.warnings == [
+            "5000 of 5018 listed are left out:",
+            f"  5000, no label ('none'): {tmp_path}/0.png, {tmp_path}/1.png, {tmp_path}/2.png, ...",
+        ]
 
 
 class TestGroups:

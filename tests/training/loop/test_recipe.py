@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
+from models.errors import UserError
 from models.network.strategies import CONV_BLOCKS
 from models.network.vgg19 import build
 from models.registry import store
@@ -22,7 +24,7 @@ from training.loop.config import TrainConfig, load_config
 from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.reproduce import _recorded, input_differences, reproduce
-from training.loop.run import Run, RunError
+from training.loop.run import Run, RunError, record_provenance
 from training.loop.signals import Terminated
 from training.loop.state import StateError
 from training.loop.trainer import Trainer, TrainingError
@@ -136,11 +138,12 @@ def test_mistakes_are_shown_as_pictures_with_escaped_names(
     tmp_path: Path, image_size: int, heat_maps: int
 ) -> None:
     data = tmp_path / "data"
-    for split in ("train", "test"):
+    for split, first in (("train", 0), ("test", 4)):
         for label in ("a&b", "c"):
             (data / split / label).mkdir(parents=True)
             for seed in range(4):  # the same images under both labels: half must be wrong
-                (data / split / label / f"<{seed}>.png").write_bytes(encode(coloured_pixels(seed)))
+                pixels = coloured_pixels(first + seed)
+                (data / split / label / f"<{seed}>.png").write_bytes(encode(pixels))
     run = fine_tune(config(tmp_path, image_size=image_size), SilentReporter())
     page = run.report.read_text()
     assert page.count("<figure>") == 4
@@ -293,9 +296,35 @@ class TestReproduce:
         (difference,) = changed.differences
         assert difference.startswith("data: the fingerprint is ")
 
-    def test_versions_and_hardware_are_compared(self, tmp_path: Path) -> None:
-        from training.loop.run import record_provenance
+    @pytest.mark.usefixtures("thin_network")
+    @pytest.mark.parametrize("change", ["other", "gone"])
+    def test_a_changed_file_of_weights_is_named(self, tmp_path: Path, change: str) -> None:
+        path = tmp_path / "start.pth"
+        torch.manual_seed(1)
+        torch.save(build("none", num_classes=4).state_dict(), path)
+        run = fine_tune(config(tmp_path, weights=str(path)), SilentReporter())
+        assert reproduce(str(run.path), SilentReporter()).identical
+        if change == "gone":
+            path.unlink()
+            with pytest.raises(UserError, match=f"--weights {path}: no such file"):
+                reproduce(str(run.path), SilentReporter())
+            return
+        torch.manual_seed(2)
+        torch.save(build("none", num_classes=4).state_dict(), path)
+        changed = reproduce(str(run.path), SilentReporter())
+        assert not changed.identical
+        (difference,) = changed.differences
+        assert re.fullmatch(
+            f"weights: the SHA-256 of {path} is [0-9a-f]{{12}}, was [0-9a-f]{{12}}", difference
+        )
 
+    def test_runs_from_before_the_weights_hash_say_nothing_of_it(self, tmp_path: Path) -> None:
+        recorded = record_provenance(config(tmp_path), "f" * 64)
+        assert recorded.initial_weights_sha256 is None
+        old = recorded.model_copy(update={"training_config": {"weights": "gone.pth"}})
+        assert input_differences(old, "f" * 64) == []
+
+    def test_versions_and_hardware_are_compared(self, tmp_path: Path) -> None:
         recorded = record_provenance(config(tmp_path), "f" * 64)
         assert input_differences(recorded, "f" * 64) == []
         other = recorded.model_copy(

@@ -59,3 +59,21 @@ def test_the_digest_changes_with_what_decides(tmp_path: Path) -> None:
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         load_redeploy_config(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("key", ["label_column", "image_column", "split_column", "split_names"])
+def test_columns_stand_beside_data(tmp_path: Path, key: str) -> None:
+    value: Any = {"x": "test"} if key == "split_names" else "x"
+    file = tmp_path / "x.yaml"
+    file.write_text(yaml.safe_dump({"data": ["d"], "train": {key: value}}))
+    with pytest.raises(ConfigError, match=f"train.{key} is of the sources; set {key} beside data"):
+        load_redeploy_config(file)
+    file.write_text(yaml.safe_dump({"data": ["d"], key: value}))
+    columns = load_redeploy_config(file).columns()
+    assert getattr(columns, key.removesuffix("_column")) == value
+
+
+def test_a_split_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("data: [d]\nsplit_names: {x: tset}\n")
+    with pytest.raises(ConfigError, match="split_names.x is 'tset', it should be 'train', 'val'"):
+        load_redeploy_config(tmp_path / "x.yaml")

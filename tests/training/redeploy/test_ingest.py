@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from models.imaging.preprocessing import Preprocessing
 from testing.images import coloured_pixels, encode, write_image_folder
+from training.data.listing import Columns
 from training.data.sources import DataError, ImageFile, find_images
 from training.redeploy.ingest import Ingested, SplitRule, ingest, write_csv
 from training.reporter import SilentReporter
@@ -99,9 +101,60 @@ def test_groups_stay_together_and_named_splits_are_kept(base: Path, tmp_path: Pa
 def test_the_csv_says_the_same(base: Path, tmp_path: Path) -> None:
     ingested = ingest_from(base)
     write_csv(ingested.images, tmp_path / "data.csv")
-    files = find_images(tmp_path / "data.csv")
+    files = find_images(tmp_path / "data.csv").files
     expected = {(s.path, s.label, s.split) for s in ingested.images.samples}
     assert {(file.path, file.label, file.split) for file in files} == expected
+
+
+def test_other_columns_and_names_of_splits(base: Path, tmp_path: Path) -> None:
+    files = sorted(base.rglob("*.png"))
+    rows = [f"{f},{f.parent.name},{('fit', 'hold')[n % 4 == 0]}" for n, f in enumerate(files)]
+    (tmp_path / "x.csv").write_text("\n".join(["file,species,part", *rows]))
+    columns = Columns("species", "file", "part", {"fit": "train", "hold": "test"})
+    with pytest.raises(DataError, match="none of them came to val"):
+        ingest([tmp_path / "x.csv"], RULE, SIZE, SilentReporter(), max_bad_fraction=0.5,
+               columns=columns)  # fmt: skip
+    write_image_folder(tmp_path / "new", {"red": 30, "green": 30}, first_seed=1000)
+    ingested = ingest([tmp_path / "x.csv", tmp_path / "new"], RULE, SIZE, SilentReporter(),
+                      max_bad_fraction=0.5, columns=columns)  # fmt: skip
+    found = {s.path: s.split for s in ingested.images.samples}
+    assert {found[f] for n, f in enumerate(files) if n % 4 == 0} == {"test"}
+    assert {found[f] for n, f in enumerate(files) if n % 4} == {"train"}
+
+
+@pytest.mark.parametrize("named", ["path", "copy"])
+@pytest.mark.parametrize("order", [("train", "test"), ("test", "train")])
+def test_an_image_that_a_source_names_in_two_splits_judges(
+    base: Path, tmp_path: Path, named: str, order: tuple[str, str]
+) -> None:
+    file = next((base / "a").iterdir())
+    (tmp_path / "copy.png").write_bytes(file.read_bytes())
+    other = file if named == "path" else tmp_path / "copy.png"
+    lines = ["path,label,split", f"{file},a,{order[0]}", f"{other},a,{order[1]}"]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert splits(ingest_from(tmp_path / "x.csv", base))[digest] == "test"
+
+
+def test_two_labels_in_one_table_are_refused_unless_allowed(base: Path, tmp_path: Path) -> None:
+    file = next((base / "a").iterdir())
+    (tmp_path / "x.csv").write_text(f"path,label\n{file},a\n{file},b\n")
+    with pytest.raises(DataError, match="has two labels for .*, 'a' and 'b'"):
+        ingest_from(base, tmp_path / "x.csv")
+    ingested = ingest([base, tmp_path / "x.csv"], RULE, SIZE, SilentReporter(),
+                      max_bad_fraction=0.5, allow_conflicting_labels=True)  # fmt: skip
+    assert [s.label for s in ingested.images.samples if s.path == file] == ["b"]
+
+
+def test_what_is_left_out_is_said(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("path,label\na.png,-1\nb.png,\n")
+    with pytest.raises(DataError, match="holds no labelled image; 2 are left out"):
+        ingest_from(base, tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("path,label\na.png,-1\ngone.png,a\n")
+    reporter = SilentReporter()
+    ingested = ingest([base, tmp_path / "x.csv"], RULE, SIZE, reporter, max_bad_fraction=0.5)
+    assert [file.path.name for file in ingested.images.skipped] == ["a.png", "gone.png"]
+    assert "no label ('-1')" in reporter.warnings[1]
 
 
 def test_what_is_not_enough(base: Path, tmp_path: Path) -> None:
