@@ -60,7 +60,7 @@ class FeatureStatistics:
 
     @staticmethod
     def _squares(images: tuple[Array, Array], means: tuple[Array, Array]) -> Array:
-        """float64[N]: the squared distance of the nearest mean, of [N,r] and [N,K] from `_split`."""
+        """float64[N]: the squared distance of the nearest mean, of what `_split` gives."""
         squares = np.zeros((len(images[0]), len(means[0])))
         for image, mean in zip(images, means, strict=True):
             lengths = (image**2).sum(axis=1)[:, None] + (mean**2).sum(axis=1)

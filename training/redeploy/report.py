@@ -34,13 +34,13 @@ def disagreements(comparison: Comparison, held_out: Sequence[Sample]) -> list[di
         {
             "path": str(sample.path),
             "label": sample.label,
-            "champion": old.predicted[i],
+            "champion": old.answer(i),
             "champion_confidence": float(old.confidence[i]),
-            "challenger": new.predicted[i],
+            "challenger": new.answer(i),
             "challenger_confidence": float(new.confidence[i]),
         }
         for i, sample in enumerate(held_out)
-        if old.predicted[i] != new.predicted[i]
+        if old.answer(i) != new.answer(i)
     ]
     return sorted(rows, key=lambda row: (row["champion"] != row["label"], row["path"]))
 

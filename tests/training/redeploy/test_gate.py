@@ -8,8 +8,14 @@ import pytest
 from training.redeploy.compare import Comparison, Judged
 from training.redeploy.gate import GateConfig, Verdict, judge, reason
 
-OLD = Judged(["a"], np.ones(1), 0.80, {"a": 0.9, "b": 0.7, "rare": 1.0}, 0.05)
-NEW = Judged(["a"], np.ones(1), 0.85, {"a": 0.9, "b": 0.8, "rare": 0.0}, 0.06)
+
+def judged(accuracy: float, recall: dict[str, float], calibration_error: float) -> Judged:
+    answers = (np.zeros(1, np.int64), np.ones(1, np.bool_), np.ones(1))
+    return Judged(("a",), *answers, accuracy, recall, calibration_error)
+
+
+OLD = judged(0.80, {"a": 0.9, "b": 0.7, "rare": 1.0}, 0.05)
+NEW = judged(0.85, {"a": 0.9, "b": 0.8, "rare": 0.0}, 0.06)
 GOOD = Comparison(
     images=200,
     labels=["a", "b", "rare"],
