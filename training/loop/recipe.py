@@ -9,6 +9,7 @@ from typing import Any
 
 from torchvision.models import VGG
 
+from models.bundle.metrics import weaknesses
 from models.network.strategies import HEAD_LAYER
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
@@ -264,6 +265,8 @@ def _finish(
         f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
     )
     context.reporter.say(summary(acceptance))
+    for weakness in weaknesses(held_out):
+        context.reporter.warn(weakness)
 
 
 def _summary(context: TrainContext) -> str:
