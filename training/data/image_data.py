@@ -12,7 +12,7 @@ from typing import Any
 from models.imaging.preprocessing import Preprocessing
 from training.data.checks import Sample, SkippedFile, check_bad_fraction, check_files
 from training.data.sources import SPLITS, DataError, ImageFile, Split, data_root, find_images
-from training.data.splits import split_off
+from training.data.splits import SplitBy, SplitRule, split_by_hash, split_exactly
 from training.reporter import Reporter
 
 
@@ -78,6 +78,7 @@ def load_images(
     test_fraction: float,
     max_bad_fraction: float,
     seed: int,
+    split_by: SplitBy,
     reporter: Reporter,
 ) -> ImageData:
     """Find, decode once (to find bad files before training does) and split labelled images.
@@ -96,11 +97,11 @@ def load_images(
     labels = _check_classes(files, data)
     samples, skipped = check_files(files, preprocessing, reporter)
     check_bad_fraction(files, skipped, max_bad_fraction)
-    if all(file.split is None for file in files):
-        samples = split_off(samples, "test", test_fraction, seed)
-        val_fraction /= 1 - test_fraction  # of what is left in train
+    if any(file.split is not None for file in files):
+        test_fraction = 0.0  # what the data names is kept
     if not any(sample.split == "val" for sample in samples):
-        samples = split_off(samples, "val", val_fraction, seed)
+        rule = SplitRule(val_fraction, test_fraction, seed)
+        samples = (split_by_hash if split_by == "hash" else split_exactly)(samples, rule)
     images = ImageData(data_root(data), labels, tuple(samples), tuple(skipped))
     _check_splits(images)
     return images

@@ -35,6 +35,7 @@ def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
         test_fraction=config.test_fraction,
         max_bad_fraction=config.max_bad_fraction,
         seed=config.seed,
+        split_by=config.split_by,
         reporter=reporter,
     )
 

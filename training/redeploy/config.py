@@ -13,7 +13,9 @@ from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
 # Decided by the job itself.
-_NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
+NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
+# Of what a job comes to.
+_NOT_DECISIVE = {"services", "service_timeout_s", "state", "keep_jobs"}
 
 
 class RedeployConfig(BaseModel):
@@ -43,7 +45,13 @@ class RedeployConfig(BaseModel):
         default_factory=dict, description="keys of 'vgg19 train', except data and output"
     )
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
+    test_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
+    keep_jobs: int = Field(
+        default=20,
+        ge=1,
+        description="finished jobs that stay in state, with their runs; older ones are removed, "
+        "but never what the model in production came from",
+    )
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
     sign_key: Path | None = Field(
         default=None,
@@ -69,7 +77,7 @@ class RedeployConfig(BaseModel):
 
     @model_validator(mode="after")
     def _train_keys(self) -> RedeployConfig:
-        for key in _NOT_TO_SET:
+        for key in NOT_TO_SET:
             if key in self.train:
                 raise ValueError(f"train.{key} is decided by the job; remove it")
         if self.image is not None and self.build is None:
@@ -94,7 +102,7 @@ class RedeployConfig(BaseModel):
 
     def digest(self) -> str:
         """Changes with everything that changes what a job would come to."""
-        decisive = self.model_dump_json(exclude={"services", "service_timeout_s", "state"})
+        decisive = self.model_dump_json(exclude=_NOT_DECISIVE)
         return hashlib.sha256(decisive.encode()).hexdigest()
 
 
@@ -104,6 +112,10 @@ def load_redeploy_config(file: Path) -> RedeployConfig:
     Raises:
         ConfigError: it can't be read, or a key or value isn't allowed.
     """
+    if not file.exists():
+        raise ConfigError(
+            f"config file {file} can't be read: there is none; 'vgg19 redeploy --init' writes one"
+        )
     try:
         config = RedeployConfig.model_validate(read_yaml(file))
     except ValidationError as error:

@@ -7,7 +7,6 @@ others are added: what a model was judged on, its successors are not trained on 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,27 +19,8 @@ from training.data.check_data import look_at, near_duplicates
 from training.data.checks import Sample, SkippedFile, check_bad_fraction, check_files
 from training.data.image_data import ImageData
 from training.data.sources import DataError, ImageFile, Split, find_images
-from training.data.splits import unit_of
+from training.data.splits import SplitRule, unit_of
 from training.reporter import Reporter
-
-_DENOMINATOR = 2**64
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """Shares of the images that are held out, and the seed of who is."""
-
-    val_fraction: float = 0.15
-    test_fraction: float = 0.2
-    seed: int = 0
-
-    def split(self, unit: str) -> Split:
-        """Where the images of a unit (one content, or one group) belong."""
-        digest = hashlib.sha256(f"{self.seed}:{unit}".encode()).digest()
-        share = int.from_bytes(digest[:8]) / _DENOMINATOR
-        if share < self.test_fraction:
-            return "test"
-        return "val" if share < self.test_fraction + self.val_fraction else "train"
 
 
 @dataclass(frozen=True)
@@ -69,8 +49,9 @@ def ingest(
     """Read, check and split the images of all sources.
 
     One content counts once; the label of the last source that has it holds. Splits that a source
-    names are kept. Of near copies (see `check_data`) in different splits only those in the split
-    of the one with the smallest SHA-256 are kept, so that no split knows the other.
+    names are kept; where all images are named train or test, val is taken from train. Of near
+    copies (see `check_data`) in different splits only those in the split of the one with the
+    smallest SHA-256 are kept, so that no split knows the other.
 
     Args:
         sources: see `training.data.sources.find_images`, the base first, corrections last.
@@ -80,19 +61,17 @@ def ingest(
         DataError: a source can't be read, too much of a class is unreadable, there are fewer than
             two classes, or a class has no image to train on.
     """
-    named = [file for source in sources for file in find_images(source)]
-    files = [*named, *more]
+    files = [*(file for source in sources for file in find_images(source)), *more]
     samples, skipped = check_files(files, preprocessing, reporter)
     check_bad_fraction(files, skipped, max_bad_fraction)
-    split_by_file: dict[Path, Split | None] = {}
-    for file in files:
-        split_by_file.setdefault(file.path, file.split)  # the first source has said where
+    places = _places(files, rule)
     distinct: dict[str, Sample] = {}
     relabelled = 0
     for sample in samples:
         before = distinct.get(sample.sha256)
         relabelled += before is not None and before.label != sample.label
-        split = split_by_file[sample.path] or rule.split(unit_of(sample))
+        place = places[sample.path]
+        split = place.split(unit_of(sample)) if isinstance(place, SplitRule) else place
         distinct[sample.sha256] = replace(sample, split=before.split if before else split)
     kept = _without_near_copies(list(distinct.values()), reporter)
     images = _image_data(sources[0], kept, skipped)
@@ -106,6 +85,15 @@ def write_csv(images: ImageData, path: Path) -> None:
         writer.writerow(["path", "label", "split"])
         for sample in sorted(images.samples, key=lambda sample: sample.sha256):
             writer.writerow([sample.path.absolute(), sample.label, sample.split])
+
+
+def _places(files: Sequence[ImageFile], rule: SplitRule) -> dict[Path, Split | SplitRule]:
+    """The split of each file, or what decides it: as the first source that has it says."""
+    places: dict[Path, Split | SplitRule] = {file.path: file.split or rule for file in files[::-1]}
+    if all(place in ("train", "test") for place in places.values()):
+        of_train = replace(rule, test_fraction=0.0)
+        return {path: of_train if place == "train" else place for path, place in places.items()}
+    return places
 
 
 def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Sample]:
