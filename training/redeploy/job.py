@@ -189,6 +189,7 @@ def _too_few_to_judge(
     """Why the gate would refuse any challenger, if it would: known without training one."""
     champion = _champion(store.production_version())
     judging, needed = unknown_to(champion, held_out, reporter), config.gate.min_held_out or 1
+    reporter.say(f"{len(judging)} of {len(held_out)} held-out images can judge")
     if len(judging) >= needed:
         return None
     known = len(held_out) - len(judging)
