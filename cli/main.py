@@ -467,12 +467,16 @@ def _print_metrics(metrics: dict[str, Any], source: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from models.bundle.metrics import class_scores, weaknesses
+
     table = Table("class", "precision", "recall", "F1", "images", box=None)
-    for label, scores in metrics["per_class"].items():
-        values = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
-        table.add_row(escape(label), *values, str(scores["support"]))
+    for row in class_scores(metrics):
+        values = [f"{value:.3f}" for value in (row.precision, row.recall, row.f1)]
+        table.add_row(escape(row.label), *values, str(row.support))
     Console().print(table)
     say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
+    for weakness in weaknesses(metrics):
+        say(f"warning: {weakness}")
 
 
 if __name__ == "__main__":

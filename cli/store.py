@@ -29,13 +29,26 @@ def register(
 @app.command()
 def promote(
     tag: Annotated[str, typer.Argument(help="tag, version, or latest")],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Although it never answers some class, or is no better than always answering the "
+            "largest.",
+        ),
+    ] = False,
 ) -> None:
     """Make a registered model the one that production serves.
 
     Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
     """
+    from models.bundle.metrics import weaknesses
+    from models.errors import StoreError
     from models.registry import store
 
+    found = weaknesses(store.inspect_stored(store.resolve(tag)).metrics().get("held_out", {}))
+    if found and not force:
+        raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()
     promoted = store.promote(tag)
     replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
@@ -119,25 +132,44 @@ def diff(
 
 @app.command()
 def redeploy(
-    config: Annotated[Path, typer.Option(help="YAML file, such as deploy/redeploy.yaml.")],
+    config: Annotated[Path, typer.Option(help="YAML file; --init writes one.")] = Path(
+        "redeploy.yaml"
+    ),
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for a job that is running.  [default: refuse]")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Train although there are no new images.")
     ] = False,
+    init: Annotated[
+        bool,
+        typer.Option("--init", help="Write the YAML file, from the model in production, and end."),
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With --init: labelled images.  [default: the production model's]"),
+    ] = None,
 ) -> None:
     """Retrain on new images and, if the result is better, put it into production.
 
-    Example: `vgg19 redeploy --config deploy/redeploy.yaml`
+    Example: `vgg19 redeploy --init` once, then `vgg19 redeploy`
 
     Exit codes: 0 promoted, or nothing new; 3 the challenger was refused; 4 it was promoted, failed
     in the running service and was rolled back. An interrupted job goes on where it stopped.
     """
     from cli import bento as builder
     from training.redeploy.config import load_redeploy_config
+    from training.redeploy.init import init as write_config
     from training.redeploy.job import redeploy as run_job
 
+    if init:
+        write_config(config, data)
+        say(f"wrote {config}; look at it, then: vgg19 redeploy --config {config}")
+        return
+    if data is not None:
+        raise typer.BadParameter(
+            "goes with --init; else the file names the images", param_hint="--data"
+        )
     settings = load_redeploy_config(config)
     outcome = run_job(settings, reporter(), builder, wait=wait, force=force)
     say(outcome.message)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 # In each workplace; held by the process that works there, and let go when it dies.
 _LOCK = ".vgg19-lock"
@@ -107,6 +108,27 @@ def _remove(place: Path) -> None:
                 path.unlink()
         (place / _LOCK).unlink()
         place.rmdir()
+
+
+def json_text(content: Any) -> str:
+    """JSON with a line for each key, and for each object of a list; lists of numbers or words are
+    one line: a number to a line, they would be mostly spaces."""
+    return "".join(_json_lines(content, "\n")) + "\n"
+
+
+def _json_lines(content: Any, newline: str) -> Iterator[str]:
+    inner = newline + "  "
+    if isinstance(content, dict) and content:
+        for place, (key, value) in enumerate(content.items()):
+            yield f"{',' if place else '{'}{inner}{json.dumps(str(key))}: "
+            yield from _json_lines(value, inner)
+        yield newline + "}"
+    elif isinstance(content, list) and any(isinstance(item, dict) for item in content):
+        for place, item in enumerate(content):
+            yield f"{',' if place else '['}{inner}{json.dumps(item)}"
+        yield newline + "]"
+    else:
+        yield json.dumps(content)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

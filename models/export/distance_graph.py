@@ -16,6 +16,9 @@ from models.bundle.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT
 
 Array = NDArray[np.float64]
 
+# Images whose distances are computed at once: their features in float64 are 8 MB.
+_BLOCK = 256
+
 
 @dataclass(frozen=True)
 class FeatureStatistics:
@@ -32,13 +35,38 @@ class FeatureStatistics:
     limit: float = 1.0
 
     def distances(self, features: NDArray[np.floating]) -> Array:
-        """float[N,K] -> float64[N], 1 is the limit."""
-        from_means = features[:, None, :] - self.means[None]
-        along = from_means @ self.directions.T
-        across = (from_means**2).sum(axis=2) - (along**2).sum(axis=2)
-        squares = (along**2 / self.variances).sum(axis=2) + np.maximum(across, 0) / self.rest
-        distances: Array = np.sqrt(squares.min(axis=1)) / self.limit
+        """float[N,K] -> float64[N], 1 is the limit.
+
+        The difference of each image from each mean is never made: it would be [N,C,K]. Each is
+        split into its part along the directions, r numbers, and the rest, of which products of
+        matrices give the length. Memory: that of the means, and of a block's images.
+        """
+        centre = self.means.mean(axis=0)  # far from the origin, squares would lose their digits
+        means = self._split(self.means - centre)
+        blocks = (
+            self._squares(self._split(features[start : start + _BLOCK] - centre), means)
+            for start in range(0, len(features), _BLOCK)
+        )
+        squares = np.concatenate([np.empty(0), *blocks])
+        distances: Array = np.sqrt(squares) / self.limit
         return distances
+
+    def _split(self, vectors: Array) -> tuple[Array, Array]:
+        """float64[N,K] -> float64[N,r], what it is along the directions, in standard deviations;
+        float64[N,K], what it is across them, likewise."""
+        along = vectors @ self.directions.T
+        across = vectors - along @ self.directions
+        return along / np.sqrt(self.variances), across / np.sqrt(self.rest)
+
+    @staticmethod
+    def _squares(images: tuple[Array, Array], means: tuple[Array, Array]) -> Array:
+        """float64[N]: the squared distance of the nearest mean, of what `_split` gives."""
+        squares = np.zeros((len(images[0]), len(means[0])))
+        for image, mean in zip(images, means, strict=True):
+            lengths = (image**2).sum(axis=1)[:, None] + (mean**2).sum(axis=1)
+            squares += np.maximum(lengths - 2 * image @ mean.T, 0)  # what is rounded below 0
+        nearest: Array = squares.min(axis=1)
+        return nearest
 
     def write(self, path: Path) -> None:
         np.savez(path, **asdict(self))

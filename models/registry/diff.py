@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.bundle.bundle import Bundle
+from models.bundle.metrics import class_scores
 from models.registry import store
 
 
@@ -43,8 +44,8 @@ def _describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
         if name in held_out:
             yield name.replace("_", " "), f"{held_out[name]:.3f}"
     yield "held-out images", str(held_out["images"])
-    for label, scores in held_out.get("per_class", {}).items():
-        yield f"recall of {label}", f"{scores['recall']:.3f}"
+    for scores in class_scores(held_out):
+        yield f"recall of {scores.label}", f"{scores.recall:.3f}"
     yield "classes", ", ".join(bundle.spec.labels)
     yield "data", provenance.data_fingerprint[:12]
     yield "code", provenance.git_commit or "unknown"

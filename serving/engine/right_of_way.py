@@ -12,7 +12,7 @@ import onnxruntime as ort
 T = TypeVar("T")
 # How long a load waits for gaps between requests, and begins anew, altogether: a service that never
 # rests changes its model as well.
-_PATIENCE_S = 5.0
+_PATIENCE_S = 3.0
 
 
 class Traffic:

@@ -14,14 +14,20 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from cli.client import ClientError, classify_files
 from cli.main import main
 from models import bentoml_adapter
+from models.bundle.manifest import read_manifest
+from models.bundle.writer import write_manifest
+from models.files import json_text
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import write_image_folder
 from testing.server import ROOT
+from training.evaluate.metrics import classification_metrics
+from training.redeploy.config import load_redeploy_config
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = (
@@ -301,3 +307,36 @@ def test_classify_against_another_server(
     (tmp_path / "a.png").touch()
     with pytest.raises(ClientError, match="is not this service"):
         classify_files("http://127.0.0.1:1", [tmp_path / "a.png"], 3)
+
+
+def test_promote_wants_force_for_a_model_that_is_no_better_than_none(
+    vgg19: Vgg19, tmp_path: Path
+) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    logits = torch.tensor([1.0, 0, 0]).repeat(4, 1)
+    held_out = classification_metrics(logits, torch.tensor([0, 0, 1, 2]), ("blue", "green", "red"))
+    (bundle / "metrics.json").write_text(json_text({"held_out": {"split": "test", **held_out}}))
+    write_manifest(bundle, read_manifest(bundle).provenance)
+    assert vgg19("register", "bundle").returncode == 0
+    refused = vgg19("promote", "latest")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert "latest is not promoted: it is no better than always answering 'blue'" in refused.stderr
+    assert "never answers 'green', 'red'" in refused.stderr
+    assert refused.stderr.rstrip().endswith("--force promotes it")
+    assert "nothing was promoted yet" in vgg19("history").stdout
+    assert vgg19("promote", "latest", "--force").returncode == 0
+    assert "promoted by hand" in vgg19("history").stdout
+
+
+def test_redeploy_init_writes_a_file_that_redeploy_reads(vgg19: Vgg19, tmp_path: Path) -> None:
+    without = vgg19("redeploy")
+    assert without.returncode == 1
+    assert "redeploy.yaml can't be read: there is none; 'vgg19 redeploy --init'" in without.stderr
+    assert "give --data" in vgg19("redeploy", "--init").stderr
+    write_image_folder(tmp_path / "flowers", {"blue": 4, "red": 4})
+    written = vgg19("redeploy", "--init", "--data", "flowers")
+    assert written.returncode == 0
+    assert "wrote redeploy.yaml" in written.stdout
+    assert load_redeploy_config(tmp_path / "redeploy.yaml").data == (Path("flowers"),)
+    assert "exists already" in vgg19("redeploy", "--init", "--data", "flowers").stderr
+    assert "goes with --init" in vgg19("redeploy", "--data", "flowers").stderr

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from models.files import staged_directory, staged_file, workplace
+from models.files import json_text, staged_directory, staged_file, workplace
 
 
 class TestStagedDirectory:
@@ -92,3 +94,22 @@ class TestWorkplace:
         with workplace(tmp_path, ".made-"):
             pass
         assert {p.name for p in tmp_path.iterdir()} == {".made-by-hand", "other", ".made-link"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {}, [], {"a": {}}, {"a": []}, {"a": [1, 2.5, None, True]}, {"a": {"b": {"c": [[1], [2]]}}},
+        [{"a": 1}, {"b": {"c": [1]}}], {"rows": [{"a": [1, 2]}, {}]}, {"[ 1 ]": "[\n 1 ]\u2028"},
+    ],
+)  # fmt: skip
+def test_json_is_read_as_it_was_written(content: Any) -> None:
+    assert json.loads(json_text(content)) == content
+
+
+def test_json_has_a_line_for_each_key_and_row() -> None:
+    text = json_text({"a": {"b": 1, "c": [1, 2]}, "rows": [{"x": 1, "y": 2}, {"x": 3}]})
+    assert text.splitlines() == [
+        "{", '  "a": {', '    "b": 1,', '    "c": [1, 2]', "  },", '  "rows": [',
+        '    {"x": 1, "y": 2},', '    {"x": 3}', "  ]", "}",
+    ]  # fmt: skip

@@ -30,7 +30,7 @@ from training.data.sources import (
     data_root,
     find_images,
 )
-from training.data.splits import split_off
+from training.data.splits import SplitBy, SplitRule, split_by_hash, split_exactly
 from training.reporter import Reporter
 
 _SHOWN_CLASSES = 10
@@ -98,6 +98,7 @@ def load_images(
     max_bad_fraction: float,
     allow_conflicting_labels: bool,
     seed: int,
+    split_by: SplitBy,
     reporter: Reporter,
 ) -> ImageData:
     """Find, decode once (to find bad files before training does) and split labelled images.
@@ -122,11 +123,11 @@ def load_images(
         samples, reporter, is_table=listing.is_table, allowed=allow_conflicting_labels
     )
     samples, copies = keep_apart(samples, reporter)
-    if all(file.split is None for file in listing.files):
-        samples = split_off(samples, "test", test_fraction, seed)
-        val_fraction /= 1 - test_fraction  # of what is left in train
+    if any(file.split is not None for file in listing.files):
+        test_fraction = 0.0  # what the data names is kept
     if not any(sample.split == "val" for sample in samples):
-        samples = split_off(samples, "val", val_fraction, seed)
+        rule = SplitRule(val_fraction, test_fraction, seed)
+        samples = (split_by_hash if split_by == "hash" else split_exactly)(samples, rule)
     images = ImageData(data_root(data), labels, tuple(samples), (*skipped, *copies))
     _check_splits(images)
     _warn_of_classes_not_judged(images, reporter)

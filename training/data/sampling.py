@@ -70,18 +70,20 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._draws = [Draw(image, first_seed + i) for i, image in enumerate(order)]
+        self._order = order
+        self._first_seed = first_seed
         self._batch_size = batch_size
         self._start = start
         self._rank = rank
         self._world_size = world_size
 
     def __len__(self) -> int:
-        return max(0, -(-len(self._draws) // self._batch_size) - self._start)
+        return max(0, -(-len(self._order) // self._batch_size) - self._start)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for first in range(self._start * self._batch_size, len(self._draws), self._batch_size):
-            batch = self._draws[first : first + self._batch_size]
+        for first in range(self._start * self._batch_size, len(self._order), self._batch_size):
+            images = self._order[first : first + self._batch_size]
+            batch = [Draw(image, self._first_seed + first + i) for i, image in enumerate(images)]
             # A collective operation needs every process: one without an image gets a filler.
             yield batch[self._rank :: self._world_size] or [batch[0]._replace(weight=0.0)]
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.bundle.metrics import ClassScores, class_columns, confusion_columns
 from training.evaluate.calibration import expected_calibration_error, reliability
 
 
@@ -34,7 +35,7 @@ def classification_metrics(
     Returns:
         JSON-ready: `images`, `loss` (mean cross-entropy, nats), `accuracy` and `top5_accuracy`
         (0..1), `macro_f1` (mean over the classes that occur), `expected_calibration_error`,
-        `reliability`, `confusion` (rows: true, columns: predicted) and `per_class`.
+        `reliability`, and `confusion` and `per_class` as `models.bundle.metrics` reads them.
     """
     predicted = logits.argmax(dim=1)
     top5 = logits.topk(min(5, len(labels)), dim=1).indices
@@ -43,6 +44,7 @@ def classification_metrics(
     precision = right / confusion.sum(dim=0).clamp_min(1)  # without a case: 0
     recall = right / support.clamp_min(1)
     f1 = 2 * right / (support + confusion.sum(dim=0)).clamp_min(1)
+    columns = (column.tolist() for column in (precision, recall, f1, support))
     bins = reliability(logits.softmax(dim=1), targets)
     return {
         "images": len(targets),
@@ -51,16 +53,8 @@ def classification_metrics(
         "macro_f1": float(f1[support > 0].mean()),
         "expected_calibration_error": expected_calibration_error(bins),
         "reliability": bins,
-        "confusion": confusion.tolist(),
-        "per_class": {
-            label: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, label in enumerate(labels)
-        },
+        "confusion": confusion_columns(confusion.numpy()),
+        "per_class": class_columns(list(map(ClassScores, labels, *columns))),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +38,7 @@ from models.export.onnx_export import (
     prove_parity,
     reference_probabilities,
 )
-from models.files import staged_directory
+from models.files import json_text, staged_directory
 from training.loop.checkpoint import load_checkpoint, weights_digest
 from training.loop.run import Run, RunError, read_held_out
 from training.reports.model_card import model_card
@@ -88,7 +87,7 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
             add_variants(staging, spec, golden)
         metrics["onnx_parity"] = asdict(parity)
         metrics["heat_map_parity"] = {"max_difference": difference, "tolerance": HEAT_MAP_TOLERANCE}
-        (staging / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (staging / METRICS_FILE).write_text(json_text(metrics), encoding="utf-8")
         (staging / CARD_FILE).write_text(
             model_card(spec, data, metrics, provenance), encoding="utf-8"
         )

@@ -19,6 +19,7 @@ from models.imaging.preprocessing import (
 )
 from models.network.strategies import Strategy, default_unfreeze_epochs
 from training.data.listing import Columns, SplitChoice
+from training.data.splits import SplitBy
 
 
 class ConfigError(UserError):
@@ -26,6 +27,8 @@ class ConfigError(UserError):
 
 
 # What fields were called in configurations that runs, models and users have written before.
+# What was done before there was a field for it.
+_FORMER_DEFAULTS = {"split_by": "exact"}
 _FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 
 
@@ -176,6 +179,11 @@ class TrainConfig(BaseModel):
     test_fraction: float = Field(
         default=0.15, ge=0, lt=1, description="of each class, where the data has no splits"
     )
+    split_by: SplitBy = Field(
+        default="hash",
+        description="hash: by each image alone, as redeploy does, so that it stays where it is "
+        "when others come; exact: the fractions to the image, anew for other images",
+    )
     max_bad_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="of a class that may be unreadable and is skipped"
     )
@@ -281,7 +289,16 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
 
 def read_config(file: Path) -> TrainConfig:
     """Read back what `write_config` wrote."""
-    return load_config(file, {})
+    return recorded_config(read_yaml(file))
+
+
+def recorded_config(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that a run or a bundle recorded, by whatever version it was.
+
+    Raises:
+        ConfigError: it isn't one.
+    """
+    return load_config(None, _FORMER_DEFAULTS | dict(values))
 
 
 def write_config(config: TrainConfig, path: Path) -> None:

@@ -35,6 +35,7 @@ def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
         max_bad_fraction=config.max_bad_fraction,
         allow_conflicting_labels=config.allow_conflicting_labels,
         seed=config.seed,
+        split_by=config.split_by,
         reporter=reporter,
     )
 

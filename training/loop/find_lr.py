@@ -92,6 +92,18 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     return rates[1 + min(range(len(slopes)), key=slopes.__getitem__)]
 
 
+def loss_range(losses: Sequence[float]) -> tuple[float, float]:
+    """What of the losses to show: from the lowest to the highest before it, with a margin.
+
+    Where it diverges, after that, the loss may be thousands, and what matters a flat line.
+    """
+    place = min(range(len(losses)), key=losses.__getitem__)
+    lowest, highest = losses[place], max(losses[: place + 1])
+    # A curve that only rises, or hardly falls: so much of the rise that it is seen as one.
+    height = max(highest - lowest, 0.1 * lowest, 1e-6)
+    return lowest - 0.05 * height, lowest + 1.3 * height
+
+
 def plot(test: RangeTest, path: Path) -> None:
     """Write the curve with the suggestion as PNG."""
     with mpl.rc_context(PLOT_STYLE):
@@ -100,6 +112,7 @@ def plot(test: RangeTest, path: Path) -> None:
         axes.plot(test.learning_rates, test.losses, color=BLUE)
         axes.axvline(test.suggestion, color=ORANGE, linestyle=":")
         axes.set_xscale("log")
+        axes.set_ylim(*loss_range(test.losses))
         axes.set(
             xlabel="learning rate of the head",
             ylabel="loss (smoothed)",

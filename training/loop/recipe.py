@@ -9,12 +9,14 @@ from typing import Any
 
 from torchvision.models import VGG
 
+from models.bundle.metrics import weaknesses
 from models.network.strategies import HEAD_LAYER
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
 from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_ood_data, find_acceptance, summary
 from training.features.batches import Features
+from training.loop.advice import advice
 from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, read_config
 from training.loop.context import TrainContext, load_data
@@ -73,6 +75,8 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     trainer, table = set_up(context)
     reporter.say(_summary(context))
     reporter.say(layer_table(table))
+    for sentence in advice(config, context.data.counts()["train"], table):
+        reporter.warn(sentence)
     features = Features(context, trainer.model)
     features.plan([trainable_in(context, epoch) for epoch in range(1, config.epochs + 1)])
     with run_directory(context, resume=resume) as run:
@@ -267,6 +271,8 @@ def _finish(
         f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
     )
     context.reporter.say(summary(acceptance))
+    for weakness in weaknesses(held_out):
+        context.reporter.warn(weakness)
 
 
 def _summary(context: TrainContext) -> str:

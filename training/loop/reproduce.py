@@ -9,7 +9,7 @@ from pathlib import Path
 from models.bundle.manifest import Provenance, read_manifest
 from models.registry import store
 from training.loop.checkpoint import weights_digest
-from training.loop.config import TrainConfig, load_config
+from training.loop.config import TrainConfig, recorded_config
 from training.loop.context import load_data
 from training.loop.preflight import check_config
 from training.loop.recipe import fine_tune
@@ -42,7 +42,7 @@ def reproduce(source: str, reporter: Reporter) -> Reproduction:
         DataError: the images are no longer there.
     """
     provenance, expected = _recorded(source)
-    config = load_config(None, provenance.training_config)
+    config = recorded_config(provenance.training_config)
     check_config(config)
     differences = input_differences(provenance, load_data(config, reporter).fingerprint())
     for difference in differences:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
-from models.files import staged_file
+from models.files import json_text, staged_file
 from training.loop.config import TrainConfig
 
 _PACKAGES = (
@@ -136,7 +136,7 @@ def check_free(path: Path) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace `path` in one step."""
     with staged_file(path) as staging:
-        staging.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        staging.write_text(json_text(content), encoding="utf-8")
 
 
 def write_held_out(path: Path, images: NDArray[np.uint8], targets: NDArray[np.int64]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -453,7 +453,7 @@ def predict(
         logits float32[N,C] and targets int64[N], on the CPU, in the order of the data set.
     """
     model.eval()
-    rows: list[tuple[int, Sequence[float], int]] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in batches:
         with torch.inference_mode(), accelerator.autocast():
             inputs = network_inputs(batch, normalize, accelerator.device)
@@ -463,16 +463,10 @@ def predict(
                 assert isinstance(model, VGG)
                 logits = run_modules(model, inputs, batch.start)
         kept = batch.weights > 0
-        rows.extend(
-            zip(
-                batch.indices[kept].tolist(),
-                logits.float().cpu()[kept].tolist(),
-                batch.targets[kept].tolist(),
-                strict=True,
-            )
-        )
+        parts.append((batch.indices[kept], logits.float().cpu()[kept], batch.targets[kept]))
         on_batch(int(kept.sum()))
     if gather and accelerator.num_processes > 1:
-        rows = gather_object(rows)
-    rows.sort(key=lambda row: row[0])
-    return torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows])
+        parts = gather_object(parts)
+    indices, logits, targets = map(torch.cat, zip(*parts, strict=True))
+    order = indices.argsort()
+    return logits[order], targets[order]

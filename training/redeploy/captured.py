@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def captured_images(url: str) -> list[CapturedImage]:
     """
     try:
         files, root = open_location(url)
-        names = [name for name, _ in list_files(files, root)]
+        names = dict.fromkeys(name for name, _ in list_files(files, root))  # in their order
         if not names and not _can_be(files, root):
             raise CaptureError(
                 f"there is nothing at {without_credentials(url)}; does the service capture there?"
@@ -79,7 +80,7 @@ def labelled_images(url: str) -> list[ImageFile]:
 
 
 def _captured(
-    files: Any, root: str, stem: str, names: list[str], labels: dict[str, str]
+    files: Any, root: str, stem: str, names: Collection[str], labels: dict[str, str]
 ) -> CapturedImage:
     record: dict[str, Any] = json.loads(files.cat_file(f"{root}/{stem}.json"))
     label = labels.get(stem)

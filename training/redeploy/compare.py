@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
 from statistics import median
 from typing import Any
 
@@ -34,16 +36,24 @@ class Judged:
     """One model on the held-out images.
 
     Args:
-        predicted: its label for each image.
+        labels: C, that it knows.
+        predicted: int64[N], the number of its label for each image.
+        is_right: bool[N].
         confidence: float64[N], the probability it gave that label.
         recall: of each class of the held-out images; a class that it doesn't know: 0.
     """
 
-    predicted: list[str]
+    labels: tuple[str, ...]
+    predicted: NDArray[np.int64]
+    is_right: NDArray[np.bool_]
     confidence: NDArray[np.float64]
     accuracy: float
     recall: dict[str, float]
     calibration_error: float
+
+    def answer(self, image: int) -> str:
+        """Its label for an image, by the image's number."""
+        return self.labels[int(self.predicted[image])]
 
 
 @dataclass(frozen=True)
@@ -118,18 +128,17 @@ def compare(
     difference, interval, p_value = None, None, None
     known_difference, known_p_value = None, None
     if old is not None:
-        right_old = np.array([p == t for p, t in zip(old.predicted, targets, strict=True)])
-        right_new = np.array([p == t for p, t in zip(new.predicted, targets, strict=True)])
+        right_old, right_new = old.is_right, new.is_right
         difference = new.accuracy - old.accuracy
         interval, p_value = paired_interval(right_old, right_new), mcnemar(right_old, right_new)
         if previous.any():
             known_difference = float(right_new[previous].mean() - right_old[previous].mean())
             known_p_value = mcnemar(right_old[previous], right_new[previous])
-    labels = sorted(set(targets))
+    support = dict(sorted(Counter(targets).items()))
     return Comparison(
         images=len(held_out),
-        labels=labels,
-        support={label: targets.count(label) for label in labels},
+        labels=list(support),
+        support=support,
         champion=old,
         challenger=new,
         difference=difference,
@@ -151,18 +160,21 @@ def judge(probabilities: NDArray[np.float32], bundle: Bundle, targets: Sequence[
         targets: N true labels, of which the model may not know some.
     """
     labels = bundle.spec.labels
-    predicted = [labels[i] for i in probabilities.argmax(axis=1)]
-    right = np.array([p == t for p, t in zip(predicted, targets, strict=True)])
-    truth = np.array(targets)
+    predicted = probabilities.argmax(axis=1)
     # An unknown class has no column: its images count as wrong, in calibration as well.
-    known = {label: i for i, label in enumerate(labels)}
-    columns = torch.tensor([known.get(target, -1) for target in targets])
-    bins = reliability(torch.from_numpy(probabilities), columns)
+    columns = {label: i for i, label in enumerate(labels)}
+    truth = np.array([columns.get(target, -1) for target in targets])
+    is_right = predicted == truth
+    counts = Counter(targets)
+    right = Counter(compress(targets, is_right))
+    bins = reliability(torch.from_numpy(probabilities), torch.from_numpy(truth))
     return Judged(
+        labels=labels,
         predicted=predicted,
+        is_right=is_right,
         confidence=probabilities.max(axis=1).astype(np.float64),
-        accuracy=float(right.mean()),
-        recall={str(label): float(right[truth == label].mean()) for label in np.unique(truth)},
+        accuracy=float(is_right.mean()),
+        recall={label: right[label] / counts[label] for label in sorted(counts)},
         calibration_error=expected_calibration_error(bins),
     )
 

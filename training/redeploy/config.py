@@ -14,11 +14,13 @@ from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
 # Decided by the job itself.
-_NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
+NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
 # Of the sources, so they stand beside `data`; the job writes a table with columns of its own.
-_BESIDE_DATA = (
+BESIDE_DATA = (
     "label_column", "image_column", "split_column", "split_names", "allow_conflicting_labels",
 )  # fmt: skip
+# Of what a job comes to.
+_NOT_DECISIVE = {"services", "service_timeout_s", "state", "keep_jobs"}
 
 
 class RedeployConfig(BaseModel):
@@ -63,7 +65,13 @@ class RedeployConfig(BaseModel):
         description="keys of 'vgg19 train', except data, output and those that stand beside data",
     )
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
+    test_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
+    keep_jobs: int = Field(
+        default=20,
+        ge=1,
+        description="finished jobs that stay in state, with their runs; older ones are removed, "
+        "but never what the model in production came from",
+    )
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
     sign_key: Path | None = Field(
         default=None,
@@ -89,10 +97,10 @@ class RedeployConfig(BaseModel):
 
     @model_validator(mode="after")
     def _train_keys(self) -> RedeployConfig:
-        for key in _NOT_TO_SET:
+        for key in NOT_TO_SET:
             if key in self.train:
                 raise ValueError(f"train.{key} is decided by the job; remove it")
-        for key in _BESIDE_DATA:
+        for key in BESIDE_DATA:
             if key in self.train:
                 raise ValueError(f"train.{key} is of the sources; set {key} beside data")
         if self.image is not None and self.build is None:
@@ -120,7 +128,7 @@ class RedeployConfig(BaseModel):
 
     def digest(self) -> str:
         """Changes with everything that changes what a job would come to."""
-        decisive = self.model_dump_json(exclude={"services", "service_timeout_s", "state"})
+        decisive = self.model_dump_json(exclude=_NOT_DECISIVE)
         return hashlib.sha256(decisive.encode()).hexdigest()
 
 
@@ -130,6 +138,10 @@ def load_redeploy_config(file: Path) -> RedeployConfig:
     Raises:
         ConfigError: it can't be read, or a key or value isn't allowed.
     """
+    if not file.exists():
+        raise ConfigError(
+            f"config file {file} can't be read: there is none; 'vgg19 redeploy --init' writes one"
+        )
     try:
         config = RedeployConfig.model_validate(read_yaml(file))
     except ValidationError as error:

@@ -49,6 +49,11 @@ class GateConfig(BaseModel):
     min_class_images: int = Field(
         default=10, ge=1, description="held-out images that a class needs for max_class_drop"
     )
+    better_than_largest_class: bool = Field(
+        default=True,
+        description="refuse a challenger that is right no more often than always answering the "
+        "largest class would be",
+    )
     max_calibration_error: float | None = Field(
         default=0.1, gt=0, le=1, description="expected calibration error of the challenger"
     )
@@ -120,6 +125,14 @@ def _about_the_challenger(
         yield _at_least("held-out images", comparison.images, limit, "{:d}")
     if (least := config.min_accuracy) is not None:
         yield _at_least("accuracy", new.accuracy, least, "{:.3f}")
+    if config.better_than_largest_class:
+        share = max(comparison.support.values()) / sum(comparison.support.values())
+        yield Verdict(
+            "accuracy beside always answering the largest class",
+            f"{new.accuracy:.3f}",
+            f"above {share:.3f}",
+            new.accuracy > share,
+        )
     if (most := config.max_calibration_error) is not None:
         yield _at_most("calibration error", new.calibration_error, most, "{:.3f}")
     if (most := config.max_parity_difference) is not None:

@@ -7,7 +7,6 @@ others are added: what a model was judged on, its successors are not trained on 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,27 +27,8 @@ from training.data.image_data import ImageData
 from training.data.listing import Columns, SkippedFile
 from training.data.sources import DataError, ImageFile, Split, find_images
 from training.data.split_names import strictest
-from training.data.splits import unit_of
+from training.data.splits import SplitRule, unit_of
 from training.reporter import Reporter
-
-_DENOMINATOR = 2**64
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """Shares of the images that are held out, and the seed of who is."""
-
-    val_fraction: float = 0.15
-    test_fraction: float = 0.2
-    seed: int = 0
-
-    def split(self, unit: str) -> Split:
-        """Where the images of a unit (one content, or one group) belong."""
-        digest = hashlib.sha256(f"{self.seed}:{unit}".encode()).digest()
-        share = int.from_bytes(digest[:8]) / _DENOMINATOR
-        if share < self.test_fraction:
-            return "test"
-        return "val" if share < self.test_fraction + self.val_fraction else "train"
 
 
 @dataclass(frozen=True)
@@ -79,8 +59,9 @@ def ingest(
     """Read, check and split the images of all sources.
 
     One content counts once; the label of the last source that has it holds. Splits that a source
-    names are kept. Of near copies (see `check_data`) in different splits only those in the split
-    of the one with the smallest SHA-256 are kept, so that no split knows the other.
+    names are kept; where all images are named train or test, val is taken from train. Of near
+    copies (see `check_data`) in different splits only those in the split of the one with the
+    smallest SHA-256 are kept, so that no split knows the other.
 
     Args:
         sources: see `training.data.sources.find_images`, the base first, corrections last.
@@ -101,12 +82,18 @@ def ingest(
     skipped = [*(file for listing in listings for file in listing.skipped), *unreadable]
     check_bad_fraction(samples, skipped, max_bad_fraction)
     named = _named_splits([*(listing.files for listing in listings), more])
+    val_from_train = {split for _, split in named.values()} <= {"train", "test"}
+    of_train = replace(rule, test_fraction=0.0)
     distinct: dict[str, Sample] = {}
     named_in: dict[str, int] = {}  # the first source that has this content
     relabelled = 0
     for sample in samples:
         source, split_named = named[sample.path]
-        split: Split | None = split_named or rule.split(unit_of(sample))
+        split: Split | None = split_named
+        if split_named is None:
+            split = rule.split(unit_of(sample))
+        elif split_named == "train" and val_from_train:
+            split = of_train.split(unit_of(sample))
         before = distinct.get(sample.sha256)
         if before is not None:
             relabelled += before.label != sample.label
@@ -139,6 +126,15 @@ def write_csv(images: ImageData, path: Path) -> None:
         writer.writerow(["path", "label", "split"])
         for sample in sorted(images.samples, key=lambda sample: sample.sha256):
             writer.writerow([sample.path.absolute(), sample.label, sample.split])
+
+
+def _places(files: Sequence[ImageFile], rule: SplitRule) -> dict[Path, Split | SplitRule]:
+    """The split of each file, or what decides it: as the first source that has it says."""
+    places: dict[Path, Split | SplitRule] = {file.path: file.split or rule for file in files[::-1]}
+    if all(place in ("train", "test") for place in places.values()):
+        of_train = replace(rule, test_fraction=0.0)
+        return {path: of_train if place == "train" else place for path, place in places.items()}
+    return places
 
 
 def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Sample]:

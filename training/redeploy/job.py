@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from models.bundle.signature import Signer
 from models.errors import UserError
 from models.registry import store
 from training.data.checks import Sample
+from training.data.splits import SplitRule
 from training.export.bundle import export_run
 from training.loop.checkpoint import weights_digest
 from training.loop.preflight import check_config, check_weights
@@ -34,8 +35,8 @@ from training.redeploy.captured import labelled_images
 from training.redeploy.compare import compare
 from training.redeploy.config import RedeployConfig
 from training.redeploy.gate import judge, reason
-from training.redeploy.ingest import Ingested, SplitRule, ingest, write_csv
-from training.redeploy.job_state import JobState, finished_jobs, unfinished_job
+from training.redeploy.ingest import Ingested, ingest, write_csv
+from training.redeploy.job_state import JobState, finished_jobs, remove_old_jobs, unfinished_job
 from training.redeploy.report import disagreements, write_redeploy_report
 from training.redeploy.smoke_test import SmokeTestError, smoke_test
 from training.reporter import Reporter
@@ -98,10 +99,15 @@ def redeploy(
                 nothing_new = None if force else _nothing_new(ingested, config)
                 if nothing_new is not None:
                     return Outcome(0, f"nothing new: {nothing_new}")
+                too_few = _too_few_to_judge(ingested.images.split("test"), config, reporter)
+                if too_few is not None:
+                    return Outcome(REFUSED, f"not trained: {too_few}; production is untouched")
                 job = _new_job(ingested, config)
         else:
             reporter.say(f"going on with job {job.id}")
-        return _do(job, config, signer, reporter, builder)
+        outcome = _do(job, config, signer, reporter, builder)
+        remove_old_jobs(config.state, config.keep_jobs, _runs_to_keep())
+        return outcome
 
 
 def _check(config: RedeployConfig) -> None:
@@ -189,6 +195,35 @@ def _nothing_new(ingested: Ingested, config: RedeployConfig) -> str | None:
     return None
 
 
+def _too_few_to_judge(
+    held_out: Sequence[Sample], config: RedeployConfig, reporter: Reporter
+) -> str | None:
+    """Why the gate would refuse any challenger, if it would: known without training one."""
+    champion = _champion(store.production_version())
+    judging, needed = unknown_to(champion, held_out, reporter), config.gate.min_held_out or 1
+    reporter.say(f"{len(judging)} of {len(held_out)} held-out images can judge")
+    if len(judging) >= needed:
+        return None
+    known = len(held_out) - len(judging)
+    without = f"the champion was trained on {known} of the {len(held_out)} held-out images, so "
+    return (
+        f"{without if known else ''}{len(judging)} can judge, {needed} are needed "
+        "(gate.min_held_out); add images that it hasn't seen, or raise test_fraction"
+    )
+
+
+def _champion(version: str | None) -> Bundle | None:
+    return store.open_stored(store.resolve(version)) if version else None
+
+
+def _runs_to_keep() -> list[Path]:
+    """The run that production came from: `reproduce`, and `start_from: champion`, need it."""
+    champion = _champion(store.production_version_or_none())
+    if champion is None:
+        return []
+    return [Path(str(champion.manifest.provenance.training_config["output"]))]
+
+
 def _new_job(ingested: Ingested, config: RedeployConfig) -> JobState:
     images = ingested.images
     return JobState.create(
@@ -249,7 +284,7 @@ def _export(run: Run, reporter: Reporter) -> dict[str, Any]:
 def _gate(
     job: JobState, run: Run, bundle: Bundle, config: RedeployConfig, reporter: Reporter
 ) -> dict[str, Any]:
-    champion = store.open_stored(store.resolve(job.champion)) if job.champion else None
+    champion = _champion(job.champion)
     held_out = held_out_samples(run, champion, reporter)
     comparison = compare(champion, bundle, held_out, reporter)
     lost = sorted(set(champion.spec.labels) - set(bundle.spec.labels)) if champion else []
@@ -282,16 +317,7 @@ def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> l
         for file in data["files"]
         if file["split"] == "test"
     ]
-    if champion is None:
-        return samples
-    seen = champion.seen()
-    if seen is None:
-        reporter.warn(
-            "the champion's bundle doesn't tell which images it was trained on; some of the "
-            "held-out ones may be among them, which would be to its advantage"
-        )
-        return samples
-    unseen = [sample for sample in samples if not seen.trained(sample.sha256)]
+    unseen = unknown_to(champion, samples, reporter)
     if not unseen:
         raise RedeployError(
             f"the champion was trained on all of the {len(samples)} held-out images; add images "
@@ -303,6 +329,22 @@ def held_out_samples(run: Run, champion: Bundle | None, reporter: Reporter) -> l
             "champion was trained on them"
         )
     return unseen
+
+
+def unknown_to(
+    champion: Bundle | None, samples: Sequence[Sample], reporter: Reporter
+) -> list[Sample]:
+    """The images that the champion, if there is one, was neither trained nor chosen by."""
+    if champion is None:
+        return list(samples)
+    seen = champion.seen()
+    if seen is None:
+        reporter.warn(
+            "the champion's bundle doesn't tell which images it was trained on; some of the "
+            "held-out ones may be among them, which would be to its advantage"
+        )
+        return list(samples)
+    return [sample for sample in samples if not seen.trained(sample.sha256)]
 
 
 def _register(bundle: Path, version: str, refused: str, signer: Signer | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from models.files import staged_directory
 from training.loop.run import write_json
 
 _FILE = "job.json"
+_REMOVED = ".removed-"
 
 
 class JobState:
@@ -115,6 +117,11 @@ class JobState:
         write_json(self.path / _FILE, self._content)
 
 
+def is_in_job(run: Path) -> bool:
+    """Whether a run is a job's."""
+    return (run.parent / _FILE).is_file()
+
+
 def unfinished_job(state: Path) -> JobState | None:
     """The job that was interrupted, if there is one (there is one at most)."""
     return next((job for job in _jobs(state) if job.outcome is None), None)
@@ -123,6 +130,22 @@ def unfinished_job(state: Path) -> JobState | None:
 def finished_jobs(state: Path) -> list[JobState]:
     """The latest first."""
     return [job for job in _jobs(state) if job.outcome is not None]
+
+
+def remove_old_jobs(state: Path, keep: int, runs: Collection[Path]) -> None:
+    """Remove all finished jobs but the latest `keep`.
+
+    Each is renamed first, so that none is half there; what a kill leaves of that goes next time.
+
+    Args:
+        runs: paths of runs; a job that one of them is in stays.
+    """
+    needed = {run.resolve() for run in runs}
+    for job in finished_jobs(state)[keep:]:
+        if not any(run.is_relative_to(job.path.resolve()) for run in needed):
+            job.path.rename(job.path.with_name(f"{_REMOVED}{job.id}"))
+    for path in (state / "jobs").glob(f"{_REMOVED}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _jobs(state: Path) -> list[JobState]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from models.errors import ImageError
+from models.files import json_text
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from training.data.checks import Sample
@@ -34,13 +34,13 @@ def disagreements(comparison: Comparison, held_out: Sequence[Sample]) -> list[di
         {
             "path": str(sample.path),
             "label": sample.label,
-            "champion": old.predicted[i],
+            "champion": old.answer(i),
             "champion_confidence": float(old.confidence[i]),
-            "challenger": new.predicted[i],
+            "challenger": new.answer(i),
             "challenger_confidence": float(new.confidence[i]),
         }
         for i, sample in enumerate(held_out)
-        if old.predicted[i] != new.predicted[i]
+        if old.answer(i) != new.answer(i)
     ]
     return sorted(rows, key=lambda row: (row["champion"] != row["label"], row["path"]))
 
@@ -48,8 +48,7 @@ def disagreements(comparison: Comparison, held_out: Sequence[Sample]) -> list[di
 def write_redeploy_report(job: JobState, outcome: str, message: str) -> Path:
     """Write `report.html` and `report.json` into the job's directory; returns the former's path."""
     content = job.content | {"outcome": outcome, "message": message}
-    text = json.dumps(content, indent=2) + "\n"
-    (job.path / "report.json").write_text(text, encoding="utf-8")
+    (job.path / "report.json").write_text(json_text(content), encoding="utf-8")
     report = job.path / "report.html"
     report.write_text(_page(content), encoding="utf-8")
     return report

@@ -19,6 +19,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 0 auto; max
   padding: 2rem 1.5rem 4rem }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem }
 p.sub { color: #656d76; margin: 0 0 1.5rem }
+p.warning { border-left: 4px solid #cf222e; padding: .4rem 1rem; margin: 0 0 1rem }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem }
 .tile { border: 1px solid #d8dee4; border-radius: 8px; padding: .7rem .9rem }
 .tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.bundle.manifest import Provenance
+from models.bundle.metrics import class_scores, weaknesses
 from models.bundle.spec import ModelSpec
 from training.evaluate.ood import summary
 
@@ -25,10 +26,12 @@ def model_card(
     size = preprocessing.image_size
     counts = data["counts"]
     rows = "\n".join(
-        f"| {label} | {counts['train'][label]} | {counts['val'][label]} | {counts['test'][label]} "
-        f"| {scores['precision']:.3f} | {scores['recall']:.3f} | {scores['f1']:.3f} |"
-        for label, scores in held_out["per_class"].items()
+        f"| {row.label} | {counts['train'][row.label]} | {counts['val'][row.label]} "
+        f"| {counts['test'][row.label]} "
+        f"| {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
+        for row in class_scores(held_out)
     )
+    weak = "".join(f"- **{line[0].upper()}{line[1:]}.**\n" for line in weaknesses(held_out))
     return f"""# VGG-19, {len(spec.labels)} classes
 
 ## Intended use
@@ -41,8 +44,8 @@ Classifies RGB images as one of: {", ".join(spec.labels)}.
 
 ## Limits
 
-- An image of anything else gets one of these labels as well: the probabilities say which label
-  fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
+{weak}- An image of anything else gets one of these labels as well: the probabilities say which
+  label fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
 - The numbers below hold for images like those it was trained and judged on: the same sources,
   cameras and ways of labelling. On others, measure again: `vgg19 evaluate RUN --data FOLDER`.
 - What lies outside of the centre crop is not seen.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 # A confusion matrix with more classes than this shows no numbers in its cells.
 _MAX_NUMBERED_CLASSES = 20
@@ -53,9 +54,8 @@ def learning_rate(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
-    """Rows: true class, shaded by the share of the row; columns: predicted class."""
-    counts = np.array(matrix)
+def confusion(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure:
+    """Of int64[C,C]; rows: true class, shaded by the share of the row; columns: predicted class."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(max(3.4, 0.42 * len(labels) + 1.6), 12)
     figure = Figure(figsize=(size, size))

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from torch import Tensor
 from torchvision.models import VGG
 
+from models.bundle.metrics import class_scores, confusion_matrix, weaknesses
 from models.files import staged_file
 from training.evaluate.ood import summary
 from training.loop.context import TrainContext
@@ -44,7 +45,7 @@ def write_report(
         for name, figure in {
             "curves": curves(metrics["history"], metrics["best_epoch"]),
             "learning_rate": learning_rate(metrics["history"]),
-            "confusion": confusion(metrics["held_out"]["confusion"], context.data.labels),
+            "confusion": confusion(confusion_matrix(metrics["held_out"]), context.data.labels),
             "reliability": reliability_diagram(metrics["held_out"]["reliability"]),
         }.items():
             path = run.report_pictures / f"{name}.png"
@@ -83,10 +84,11 @@ def _page(
 <p class="sub">strategy {config.strategy}, weights {html.escape(config.weights)},
 {config.image_size} px; measured on {held_out["images"]} held-out images
 (split {held_out["split"]})</p>
+{_warnings(held_out)}
 <div class="tiles">{"".join(tile(name, value) for name, value in tiles.items())}</div>
 <h2>Loss and accuracy</h2>{_plot(plots["curves"], "loss and accuracy over the epochs")}
 <h2>Confusion</h2>{_plot(plots["confusion"], "confusion matrix")}
-<h2>Each class</h2>{_class_table(held_out["per_class"])}
+<h2>Each class</h2>{_class_table(held_out)}
 <h2>Calibration and learning rate</h2>
 <div class="two">{_plot(plots["reliability"], "accuracy against confidence")}
 {_plot(plots["learning_rate"], "learning rate over the epochs")}</div>
@@ -129,16 +131,21 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _class_table(per_class: dict[str, dict[str, float]]) -> str:
+def _warnings(held_out: dict[str, Any]) -> str:
+    lines = (f"{line[0].upper()}{line[1:]}." for line in weaknesses(held_out))
+    return "".join(f'<p class="warning">{html.escape(line)}</p>' for line in lines)
+
+
+def _class_table(held_out: dict[str, Any]) -> str:
     rows = [
         (
-            label,
-            f"{scores['precision']:.3f}",
-            f"{scores['recall']:.3f}",
-            f"{scores['f1']:.3f}",
-            str(scores["support"]),
+            row.label,
+            f"{row.precision:.3f}",
+            f"{row.recall:.3f}",
+            f"{row.f1:.3f}",
+            str(row.support),
         )
-        for label, scores in per_class.items()
+        for row in class_scores(held_out)
     ]
     return table(("class", "precision", "recall", "F1", "images"), rows)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cli.data_table import print_report
 from testing.commands import run_command
-from training.data.check_data import DataReport, check_data
+from training.data.check_data import DataReport, _close_pairs, check_data
 from training.reporter import SilentReporter
 
 
@@ -147,3 +147,18 @@ def test_megabytes_beside_the_pixels_are_no_fault(folder: Path) -> None:
     report = check_data(folder, SilentReporter())
     assert report.images == 18
     assert report.counts["train"]["china"] == 7
+
+
+@pytest.mark.parametrize("bits", [0, 1, 4, 7])
+def test_close_hashes_are_those_of_comparing_all(bits: int) -> None:
+    """Of 300 random hashes and copies of them in which up to 10 bits are turned."""
+    rng = np.random.default_rng(bits)
+    hashes = rng.integers(0, 2**64, 300, dtype=np.uint64)
+    for turned in range(11):
+        where = rng.choice(64, turned, replace=False).astype(np.uint64)
+        flips = np.bitwise_or.reduce(np.uint64(1) << where, initial=np.uint64(0))
+        hashes = np.append(hashes, hashes[turned * 20 : turned * 20 + 20] ^ flips)
+    differing = np.bitwise_count(hashes[:, None] ^ hashes)
+    expected = {tuple(pair) for pair in np.argwhere(np.triu(differing <= bits, 1)).tolist()}
+    assert len(expected) >= 20 * (bits + 1)
+    assert set(_close_pairs(hashes, bits)) == expected

@@ -28,6 +28,7 @@ def load(root: Path, reporter: SilentReporter | None = None, **changes: Any) -> 
         "test_fraction": 0.2,
         "max_bad_fraction": 0.1,
         "seed": 0,
+        "split_by": "exact",
     }
     return load_images(root, RULE, **(options | changes), reporter=reporter or SilentReporter())
 
@@ -61,7 +62,10 @@ class TestSplit:
         assert data.counts()["val"] == {"blue": 2, "red": 2}
         assert data.held_out == "val"
 
-    def test_names_and_places_do_not_matter_and_the_seed_does(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("split_by", ["hash", "exact"])
+    def test_names_and_places_do_not_matter_and_the_seed_does(
+        self, tmp_path: Path, split_by: str
+    ) -> None:
         def test_contents(data: ImageData) -> set[str]:
             return {sample.sha256 for sample in data.split("test")}
 
@@ -69,9 +73,10 @@ class TestSplit:
         second = write_image_folder(tmp_path / "b" / "c", {"blue": 20, "red": 20})
         for number, file in enumerate(sorted(second.rglob("*.png"))):
             file.rename(file.with_name(f"renamed-{99 - number}.png"))
-        assert test_contents(load(first)) == test_contents(load(second))
-        assert load(first).fingerprint() == load(second).fingerprint()
-        assert test_contents(load(first, seed=1)) != test_contents(load(first))
+        one, other = (load(root, split_by=split_by) for root in (first, second))
+        assert test_contents(one) == test_contents(other)
+        assert one.fingerprint() == other.fingerprint()
+        assert test_contents(load(first, seed=1, split_by=split_by)) != test_contents(one)
 
     def test_copies_of_an_image_stay_on_one_side(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 12, "red": 12})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from models.bundle.metrics import confusion_matrix as read_confusion_matrix
 from training.evaluate.metrics import classification_metrics
 
 
@@ -21,16 +22,16 @@ def test_by_hand() -> None:
     assert metrics["loss"] == pytest.approx((3 * right + wrong) / 4)
     assert metrics["top5_accuracy"] == 1.0
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
-    assert metrics["confusion"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert metrics["confusion"] == {"true": [0, 1, 1], "predicted": [0, 0, 1], "images": [1, 1, 2]}
     confidence = math.exp(2) / (math.exp(2) + 2)
     assert metrics["expected_calibration_error"] == pytest.approx(abs(0.75 - confidence), abs=1e-6)
-    assert metrics["per_class"]["a"] == pytest.approx(
-        {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1}
-    )
-    assert metrics["per_class"]["b"] == pytest.approx(
-        {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
-    )
-    assert metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert metrics["per_class"] == {
+        "label": ["a", "b", "c"],
+        "precision": [0.5, 1.0, 0.0],
+        "recall": pytest.approx([1.0, 2 / 3, 0.0]),
+        "f1": pytest.approx([2 / 3, 0.8, 0.0]),
+        "support": [1, 3, 0],
+    }
 
 
 def test_equal_to_scikit_learns() -> None:
@@ -43,9 +44,9 @@ def test_equal_to_scikit_learns() -> None:
         targets, predicted, labels=list(range(7)), zero_division=0.0
     )
     for name, expected in zip(("precision", "recall", "f1", "support"), scores, strict=True):
-        ours = [row[name] for row in metrics["per_class"].values()]
-        assert ours == pytest.approx(expected.tolist()), name
-    assert metrics["confusion"] == confusion_matrix(targets, predicted).tolist()
+        assert metrics["per_class"][name] == pytest.approx(expected.tolist()), name
+    matrix = confusion_matrix(targets, predicted, labels=list(range(7)))
+    assert read_confusion_matrix(metrics).tolist() == matrix.tolist()
 
 
 def test_top_five_of_many() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from testing.images import write_image_folder
 from training.loop.config import load_config
-from training.loop.find_lr import RangeTest, find_learning_rate, plot, suggest
+from training.loop.find_lr import RangeTest, find_learning_rate, loss_range, plot, suggest
 from training.reporter import SilentReporter
 
 
@@ -42,6 +42,20 @@ def test_the_range_test_raises_the_rate_to_the_end_and_draws(tmp_path: Path) -> 
     with Image.open(tmp_path / "lr.png") as picture:
         assert picture.width > 400
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("end", [4.0, 1e3, 1e30])
+def test_the_axis_ends_where_the_loss_diverges(end: float) -> None:
+    """The fall from 2.3 to 0.5 takes most of the picture, however far the loss goes then."""
+    low, high = loss_range([2.3, 2.3, 2.0, 1.0, 0.5, 0.7, end])
+    assert low < 0.5
+    assert 2.3 < high < 3
+
+
+@pytest.mark.parametrize("losses", [[0.5, 1.0, 9.0], [1.0, 1.0, 1.0], [1.0, 0.999, 50.0]])
+def test_a_curve_that_hardly_falls_has_an_axis(losses: list[float]) -> None:
+    low, high = loss_range(losses)
+    assert low < min(losses) <= losses[0] < high < 2 * losses[0]
 
 
 def test_plot_marks_the_suggestion(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_a_class_that_a_model_does_not_know_is_wrong_and_counts_against_its_cali
     bundle = open_bundle(write_tiny_bundle(tmp_path / "bundle"))
     probabilities = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05]], np.float32)
     judged = judge(probabilities, bundle, ["blue", "purple"])
-    assert judged.predicted == ["blue", "green"]
+    assert [judged.answer(image) for image in range(2)] == ["blue", "green"]
+    assert judged.is_right.tolist() == [True, False]
     assert judged.accuracy == 0.5
     assert judged.recall == {"blue": 1.0, "purple": 0.0}
     assert judged.calibration_error == pytest.approx(0.4)

@@ -8,8 +8,14 @@ import pytest
 from training.redeploy.compare import Comparison, Judged
 from training.redeploy.gate import GateConfig, Verdict, judge, reason
 
-OLD = Judged(["a"], np.ones(1), 0.80, {"a": 0.9, "b": 0.7, "rare": 1.0}, 0.05)
-NEW = Judged(["a"], np.ones(1), 0.85, {"a": 0.9, "b": 0.8, "rare": 0.0}, 0.06)
+
+def judged(accuracy: float, recall: dict[str, float], calibration_error: float) -> Judged:
+    answers = (np.zeros(1, np.int64), np.ones(1, np.bool_), np.ones(1))
+    return Judged(("a",), *answers, accuracy, recall, calibration_error)
+
+
+OLD = judged(0.80, {"a": 0.9, "b": 0.7, "rare": 1.0}, 0.05)
+NEW = judged(0.85, {"a": 0.9, "b": 0.8, "rare": 0.0}, 0.06)
 GOOD = Comparison(
     images=200,
     labels=["a", "b", "rare"],
@@ -47,7 +53,9 @@ def test_a_better_challenger_passes_every_rule() -> None:
     verdicts = verdicts_of()
     assert all(verdict.passed for verdict in verdicts.values())
     assert set(verdicts) == {
-        "held-out images", "calibration error", "ONNX against PyTorch", "accuracy difference",
+        "held-out images", "calibration error",
+        "accuracy beside always answering the largest class", "ONNX against PyTorch",
+        "accuracy difference",
         "interval of the difference", "McNemar's exact test", "classes lost",
         "difference on the 120 images of the previous holdout",
         "largest drop of a class", "latency ratio", "size ratio",
@@ -70,6 +78,10 @@ def test_a_better_challenger_passes_every_rule() -> None:
         ),
         ({"size_bytes": {"champion": 100, "challenger": 126}}, "size ratio"),
         ({"challenger": replace(NEW, calibration_error=0.11)}, "calibration error"),
+        (
+            {"challenger": replace(NEW, accuracy=0.495)},  # 99 of 200 have the largest class
+            "accuracy beside always answering the largest class",
+        ),
         ({"challenger": replace(NEW, recall=NEW.recall | {"b": 0.59})}, "largest drop of a class"),
     ],
 )
@@ -100,6 +112,8 @@ def test_parity_and_lost_classes() -> None:
 def test_a_rule_can_be_switched_off_and_a_floor_set() -> None:
     assert "latency ratio" not in verdicts_of(max_latency_ratio=None)
     assert failed(min_accuracy=0.9) == ["accuracy"]
+    useless = replace(GOOD, challenger=replace(NEW, accuracy=0.4))
+    assert failed(useless, better_than_largest_class=False) == []
     assert failed(min_class_images=2) == ["largest drop of a class"]
     assert failed(min_class_images=1000) == []
 
@@ -109,7 +123,8 @@ def test_without_a_champion_only_the_challenger_is_judged() -> None:
     alone = {"latency_ms": {"challenger": 1.0}, "size_bytes": {"challenger": 1}}
     first = replace(GOOD, **nothing, **alone)  # type: ignore[arg-type]
     assert set(verdicts_of(first)) == {
-        "held-out images", "calibration error", "ONNX against PyTorch",
+        "held-out images", "calibration error",
+        "accuracy beside always answering the largest class", "ONNX against PyTorch",
     }  # fmt: skip
 
 

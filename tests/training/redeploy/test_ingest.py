@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from models.imaging.preprocessing import Preprocessing
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.data.listing import Columns
 from training.data.sources import DataError, ImageFile, find_images
-from training.redeploy.ingest import Ingested, SplitRule, ingest, write_csv
+from training.data.splits import SplitRule
+from training.loop.config import TrainConfig
+from training.loop.context import load_data
+from training.redeploy.config import RedeployConfig
+from training.redeploy.ingest import Ingested, ingest, write_csv
 from training.reporter import SilentReporter
 
 RULE = SplitRule(val_fraction=0.2, test_fraction=0.3)
@@ -98,6 +103,42 @@ def test_groups_stay_together_and_named_splits_are_kept(base: Path, tmp_path: Pa
     assert ingested.images.counts()["test"]["a"] < 30  # the first source has said where
 
 
+def with_test_folder(base: Path, place: Path) -> Path:
+    """`train` with the images of base, and `test` with five others of each class."""
+    shutil.copytree(base, place / "train")
+    write_image_folder(place / "test", {"red": 5, "green": 5}, first_seed=500)
+    (place / "test" / "red").rename(place / "test" / "a")
+    (place / "test" / "green").rename(place / "test" / "b")
+    return place
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_train_and_redeploy_hold_out_the_same_images(
+    base: Path, tmp_path: Path, *, named: bool
+) -> None:
+    """So a model of the five commands can be judged by all that redeploy holds out."""
+    root = base
+    if named:
+        root = with_test_folder(base, tmp_path)
+    config = TrainConfig(data=root, output=tmp_path / "run", val_fraction=0.2, test_fraction=0.3)
+    trained = load_data(config, SilentReporter())
+    seen = {s.sha256 for s in trained.samples if s.split != "test"}
+    held_out = [s for s in ingest_from(root).images.samples if s.split == "test"]
+    assert len(held_out) > 5
+    assert not [sample for sample in held_out if sample.sha256 in seen]
+    usual = (TrainConfig.model_fields, RedeployConfig.model_fields)
+    for name in ("val_fraction", "test_fraction"):
+        assert len({fields[name].default for fields in usual}) == 1
+
+
+def test_where_only_train_and_test_are_named_val_is_taken_from_train(
+    base: Path, tmp_path: Path
+) -> None:
+    counts = ingest_from(with_test_folder(base, tmp_path)).images.counts()
+    assert counts["test"] == {"a": 5, "b": 5}
+    assert 3 < sum(counts["val"].values()) < 25
+
+
 def test_the_csv_says_the_same(base: Path, tmp_path: Path) -> None:
     ingested = ingest_from(base)
     write_csv(ingested.images, tmp_path / "data.csv")
@@ -111,9 +152,11 @@ def test_other_columns_and_names_of_splits(base: Path, tmp_path: Path) -> None:
     rows = [f"{f},{f.parent.name},{('fit', 'hold')[n % 4 == 0]}" for n, f in enumerate(files)]
     (tmp_path / "x.csv").write_text("\n".join(["file,species,part", *rows]))
     columns = Columns("species", "file", "part", {"fit": "train", "hold": "test"})
-    with pytest.raises(DataError, match="none of them came to val"):
-        ingest([tmp_path / "x.csv"], RULE, SIZE, SilentReporter(), max_bad_fraction=0.5,
-               columns=columns)  # fmt: skip
+    alone = ingest([tmp_path / "x.csv"], RULE, SIZE, SilentReporter(), max_bad_fraction=0.5,
+                   columns=columns)  # fmt: skip
+    found = {s.path: s.split for s in alone.images.samples}
+    assert {found[f] for n, f in enumerate(files) if n % 4 == 0} == {"test"}
+    assert {found[f] for n, f in enumerate(files) if n % 4} == {"train", "val"}
     write_image_folder(tmp_path / "new", {"red": 30, "green": 30}, first_seed=1000)
     ingested = ingest([tmp_path / "x.csv", tmp_path / "new"], RULE, SIZE, SilentReporter(),
                       max_bad_fraction=0.5, columns=columns)  # fmt: skip

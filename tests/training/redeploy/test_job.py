@@ -171,6 +171,60 @@ def test_what_the_champion_has_trained_on_does_not_judge(place: Place) -> None:
     )
 
 
+def test_too_few_to_judge_is_known_before_training(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The champion has trained on most of what is held out now."""
+    place.configure(test_fraction=0.1, val_fraction=0.1, gate=LENIENT | {"min_held_out": None})
+    assert place.run().exit_code == 0
+    champion = store.production_version()
+    place.configure(test_fraction=0.5, val_fraction=0.1, gate=LENIENT | {"min_held_out": 40})
+    place.add(151, 152)
+
+    def train(*_: object, **__: object) -> None:
+        pytest.fail("it trains")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_module, "fine_tune", train)
+        outcome = place.run()
+    assert outcome.exit_code == REFUSED
+    assert outcome.message.startswith("not trained: the champion was trained on ")
+    assert "can judge, 40 are needed (gate.min_held_out); add images" in outcome.message
+    assert len(place.jobs()) == 1
+    assert store.production_version() == champion
+    place.configure(test_fraction=0.5, val_fraction=0.1, gate=LENIENT | {"min_held_out": 5})
+    assert place.run().exit_code == 0
+
+
+def test_too_few_held_out_at_all(place: Place) -> None:
+    place.configure(gate=LENIENT | {"min_held_out": 500})
+    outcome = place.run()
+    assert outcome.exit_code == REFUSED
+    assert "can judge, 500 are needed" in outcome.message
+    assert "champion" not in outcome.message
+    assert place.jobs() == []
+
+
+def test_old_jobs_are_removed_but_never_that_of_production(place: Place) -> None:
+    place.configure(keep_jobs=2)
+    assert place.run().exit_code == 0
+    first = place.jobs()[0].id
+    place.configure(keep_jobs=2, gate=LENIENT | {"min_accuracy": 1.0})
+    for last in (160, 170, 180, 190):
+        place.add(last - 10, last)
+        assert place.run().exit_code == REFUSED
+    jobs = [job.id for job in place.jobs()]
+    assert len(jobs) == 3
+    assert jobs[-1] == first
+    folders = {path.name for path in (place.path / "state" / "jobs").iterdir()}
+    assert folders == set(jobs)
+    place.configure(keep_jobs=2)
+    place.add(190, 200)
+    assert place.run().exit_code == 0  # another production: the first may go
+    assert first not in {job.id for job in place.jobs()}
+    assert len(place.jobs()) == 2
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step_and_run_again_comes_to_the_same(
@@ -374,7 +428,7 @@ def test_the_report_shows_both(place: Place) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"gates": {}}, "unknown config key 'gates'; the keys are data, capture"),
+        ({"gates": {}}, "unknown config key 'gates'; the keys are data, "),
         ({"gate": {"max_drop": 1}}, "unknown config key 'gate.max_drop'"),
         ({"train": {"data": "x"}}, "train.data is decided by the job"),
         ({"train": {"epochs": 0}}, "train: epochs is 0, it should be greater"),

@@ -9,12 +9,12 @@ from training.loop.run import record_provenance
 from training.reports.model_card import model_card
 
 
-def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
+def card_of(logits: torch.Tensor) -> str:
+    """Of nine held-out images, three of each class."""
     spec = tiny_spec()
     counts = {
         split: dict.fromkeys(spec.labels, n) for split, n in [("train", 7), ("val", 2), ("test", 3)]
     }
-    logits = torch.eye(3).repeat(3, 1) * 4
     held_out = classification_metrics(logits, torch.arange(3).repeat(3), spec.labels)
     metrics = {
         "best_epoch": 4,
@@ -24,7 +24,11 @@ def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
         "heat_map_parity": {"max_difference": 3e-6, "tolerance": 1e-3},
     }
     config = load_config(None, {"data": "d", "output": "o"})
-    card = model_card(spec, {"counts": counts}, metrics, record_provenance(config, "f" * 64))
+    return model_card(spec, {"counts": counts}, metrics, record_provenance(config, "f" * 64))
+
+
+def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
+    card = card_of(torch.eye(3).repeat(3, 1) * 4)
     for heading in ("Intended use", "Limits", "Data and metrics", "How to reproduce"):
         assert f"## {heading}" in card
     for words in (
@@ -32,3 +36,10 @@ def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
         "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce", "own to\n3.0e-06 (limit\n1e-03)",
     ):  # fmt: skip
         assert words in card
+
+
+def test_the_card_says_what_speaks_against_the_model() -> None:
+    assert "never answers" not in card_of(torch.eye(3).repeat(3, 1))
+    always_blue = card_of(torch.tensor([1.0, 0, 0]).repeat(9, 1))
+    assert "- **It is no better than always answering 'blue': 33.3% of" in always_blue
+    assert "- **It never answers 'green', 'red', though" in always_blue
