@@ -254,7 +254,7 @@ def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path)
     (tmp_path / "file").touch()
     result = vgg19(
         "train", "--data", "two", "--output", "file/run", "--weights", "none",
-        "--image-size", "32",
+        "--strategy", "full", "--image-size", "32",
     )  # fmt: skip
     assert result.returncode == 1
     assert result.stderr == "error: file/run: Not a directory\n"

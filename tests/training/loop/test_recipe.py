@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.bundle.manifest import read_manifest
+from models.bundle.metrics import weaknesses
 from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.network.strategies import CONV_BLOCKS
@@ -352,3 +353,19 @@ class TestReproduce:
     def test_no_such_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is not a run"):
             reproduce(str(tmp_path), SilentReporter())
+
+
+@pytest.mark.usefixtures("thin_network")
+def test_a_model_that_is_of_no_use_is_said_to_be(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "data", {"blue": 24, "red": 6})
+    reporter = SilentReporter()
+    run = fine_tune(config(tmp_path, learning_rate=1e-12), reporter)
+    before, after = reporter.warnings[:2], reporter.warnings[2:]
+    assert before[0].startswith("weights is none and strategy head leaves 18 of 19 layers as they")
+    assert "class_weights: balanced" in before[1]
+    assert after[0].startswith("it is no better than always answering 'blue'")
+    assert after[1].startswith("it never answers '")
+    page = run.report.read_text()
+    assert page.count('<p class="warning">It ') == 2
+    metrics = json.loads(run.metrics.read_text())["held_out"]
+    assert weaknesses(metrics) == after
