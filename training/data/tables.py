@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from training.data.listing import Columns, DataError, ImageFile, Listing, Split
+from training.data.listing import Columns, DataError, ImageFile, Listing, Split, SplitChoice
 from training.data.missing_labels import is_missing
 from training.data.split_names import find_split_column, split_of, unknown_split
 
@@ -37,8 +38,9 @@ def from_csv(file: Path, columns: Columns) -> Listing:
     listing = Listing(is_table=True)
     if named.split and named.split != "split":
         listing.notes.append(f"{file}: column '{named.split}' says the splits")
+    meaning = cache(lambda own: split_of(own, columns.split_names))  # few names, many rows
     for line, row in rows:
-        _add(listing, file, line, row, named, columns)
+        _add(listing, file, line, row, named, meaning)
     return listing
 
 
@@ -105,13 +107,18 @@ def _same_name(wanted: str, header: Sequence[str]) -> str | None:
 
 
 def _add(
-    listing: Listing, file: Path, line: int, row: Row, named: _Named, columns: Columns
+    listing: Listing,
+    file: Path,
+    line: int,
+    row: Row,
+    named: _Named,
+    meaning: Callable[[str], SplitChoice | None],
 ) -> None:
     name, label = (row[named.image] or "").strip(), (row[named.label] or "").strip()
     split: Split | None = None
     if named.split is not None:
         own = (row[named.split] or "").strip()
-        choice = split_of(own, columns.split_names)
+        choice = meaning(own)
         if choice is None or choice == "class":
             raise unknown_split(own, f"{file}, line {line}:")
         if choice == "ignore":

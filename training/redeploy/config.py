@@ -33,6 +33,11 @@ class RedeployConfig(BaseModel):
         description="sources of labelled images: the base first, what grows after it; a label in "
         "a later one corrects an earlier one's",
     )
+    capture: str | None = Field(
+        default=None,
+        description="where the service captures images (VGG19_CAPTURE_URL): those labelled since "
+        "count as the last source",
+    )
     label_column: str = Field(default="label", description="of CSV files and datasets in data")
     image_column: str | None = Field(
         default=None, description="default: path of a CSV file, image of a dataset"
@@ -46,11 +51,6 @@ class RedeployConfig(BaseModel):
     )
     allow_conflicting_labels: bool = Field(
         default=False, description="take the last of two labels that one table has for an image"
-    )
-    capture: str | None = Field(
-        default=None,
-        description="where the service captures images (VGG19_CAPTURE_URL): those labelled since "
-        "count as the last source",
     )
     state: Path = Field(
         default=Path("runs/redeploy"), description="directory of the jobs' states and runs"
