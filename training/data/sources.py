@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import UserError
+from models.paths import user_cache
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -234,4 +235,4 @@ def _write_once(cache: Path, image: dict[str, Any]) -> Path:
 
 def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/vgg19`, by default `~/.cache/vgg19`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgg19"
+    return user_cache()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,14 @@ from models.imaging.preprocessing import (
     default_resize_size,
 )
 from models.network.strategies import Strategy, default_unfreeze_epochs
+from models.paths import absolute_path
+from training.loop.paths import (
+    DataPath,
+    LocalPath,
+    WeightsPath,
+    absolute_data,
+    absolute_weights,
+)
 
 
 class ConfigError(UserError):
@@ -36,11 +45,13 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: Path = Field(description="image folder: class/file or {train,val,test}/class/file")
-    output: Path = Field(description="run directory, must not exist yet")
+    data: DataPath = Field(description="image folder: class/file or {train,val,test}/class/file")
+    output: LocalPath = Field(description="run directory, must not exist yet")
 
     # Model
-    weights: str = Field(default="imagenet", description="imagenet, none, or a state dict's path")
+    weights: WeightsPath = Field(
+        default="imagenet", description="imagenet, none, or a state dict's path"
+    )
     image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
     resize_size: int | None = Field(
         default=None,
@@ -128,7 +139,7 @@ class TrainConfig(BaseModel):
         description="augmented views of an image whose features are cached and cycled through; "
         "0: compute everything every time",
     )
-    cache_dir: Path | None = Field(
+    cache_dir: LocalPath | None = Field(
         default=None, description="of the features; default: vgg19/features in the user's cache"
     )
     cache_limit: ByteSize = Field(
@@ -147,7 +158,7 @@ class TrainConfig(BaseModel):
         le=1,
         description="how often accepted answers are to be right, on the validation images",
     )
-    ood_data: Path | None = Field(
+    ood_data: LocalPath | None = Field(
         default=None,
         description="folder of out-of-distribution images: the report tells how well distance "
         "from the training images detects them",
@@ -245,19 +256,32 @@ class TrainConfig(BaseModel):
             }
         )
 
+    def absolute(self) -> TrainConfig:
+        """The same run with paths that mean the same in every directory, for its records."""
+        return self.model_copy(
+            update={
+                "data": absolute_data(self.data),
+                "output": self.output.absolute(),
+                "weights": absolute_weights(self.weights),
+                "cache_dir": self.cache_dir and self.cache_dir.absolute(),
+                "ood_data": self.ood_data and self.ood_data.absolute(),
+            }
+        )
+
 
 def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     """Merge a YAML file with command-line values (which win; None means not given).
 
-    Without an `output`, the run goes to `runs/<name of the data>-<UTC time>`.
+    Without an `output`, the run goes to `runs/<name of the data>-<UTC time>`. Relative paths, also
+    those in the file, are relative to the working directory.
 
     Raises:
         ConfigError: the file can't be read, or a key or value isn't allowed.
     """
     values = read_yaml(file) if file else {}
     values.update({key: value for key, value in overrides.items() if value is not None})
-    name = Path(str(values.get("data", "data"))).resolve().name
-    values.setdefault("output", f"runs/{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    data = Path(os.path.normpath(absolute_path(str(values.get("data", "data")))))
+    values.setdefault("output", f"runs/{data.name or 'data'}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -309,7 +333,7 @@ def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return f"unknown config key '{key}'; the keys are {', '.join(model.model_fields)}"
     if problem["type"] == "extra_forbidden":
         return f"unknown config key '{key}'"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
+    if problem["type"] == "value_error":  # of one field, or of how they fit together
+        return " ".join(filter(None, (key, str(problem["ctx"]["error"]))))
     rule = problem["msg"].removeprefix("Input ")
     return f"{key} is {problem['input']!r}, it {rule[0].lower()}{rule[1:]}"

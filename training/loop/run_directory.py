@@ -69,6 +69,8 @@ def _named(run: Run) -> Iterator[None]:
 
 def _create(context: TrainContext, run: Run) -> None:
     """Whole or not at all: a run that was killed meanwhile could be resumed, but not exported."""
+    if run.path.is_symlink():  # stays one, and what it names becomes the run
+        run = Run(run.path.resolve())
     check_free(run.path)  # again: another run may have taken it since
     run.path.mkdir(parents=True, exist_ok=True)
     number = None
@@ -86,8 +88,7 @@ def _create(context: TrainContext, run: Run) -> None:
 
 
 def _fill(context: TrainContext, run: Run) -> None:
-    # Absolute: 'vgg19 evaluate' may run from another directory.
-    absolute = context.config.model_copy(update={"data": context.config.data.absolute()})
+    absolute = context.config.absolute()
     write_config(absolute, run.config)
     write_json(run.data, context.data.describe())
     provenance = record_provenance(absolute, context.data.fingerprint())

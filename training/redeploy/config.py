@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
+from training.loop.paths import DataPath, LocalPath, Location, StartPath
 from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
@@ -21,20 +22,20 @@ class RedeployConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: tuple[Path, ...] = Field(
+    data: tuple[DataPath, ...] = Field(
         min_length=1,
         description="sources of labelled images: the base first, what grows after it; a label in "
         "a later one corrects an earlier one's",
     )
-    capture: str | None = Field(
+    capture: Location | None = Field(
         default=None,
         description="where the service captures images (VGG19_CAPTURE_URL): those labelled since "
         "count as the last source",
     )
-    state: Path = Field(
+    state: LocalPath = Field(
         default=Path("runs/redeploy"), description="directory of the jobs' states and runs"
     )
-    start_from: str = Field(
+    start_from: StartPath = Field(
         default="pretrained",
         description="pretrained: the train section's weights; champion: the champion's checkpoint "
         "(with a new head); or a state dict's path",
@@ -45,7 +46,7 @@ class RedeployConfig(BaseModel):
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="of all images, about")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, about")
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
-    sign_key: Path | None = Field(
+    sign_key: LocalPath | None = Field(
         default=None,
         description="private key that signs accepted challengers, for services with "
         "VGG19_REQUIRE_SIGNATURE; its passphrase is in MODEL_SIGNING_PASSPHRASE",
