@@ -46,7 +46,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _end)
     try:
         code = app(arguments or ["--help"], prog_name="vgg19", standalone_mode=False)
     except (UserError, _UsageError, OSError, Ended) as error:
