@@ -18,7 +18,7 @@ from models.imaging.preprocessing import (
     Preprocessing,
     default_resize_size,
 )
-from models.network.strategies import Strategy, default_unfreeze_epochs
+from models.network.unfreezing import CONV_BLOCK_COUNT, Strategy, default_unfreeze_epochs
 from models.paths import absolute_path
 from training.loop.paths import (
     DataPath,
@@ -33,8 +33,21 @@ class ConfigError(UserError):
     """A configuration key is unknown or its value is out of range."""
 
 
+# What a resumed run may change: where and how fast it computes, not what.
+RESUMABLE = (
+    "device",
+    "num_workers",
+    "micro_batch_size",
+    "auto_batch",
+    "compile",
+    "cache_dir",
+    "cache_limit",
+    "save_every_steps",
+    "save_every_seconds",
+)
+
 # What fields were called in configurations that runs, models and users have written before.
-_FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
+FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 
 
 class TrainConfig(BaseModel):
@@ -45,7 +58,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: DataPath = Field(description="image folder: class/file or {train,val,test}/class/file")
+    data: DataPath = Field(
+        description="folder class/file or {train,val,test}/class/file, .csv file, or hf:NAME"
+    )
     output: LocalPath = Field(description="run directory, must not exist yet")
 
     # Model
@@ -69,13 +84,13 @@ class TrainConfig(BaseModel):
     )
     unfreeze_epochs: tuple[int, ...] | None = Field(
         default=None,
-        max_length=5,
+        max_length=CONV_BLOCK_COUNT,
         description="epochs at which gradual unfreezes one more block; default: spread over the "
         "run",
     )
 
     # Loop
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1, description="passes over the training images")
     batch_size: int = Field(default=32, ge=1, description="images an optimizer step, all processes")
     micro_batch_size: int | None = Field(
         default=None, ge=1, description="images at once in a process; default: its whole share"
@@ -83,7 +98,7 @@ class TrainConfig(BaseModel):
     auto_batch: bool = Field(
         default=False, description="on out-of-memory halve micro_batch_size, keep batch_size"
     )
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="adamw or sgd")
     learning_rate: float = Field(default=1e-4, gt=0, description="of the new head")
     pretrained_learning_rate: float | None = Field(
         default=None,
@@ -100,7 +115,7 @@ class TrainConfig(BaseModel):
     warmup_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="of all steps, in which the rates rise from zero"
     )
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="of the optimizer")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     clip_norm: float | None = Field(default=1.0, gt=0, description="of the gradient; null: none")
     ema_decay: float | None = Field(
@@ -111,7 +126,9 @@ class TrainConfig(BaseModel):
     )
 
     # Loss
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(
+        default=0.1, ge=0, lt=1, description="share of a target that all classes get"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="balanced: a rare class's error counts more"
     )
@@ -180,8 +197,10 @@ class TrainConfig(BaseModel):
     )
 
     # Machine
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of every random choice")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: cuda, else mps, else cpu"
+    )
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on GPUs that have it, else float32"
     )
@@ -198,14 +217,16 @@ class TrainConfig(BaseModel):
         description="after an epoch, save best, last and the resume state if the last save is as "
         "old as this",
     )
-    tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = Field(
+        default="none", description="where each epoch is logged as well"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _rename_fields(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+        return {FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -293,6 +314,26 @@ def read_config(file: Path) -> TrainConfig:
     return load_config(file, {})
 
 
+def read_resumed(file: Path, output: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of the run in `output`, with changes to how it goes on.
+
+    Raises:
+        ConfigError: one of them would change what the run computes, or isn't allowed.
+    """
+    fixed = [flag(name) for name in changes if name not in RESUMABLE]
+    if fixed:
+        raise ConfigError(
+            f"--resume goes on with the run's own configuration, where {', '.join(fixed)} can't "
+            f"change; what can is {', '.join(map(flag, RESUMABLE))}"
+        )
+    return load_config(file, {**changes, "output": output})
+
+
+def flag(name: str) -> str:
+    """What a field is called on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def write_config(config: TrainConfig, path: Path) -> None:
     path.write_text(
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
@@ -328,7 +369,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "missing":
-        return f"{key} is missing; give --{key.replace('_', '-')} or set it in the config file"
+        return f"{key} is missing; give {flag(key)} or set it in the config file"
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return f"unknown config key '{key}'; the keys are {', '.join(model.model_fields)}"
     if problem["type"] == "extra_forbidden":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_ood_data, find_acceptance, summary
 from training.features.batches import Features
 from training.loop.checkpointer import Checkpointer, restore
-from training.loop.config import TrainConfig, read_config
+from training.loop.config import TrainConfig, read_resumed
 from training.loop.context import TrainContext, load_data
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
@@ -116,17 +117,21 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     return run
 
 
-def resume_run(path: Path, reporter: Reporter) -> Run:
+def resume_run(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None = None) -> Run:
     """Go on with the run in `path`, with its own configuration.
+
+    Args:
+        changes: of fields in `training.loop.config.RESUMABLE`.
 
     Raises:
         RunError: it is not a run, it is finished, or its images have changed.
+        ConfigError: a change isn't allowed.
     """
     run = Run(path)
     run.check_begun()
+    config = read_resumed(run.config, path, changes or {})
     if run.report.exists():
         raise RunError(f"{path} is finished; there is nothing to resume")
-    config = read_config(run.config).model_copy(update={"output": path})
     return fine_tune(config, reporter, resume=True)
 
 
