@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +57,10 @@ def main() -> None:
     except (UserError, _UsageError, OSError, Ended) as error:
         if debug:
             raise
-        sys.exit(_report(error))
+        code = getattr(error, "exit_code", 1)
+        with suppress(OSError):  # of a terminal that was closed
+            code = _report(error)
+        sys.exit(code)
     sys.exit(code or 0)
 
 
