@@ -135,10 +135,10 @@ class Run:
             RunError: it was stopped before its end, or still trains.
         """
         if "held_out" not in metrics:
-            raise RunError(self._unfinished())
-
-    def _unfinished(self) -> str:
-        return f"{self.path} is not a finished run; go on with '{resume_command(self.path)}'"
+            raise RunError(
+                f"{self.path} was interrupted before its end; go on with "
+                f"'{resume_command(self.path)}'"
+            )
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the run's JSON files.
@@ -150,7 +150,10 @@ class Run:
             content: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
             if self.config.is_file():
-                raise RunError(self._unfinished()) from None
+                raise RunError(
+                    f"{self.path} is not a finished run: it has no {path.name}; go on with "
+                    f"'{resume_command(self.path)}'"
+                ) from None
             raise RunError(
                 f"{self.path} is not a finished run: it has no {path.name}; make one with "
                 "'vgg19 train'"

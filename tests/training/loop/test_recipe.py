@@ -349,9 +349,7 @@ class TestResume:
             patch.setattr("training.loop.run_directory.shutil.rmtree", lambda *_, **__: None)
             with pytest.raises(RuntimeError):
                 fine_tune(config(tmp_path), SilentReporter())
-        with pytest.raises(
-            RunError, match=f"not a finished run; go on with '.*--resume {run.path}"
-        ):
+        with pytest.raises(RunError, match=f"before its end; go on with '.*--resume {run.path}"):
             export_run(run)
         whole = fine_tune(config(tmp_path, output=tmp_path / "whole"), SilentReporter())
         resumed = resume_run(run.path, SilentReporter())
