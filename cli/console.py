@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cli.streams import LastingStream
 from training.reporter import Advance
 
 
@@ -25,8 +28,8 @@ class ConsoleReporter:
     """Tells it in the terminal. Bars are drawn there only, not in a log file."""
 
     def __init__(self, out: Console | None = None, err: Console | None = None) -> None:
-        self._out = out or Console(highlight=False)
-        self._err = err or Console(stderr=True, highlight=False)
+        self._out = out or Console(file=_lasting(sys.stdout), highlight=False)
+        self._err = err or Console(file=_lasting(sys.stderr), highlight=False)
 
     def say(self, message: str) -> None:
         self._out.print(escape(message), soft_wrap=True)
@@ -49,6 +52,11 @@ class ConsoleReporter:
         with Progress(*columns, console=self._out, transient=True, disable=hidden) as bar:
             task = bar.add_task(description, total=total, note="")
             yield lambda done, note: bar.update(task, advance=done, note=note)
+
+
+def _lasting(stream: TextIO) -> TextIO:
+    """A run goes on, and saves, when its terminal is closed."""
+    return cast(TextIO, LastingStream(stream))
 
 
 class _RateColumn(ProgressColumn):

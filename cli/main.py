@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from cli import cache, key, sign, store
 from cli.common import reporter, say
+from cli.config_flags import config_flags, given
 from cli.data_options import (
     AllowConflictingLabels,
     ImageColumn,
@@ -22,9 +24,12 @@ from cli.data_options import (
     SplitColumn,
     SplitNames,
     column_values,
+    split_names,
 )
 from models.errors import UserError
+from models.paths import expand_home
 from serving import environment
+from training.loop.config import RESUMABLE, flag, load_config
 
 app = typer.Typer(
     name="vgg19",
@@ -51,17 +56,30 @@ def main() -> None:
     # on the CPU takes 10-15% less (PyTorch reads this when it is imported; Linux only).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     environment.prepare()  # before anything goes to another directory
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = [_at_home(argument) for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _end)
     try:
         code = app(arguments or ["--help"], prog_name="vgg19", standalone_mode=False)
     except (UserError, _UsageError, OSError, Ended) as error:
         if debug:
             raise
-        sys.exit(_report(error))
+        code = getattr(error, "exit_code", 1)
+        with suppress(OSError):  # of a terminal that was closed
+            code = _report(error)
+        sys.exit(code)
     sys.exit(code or 0)
+
+
+def _at_home(argument: str) -> str:
+    """With ~ replaced where the shell leaves it: in --data=~/images, and in quotes. Nothing but
+    paths begins with it."""
+    name, equals, value = argument.partition("=")
+    if argument.startswith("--") and value.startswith("~"):
+        return name + equals + expand_home(value)
+    return expand_home(argument)
 
 
 class Ended(BaseException):
@@ -92,80 +110,28 @@ def _global_options(
     """Declared here for --help; `main` takes --debug wherever it stands."""
 
 
-DataOption = Annotated[
+ConfigOption = Annotated[
     Path | None,
-    typer.Option(help="Folder class/file or {train,val,test}/class/file, .csv file, or hf:NAME."),
+    typer.Option(
+        help="YAML file with any flag of train as a key, such as `batch_size: 64`; flags win."
+    ),
 ]
 
 
 @app.command()
+@config_flags()
 def train(
-    data: DataOption = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Run directory to create.  [default: runs/NAME-TIME]")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, none, or a .safetensors/.pth state dict.  [default: imagenet]"
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(help="head, fc (FC1, FC2 and head), gradual or full.  [default: fc]"),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images.  [default: 10]")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.  [default: 32]")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side, from 32.  [default: 224]")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of the new head.  [default: 1e-4]")
-    ] = None,
-    max_bad_fraction: Annotated[
-        float | None, typer.Option(help="Of a class that may be unreadable.  [default: 0.1]")
-    ] = None,
-    unfreeze: Annotated[
-        list[str] | None,
-        typer.Option(help="Layers that train as well, such as 'features.3?'; may be repeated."),
-    ] = None,
-    views: Annotated[
-        int | None,
-        typer.Option(
-            help="Augmented views of an image whose frozen features are cached; 0: none.  "
-            "[default: 4]"
-        ),
-    ] = None,
-    cache_limit: Annotated[
-        str | None, typer.Option(help="Of the feature cache, such as 5GB.  [default: 20GB]")
-    ] = None,
-    target_precision: Annotated[
-        float | None,
-        typer.Option(help="How often accepted answers are to be right.  [default: 0.95]"),
-    ] = None,
-    ood_data: Annotated[
-        Path | None,
-        typer.Option(
-            "--ood-data",
-            "--unlike",
-            help="Folder of images of something else, to be detected in the report.",
-        ),
-    ] = None,
-    label_column: LabelColumn = None,
-    image_column: ImageColumn = None,
-    split_column: SplitColumn = None,
+    config: ConfigOption = None,
     split_name: SplitNames = None,
-    allow_conflicting_labels: AllowConflictingLabels = False,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice.  [default: 0]")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file with any field of the configuration; flags win."),
-    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was stopped. It takes none of the others but "
+            f"{', '.join(map(flag, RESUMABLE))}.",
+        ),
     ] = None,
+    **values: Any,
 ) -> None:
     """Fine-tune VGG-19 on labelled images.
 
@@ -173,66 +139,35 @@ def train(
 
     Start with strategy `fc`; when it isn't good enough, unfreeze more: `gradual`, then `full`.
     """
-    from training.loop.config import load_config
     from training.loop.recipe import fine_tune, resume_run
 
-    values = {
-        "data": data,
-        "output": output,
-        "weights": weights,
-        "strategy": strategy,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "image_size": image_size,
-        "learning_rate": learning_rate,
-        "max_bad_fraction": max_bad_fraction,
-        "unfreeze": unfreeze or None,
-        "views": views,
-        "cache_limit": cache_limit,
-        "target_precision": target_precision,
-        "ood_data": ood_data,
-        **column_values(label_column, image_column, split_column, split_name),
-        "allow_conflicting_labels": allow_conflicting_labels or None,
-        "seed": seed,
-    }
-    if resume is None:
-        fine_tune(load_config(config, values), reporter())
-    elif config is None and all(value is None for value in values.values()):
-        resume_run(resume, reporter())
+    values["split_names"] = split_names(split_name)
+    changes = given(values | {"config": config})
+    if resume is not None:
+        resume_run(resume, reporter(), changes)
     else:
-        raise UserError("--resume takes the run's own configuration; give no other option")
+        fine_tune(load_config(config, given(values)), reporter())
 
 
 @app.command()
+@config_flags(("data", "weights", "strategy", "image_size", "batch_size"))
 def find_lr(
-    data: DataOption = None,
-    weights: Annotated[str | None, typer.Option(help="As for train.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="As for train.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="As for train.")] = None,
-    config: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    config: ConfigOption = None,
     lowest: Annotated[float, typer.Option(help="Rate to begin with.")] = 1e-7,
     highest: Annotated[float, typer.Option(help="Rate to end with.")] = 1.0,
     steps: Annotated[int, typer.Option(help="Batches to train on, from 20.")] = 100,
     output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("find-lr.png"),
+    **values: Any,
 ) -> None:
     """Find a learning rate: raise it step by step and watch the loss.
 
     Example: `vgg19 find-lr --data flowers`
     """
-    from training.loop.config import load_config
     from training.loop.find_lr import find_learning_rate, plot
     from training.loop.preflight import check_rates
 
-    values = {
-        "data": data,
-        "weights": weights,
-        "strategy": strategy,
-        "image_size": image_size,
-        "batch_size": batch_size,
-    }
     check_rates(lowest, highest, steps, output)
-    settings = load_config(config, values)
+    settings = load_config(config, given(values))
     test = find_learning_rate(settings, reporter(), lowest=lowest, highest=highest, steps=steps)
     plot(test, output)
     say(f"suggested: --learning-rate {test.suggestion:.1e}; the curve is in {output}")

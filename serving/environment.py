@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, MutableMapping
-from pathlib import Path
+
+from models.paths import absolute_path, absolute_url
 
 PREFIX = "VGG19_"
 # Files and folders that variables name; `tests/serving/test_settings.py` compares them with the
@@ -35,8 +36,6 @@ _LINK_NAME = re.compile(
 )
 _LINK_PORT = re.compile(r"VGG19_([A-Z0-9_]+_)?PORT")  # VGG19_GRPC_PORT is a setting as well
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S*", re.IGNORECASE)
-_LOCAL_URL = re.compile(r"(?P<scheme>file|local):(//(?=[^/]|$))?(?P<path>.*)", re.DOTALL)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def is_service_link(name: str, value: str) -> bool:
@@ -63,20 +62,6 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
             environ[name] = absolute_url(environ[name])
 
 
-def absolute_path(path: str) -> str:
-    """Of a path relative to here; ~ is the home directory."""
-    return str(Path(_home(path)).absolute())
-
-
-def absolute_url(url: str) -> str:
-    """Of a path, or a URL that fsspec takes for one: `file:captured`, `file://captured`,
-    `local://captured`. Others (s3://...) stay as they are, also chains of them (`a::b`)."""
-    local = _LOCAL_URL.fullmatch(url)
-    if local is not None and "::" not in url:
-        return f"{local['scheme']}://{absolute_path(local['path'] or '.')}"
-    return url if _SCHEME.match(url) or "::" in url else absolute_path(url)
-
-
 def misspelt(known: Iterable[str], environ: MutableMapping[str, str] = os.environ) -> str | None:
     """The name of a variable that begins as settings do and is none."""
     names = set(known)
@@ -84,10 +69,3 @@ def misspelt(known: Iterable[str], environ: MutableMapping[str, str] = os.enviro
         if name.startswith(PREFIX) and name not in names and not is_service_link(name, value):
             return name
     return None
-
-
-def _home(path: str) -> str:
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # nobody's home
-        return path

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG
 
 from models.errors import UserError
-
-Strategy = Literal["fc", "full", "head", "gradual"]
+from models.network.unfreezing import Strategy as Strategy
+from models.network.unfreezing import default_unfreeze_epochs as default_unfreeze_epochs
 
 HEAD_LAYER = "classifier.6"
 FC_LAYERS = ("classifier.0", "classifier.3", HEAD_LAYER)
@@ -69,12 +68,6 @@ def match_layers(patterns: Collection[str], names: Collection[str]) -> set[str]:
             )
         matched |= found
     return matched
-
-
-def default_unfreeze_epochs(epochs: int) -> tuple[int, ...]:
-    """When `gradual` unfreezes its blocks if not told: spread evenly over the run."""
-    spread = [1 + round(epochs * (block + 1) / (len(CONV_BLOCKS) + 1)) for block in range(5)]
-    return tuple(sorted({epoch for epoch in spread if 1 < epoch <= epochs}))
 
 
 def trainable_layers(

@@ -11,8 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -65,20 +68,47 @@ def test_killed_at_a_random_moment_and_resumed_ends_bit_identical(tmp_path: Path
         assert weights_digest(whole) == weights_digest(killed)
 
 
-def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGTERM, "terminated"),
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGHUP, "the terminal was closed"),
+    ],
+)
+def test_signals_save_and_end_it_but_not_those_that_were_ignored(
+    number: signal.Signals, words: str, tmp_path: Path
+) -> None:
     write_image_folder(tmp_path / "data", {"blue": 40, "red": 40})
-    process = start(
-        tmp_path, "train", "--data", "data", *COMMON, "--epochs", "50", "--batch-size", "4",
-        "--output", "run",
-    )  # fmt: skip
-    while not (tmp_path / "run" / "metrics.json").exists():  # an epoch is done
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "terminated; go on with 'vgg19 train --resume run'" in output
+    arguments = ["--data", "data", *COMMON, "--epochs", "50", "--batch-size", "4"]
+    stopped = start(tmp_path, "train", *arguments, "--output", "run")
+    with ignoring(signal.SIGINT, signal.SIGHUP):  # as nohup, and a shell for what ends with &
+        ignorant = start(tmp_path, "train", *arguments, "--output", "other")
+    for run, process in (("run", stopped), ("other", ignorant)):
+        while not (tmp_path / run / "metrics.json").exists():  # an epoch is done
+            assert process.poll() is None
+            time.sleep(0.05)
+    ignorant.send_signal(number)
+    stopped.send_signal(number)
+    output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 128 + number
+    assert f"{words}; go on with 'vgg19 train --resume run'" in output
     assert (tmp_path / "run" / "checkpoints" / "state.pt").exists()
+    if number == signal.SIGTERM:
+        assert ignorant.wait(60) == 143
+    else:
+        assert ignorant.poll() is None
+        ignorant.kill()
+    ignorant.communicate()
+
+
+@contextmanager
+def ignoring(*numbers: signal.Signals) -> Iterator[None]:
+    """What is started here ignores these signals."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from models.paths import absolute_url
 from serving.environment import (
     PATHS,
     URLS,
-    absolute_url,
     is_service_link,
     misspelt,
     prepare,

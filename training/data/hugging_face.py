@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from models.paths import user_cache
 from training.data.listing import Columns, DataError, ImageFile, Listing, Split, SplitChoice
 from training.data.missing_labels import is_missing
 from training.data.split_names import find_split_column, split_of, strictest, unknown_split
@@ -43,7 +44,7 @@ def from_hugging_face(data: Path, columns: Columns) -> Listing:
         ]
     else:
         named = [(str(data), loaded, _recorded_split(loaded, columns))]
-    cache = cache_directory() / "hf"
+    cache = user_cache() / "hf"
     cache.mkdir(parents=True, exist_ok=True)
     listing = Listing(is_table=True)
     for name, split, choice in named:
@@ -202,8 +203,3 @@ def _write_once(cache: Path, image: dict[str, Any]) -> Path:
         temporary.write_bytes(content)
         temporary.replace(path)
     return path
-
-
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/vgg19`, by default `~/.cache/vgg19`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgg19"

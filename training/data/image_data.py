@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +64,11 @@ class ImageData:
             counts[sample.split][sample.label] += 1
         return counts
 
+    def _name(self, path: Path) -> str:
+        """Relative within the root, else absolute: `..` leads elsewhere from behind a link."""
+        inside = path.is_relative_to(self.root)
+        return str(path.relative_to(self.root) if inside else path.absolute())
+
     def describe(self) -> dict[str, Any]:
         """What `data.json` in the run directory holds."""
         return {
@@ -78,7 +82,7 @@ class ImageData:
             ],
             "files": [
                 {
-                    "path": os.path.relpath(s.path, self.root),
+                    "path": self._name(s.path),
                     "label": s.label,
                     "split": s.split,
                     "sha256": s.sha256,

@@ -7,7 +7,6 @@ from pathlib import Path
 from training.data.folders import from_folder
 from training.data.hugging_face import (
     HF_PREFIX,
-    cache_directory,
     from_hugging_face,
     is_saved_dataset,
 )
@@ -15,8 +14,7 @@ from training.data.listing import SPLITS, Columns, DataError, ImageFile, Listing
 from training.data.tables import from_csv
 
 __all__ = [
-    "SPLITS", "Columns", "DataError", "ImageFile", "Listing", "Split", "cache_directory",
-    "data_root", "find_images",
+    "SPLITS", "Columns", "DataError", "ImageFile", "Listing", "Split", "data_root", "find_images",
 ]  # fmt: skip
 
 

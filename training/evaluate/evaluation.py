@@ -39,10 +39,7 @@ def evaluate_run(
         DataError, CheckpointError: the images or the checkpoint can't be used.
     """
     run = Run(path)
-    if not run.config.is_file():
-        raise RunError(
-            f"{path} is not a run: it has no {run.config.name}; train one with 'vgg19 train'"
-        )
+    run.check_begun()
     config = read_config(run.config)
     model, spec = load_checkpoint(run.best)
     accelerator = make_accelerator("auto", "no")  # this machine's, not the training machine's

@@ -63,8 +63,7 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
         ExportError: ONNX Runtime doesn't answer as PyTorch does.
     """
     metrics = run.read_json(run.metrics)
-    if "held_out" not in metrics:
-        raise RunError(f"{run.path} was interrupted before its end; train it again to export it")
+    run.check_finished(metrics)
     if run.bundle.exists():
         raise RunError(
             f"{run.bundle} exists; register it with 'vgg19 register {run.path}' or remove it"

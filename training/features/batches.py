@@ -58,15 +58,15 @@ class Features:
         self._planned: dict[str, int] = {}
         self._without: set[int] = set()
 
-    def plan(self, trainable: Sequence[set[str]]) -> None:
+    def plan(self, trainable: Sequence[set[str]], *, first_epoch: int = 1) -> None:
         """Decide for each stage of the run whether its features are cached, and tell what that
         takes.
 
         Args:
-            trainable: for each epoch, the layers that train.
+            trainable: for each epoch from the first on, the layers that train.
         """
         stages: dict[int, list[int]] = {}
-        for epoch, names in enumerate(trainable, 1):
+        for epoch, names in enumerate(trainable, first_epoch):
             stages.setdefault(first_trainable(self._tuner.model, names), []).append(epoch)
         for boundary, epochs in stages.items():
             if boundary > 0 and self._context.config.views > 0:
@@ -192,6 +192,7 @@ class Features:
                 block = int(batch.indices[0]) // file.key.block_size
                 file.write(block, _to_numpy(features, file.key.dtype))
                 advance(len(batch.indices), "")
+                context.check_stop()
 
     def _batches(
         self, array: NDArray[np.generic], split: Split, batches: EpochBatches

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from models.errors import UserError
 from models.files import staged_file
+from models.paths import user_cache
 
 # Room left on the disk for everything else, in bytes.
 FREE_DISK_MARGIN = 2**30
@@ -48,8 +49,7 @@ FeatureType = Literal["float16", "float32"]
 
 def default_root() -> Path:
     """In the user's cache directory, by the XDG convention."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vgg19" / "features"
+    return user_cache() / "features"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,19 +18,40 @@ from models.imaging.preprocessing import (
     Preprocessing,
     default_resize_size,
 )
-from models.network.strategies import Strategy, default_unfreeze_epochs
+from models.network.unfreezing import CONV_BLOCK_COUNT, Strategy, default_unfreeze_epochs
+from models.paths import absolute_path
 from training.data.listing import Columns, SplitChoice
 from training.data.splits import SplitBy
+from training.loop.paths import (
+    DataPath,
+    LocalPath,
+    WeightsPath,
+    absolute_data,
+    absolute_weights,
+)
 
 
 class ConfigError(UserError):
     """A configuration key is unknown or its value is out of range."""
 
 
+# What a resumed run may change: where and how fast it computes, not what.
+RESUMABLE = (
+    "device",
+    "num_workers",
+    "micro_batch_size",
+    "auto_batch",
+    "compile",
+    "cache_dir",
+    "cache_limit",
+    "save_every_steps",
+    "save_every_seconds",
+)
+
 # What fields were called in configurations that runs, models and users have written before.
+FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 # What was done before there was a field for it.
 _FORMER_DEFAULTS = {"split_by": "exact"}
-_FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 
 
 class TrainConfig(BaseModel):
@@ -40,11 +62,15 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: Path = Field(description="image folder: class/file or {train,val,test}/class/file")
-    output: Path = Field(description="run directory, must not exist yet")
+    data: DataPath = Field(
+        description="folder class/file or {train,val,test}/class/file, .csv file, or hf:NAME"
+    )
+    output: LocalPath = Field(description="run directory, must not exist yet")
 
     # Model
-    weights: str = Field(default="imagenet", description="imagenet, none, or a state dict's path")
+    weights: WeightsPath = Field(
+        default="imagenet", description="imagenet, none, or a state dict's path"
+    )
     image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
     resize_size: int | None = Field(
         default=None,
@@ -62,13 +88,13 @@ class TrainConfig(BaseModel):
     )
     unfreeze_epochs: tuple[int, ...] | None = Field(
         default=None,
-        max_length=5,
+        max_length=CONV_BLOCK_COUNT,
         description="epochs at which gradual unfreezes one more block; default: spread over the "
         "run",
     )
 
     # Loop
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1, description="passes over the training images")
     batch_size: int = Field(default=32, ge=1, description="images an optimizer step, all processes")
     micro_batch_size: int | None = Field(
         default=None, ge=1, description="images at once in a process; default: its whole share"
@@ -76,7 +102,7 @@ class TrainConfig(BaseModel):
     auto_batch: bool = Field(
         default=False, description="on out-of-memory halve micro_batch_size, keep batch_size"
     )
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="adamw or sgd")
     learning_rate: float = Field(default=1e-4, gt=0, description="of the new head")
     pretrained_learning_rate: float | None = Field(
         default=None,
@@ -93,7 +119,7 @@ class TrainConfig(BaseModel):
     warmup_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="of all steps, in which the rates rise from zero"
     )
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="of the optimizer")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     clip_norm: float | None = Field(default=1.0, gt=0, description="of the gradient; null: none")
     ema_decay: float | None = Field(
@@ -104,7 +130,9 @@ class TrainConfig(BaseModel):
     )
 
     # Loss
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(
+        default=0.1, ge=0, lt=1, description="share of a target that all classes get"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="balanced: a rare class's error counts more"
     )
@@ -132,7 +160,7 @@ class TrainConfig(BaseModel):
         description="augmented views of an image whose features are cached and cycled through; "
         "0: compute everything every time",
     )
-    cache_dir: Path | None = Field(
+    cache_dir: LocalPath | None = Field(
         default=None, description="of the features; default: vgg19/features in the user's cache"
     )
     cache_limit: ByteSize = Field(
@@ -151,7 +179,7 @@ class TrainConfig(BaseModel):
         le=1,
         description="how often accepted answers are to be right, on the validation images",
     )
-    ood_data: Path | None = Field(
+    ood_data: LocalPath | None = Field(
         default=None,
         description="folder of out-of-distribution images: the report tells how well distance "
         "from the training images detects them",
@@ -189,8 +217,10 @@ class TrainConfig(BaseModel):
     )
 
     # Machine
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of every random choice")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: cuda, else mps, else cpu"
+    )
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on GPUs that have it, else float32"
     )
@@ -207,14 +237,16 @@ class TrainConfig(BaseModel):
         description="after an epoch, save best, last and the resume state if the last save is as "
         "old as this",
     )
-    tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    tracker: Literal["none", "tensorboard", "mlflow", "wandb"] = Field(
+        default="none", description="where each epoch is logged as well"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _rename_fields(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+        return {FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -268,19 +300,32 @@ class TrainConfig(BaseModel):
             }
         )
 
+    def absolute(self) -> TrainConfig:
+        """The same run with paths that mean the same in every directory, for its records."""
+        return self.model_copy(
+            update={
+                "data": absolute_data(self.data),
+                "output": self.output.absolute(),
+                "weights": absolute_weights(self.weights),
+                "cache_dir": self.cache_dir and self.cache_dir.absolute(),
+                "ood_data": self.ood_data and self.ood_data.absolute(),
+            }
+        )
+
 
 def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     """Merge a YAML file with command-line values (which win; None means not given).
 
-    Without an `output`, the run goes to `runs/<name of the data>-<UTC time>`.
+    Without an `output`, the run goes to `runs/<name of the data>-<UTC time>`. Relative paths, also
+    those in the file, are relative to the working directory.
 
     Raises:
         ConfigError: the file can't be read, or a key or value isn't allowed.
     """
     values = read_yaml(file) if file else {}
     values.update({key: value for key, value in overrides.items() if value is not None})
-    name = Path(str(values.get("data", "data"))).resolve().name
-    values.setdefault("output", f"runs/{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    data = Path(os.path.normpath(absolute_path(str(values.get("data", "data")))))
+    values.setdefault("output", f"runs/{data.name or 'data'}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -299,6 +344,26 @@ def recorded_config(values: Mapping[str, Any]) -> TrainConfig:
         ConfigError: it isn't one.
     """
     return load_config(None, _FORMER_DEFAULTS | dict(values))
+
+
+def read_resumed(file: Path, output: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of the run in `output`, with changes to how it goes on.
+
+    Raises:
+        ConfigError: one of them would change what the run computes, or isn't allowed.
+    """
+    fixed = [flag(name) for name in changes if name not in RESUMABLE]
+    if fixed:
+        raise ConfigError(
+            f"--resume goes on with the run's own configuration, where {', '.join(fixed)} can't "
+            f"change; what can is {', '.join(map(flag, RESUMABLE))}"
+        )
+    return recorded_config(read_yaml(file) | dict(changes) | {"output": output})
+
+
+def flag(name: str) -> str:
+    """What a field is called on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
@@ -336,12 +401,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "missing":
-        return f"{key} is missing; give --{key.replace('_', '-')} or set it in the config file"
+        return f"{key} is missing; give {flag(key)} or set it in the config file"
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return f"unknown config key '{key}'; the keys are {', '.join(model.model_fields)}"
     if problem["type"] == "extra_forbidden":
         return f"unknown config key '{key}'"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
+    if problem["type"] == "value_error":  # of one field, or of how they fit together
+        return " ".join(filter(None, (key, str(problem["ctx"]["error"]))))
     rule = problem["msg"].removeprefix("Input ")
     return f"{key} is {problem['input']!r}, it {rule[0].lower()}{rule[1:]}"

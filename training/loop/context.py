@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from accelerate import Accelerator
@@ -20,6 +20,7 @@ from training.data.image_data import ImageData, load_images
 from training.data.sampling import EpochBatches, balanced_probabilities, epoch_order
 from training.data.sources import Split
 from training.loop.config import TrainConfig
+from training.loop.signals import StopNow, StopRequest
 from training.loop.trainer import evaluation_batch_size, predict
 from training.reporter import Reporter
 
@@ -48,6 +49,17 @@ class TrainContext:
     data: ImageData
     accelerator: Accelerator
     reporter: Reporter
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    def check_stop(self) -> None:
+        """To be called in long work between steps, which a resumed run does again or finds done.
+
+        Raises:
+            StopNow: a signal has asked for it. Not where processes train together: the others
+                would wait; they agree on it in the next step.
+        """
+        if self.stop.requested and self.accelerator.num_processes == 1:
+            raise StopNow
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -138,11 +150,16 @@ class TrainContext:
             world_size=self.accelerator.num_processes if shared else 1,
         )
         with self.reporter.progress(f"evaluating on {split}", count) as advance:
+
+            def on_batch(images: int) -> None:
+                advance(images, "")
+                self.check_stop()
+
             return predict(
                 self.accelerator,
                 model,
                 self.normalize(),
                 (load or self.load)(split, batches),
                 gather=shared,
-                on_batch=lambda images: advance(images, ""),
+                on_batch=on_batch,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,17 +19,23 @@ from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_ood_data, find_acceptance, summary
 from training.features.batches import Features
 from training.loop.advice import advice
-from training.loop.checkpointer import Checkpointer
-from training.loop.config import TrainConfig, read_config
+from training.loop.checkpointer import Checkpointer, restore
+from training.loop.config import TrainConfig, read_resumed
 from training.loop.context import TrainContext, load_data
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
 from training.loop.preflight import check_config
 from training.loop.run import Run, RunError, check_free, write_json
-from training.loop.run_directory import run_directory
+from training.loop.run_directory import check_same_images, run_directory
 from training.loop.setup import set_up, trainable_in, unfreeze
-from training.loop.signals import StopRequest, Terminated, stop_on_sigterm
-from training.loop.state import read_state, restore_state
+from training.loop.signals import (
+    StopNow,
+    Terminated,
+    end_on_signals,
+    resume_command,
+    stop_on_signals,
+)
+from training.loop.state import is_finished, read_state
 from training.loop.trainer import (
     Trainer,
     TrainingError,
@@ -51,7 +59,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     Raises:
         UserError: the configuration can't be carried out. Nothing is left behind unless an
             epoch was finished, or there is a state to go on from.
-        Terminated: SIGTERM came; the run can be resumed.
+        Terminated: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
     """
     if not resume:
         check_config(config)
@@ -72,25 +80,43 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
-    trainer, table = set_up(context)
+    run = Run(config.output)
+    if resume:
+        check_same_images(context, run)
+    saved = read_state(run.state) if resume and run.state.exists() else None
+    trainer, table = set_up(context, initial_weights=saved is None)
     reporter.say(_summary(context))
     reporter.say(layer_table(table))
     for sentence in advice(config, context.data.counts()["train"], table):
         reporter.warn(sentence)
+    state, history = TrainState(), list[Epoch]()
+    if saved is not None:
+        state, history = restore(saved, trainer, context)
     features = Features(context, trainer.model)
-    features.plan([trainable_in(context, epoch) for epoch in range(1, config.epochs + 1)])
+    first = min(state.epoch, config.epochs)
+    epochs = range(first, config.epochs + 1)
+    features.plan([trainable_in(context, epoch) for epoch in epochs], first_epoch=first)
     with run_directory(context, resume=resume) as run:
         if tracker:
             settings = {key: str(value) for key, value in config.model_dump().items()}
             accelerator.init_trackers("vgg19", config=settings)
         checkpointer = Checkpointer(trainer, context, run)
-        try:
-            history = _train(trainer, features, context, run, checkpointer)
-        except BaseException:
-            checkpointer.write_best()
-            raise
+        if resume and accelerator.is_main_process:
+            checkpointer.recover(history)
+        done = saved is not None and is_finished(saved)
+        if not done:
+            try:
+                with stop_on_signals(context.stop, tell=accelerator.is_main_process):
+                    _train(trainer, features, context, checkpointer, state, history)
+            except Exception:
+                checkpointer.leave_best()
+                raise
         if accelerator.is_main_process:
-            _finish(checkpointer.finish(history), features, context, run, table, history)
+            with end_on_signals(run.path):
+                model = checkpointer.load_best() if done else checkpointer.finish(history)
+                if context.stop.requested:  # in the last epoch, where no step came after it
+                    raise Terminated(run.path, context.stop.number)
+                _finish(model, features, context, run, table, history)
         accelerator.wait_for_everyone()
         if tracker:
             accelerator.end_training()
@@ -98,18 +124,21 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     return run
 
 
-def resume_run(path: Path, reporter: Reporter) -> Run:
+def resume_run(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None = None) -> Run:
     """Go on with the run in `path`, with its own configuration.
+
+    Args:
+        changes: of fields in `training.loop.config.RESUMABLE`.
 
     Raises:
         RunError: it is not a run, it is finished, or its images have changed.
+        ConfigError: a change isn't allowed.
     """
     run = Run(path)
-    if not run.config.is_file():
-        raise RunError(f"{path} is not a run: it has no {run.config.name}")
+    run.check_begun()
+    config = read_resumed(run.config, path, changes or {})
     if run.report.exists():
         raise RunError(f"{path} is finished; there is nothing to resume")
-    config = read_config(run.config).model_copy(update={"output": path})
     return fine_tune(config, reporter, resume=True)
 
 
@@ -117,28 +146,28 @@ def _train(
     trainer: Trainer,
     features: Features,
     context: TrainContext,
-    run: Run,
     checkpointer: Checkpointer,
-) -> list[Epoch]:
-    state, history = TrainState(), list[Epoch]()
-    if run.state.exists():
-        state, history = _go_on(trainer, context, run)
-    with stop_on_sigterm() as stop:
-        while state.epoch <= context.config.epochs:
-            if should_stop(history, context.config.early_stopping):
-                context.reporter.say(
-                    f"no better epoch in {context.config.early_stopping}: stopping early"
-                )
-                break
-            unfreeze(trainer, context, state.epoch)
-            try:
-                _train_epoch(trainer, features, context, state, history, checkpointer, stop)
-                history.append(_judge_epoch(trainer, features, context, state, history))
-            except LostImageError as error:
-                raise _saved(error, context, state, history, checkpointer) from None
-            state = TrainState(epoch=state.epoch + 1, step=state.step)
-            checkpointer.finish_epoch(state, history)
-    return history
+    state: TrainState,
+    history: list[Epoch],
+) -> None:
+    """Train from `state` to the end, and add each epoch to `history`."""
+    while state.epoch <= context.config.epochs:
+        if should_stop(history, context.config.early_stopping):
+            context.reporter.say(
+                f"no better epoch in {context.config.early_stopping}: stopping early"
+            )
+            break
+        unfreeze(trainer, context, state.epoch)
+        try:
+            _train_epoch(trainer, features, context, state, history, checkpointer)
+            history.append(_judge_epoch(trainer, features, context, state, history))
+        except LostImageError as error:
+            raise _saved(error, context, state, history, checkpointer) from None
+        except StopNow:
+            checkpointer.save(state, history)
+            raise Terminated(context.config.output, context.stop.number) from None
+        state = TrainState(epoch=state.epoch + 1, step=state.step)
+        checkpointer.finish_epoch(state, history)
 
 
 def _saved(
@@ -155,8 +184,7 @@ def _saved(
     if context.accelerator.num_processes == 1:
         checkpointer.save(state, history)
     return TrainingError(
-        f"{error.reason}; put it back, then go on with "
-        f"'vgg19 train --resume {context.config.output}'"
+        f"{error.reason}; put it back, then go on with '{resume_command(context.config.output)}'"
     )
 
 
@@ -192,17 +220,6 @@ def _head_rate(trainer: Trainer) -> float:
     return float(rates[HEAD_LAYER])
 
 
-def _go_on(trainer: Trainer, context: TrainContext, run: Run) -> tuple[TrainState, list[Epoch]]:
-    stored = read_state(run.state)
-    for epoch in range(1, min(stored["position"]["epoch"], context.config.epochs) + 1):
-        started = stored["position"]["batch"] > 0 or epoch < stored["position"]["epoch"]
-        if started:  # a layer enters the optimizer when its epoch begins
-            unfreeze(trainer, context, epoch)
-    state, rows = restore_state(stored, trainer)
-    context.reporter.say(f"resuming in epoch {state.epoch}, batch {state.batch + 1}")
-    return state, [Epoch(**row) for row in rows]
-
-
 def _train_epoch(
     trainer: Trainer,
     features: Features,
@@ -210,7 +227,6 @@ def _train_epoch(
     state: TrainState,
     history: list[Epoch],
     checkpointer: Checkpointer,
-    stop: StopRequest,
 ) -> None:
     name = f"epoch {state.epoch}/{context.config.epochs}"
     batches = features.load_training(state.epoch, start=state.batch)
@@ -218,11 +234,12 @@ def _train_epoch(
     with context.reporter.progress(name, len(context.data.split("train"))) as advance:
         advance(state.stats.images, "")
         for batch in batches:
-            size = trainer.step(batch, state, stop_requested=stop.requested)
+            size = trainer.step(batch, state, stop_requested=context.stop.requested)
             advance(size, f"loss {state.stats.loss:.3f} accuracy {state.stats.accuracy:.1%}")
             if trainer.stop_agreed:
                 checkpointer.save(state, history)
-                raise Terminated(context.config.output)
+                # Another process may have been the one that was told.
+                raise Terminated(context.config.output, context.stop.number or signal.SIGTERM)
             if every and state.step % every == 0:
                 checkpointer.save(state, history)
 

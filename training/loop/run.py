@@ -31,6 +31,7 @@ from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
 from models.files import json_text, staged_file
 from training.loop.config import TrainConfig
+from training.loop.signals import resume_command
 
 _PACKAGES = (
     "torch",
@@ -84,6 +85,13 @@ class Run:
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.safetensors"
 
+    def staged_best(self, epoch: int) -> Path:
+        """What becomes `best` when a state is saved that knows of this epoch."""
+        return self.best.with_name(f"best-{epoch}.safetensors")
+
+    def staged_bests(self) -> list[Path]:
+        return sorted(self.best.parent.glob("best-*.safetensors"))
+
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.safetensors"
@@ -105,6 +113,33 @@ class Run:
     def bundle(self) -> Path:
         return self.path / "bundle"
 
+    def check_begun(self) -> None:
+        """Refuse what is no run.
+
+        Raises:
+            RunError: `path` wasn't made by 'vgg19 train'.
+        """
+        if not self.config.is_file():
+            raise RunError(
+                f"{self.path} is not a run: it has no {self.config.name}; make one with "
+                "'vgg19 train'"
+            )
+
+    def check_finished(self, metrics: dict[str, Any]) -> None:
+        """Refuse a run whose best checkpoint isn't calibrated and judged yet.
+
+        Args:
+            metrics: what `metrics` holds.
+
+        Raises:
+            RunError: it was stopped before its end, or still trains.
+        """
+        if "held_out" not in metrics:
+            raise RunError(
+                f"{self.path} was interrupted before its end; go on with "
+                f"'{resume_command(self.path)}'"
+            )
+
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the run's JSON files.
 
@@ -114,6 +149,11 @@ class Run:
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
+            if self.config.is_file():
+                raise RunError(
+                    f"{self.path} is not a finished run: it has no {path.name}; go on with "
+                    f"'{resume_command(self.path)}'"
+                ) from None
             raise RunError(
                 f"{self.path} is not a finished run: it has no {path.name}; make one with "
                 "'vgg19 train'"

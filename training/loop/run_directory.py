@@ -32,19 +32,14 @@ def run_directory(context: TrainContext, *, resume: bool) -> Iterator[Run]:
     Removed again if it comes to neither a checkpoint nor a state to resume from.
 
     Raises:
-        RunError: it is taken, or to be resumed with other images.
+        RunError: it is taken.
     """
     run = Run(context.config.output)
     if not context.accelerator.is_main_process:
         context.accelerator.wait_for_everyone()
         yield run
         return
-    if resume:
-        _check_same_images(context, run)
-        for file in (run.state, run.best, run.last, run.metrics, run.report):
-            for leftover in file.parent.glob(f".{file.name}-*"):  # of a write that was killed
-                leftover.unlink()
-    else:
+    if not resume:
         _create(context, run)
     try:
         context.accelerator.wait_for_everyone()
@@ -69,6 +64,8 @@ def _named(run: Run) -> Iterator[None]:
 
 def _create(context: TrainContext, run: Run) -> None:
     """Whole or not at all: a run that was killed meanwhile could be resumed, but not exported."""
+    if run.path.is_symlink():  # stays one, and what it names becomes the run
+        run = Run(run.path.resolve())
     check_free(run.path)  # again: another run may have taken it since
     run.path.mkdir(parents=True, exist_ok=True)
     number = None
@@ -86,8 +83,7 @@ def _create(context: TrainContext, run: Run) -> None:
 
 
 def _fill(context: TrainContext, run: Run) -> None:
-    # Absolute: 'vgg19 evaluate' may run from another directory.
-    absolute = context.config.model_copy(update={"data": context.config.data.absolute()})
+    absolute = context.config.absolute()
     write_config(absolute, run.config)
     write_json(run.data, context.data.describe())
     provenance = record_provenance(absolute, context.data.fingerprint())
@@ -95,7 +91,8 @@ def _fill(context: TrainContext, run: Run) -> None:
     _keep_held_out_images(context, run)
 
 
-def _check_same_images(context: TrainContext, run: Run) -> None:
+def check_same_images(context: TrainContext, run: Run) -> None:
+    """Raise RunError where a run is to be resumed with other images."""
     recorded = run.read_json(run.data)["fingerprint"]
     if recorded != context.data.fingerprint():
         raise RunError(

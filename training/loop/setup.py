@@ -26,22 +26,30 @@ from training.loop.trainer import (
 _INITIALISATION_IMAGES = 64
 
 
-def set_up(context: TrainContext) -> tuple[Trainer, list[LayerRow]]:
-    """The model with its optimizer, ready for the first epoch, and which layer trains how."""
+def set_up(
+    context: TrainContext, *, initial_weights: bool = True
+) -> tuple[Trainer, list[LayerRow]]:
+    """The model with its optimizer, ready for the first epoch, and which layer trains how.
+
+    Args:
+        initial_weights: false where the weights come from a saved state, and those that the
+            configuration names need not exist any more.
+    """
     config, data = context.config, context.data
     torch.manual_seed(config.seed)
-    model = build(config.weights, len(data.labels), dropout=config.dropout)
+    weights = config.weights if initial_weights else "none"
+    model = build(weights, len(data.labels), dropout=config.dropout)
     model.to(context.accelerator.device)
     if context.accelerator.device.type == "cuda":
         model.to(memory_format=torch.channels_last)
-    if config.weights == "none":
+    if weights == "none" and initial_weights:
         _initialise(model, context)
     # Each process draws its own dropout masks; the weights above are the same in all.
     torch.manual_seed(derive_seed(config.seed, "dropout", context.accelerator.process_index))
     tuner = FineTuner(model)
     tuner.set_trainable(trainable_in(context, epoch=1))
     train = context.dataset("train")
-    weights = (
+    class_weights = (
         balanced_class_weights(train.targets, len(data.labels)).to(context.accelerator.device)
         if config.class_weights == "balanced"
         else None
@@ -58,7 +66,7 @@ def set_up(context: TrainContext) -> tuple[Trainer, list[LayerRow]]:
             momentum=config.momentum,
             device=context.accelerator.device,
         ),
-        objective=Objective(config.label_smoothing, weights),
+        objective=Objective(config.label_smoothing, class_weights),
         factor=partial(
             schedule_factor,
             total_steps=steps,

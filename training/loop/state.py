@@ -45,6 +45,23 @@ def save_state(
         torch.save(state, staging)
 
 
+def save_finished(path: Path, trainer: Trainer, history: list[dict[str, Any]]) -> None:
+    """Write that all epochs are done; what is left to do needs the best checkpoint alone."""
+    state = {
+        "model": None,
+        "optimizer": {"state": {}, "param_groups": trainer.optimizer.state_dict()["param_groups"]},
+        "position": asdict(TrainState(epoch=history[-1]["epoch"] + 1)),
+        "history": history,
+    }
+    with staged_weights(path) as staging:
+        torch.save(state, staging)
+
+
+def is_finished(state: dict[str, Any]) -> bool:
+    """Whether `save_finished` wrote it."""
+    return state["model"] is None
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Read a state file.
 
@@ -58,30 +75,36 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_state(
-    state: dict[str, Any], trainer: Trainer
-) -> tuple[TrainState, list[dict[str, Any]]]:
-    """Put a state into a trainer whose layers are unfrozen as they were.
+def group_names(state: dict[str, Any]) -> set[str]:
+    """The layers that were in the optimizer."""
+    return {group["name"] for group in state["optimizer"]["param_groups"]}
+
+
+def restore_state(state: dict[str, Any], trainer: Trainer) -> TrainState:
+    """Put a state that isn't finished into a trainer whose optimizer has the same layers.
 
     Returns:
-        the position to go on from, and the epochs before it.
+        the position to go on from.
+
+    Raises:
+        StateError: another number of processes wrote it.
     """
     accelerator = trainer.accelerator
-    trainer.model.model.load_state_dict(state["model"])
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    if trainer.ema is not None:
-        trainer.ema.load_state_dict(state["average"])
-    if accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
     if len(state["rng"]) != accelerator.num_processes:
         raise StateError(
             f"the run was trained by {len(state['rng'])} processes, it can't go on with "
             f"{accelerator.num_processes}"
         )
+    trainer.model.model.load_state_dict(state["model"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    if trainer.ema is not None:
+        trainer.ema.load_state_dict(state["average"])
+    if accelerator.scaler is not None and state["scaler"] is not None:  # None: of another device
+        accelerator.scaler.load_state_dict(state["scaler"])
     _set_rng_state(state["rng"][accelerator.process_index])
     train_state = TrainState(**state["position"])
     train_state.stats = RunningStats(**state["position"]["stats"])
-    return train_state, state["history"]
+    return train_state
 
 
 def _rng_state() -> dict[str, Any]:
@@ -91,6 +114,7 @@ def _rng_state() -> dict[str, Any]:
 
 
 def _set_rng_state(state: dict[str, Any]) -> None:
+    """Of the GPUs, as many as there are here: a run may go on on another machine."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for number, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, number)

@@ -17,7 +17,8 @@ from typing import Any
 
 from models.errors import UserError
 from models.locations import list_files, open_location, reason, without_credentials
-from training.data.sources import ImageFile, cache_directory
+from models.paths import user_cache
+from training.data.sources import ImageFile
 
 LABELS_FILE = "labels.csv"
 
@@ -107,7 +108,7 @@ def read_labels(text: str, table: str) -> dict[str, str]:
 def _local(files: Any, path: str) -> Path:
     if "file" in files.protocol:
         return Path(path)
-    local = cache_directory() / "captured" / path.rpartition("/")[2]
+    local = user_cache() / "captured" / path.rpartition("/")[2]
     if not local.exists():
         local.parent.mkdir(parents=True, exist_ok=True)
         staging = local.with_suffix(".part")

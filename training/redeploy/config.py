@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from training.data.listing import Columns, SplitChoice
 from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
+from training.loop.paths import DataPath, LocalPath, Location, StartPath
 from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
@@ -28,12 +29,12 @@ class RedeployConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: tuple[Path, ...] = Field(
+    data: tuple[DataPath, ...] = Field(
         min_length=1,
         description="sources of labelled images: the base first, what grows after it; a label in "
         "a later one corrects an earlier one's",
     )
-    capture: str | None = Field(
+    capture: Location | None = Field(
         default=None,
         description="where the service captures images (VGG19_CAPTURE_URL): those labelled since "
         "count as the last source",
@@ -52,10 +53,10 @@ class RedeployConfig(BaseModel):
     allow_conflicting_labels: bool = Field(
         default=False, description="take the last of two labels that one table has for an image"
     )
-    state: Path = Field(
+    state: LocalPath = Field(
         default=Path("runs/redeploy"), description="directory of the jobs' states and runs"
     )
-    start_from: str = Field(
+    start_from: StartPath = Field(
         default="pretrained",
         description="pretrained: the train section's weights; champion: the champion's checkpoint "
         "(with a new head); or a state dict's path",
@@ -73,7 +74,7 @@ class RedeployConfig(BaseModel):
         "but never what the model in production came from",
     )
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
-    sign_key: Path | None = Field(
+    sign_key: LocalPath | None = Field(
         default=None,
         description="private key that signs accepted challengers, for services with "
         "VGG19_REQUIRE_SIGNATURE; its passphrase is in MODEL_SIGNING_PASSPHRASE",

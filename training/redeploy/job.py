@@ -49,9 +49,11 @@ class RedeployError(UserError):
 
 
 class JobTerminatedError(UserError):
-    """SIGTERM came while it trained; what was reached is saved."""
+    """A signal came while it trained; what was reached is saved."""
 
-    exit_code = Terminated.exit_code
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("terminated; the same command goes on with the job")
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,8 @@ def _train(job: JobState, run: Run, config: RedeployConfig, reporter: Reporter) 
             shutil.rmtree(run.path, ignore_errors=True)  # of a run that had saved nothing yet
             weights = _weights(config, job.champion)
             fine_tune(config.train_config(job.path / "data.csv", run.path, weights), reporter)
-    except Terminated:
-        raise JobTerminatedError("terminated; the same command goes on with the job") from None
+    except Terminated as terminated:
+        raise JobTerminatedError(terminated.exit_code) from None
     metrics = run.read_json(run.metrics)
     return {"best_epoch": metrics["best_epoch"], "epochs": len(metrics["history"])}
 

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +23,7 @@ from models.errors import UserError
 from models.registry.store import MODEL_NAME
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from training.loop.paths import LocalPath
 
 _POLL_S = 0.5
 _CALL_TIMEOUT_S = 30.0
@@ -43,7 +43,7 @@ class ServiceConfig(BaseModel):
     api_key_env: str | None = Field(
         default=None, description="environment variable that holds the API key"
     )
-    grpc_ca: Path | None = Field(
+    grpc_ca: LocalPath | None = Field(
         default=None, description="PEM file of the authority of the gRPC server's certificate"
     )
 

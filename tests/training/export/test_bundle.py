@@ -51,7 +51,9 @@ def test_a_failed_proof_leaves_no_bundle(run: Run, monkeypatch: pytest.MonkeyPat
 
 def test_a_run_that_was_interrupted_is_not_exported(run: Run) -> None:
     write_json(run.metrics, {"history": []})
-    with pytest.raises(RunError, match="was interrupted before its end"):
+    with pytest.raises(
+        RunError, match=r"was interrupted before its end; go on with 'vgg19 train --resume .*run'"
+    ):
         export_run(run)
 
 

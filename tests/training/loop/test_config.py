@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from training.loop.config import ConfigError, TrainConfig, load_config, read_config, write_config
+from training.loop.config import (
+    RESUMABLE,
+    ConfigError,
+    TrainConfig,
+    flag,
+    load_config,
+    read_config,
+    read_resumed,
+    write_config,
+)
 
 BASE = {"data": "d", "output": "o"}
 
@@ -102,3 +111,22 @@ def test_the_training_page_lists_every_key() -> None:
     ]
     table = page.split("| key | default | |\n|---|---|---|\n")[1].split("\n\n")[0]
     assert table.splitlines() == expected
+
+
+@pytest.mark.parametrize("name", TrainConfig.model_fields)
+def test_a_resumed_run_takes_what_changes_how_it_computes_and_refuses_the_rest_by_name(
+    name: str, tmp_path: Path
+) -> None:
+    begun = load_config(None, BASE).resolved().absolute()
+    write_config(begun, tmp_path / "config.yaml")
+    value = getattr(begun, name)
+    if name not in RESUMABLE:
+        with pytest.raises(ConfigError, match=rf"where {flag(name)} can't change; what can is"):
+            read_resumed(tmp_path / "config.yaml", tmp_path, {name: value})
+        return
+    other = {"device": "cpu", "cache_dir": "/elsewhere", "auto_batch": True, "compile": True}
+    resumed = read_resumed(tmp_path / "config.yaml", tmp_path, {name: other.get(name, 7)})
+    assert getattr(resumed, name) != value
+    kept = {name, "output"}
+    assert resumed.model_dump(exclude=kept) == begun.model_dump(exclude=kept)
+    assert resumed.output == tmp_path

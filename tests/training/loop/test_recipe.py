@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from importlib.metadata import version
 from pathlib import Path
@@ -20,16 +21,21 @@ from models.network.vgg19 import build
 from models.registry import store
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
+from training.export.bundle import export_run
+from training.features.batches import Features
 from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, load_config
 from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.reproduce import _recorded, input_differences, reproduce
 from training.loop.run import Run, RunError, record_provenance
+from training.loop.setup import unfreeze
 from training.loop.signals import Terminated
 from training.loop.state import StateError
 from training.loop.trainer import Trainer, TrainingError
 from training.reporter import SilentReporter
+from training.reports.training import write_report
 
 
 def config(tmp_path: Path, **changes: Any) -> TrainConfig:
@@ -220,6 +226,36 @@ def test_early_stopping_waits_as_long_as_it_says() -> None:
     assert not should_stop([], 1)
 
 
+def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the second epoch, or after it."""
+    function: Any = {
+        "training": Trainer.step,
+        "computing features": Features._fill,
+        "evaluating": Features.predict,
+        "finish": write_report,
+    }[moment]
+    epochs = 0
+
+    def count(trainer: Trainer, context: Any, epoch: int) -> None:
+        nonlocal epochs
+        epochs = epoch
+        unfreeze(trainer, context, epoch)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if epochs == 2:
+            signal.raise_signal(signal.SIGINT)
+            if moment == "training":
+                options["stop_requested"] = True
+        return function(*arguments, **options)
+
+    patch.setattr("training.loop.recipe.unfreeze", count)
+    if moment == "finish":
+        patch.setattr("training.loop.recipe.write_report", interrupted)
+    else:
+        owner = Trainer if moment == "training" else Features
+        patch.setattr(owner, function.__name__, interrupted)
+
+
 @pytest.mark.usefixtures("thin_network")
 class TestResume:
     """With everything that has a state: optimizer, average, dropout, mixup,
@@ -263,6 +299,65 @@ class TestResume:
         for row in (*histories[0], *histories[1]):
             del row["images_per_second"]
         assert histories[0] == histories[1]
+
+    @pytest.mark.parametrize("moment", ["training", "computing features", "evaluating", "finish"])
+    def test_it_needs_nothing_but_the_run_and_its_images(
+        self, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Begun with relative paths, behind a link, and a file of weights; all else is gone then.
+
+        Stopped in its second epoch, where another layer enters the optimizer.
+        """
+        here, elsewhere, disk = (tmp_path / name for name in ("here", "elsewhere", "disk"))
+        for folder in (here, elsewhere, disk / "runs"):
+            folder.mkdir(parents=True)
+        (here / "runs").symlink_to(disk / "runs")
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        torch.manual_seed(9)
+        save_checkpoint(build("none", 7).state_dict(), tiny_spec(), Path("start.safetensors"))
+        begun = config(
+            tmp_path, data="../data", output="runs/stopped", weights="start.safetensors",
+            strategy="gradual", unfreeze_epochs=(2,), epochs=2, batch_size=6,
+        )  # fmt: skip
+        whole = fine_tune(begun.model_copy(update={"output": here / "whole"}), SilentReporter())
+        shutil.rmtree(tmp_path / "cache")
+        with monkeypatch.context() as patch:
+            signal_at(moment, patch)
+            words = r"interrupted; go on with 'vgg19 train --resume runs/stopped'"
+            with pytest.raises(Terminated, match=words) as stopped:
+                fine_tune(begun, SilentReporter())
+        assert stopped.value.exit_code == 130
+        (here / "start.safetensors").unlink()
+        monkeypatch.chdir(elsewhere)
+
+        resumed = resume_run(here / "runs" / "stopped", SilentReporter(), {"num_workers": 0})
+
+        assert resumed.report.is_file()
+        assert not resumed.state.exists()
+        for name in ("best", "last"):
+            digests = [weights_digest(getattr(run, name)) for run in (Run(here / "whole"), resumed)]
+            assert digests[0] == digests[1], name
+        assert whole.path == here / "whole"
+        assert list(elsewhere.iterdir()) == []
+
+    def test_where_nothing_was_saved_it_begins_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError
+
+        run = Run(tmp_path / "run")
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpointer, "finish", fail)  # one good epoch, which isn't old enough
+            patch.setattr("training.loop.run_directory.shutil.rmtree", lambda *_, **__: None)
+            with pytest.raises(RuntimeError):
+                fine_tune(config(tmp_path), SilentReporter())
+        with pytest.raises(RunError, match=f"before its end; go on with '.*--resume {run.path}"):
+            export_run(run)
+        whole = fine_tune(config(tmp_path, output=tmp_path / "whole"), SilentReporter())
+        resumed = resume_run(run.path, SilentReporter())
+        assert weights_digest(resumed.best) == weights_digest(whole.best)
 
     def test_a_damaged_state_and_changed_images_are_errors(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,92 @@
+"""Flags made of the fields of a configuration: a new field is a new flag."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic import ByteSize
+from pydantic.fields import FieldInfo
+
+from training.loop.config import FORMER_NAMES, TrainConfig, flag
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+# What the command line itself checks; the rest is text that the configuration checks.
+_CHECKED = (bool, int, float)
+
+
+# A dictionary has no form as a flag; the commands that need one have their own.
+_FLAGS = tuple(
+    name
+    for name, field in TrainConfig.model_fields.items()
+    if get_origin(field.annotation) is not dict
+)
+
+
+def config_flags(names: Collection[str] = _FLAGS) -> Callable[..., Any]:
+    """Give a command a flag for each of these fields of `TrainConfig`, in the place of its
+    `**values`: those that were not given are None or empty."""
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        kept = [
+            one.replace(kind=one.KEYWORD_ONLY) for one in own if one.kind is not one.VAR_KEYWORD
+        ]
+        fields = [_parameter(name, TrainConfig.model_fields[name]) for name in names]
+        command.__signature__ = inspect.Signature([*kept, *fields])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's `**values` that were given."""
+    return {name: value for name, value in values.items() if value not in (None, [], ())}
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind, is_list, metavar = _type(field.annotation)
+    former = [flag(former) for former, present in FORMER_NAMES.items() if present == name]
+    names = [*_names(name, kind), *former]
+    option = typer.Option(*names, help=_help(field, is_list=is_list), metavar=metavar)
+    annotation = Annotated[(list[kind] if is_list else kind) | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _names(name: str, kind: type) -> list[str]:
+    return [f"{flag(name)}/--no-{flag(name)[2:]}"] if kind is bool else [flag(name)]
+
+
+def _help(field: FieldInfo, *, is_list: bool) -> str:
+    text = field.description or ""
+    if is_list:
+        text += "; may be repeated"
+    if not field.is_required() and field.default not in (None, ()):
+        is_size = isinstance(field.default, ByteSize)
+        default = field.default.human_readable(decimal=True) if is_size else field.default
+        text += f"  [default: {default}]"
+    return text
+
+
+def _type(annotation: Any) -> tuple[type, bool, str | None]:
+    """What typer is to make of a flag's text, whether it may be repeated, and what --help calls
+    its value (None: as typer does)."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is tuple:
+        kind, _, metavar = _type(get_args(annotation)[0])
+        return kind, True, metavar
+    if get_origin(annotation) is Literal:
+        return str, False, "|".join(get_args(annotation))
+    if annotation is Path:  # not typer's Path, which would make one slash of the two of a URL
+        return str, False, "PATH"
+    return (annotation if annotation in _CHECKED else str), False, None

@@ -1,0 +1,20 @@
+"""The names of the strategies, and when `gradual` unfreezes: what configurations know of networks,
+without PyTorch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Strategy = Literal["fc", "full", "head", "gradual"]
+
+# Of convolutions, between the poolings.
+CONV_BLOCK_COUNT = 5
+
+
+def default_unfreeze_epochs(epochs: int) -> tuple[int, ...]:
+    """When `gradual` unfreezes its blocks if not told: spread evenly over the run."""
+    spread = [
+        1 + round(epochs * (block + 1) / (CONV_BLOCK_COUNT + 1))
+        for block in range(CONV_BLOCK_COUNT)
+    ]
+    return tuple(sorted({epoch for epoch in spread if 1 < epoch <= epochs}))
