@@ -37,9 +37,7 @@ def promote(
     from models.registry import store
 
     before = store.production_version_or_none()
-    promoted = store.promote(tag)
-    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
-    say(f"production is {promoted}{replaced}; next: vgg19 serve")
+    say(_production_is(store.promote(tag), before, "; next: vgg19 serve"))
 
 
 @app.command()
@@ -55,9 +53,17 @@ def rollback(
     from models.registry import store
 
     before = store.production_version_or_none()
-    now = store.rollback(tag)
-    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
-    say(f"production is {now}{replaced}")
+    say(_production_is(store.rollback(tag), before))
+
+
+def _production_is(tag: str, before: str | None, then: str = "") -> str:
+    """What became of production, whose version was `before`."""
+    from models.registry.store import MODEL_NAME
+
+    was = f"{MODEL_NAME}:{before}" if before else ""
+    if was == tag:
+        return f"{tag} is in production already; nothing was changed"
+    return f"production is {tag}{f' (it was {was})' if was else ''}{then}"
 
 
 @app.command()
