@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from models.text import shown, shown_lines
 from training.reporter import Advance
 
 
@@ -29,19 +29,20 @@ class ConsoleReporter:
         self._err = err or Console(stderr=True, highlight=False)
 
     def say(self, message: str) -> None:
-        self._out.print(escape(message), soft_wrap=True)
+        self._out.print(Text(shown_lines(message)), soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        self._err.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+        line = Text.assemble(("warning:", "yellow"), " ", shown(message))
+        self._err.print(line, soft_wrap=True)
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _RateColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TextColumn("left"),
             TimeRemainingColumn(),
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import bundle_in, reporter, say
+from cli.common import bundle_in, reporter, say, text
 
 app = typer.Typer()
 
@@ -94,7 +94,9 @@ def history(
     table.add_column("why")
     for promotion in promotions:
         since = f"{promotion.at.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(since, promotion.version, promotion.replaced or "", promotion.why)
+        table.add_row(
+            since, *map(text, (promotion.version, promotion.replaced or "", promotion.why))
+        )
     Console().print(table)
 
 
@@ -108,8 +110,7 @@ def diff(
     Example: `vgg19 diff production latest`
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from models.registry.diff import diff_models
 
@@ -117,9 +118,9 @@ def diff(
     if not rows:
         say("they are the same")
         return
-    table = Table("", first, second, box=None)
+    table = Table("", Column(text(first)), Column(text(second)), box=None)
     for row in rows:
-        table.add_row(*map(escape, (row.what, row.first, row.second)))
+        table.add_row(*map(text, (row.what, row.first, row.second)))
     Console().print(table)
 
 
@@ -191,7 +192,7 @@ def label(
         count = put_labels(url, table)
         say(f"{count} images in {without_credentials(url)} have a label from a table")
         return
-    images = captured_images(url)
+    images = captured_images(url, reporter())
     written, page = write_labelling(images, output)
     say(f"{len(images)} images: fill in {written}, or open {page} in a browser")
 
@@ -263,11 +264,11 @@ def _print_models() -> None:
     for entry in entries:
         accuracy = entry.metadata.get("held_out_accuracy")
         table.add_row(
-            entry.tag,
+            text(entry.tag),
             "yes" if entry.version == production else "",
             f"{accuracy:.1%}" if isinstance(accuracy, float) else "",
             str(entry.metadata.get("num_classes", "")),
-            entry.labels.get("strategy", ""),
+            text(entry.labels.get("strategy", "")),
             f"{entry.size_bytes / 1e6:.0f} MB",
         )
     Console().print(table)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ImageError
-from models.imaging.image import load_image
+from models.imaging.image import load_image, read_image_file
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from training.data.sources import DataError, ImageFile, Split
@@ -60,10 +60,8 @@ def check_files(
 
 def _check_file(file: ImageFile, preprocessing: Preprocessing) -> Sample | SkippedFile:
     try:
-        content = file.path.read_bytes()
+        content = read_image_file(file.path)
         load_image(content, preprocessing)
-    except OSError as error:
-        return SkippedFile(file.path, file.label, f"can't be read: {error.strerror}")
     except ImageError as error:
         return SkippedFile(file.path, file.label, str(error))
     digest = hashlib.sha256(content).hexdigest()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import UserError
+from models.text import as_label
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -31,12 +33,18 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image that was named, unchecked. `split` and `group` are None where nothing was said."""
+    """An image that was named, unchecked. `split` and `group` are None where nothing was said.
+
+    `label` becomes text that is the same however its source spelt it, see `models.text.as_label`.
+    """
 
     path: Path
     label: str
     split: Split | None = None
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", as_label(self.label))
 
 
 def find_images(
@@ -118,15 +126,7 @@ def _is_split(root: Path) -> bool:
 
 
 def _directories(parent: Path) -> list[Path]:
-    directories = sorted(path for path in parent.iterdir() if path.is_dir() and _visible(path.name))
-    for directory in directories:
-        try:
-            directory.name.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the name of folder {directory.name!a} in {parent} is not UTF-8; rename it"
-            ) from None
-    return directories
+    return sorted(path for path in parent.iterdir() if path.is_dir() and _visible(path.name))
 
 
 def _visible(name: str) -> bool:
@@ -135,7 +135,8 @@ def _visible(name: str) -> bool:
 
 def _from_csv(file: Path, label_column: str, image_column: str) -> list[ImageFile]:
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        # A file's name may hold any bytes, and a redeploy job lists it as it is.
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames or []
             for column in (image_column, label_column):
@@ -167,6 +168,8 @@ def _csv_image(
     name, label = (row[image_column] or "").strip(), (row[label_column] or "").strip()
     if not name or not label:
         raise DataError(f"{file}, line {line}: {image_column} or {label_column} is empty")
+    if not label.isascii() and as_label(label) != unicodedata.normalize("NFC", label):
+        raise DataError(f"{file}, line {line}: the label is not UTF-8; save the table as UTF-8")
     split = None
     if has_splits:
         word = (row["split"] or "").strip().lower()

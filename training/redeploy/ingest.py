@@ -10,13 +10,11 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.imaging.preprocessing import Preprocessing
-from models.machine import cpu_count
-from training.data.check_data import look_at, near_duplicates
+from training.data.check_data import Facts, look_at, near_duplicates
 from training.data.checks import Sample, SkippedFile, check_bad_fraction, check_files
 from training.data.image_data import ImageData
 from training.data.sources import DataError, ImageFile, Split, find_images
@@ -94,9 +92,10 @@ def ingest(
         relabelled += before is not None and before.label != sample.label
         split = split_by_file[sample.path] or rule.split(unit_of(sample))
         distinct[sample.sha256] = replace(sample, split=before.split if before else split)
-    kept = _without_near_copies(list(distinct.values()), reporter)
-    images = _image_data(sources[0], kept, skipped)
-    return Ingested(images, relabelled, len(distinct) - len(kept))
+    facts, unreadable = _look_at(list(distinct.values()), reporter)
+    kept = _without_near_copies(facts, reporter)
+    images = _image_data(sources[0], kept, [*skipped, *unreadable])
+    return Ingested(images, relabelled, len(facts) - len(kept))
 
 
 def write_csv(images: ImageData, path: Path) -> None:
@@ -108,9 +107,20 @@ def write_csv(images: ImageData, path: Path) -> None:
             writer.writerow([sample.path.absolute(), sample.label, sample.split])
 
 
-def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Sample]:
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        facts = list(pool.map(look_at, samples))
+def _look_at(samples: list[Sample], reporter: Reporter) -> tuple[list[Facts], list[SkippedFile]]:
+    """What is seen of each; those that became unreadable meanwhile are named in warnings."""
+    facts: list[Facts] = []
+    unreadable: list[SkippedFile] = []
+    for looked in look_at(samples):
+        if isinstance(looked, Facts):
+            facts.append(looked)
+        else:
+            unreadable.append(looked)
+            reporter.warn(f"{looked.path} can no longer be read ({looked.reason}) and is skipped")
+    return facts, unreadable
+
+
+def _without_near_copies(facts: list[Facts], reporter: Reporter) -> list[Sample]:
     left_out: set[str] = set()
     for group in near_duplicates(facts):
         first = min((fact.sample for fact in group), key=lambda sample: sample.sha256)
@@ -119,7 +129,7 @@ def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Samp
         reporter.warn(
             f"{len(left_out)} images are near copies of images in another split and are left out"
         )
-    return [sample for sample in samples if sample.sha256 not in left_out]
+    return [fact.sample for fact in facts if fact.sample.sha256 not in left_out]
 
 
 def _image_data(root: Path, samples: list[Sample], skipped: list[SkippedFile]) -> ImageData:

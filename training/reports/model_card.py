@@ -7,6 +7,7 @@ from typing import Any
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from training.evaluate.ood import summary
+from training.reports.markdown import code, text
 
 _HELD_OUT_NOTE = {
     "test": "that training has not seen.",
@@ -25,7 +26,8 @@ def model_card(
     size = preprocessing.image_size
     counts = data["counts"]
     rows = "\n".join(
-        f"| {label} | {counts['train'][label]} | {counts['val'][label]} | {counts['test'][label]} "
+        f"| {text(label)} "
+        f"| {counts['train'][label]} | {counts['val'][label]} | {counts['test'][label]} "
         f"| {scores['precision']:.3f} | {scores['recall']:.3f} | {scores['f1']:.3f} |"
         for label, scores in held_out["per_class"].items()
     )
@@ -33,7 +35,7 @@ def model_card(
 
 ## Intended use
 
-Classifies RGB images as one of: {", ".join(spec.labels)}.
+Classifies RGB images as one of: {", ".join(map(text, spec.labels))}.
 
 - Input `{spec.input_name}`: uint8[N, {size}, {size}, 3], RGB, the shorter side resized to
   {preprocessing.resize_size} px, then the centre cropped. Normalisation is in the graph.
@@ -72,7 +74,7 @@ probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}); heat maps equal i
 
 ## How to reproduce
 
-Strategy `{config["strategy"]}`, weights `{config["weights"]}`, {config["epochs"]} epochs (epoch
+Strategy `{config["strategy"]}`, weights {code(config["weights"])}, {config["epochs"]} epochs (epoch
 {metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}, code
 `{provenance.git_commit or "unknown"}`. `manifest.json` holds the whole configuration, the versions
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
