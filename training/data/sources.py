@@ -165,7 +165,9 @@ def _csv_image(
     label_column: str,
     has_splits: bool,
 ) -> ImageFile:
-    name, label = (row[image_column] or "").strip(), (row[label_column] or "").strip()
+    name, label = row[image_column] or "", (row[label_column] or "").strip()
+    if name != name.strip() and not (file.parent / name).exists():  # a space after the comma
+        name = name.strip()
     if not name or not label:
         raise DataError(f"{file}, line {line}: {image_column} or {label_column} is empty")
     if not label.isascii() and as_label(label) != unicodedata.normalize("NFC", label):

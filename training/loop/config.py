@@ -18,6 +18,7 @@ from models.imaging.preprocessing import (
     default_resize_size,
 )
 from models.network.strategies import Strategy, default_unfreeze_epochs
+from models.text import utf8
 
 
 class ConfigError(UserError):
@@ -256,7 +257,7 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     """
     values = read_yaml(file) if file else {}
     values.update({key: value for key, value in overrides.items() if value is not None})
-    name = Path(str(values.get("data", "data"))).resolve().name
+    name = utf8(Path(str(values.get("data", "data"))).resolve().name)
     values.setdefault("output", f"runs/{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         return TrainConfig.model_validate(values)

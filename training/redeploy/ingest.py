@@ -99,8 +99,8 @@ def ingest(
 
 
 def write_csv(images: ImageData, path: Path) -> None:
-    """As `vgg19 train --data` reads it: absolute paths, labels, splits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """As `vgg19 train --data` reads it: absolute paths, in the bytes they have, labels, splits."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])
         for sample in sorted(images.samples, key=lambda sample: sample.sha256):
