@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cli.common import text
 from training.features.cache import Entry, list_entries
 
 
@@ -17,11 +18,11 @@ def print_cache(root: Path, console: Console | None = None) -> None:
     entries = list_entries(root)
     table = Table("id", "before", "images", "augmented", "type", "done", "MB", "used", box=None)
     for entry in entries:
-        table.add_row(*_row(entry))
+        table.add_row(*map(text, _row(entry)))
     if entries:
         out.print(table)
     total = sum(entry.size_bytes for entry in entries)
-    out.print(f"{len(entries)} in {root}, {total / 1e6:,.0f} MB", soft_wrap=True)
+    out.print(text(f"{len(entries)} in {root}, {total / 1e6:,.0f} MB"), soft_wrap=True)
 
 
 def _row(entry: Entry) -> list[str]:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from models.text import shown, shown_lines
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
 
 def say(message: str) -> None:
-    typer.echo(message)
+    """Print text whose names may hold anything; its line breaks count."""
+    typer.echo(shown_lines(message))
+
+
+def text(value: object) -> Text:
+    """A cell or a line for rich, in which nothing is markup or an emoji's name."""
+    from rich.text import Text
+
+    return Text(shown(value), overflow="fold")
 
 
 def bundle_in(path: Path) -> Path:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TextIO, cast
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cli.streams import LastingStream
+from models.text import shown, shown_lines
 from training.reporter import Advance
 
 
@@ -32,19 +32,20 @@ class ConsoleReporter:
         self._err = err or Console(file=_lasting(sys.stderr), highlight=False)
 
     def say(self, message: str) -> None:
-        self._out.print(escape(message), soft_wrap=True)
+        self._out.print(Text(shown_lines(message)), soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        self._err.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+        line = Text.assemble(("warning:", "yellow"), " ", shown(message))
+        self._err.print(line, soft_wrap=True)
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _RateColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TextColumn("left"),
             TimeRemainingColumn(),
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from cli.common import text
 from training.data.check_data import DataReport
 
 _SHOWN = 10
@@ -23,7 +23,7 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
         table.add_column(split, justify="right")
     for label in labels:
         table.add_row(
-            escape(label), *(str(counts.get(label, 0)) for counts in report.counts.values())
+            text(label), *(str(counts.get(label, 0)) for counts in report.counts.values())
         )
     out.print(table)
     sizes = ", ".join(f"{name} {w} x {h}" for name, (w, h) in report.sizes.items())
@@ -34,7 +34,8 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
         out.print(f"side files, no images: {sum(report.side_files.values())}")
     if report.judged_nowhere:
         names = ", ".join(report.judged_nowhere[:_SHOWN])
-        out.print(escape(f"classes judged nowhere, with too few images: {names}"), style="yellow")
+        line = text(f"classes judged nowhere, with too few images: {names}")
+        out.print(line, style="yellow")
     _list(out, "left out", [[f"{file.path}: {file.reason}"] for file in report.left_out])
     _list(out, "unreadable", [[f"{file.path}: {file.reason}"] for file in report.unreadable])
     _list(out, "exact copies", report.exact_duplicates)
@@ -46,6 +47,6 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
 def _list(out: Console, title: str, groups: Sequence[Sequence[str]]) -> None:
     out.print(f"{title}: {len(groups)}")
     for group in groups[:_SHOWN]:
-        out.print(escape(f"  {'  =  '.join(group)}"), soft_wrap=True)
+        out.print(text(f"  {'  =  '.join(group)}"), soft_wrap=True)
     if len(groups) > _SHOWN:
         out.print(f"  and {len(groups) - _SHOWN} more (all of them with --output)")

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import cache, key, sign, store
-from cli.common import reporter, say
+from cli.common import reporter, say, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
     AllowConflictingLabels,
@@ -28,6 +28,7 @@ from cli.data_options import (
 )
 from models.errors import UserError
 from models.paths import expand_home
+from models.text import escape_unencodable, shown
 from serving import environment
 from training.loop.config import RESUMABLE, flag, load_config
 
@@ -55,6 +56,7 @@ def main() -> None:
     # Gradients and activations are freed and allocated again with every step; in huge pages a step
     # on the CPU takes 10-15% less (PyTorch reads this when it is imported; Linux only).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    escape_unencodable()
     environment.prepare()  # before anything goes to another directory
     arguments = [_at_home(argument) for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
@@ -376,7 +378,7 @@ def classify(
     reply = classify_files(url, files, top_k)
     for file, image in zip(files, reply["images"], strict=True):
         labels = "  ".join(f"{p['label']} {p['probability']:.1%}" for p in image["predictions"])
-        say(f"{file}: {labels}")
+        say(shown(f"{file}: {labels}"))
     say(f"answered by {reply['model_name']}:{reply['model_version']}")
 
 
@@ -387,19 +389,18 @@ def _report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, _UsageError):
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        typer.echo(f"error: {message} (vgg19 COMMAND --help shows what there is)", err=True)
+        typer.echo(f"error: {shown(message)} (vgg19 COMMAND --help shows what there is)", err=True)
         return 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        typer.echo(shown(f"error: {where}{error.strerror or error}"), err=True)
         return 1
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(shown(f"error: {error}"), err=True)
     return getattr(error, "exit_code", 1)
 
 
 def _print_metrics(metrics: dict[str, Any], source: str) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from models.bundle.metrics import class_scores, weaknesses
@@ -407,7 +408,7 @@ def _print_metrics(metrics: dict[str, Any], source: str) -> None:
     table = Table("class", "precision", "recall", "F1", "images", box=None)
     for row in class_scores(metrics):
         values = [f"{value:.3f}" for value in (row.precision, row.recall, row.f1)]
-        table.add_row(escape(row.label), *values, str(row.support))
+        table.add_row(text(row.label), *values, str(row.support))
     Console().print(table)
     say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
     for weakness in weaknesses(metrics):

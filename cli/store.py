@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import bundle_in, reporter, say
+from cli.common import bundle_in, reporter, say, text
 
 app = typer.Typer()
 
@@ -50,9 +50,7 @@ def promote(
     if found and not force:
         raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()
-    promoted = store.promote(tag)
-    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
-    say(f"production is {promoted}{replaced}; next: vgg19 serve")
+    say(_production_is(store.promote(tag), before, "; next: vgg19 serve"))
 
 
 @app.command()
@@ -68,9 +66,17 @@ def rollback(
     from models.registry import store
 
     before = store.production_version_or_none()
-    now = store.rollback(tag)
-    replaced = f" (it was {store.MODEL_NAME}:{before})" if before else ""
-    say(f"production is {now}{replaced}")
+    say(_production_is(store.rollback(tag), before))
+
+
+def _production_is(tag: str, before: str | None, then: str = "") -> str:
+    """What became of production, whose version was `before`."""
+    from models.registry.store import MODEL_NAME
+
+    was = f"{MODEL_NAME}:{before}" if before else ""
+    if was == tag:
+        return f"{tag} is in production already; nothing was changed"
+    return f"production is {tag}{f' (it was {was})' if was else ''}{then}"
 
 
 @app.command()
@@ -101,7 +107,9 @@ def history(
     table.add_column("why")
     for promotion in promotions:
         since = f"{promotion.at.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(since, promotion.version, promotion.replaced or "", promotion.why)
+        table.add_row(
+            since, *map(text, (promotion.version, promotion.replaced or "", promotion.why))
+        )
     Console().print(table)
 
 
@@ -115,8 +123,7 @@ def diff(
     Example: `vgg19 diff production latest`
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from models.registry.diff import diff_models
 
@@ -124,9 +131,9 @@ def diff(
     if not rows:
         say("they are the same")
         return
-    table = Table("", first, second, box=None)
+    table = Table("", Column(text(first)), Column(text(second)), box=None)
     for row in rows:
-        table.add_row(*map(escape, (row.what, row.first, row.second)))
+        table.add_row(*map(text, (row.what, row.first, row.second)))
     Console().print(table)
 
 
@@ -217,7 +224,7 @@ def label(
         count = put_labels(url, table)
         say(f"{count} images in {without_credentials(url)} have a label from a table")
         return
-    images = captured_images(url)
+    images = captured_images(url, reporter())
     written, page = write_labelling(images, output)
     say(f"{len(images)} images: fill in {written}, or open {page} in a browser")
 
@@ -289,11 +296,11 @@ def _print_models() -> None:
     for entry in entries:
         accuracy = entry.metadata.get("held_out_accuracy")
         table.add_row(
-            entry.tag,
+            text(entry.tag),
             "yes" if entry.version == production else "",
             f"{accuracy:.1%}" if isinstance(accuracy, float) else "",
             str(entry.metadata.get("num_classes", "")),
-            entry.labels.get("strategy", ""),
+            text(entry.labels.get("strategy", "")),
             f"{entry.size_bytes / 1e6:.0f} MB",
         )
     Console().print(table)

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from models.errors import UserError
 from models.machine import cpu_count
 from models.registry import store
+from models.text import escape_unencodable, shown
 from serving.engine.providers import gpu_count, has_cuda_driver
 from serving.engine.session import Session
 from serving.loading import open_session, session_options, use_store
@@ -101,4 +102,5 @@ def _versions() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if diagnose(print) else 1)
+    escape_unencodable()
+    sys.exit(0 if diagnose(lambda line: print(shown(line))) else 1)

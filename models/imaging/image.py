@@ -1,15 +1,16 @@
 """Bytes or a file -> uint8[S,S,3] RGB: the only image decode in the project.
 
 Training, evaluation and serving all call `load_image`, with the geometry stored in the bundle,
-so that they can't drift apart.
+so that they can't drift apart. No other module opens images.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ _REDUCED_DECODE_MARGIN = 2
 
 # EXIF orientations that swap width and height.
 _ON_ITS_SIDE = (5, 6, 7, 8)
+_UPRIGHT = 1
 
 _WHITE = (255, 255, 255, 255)
 _STRIP_ROWS = 256
@@ -66,35 +68,88 @@ def load_image(
         UnknownFormat: not an image of these formats.
         TooManyPixels: more than `max_pixels`.
         ImageError: truncated or corrupt, too many pixels, made to keep a decoder busy, or a file
-            that can't be read.
+            that can't be read. The message begins with the path where `source` is one.
     """
-    data = lean_png(_read(source))
-    check_jpeg_head(data)
+    with _opened(source, formats, max_pixels) as image:
+        size = image.size
+        # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
+        enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size
+        image.draft(None, (enough, enough))
+        image.load()
+        # Asked now, since a TIFF is upright, its size included, once it is loaded.
+        upright = size[::-1] if _orientation(image) in _ON_ITS_SIDE else size
+        return resize_and_crop(to_rgb(image), preprocessing, upright)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file says of its image: pixels across and down as stored, Pillow's mode, and whether
+    EXIF turns or mirrors it."""
+
+    width: int
+    height: int
+    mode: str
+    turned: bool
+
+
+def image_facts(source: bytes | Path) -> ImageFacts:
+    """Look at an image without decoding it.
+
+    Raises:
+        ImageError: as `load_image`, as far as the head of the file tells.
+    """
+    with _opened(source, FORMATS, MAX_PIXELS) as image:
+        return ImageFacts(
+            image.width, image.height, image.mode, _orientation(image) not in (_UPRIGHT, None, 0)
+        )
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of a file, for those who need them besides the image.
+
+    Raises:
+        ImageError: it can't be read; the message doesn't name it.
+    """
     try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"can't be read: {error.strerror}") from None
+    except ValueError as error:  # a name that no file can have: with a zero, or not encodable
+        raise ImageError(f"can't be read: {error}") from None
+
+
+@contextmanager
+def _opened(
+    source: bytes | Path, formats: tuple[str, ...], max_pixels: int
+) -> Iterator[Image.Image]:
+    """The one way to an image: whatever is wrong with it, then or in the block, is an ImageError.
+
+    It names the file where the source is one.
+    """
+    name = f"{source}: " if isinstance(source, Path) else ""
+    try:
+        data = lean_png(read_image_file(source) if isinstance(source, Path) else source)
+        check_jpeg_head(data)
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_pixels(image, max_pixels)
             check_jpeg(data)
-            size = image.size
-            # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
-            enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size
-            image.draft(None, (enough, enough))
-            image.load()
-            # Asked now, since a TIFF is upright, its size included, once it is loaded.
-            upright = size[::-1] if _is_on_its_side(image) else size
-            return resize_and_crop(to_rgb(image), preprocessing, upright)
-    except ImageError:
-        raise
+            yield image
+    except TooManyPixels as error:
+        raise TooManyPixels(f"{name}{error}", error.pixels) from None
+    except ImageError as error:
+        raise type(error)(f"{name}{error}") from error.__cause__
     except UnidentifiedImageError:
         raise UnknownFormat(
-            f"not an image in a supported format ({', '.join(formats)}); convert it to one of them"
+            f"{name}not an image in a supported format ({', '.join(formats)}); convert it to one "
+            "of them"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Pillow says so while it opens the file, whatever our limit.
-        raise ImageError("the image has far too many pixels; scale it down") from None
+        raise ImageError(f"{name}the image has far too many pixels; scale it down") from None
     except Exception as error:
         # On hostile bytes Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error,
         # zlib.error, EOFError, ... All of them mean the same: these bytes are no whole image.
-        raise ImageError("the image is truncated or corrupt; save it again") from error
+        raise ImageError(f"{name}the image is truncated or corrupt; save it again") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -176,15 +231,6 @@ def _rows_for(top: float, bottom: float, height: int, size: int) -> tuple[int, i
     return max(0, math.floor(top) - reach), min(height, math.ceil(bottom) + reach)
 
 
-def _read(source: bytes | Path) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{source} can't be read: {error.strerror}") from None
-
-
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     width, height = max(image.size, _tile_size(image), key=math.prod)
     pixels = width * height
@@ -205,15 +251,16 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
     return tags.get(width, 0), tags.get(height, 0)
 
 
-def _is_on_its_side(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
-    except Exception:  # a damaged EXIF block, see `_upright`
-        return False
+def _orientation(image: Image.Image) -> int | None:
+    """EXIF's, 1 to 8; None where it says nothing. A damaged block says nothing either: it isn't
+    about pixels, and viewers ignore it."""
+    with suppress(Exception):
+        return image.getexif().get(ExifTags.Base.Orientation)
+    return None
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    with suppress(Exception):  # a damaged EXIF block says nothing about pixels; viewers ignore it
+    with suppress(Exception):  # a damaged EXIF block, see `_orientation`
         ImageOps.exif_transpose(image, in_place=True)
     return image

@@ -6,24 +6,16 @@ convolutions), `avgpool` (to 7x7) and `classifier`: FC1 `[0]`, FC2 `[3]` and the
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import VGG, VGG19_Weights, vgg19
+from torchvision.models import VGG, vgg19
 
-from models.errors import UserError
 from models.imaging.preprocessing import Preprocessing
+from models.network.weights import HEAD_WEIGHT, WeightsError, blamed, line, read_weights
 
-HEAD = 6
-_HEAD_WEIGHT = f"classifier.{HEAD}.weight"
-
-
-class WeightsError(UserError):
-    """The initial weights can't be had, or aren't those of a torchvision VGG-19."""
+HEAD = 6  # of `HEAD_WEIGHT`
 
 
 class Normalize(nn.Module):
@@ -55,13 +47,14 @@ def build(weights: str, num_classes: int, dropout: float = 0.5) -> VGG:
         dropout: probability after FC1 and FC2; 0.5 is VGG's own.
 
     Raises:
-        WeightsError: no such file, no network, or not the weights of a VGG-19.
+        WeightsError: no such file, no network, not the weights of a VGG-19, or NaN in them.
     """
     if weights == "none":
         model = vgg19(weights=None)
     else:
-        state = _imagenet_state() if weights == "imagenet" else _read_state(Path(weights))
-        model = _from_state(state, weights)
+        state = read_weights(weights)
+        with blamed(weights):
+            model = _from_state(state)
     for module in model.classifier:
         if isinstance(module, nn.Dropout):
             module.p = dropout
@@ -115,72 +108,12 @@ def initialise_from_data(model: VGG, inputs: Tensor) -> None:
             hook.remove()
 
 
-def _imagenet_state() -> Mapping[str, Tensor]:
-    """The ImageNet weights by torchvision: from TORCH_HOME if there, else downloaded.
-
-    `weights_only` keeps even a tampered cache file from running code.
-    """
-    enum = VGG19_Weights.IMAGENET1K_V1
-    try:
-        state: Mapping[str, Tensor] = enum.get_state_dict(
-            progress=True, check_hash=True, weights_only=True
-        )
-    except OSError as error:  # URLError is one
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(enum.url).name
-        raise WeightsError(
-            f"the ImageNet weights are not in {cache} and can't be downloaded ({error}); "
-            "three ways on: put the file there (--weights imagenet; TORCH_HOME moves the "
-            "directory), name a state dict (--weights PATH.safetensors or PATH.pth), or start "
-            "from scratch (--weights none)"
-        ) from None
-    except Exception as error:
-        raise WeightsError(f"the cached ImageNet weights are damaged: {_line(error)}") from error
-    return state
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(
-            f"--weights {path}: no such file; it is 'imagenet', 'none', or the path of a "
-            ".safetensors or .pth state dict"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own text advises weights_only=False, which would run code from the file.
-        raise WeightsError(
-            f"--weights {path}: not a state dict, or it holds more than tensors, which is never "
-            "unpickled; save model.state_dict() alone"
-        ) from error
-    except Exception as error:  # safetensors, zipfile and torch raise many types on damaged files
-        raise WeightsError(
-            f"--weights {path}: no state dict can be read from it: {_line(error)}"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"--weights {path}: holds a {type(state).__name__}, not a state dict")
-    return state
-
-
-def _from_state(state: Mapping[str, Tensor], source: str) -> VGG:
+def _from_state(state: Mapping[str, Tensor]) -> VGG:
     """A VGG-19 with these weights; its head has as many classes as the file's."""
-    head = state.get(_HEAD_WEIGHT)
-    if not isinstance(head, Tensor):
-        raise WeightsError(
-            f"--weights {source}: not the weights of a torchvision VGG-19 "
-            f"(there is no {_HEAD_WEIGHT})"
-        )
-    model = empty(num_classes=head.shape[0])
+    head = state[HEAD_WEIGHT]
     try:
+        model = empty(num_classes=len(head))
         model.load_state_dict(state, assign=True)
     except (RuntimeError, TypeError) as error:
-        raise WeightsError(
-            f"--weights {source}: not the weights of a torchvision VGG-19: {_line(error)}"
-        ) from None
+        raise WeightsError(f"not the weights of a torchvision VGG-19: {line(error)}") from None
     return model.float()
-
-
-def _line(error: BaseException) -> str:
-    """An exception's text as one line of readable length."""
-    return " ".join(str(error).split())[:300]

@@ -73,20 +73,29 @@ class History:
         return self._read_pointer()[0]
 
     def token(self) -> tuple[int, int] | None:
-        """Changes with every promotion, also of the same version; None before the first."""
+        """Changes whenever somebody promotes, also what is in production; None before the first."""
         try:
             stat = self._pointer.stat()
         except FileNotFoundError:
             return None
         return stat.st_ino, stat.st_mtime_ns
 
-    def promote(self, version: str, why: str, restores: str | None = None) -> Promotion:
+    def promote(self, version: str, why: str, restores: str | None = None) -> Promotion | None:
         """Make `version` the one that production serves. Repairs a damaged pointer.
+
+        What is in production already stays as it is, and so does the history. Only the token
+        changes, so that a service that couldn't load the version tries again.
 
         Args:
             why: for people; one line.
+
+        Returns:
+            the promotion; None where `version` was in production already.
         """
         with self._locked():
+            if self._is_current(version):
+                self._write_pointer(*self._read_pointer())
+                return None
             replaced, last = self._pointer_or_last_line()
             promotion = Promotion(
                 id=uuid.uuid4().hex,
@@ -98,8 +107,7 @@ class History:
                 restores=restores,
             )
             self._append(promotion)
-            with staged_file(self._pointer) as staging:
-                staging.write_text(f"{version}\n{promotion.id}\n", encoding="utf-8")
+            self._write_pointer(version, promotion.id)
             return promotion
 
     def promotions(self) -> list[Promotion]:
@@ -118,19 +126,31 @@ class History:
         """The promotion that a rollback returns to; None if there is nothing before the present.
 
         What a rollback left behind is not returned to: after A, B and back to A, it is what was
-        before A.
+        before A. Nor is the present version: A, B and B again, as older releases recorded it,
+        leads to A.
         """
         found = self.promotions()
-        if not found:
-            return None
         by_id = {promotion.id: promotion for promotion in found}
-        present = found[0]
-        while present.restores in by_id:
-            present = by_id[present.restores]
-        before = by_id.get(present.after or "")
-        while before is not None and before.restores in by_id:
-            before = by_id[before.restores]
+
+        def origin(promotion: Promotion | None) -> Promotion | None:
+            while promotion is not None and promotion.restores in by_id:
+                promotion = by_id[promotion.restores]
+            return promotion
+
+        present = before = origin(found[0] if found else None)
+        while present is not None and before is not None and before.version == present.version:
+            before = origin(by_id.get(before.after or ""))
         return before
+
+    def _is_current(self, version: str) -> bool:
+        try:
+            return self._read_pointer()[0] == version
+        except StoreError:  # damaged: any promotion repairs it
+            return False
+
+    def _write_pointer(self, version: str | None, identifier: str | None) -> None:
+        with staged_file(self._pointer) as staging:
+            staging.write_text(f"{version}\n{identifier or ''}\n", encoding="utf-8")
 
     def _read_pointer(self) -> tuple[str | None, str | None]:
         """The version, and the id of its promotion (None in a store from before the history).

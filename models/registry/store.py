@@ -151,6 +151,9 @@ def resolve(reference: str = PRODUCTION) -> str:
 def promote(reference: str, why: str = "promoted by hand") -> str:
     """Make a registered model the one that production serves, and return its tag.
 
+    Of one that is in production already nothing is changed; services that couldn't load it try
+    again.
+
     Args:
         why: for the history.
 
@@ -209,7 +212,7 @@ def production_version_or_none() -> str | None:
 
 
 def production_token() -> tuple[int, int] | None:
-    """Changes with every promotion, also of the same version; None before the first."""
+    """Changes whenever somebody promotes, also what is in production; None before the first."""
     return _history().token()
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models.bundle.spec import ModelSpec
 from models.errors import ImageError, TooManyPixels, UnknownFormat
 from models.imaging.image import load_image
+from models.text import as_label, shown
 from serving.core.batcher import BatchResult
 from serving.core.decode_budget import DecodeBudget
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge
@@ -186,16 +187,18 @@ class _Explaining:
                 "was exported before there were any, and 'vgg19 export' makes them"
             )
         labels = model.spec.labels
+        # A client may spell é as one character or as two.
+        columns = {as_label(label): column for column, label in enumerate(labels)}
         for explain in asked:
-            if explain.target and explain.target not in labels:
+            if explain.target and as_label(explain.target) not in columns:
                 raise BadRequest(
-                    f"target is '{explain.target[:50]}', it must be one of the model's "
+                    f"target is '{shown(explain.target[:50])}', it must be one of the model's "
                     f"{len(labels)} labels: {', '.join(labels[:5])}"
                     f"{', ...' if len(labels) > 5 else ''}"
                 )
         self._explainer: Explainer = model.explainer
         self._columns = {
-            explain.target: labels.index(explain.target) if explain.target else None
+            explain.target: columns[as_label(explain.target)] if explain.target else None
             for explain in asked
         }
 

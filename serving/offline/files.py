@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from models.bundle.acceptance import Acceptance
 from models.bundle.spec import ModelSpec
 from models.errors import ImageError, UserError
-from models.imaging.image import load_image
+from models.imaging.image import load_image, read_image_file
+from models.imaging.preprocessing import Preprocessing
 from serving.core.requests import Prediction, top
 from serving.engine.session import ModelOutput, is_accepted
 
@@ -117,7 +118,7 @@ def classify_files(
 
         def fill() -> None:
             for file in islice(waiting, 2 * batch_size - len(ahead)):
-                ahead.append((file, pool.submit(load_image, Path(file), spec.preprocessing)))
+                ahead.append((file, pool.submit(_decode, file, spec.preprocessing)))
 
         fill()
         while ahead:
@@ -133,6 +134,10 @@ def classify_files(
                     row = next(rows)
                     best = top(spec.labels, row.probabilities, top_k)
                     yield Classified(file, best, is_accepted(acceptance, row), row.distance)
+
+
+def _decode(file: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    return load_image(read_image_file(Path(file)), preprocessing)
 
 
 def _result(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:

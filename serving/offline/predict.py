@@ -12,11 +12,13 @@ from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import track
+from rich.text import Text
 
 from models.bundle.bundle import Bundle
 from models.bundle.variants import Variant
 from models.errors import UserError
 from models.registry import store
+from models.text import escape_unencodable, shown
 from serving.engine.session import checked_session, variant_to_run
 from serving.loading import open_model, session_options, use_store, worker_cores
 from serving.offline.files import classify_files, find_files
@@ -116,7 +118,7 @@ def _tell(console: Console, errors: list[dict[str, Any]]) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(Text(shown(line)), soft_wrap=True, highlight=False)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -130,6 +132,7 @@ def _terminate(*_: object) -> NoReturn:
 def main() -> None:
     """Arguments: OUTPUT TOP_K ENGINE WORKERS SOURCE..., as `vgg19 predict` checked them."""
     output, top_k, engine, workers, *sources = sys.argv[1:]
+    escape_unencodable()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         settings = load_settings()
@@ -141,9 +144,9 @@ def main() -> None:
             here = LocalEngine(settings)
             predict(sources, Path(output), int(top_k), settings, Console(), here)
     except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(shown(f"error: {error}"))
     except KeyboardInterrupt as error:
-        print(f"interrupted; the same command goes on with {output}", file=sys.stderr)
+        print(shown(f"interrupted; the same command goes on with {output}"), file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
 
 

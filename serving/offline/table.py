@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from models.files import staged_file
+from models.text import utf8
 from serving.offline.files import Classified, PredictError
 
 _SAVE_EVERY_S = 10.0
@@ -76,7 +77,7 @@ class Progress:
         """Turn the lines into the table, which takes its place whole."""
         write = _write_parquet if self._output.suffix == ".parquet" else _write_csv
         with staged_file(self._output) as staging:
-            write(staging, self.rows(), columns)
+            write(staging, map(_in_utf8, self.rows()), columns)
         self._part.unlink()
 
     def _write(self, line: str) -> None:
@@ -125,6 +126,11 @@ def as_row(one: Classified) -> dict[str, Any]:
     if one.distance is not None:
         row["distance"] = round(one.distance, 4)
     return row | ({"error": one.error} if one.error else {})
+
+
+def _in_utf8(row: dict[str, Any]) -> dict[str, Any]:
+    """File names may hold other bytes; as escapes, or nobody could read the table."""
+    return row | {name: utf8(row[name]) for name in ("file", "error") if name in row}
 
 
 def _write_csv(path: Path, rows: Iterator[dict[str, Any]], names: list[str]) -> None:

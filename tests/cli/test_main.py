@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -247,6 +248,21 @@ def test_what_is_no_whole_bundle_is_neither_registered_nor_promoted(
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert words in refused.stderr
     assert "nothing was promoted yet" in vgg19("history").stdout
+
+
+def test_promoting_twice_says_so_and_rolling_back_goes_back(vgg19: Vgg19, tmp_path: Path) -> None:
+    tags = []
+    for day in (1, 2):
+        write_tiny_bundle(tmp_path / f"{day}", f"2026-02-0{day}T12:00:00+00:00")
+        tags.append(re.findall(r"vgg19:\S+", vgg19("register", f"{day}").stdout)[0])
+        vgg19("promote", tags[-1])
+    already = f"{tags[1]} is in production already; nothing was changed\n"
+    assert vgg19("promote", tags[1]).stdout == already
+    assert vgg19("promote", "latest").stdout == already
+    assert vgg19("rollback", tags[1]).stdout == already
+    assert len(vgg19("history", "--json").stdout.splitlines()) == 2
+    assert vgg19("rollback").stdout == f"production is {tags[0]} (it was {tags[1]})\n"
+    assert "there is nothing to go back to" in vgg19("rollback").stderr
 
 
 def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path) -> None:

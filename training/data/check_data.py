@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.imaging.image import FORMATS, load_image
-from models.imaging.png import lean_png
+from models.errors import ImageError
+from models.imaging.image import image_facts, load_image, read_image_file
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from training.data.checks import Sample, check_files, judged_nowhere, tell
@@ -30,7 +29,7 @@ from training.reporter import Reporter
 # 4 is the usual strict choice; at 10, similar scenes begin to match.
 NEAR_DUPLICATE_BITS = 4
 _PIXELS = 256
-_EXIF_ORIENTATION = 0x0112
+_RULE = Preprocessing(image_size=_PIXELS, resize_size=_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,14 @@ def check_data(
     listing = find_images(data, columns)
     tell(listing, reporter)
     has_splits = any(file.split is not None for file in listing.files)
-    rule = Preprocessing(image_size=_PIXELS, resize_size=_PIXELS)
-    samples, unreadable = check_files(listing.files, rule, reporter)
-    with (
-        reporter.progress("comparing images", len(samples)) as advance,
-        ThreadPoolExecutor(cpu_count()) as pool,
-    ):
-        facts = []
-        for fact in pool.map(look_at, samples):
-            facts.append(fact)
+    samples, unreadable = check_files(listing.files, _RULE, reporter)
+    facts: list[Facts] = []
+    with reporter.progress("comparing images", len(samples)) as advance:
+        for looked in look_at(samples):
+            if isinstance(looked, Facts):
+                facts.append(looked)
+            else:
+                unreadable.append(looked)
             advance(1, "")
     exact = [group for group in _by_content(facts).values() if len(group) > 1]
     near = near_duplicates(facts)
@@ -178,15 +176,22 @@ def _close_pairs(hashes: NDArray[np.uint64], bits: int) -> Iterator[tuple[int, i
                     yield int(index), int(other)
 
 
-def look_at(sample: Sample) -> Facts:
-    data = sample.path.read_bytes()
-    with Image.open(io.BytesIO(lean_png(data)), formats=FORMATS) as image:
-        width, height, mode = image.width, image.height, image.mode
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
-    # Of the same pixels that training sees, so that turned and converted copies match.
-    pixels = load_image(data, Preprocessing(image_size=_PIXELS, resize_size=_PIXELS))
-    bits = imagehash.phash(Image.fromarray(pixels))
-    return Facts(sample, int(str(bits), 16), width, height, mode, turned)
+def look_at(samples: Sequence[Sample]) -> Iterator[Facts | SkippedFile]:
+    """The facts of each, in order; of one that became unreadable since it was checked, why."""
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        yield from pool.map(_look_at, samples)
+
+
+def _look_at(sample: Sample) -> Facts | SkippedFile:
+    try:
+        content = read_image_file(sample.path)
+        facts = image_facts(content)
+        # Of the same pixels that training sees, so that turned and converted copies match.
+        pixels = load_image(content, _RULE)
+    except ImageError as error:
+        return SkippedFile(sample.path, sample.label, str(error))
+    bits = int(str(imagehash.phash(Image.fromarray(pixels))), 16)
+    return Facts(sample, bits, facts.width, facts.height, facts.mode, facts.turned)
 
 
 def _by_content(facts: Sequence[Facts]) -> dict[str, list[Facts]]:

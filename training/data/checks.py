@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ImageError
-from models.imaging.image import load_image
+from models.imaging.image import load_image, read_image_file
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from training.data.listing import SPLITS, DataError, ImageFile, Listing, SkippedFile, Split
@@ -97,10 +97,8 @@ def _check_file(file: ImageFile, preprocessing: Preprocessing) -> Sample | Skipp
     try:
         if file.path.exists() and not file.path.is_file():  # opening a pipe would wait for ever
             return SkippedFile(file.path, file.label, "can't be read: not a file")
-        content = file.path.read_bytes()
+        content = read_image_file(file.path)
         load_image(content, preprocessing)
-    except OSError as error:
-        return SkippedFile(file.path, file.label, f"can't be read: {error.strerror}")
     except ImageError as error:
         return SkippedFile(file.path, file.label, str(error))
     except ValueError as error:  # a NUL in a path from a table

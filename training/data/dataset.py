@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from models.errors import ImageError
-from models.imaging.image import load_image
+from models.imaging.image import load_image, read_image_file
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from training.data.augment import ImageAugmentation
@@ -66,10 +66,10 @@ class ImageDataset(Dataset[tuple[Tensor, int, int, float]]):
         path = self.samples[index].path
         try:
             # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
-            return torch.from_numpy(load_image(path.read_bytes(), self._preprocessing).copy())
-        except (OSError, ImageError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise LostImageError(f"{path} can no longer be read ({reason})") from None
+            image = load_image(read_image_file(path), self._preprocessing)
+            return torch.from_numpy(image.copy())
+        except ImageError as error:
+            raise LostImageError(f"{path} can no longer be read ({error})") from None
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int, float]:
         pixels = self.pixels(draw.image)

@@ -64,7 +64,6 @@ class _Reader:
             )
         self._leave_out_loose(self._root, "lies beside the class folders, in none")
         for folder in self._class_folders():
-            _check_name(folder.path)
             self._read_class(folder)
         return self._listing
 
@@ -278,12 +277,3 @@ def _identity(directory: Path) -> tuple[int, int] | Path:
     except OSError:  # said where it is listed
         return directory
     return stat.st_dev, stat.st_ino
-
-
-def _check_name(directory: Path) -> None:
-    try:
-        directory.name.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            f"the name of folder {directory.name!a} in {directory.parent} is not UTF-8; rename it"
-        ) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import UserError
+from models.text import as_label
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -54,12 +55,18 @@ class Columns:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image that was named, unchecked. `split` and `group` are None where nothing was said."""
+    """An image that was named, unchecked. `split` and `group` are None where nothing was said.
+
+    `label` becomes text that is the same however its source spelt it, see `models.text.as_label`.
+    """
 
     path: Path
     label: str
     split: Split | None = None
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", as_label(self.label))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from models.text import as_label
 from training.data.listing import Columns, DataError, ImageFile, Listing, Split, SplitChoice
 from training.data.missing_labels import is_missing
 from training.data.split_names import find_split_column, split_of, unknown_split
@@ -47,7 +49,8 @@ def from_csv(file: Path, columns: Columns) -> Listing:
 def _read(file: Path) -> tuple[list[str], list[tuple[int, Row]]]:
     """The header, and the rows with the lines on which they end."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        # A file's name may hold any bytes, and a redeploy job lists it as it is.
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             reader = csv.DictReader(lines)
             header = list(reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader]
@@ -114,7 +117,9 @@ def _add(
     named: _Named,
     meaning: Callable[[str], SplitChoice | None],
 ) -> None:
-    name, label = (row[named.image] or "").strip(), (row[named.label] or "").strip()
+    name, label = row[named.image] or "", (row[named.label] or "").strip()
+    if name != name.strip() and not (file.parent / name).exists():  # a space after the comma
+        name = name.strip()
     split: Split | None = None
     if named.split is not None:
         own = (row[named.split] or "").strip()
@@ -127,6 +132,8 @@ def _add(
         split = choice
     if not name:
         listing.skip(file, None, f"line {line} names no image")
+    elif not label.isascii() and as_label(label) != unicodedata.normalize("NFC", label):
+        raise DataError(f"{file}, line {line}: the label is not UTF-8; save the table as UTF-8")
     elif is_missing(label):
         listing.skip(file.parent / name, None, f"no label ({label!r})")
     else:

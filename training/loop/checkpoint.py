@@ -82,9 +82,17 @@ def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:
 
 
 def weights_digest(checkpoint: Path) -> str:
-    """SHA-256 of the weights alone, whatever the file says besides."""
+    """SHA-256 of the weights alone, whatever the file says besides.
+
+    Raises:
+        CheckpointError: no such file, or damaged.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(checkpoint).items()):
+    try:
+        weights = load_file(checkpoint)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {checkpoint} is missing or damaged: {error}") from None
+    for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

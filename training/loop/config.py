@@ -20,6 +20,7 @@ from models.imaging.preprocessing import (
 )
 from models.network.unfreezing import CONV_BLOCK_COUNT, Strategy, default_unfreeze_epochs
 from models.paths import absolute_path
+from models.text import utf8
 from training.data.listing import Columns, SplitChoice
 from training.data.splits import SplitBy
 from training.loop.paths import (
@@ -325,7 +326,8 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     values = read_yaml(file) if file else {}
     values.update({key: value for key, value in overrides.items() if value is not None})
     data = Path(os.path.normpath(absolute_path(str(values.get("data", "data")))))
-    values.setdefault("output", f"runs/{data.name or 'data'}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    name = utf8(data.name) or "data"
+    values.setdefault("output", f"runs/{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

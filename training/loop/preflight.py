@@ -6,7 +6,8 @@ import difflib
 from pathlib import Path
 
 from models.network.strategies import layers, match_layers
-from models.network.vgg19 import WeightsError, empty
+from models.network.vgg19 import empty
+from models.network.weights import WeightsError
 from training.loop.config import ConfigError, TrainConfig
 
 _HIGHEST_RATE = 1e3  # every loss diverges far below

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
 from models.files import json_text, staged_file
+from models.text import utf8
 from training.loop.config import TrainConfig
 from training.loop.signals import resume_command
 
@@ -164,11 +165,13 @@ class Run:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a run directory that would overwrite something.
+    """Refuse a run directory that would overwrite something, or couldn't hold a checkpoint.
 
     Raises:
-        RunError: `path` exists and isn't an empty directory.
+        RunError: `path` exists and isn't an empty directory, or its name isn't UTF-8.
     """
+    if utf8(str(path)) != str(path):  # found out by safetensors after the first epoch
+        raise RunError(f"the name of the output {path} is not UTF-8; choose another --output")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise RunError(f"output {path} exists already; choose another --output or remove it")
 

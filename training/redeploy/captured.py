@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from typing import Any
 from models.errors import UserError
 from models.locations import list_files, open_location, reason, without_credentials
 from models.paths import user_cache
+from models.text import as_label
 from training.data.sources import ImageFile
+from training.reporter import Reporter, SilentReporter
 
 LABELS_FILE = "labels.csv"
 
@@ -37,15 +38,19 @@ class CapturedImage:
     label: str | None
 
 
-def captured_images(url: str) -> list[CapturedImage]:
+def captured_images(url: str, reporter: Reporter | None = None) -> list[CapturedImage]:
     """All images of a location, the oldest first; remote ones are fetched once.
+
+    One whose record or label is damaged is left out.
 
     Args:
         url: a directory, or a URL that fsspec knows, such as s3://bucket/captured.
+        reporter: warned of each damaged file, by name.
 
     Raises:
         CaptureError: it can't be read.
     """
+    reporter = reporter or SilentReporter()
     try:
         files, root = open_location(url)
         names = dict.fromkeys(name for name, _ in list_files(files, root))  # in their order
@@ -56,12 +61,15 @@ def captured_images(url: str) -> list[CapturedImage]:
         labels = {}
         if LABELS_FILE in names:
             table = f"{root}/{LABELS_FILE}"
-            labels = read_labels(files.cat_file(table).decode("utf-8-sig"), table)
-        return [
-            _captured(files, root, name.removesuffix(".img"), names, labels)
-            for name in names
-            if name.endswith(".img") and name.removesuffix(".img") + ".json" in names
+            labels = read_labels(files.cat_file(table), table)
+        present = set(names)
+        stems = [name.removesuffix(".img") for name in names if name.endswith(".img")]
+        found = [
+            _captured(files, root, stem, f"{stem}.label.json" in present, labels, reporter)
+            for stem in stems
+            if f"{stem}.json" in present
         ]
+        return [image for image in found if image is not None]
     except CaptureError:
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
@@ -75,34 +83,61 @@ def _can_be(files: Any, root: str) -> bool:
     return bool(files.exists(root) or (bucket and files.exists(bucket)))
 
 
-def labelled_images(url: str) -> list[ImageFile]:
+def labelled_images(url: str, reporter: Reporter | None = None) -> list[ImageFile]:
     """The labelled ones, as a data source."""
-    return [ImageFile(one.path, one.label) for one in captured_images(url) if one.label]
+    return [ImageFile(one.path, one.label) for one in captured_images(url, reporter) if one.label]
 
 
 def _captured(
-    files: Any, root: str, stem: str, names: Collection[str], labels: dict[str, str]
-) -> CapturedImage:
-    record: dict[str, Any] = json.loads(files.cat_file(f"{root}/{stem}.json"))
+    files: Any,
+    root: str,
+    stem: str,
+    has_label: bool,
+    labels: dict[str, str],
+    reporter: Reporter,
+) -> CapturedImage | None:
+    """None where a file that tells of it is damaged. One upload must not stop every job to come."""
     label = labels.get(stem)
-    if label is None and f"{stem}.label.json" in names:
-        label = str(json.loads(files.cat_file(f"{root}/{stem}.label.json"))["label"])
+    name = f"{root}/{stem}.json"
+    try:
+        record = json.loads(files.cat_file(name))
+        _check_record(record)
+        if label is None and has_label:
+            name = f"{root}/{stem}.label.json"
+            label = as_label(str(json.loads(files.cat_file(name))["label"]))
+    except (ValueError, TypeError, LookupError):
+        reporter.warn(f"{name} is damaged, and its image is left out; remove it, or write it again")
+        return None
     return CapturedImage(stem, _local(files, f"{root}/{stem}.img"), record, label)
 
 
-def read_labels(text: str, table: str) -> dict[str, str]:
+def _check_record(record: Any) -> None:
+    """Raise what indexing and converting raise, unless there are a label and its probability."""
+    best = record["predictions"][0]
+    if not isinstance(best["label"], str):
+        raise TypeError
+    float(best["probability"])
+
+
+def read_labels(content: bytes, table: str) -> dict[str, str]:
     """The rows of a table that have a label.
 
     Args:
+        content: CSV in UTF-8.
         table: its name, for people.
 
     Raises:
-        CaptureError: it has other columns.
+        CaptureError: it has other columns, or another encoding.
     """
-    rows = csv.DictReader(io.StringIO(text))
-    if not {"stem", "label"} <= set(rows.fieldnames or ()):
-        raise CaptureError(f"{table} has no columns 'stem' and 'label'")
-    return {row["stem"]: row["label"].strip() for row in rows if (row["label"] or "").strip()}
+    try:
+        text = content.decode("utf-8-sig")
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"stem", "label"} <= set(rows.fieldnames or ()):
+            raise CaptureError(f"{table} has no columns 'stem' and 'label'")
+        labels = {row["stem"]: as_label((row["label"] or "").strip()) for row in rows}
+    except (UnicodeDecodeError, csv.Error):
+        raise CaptureError(f"{table} is not a CSV file in UTF-8; save it as one") from None
+    return {stem: label for stem, label in labels.items() if label}
 
 
 def _local(files: Any, path: str) -> Path:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.imaging.preprocessing import Preprocessing
-from models.machine import cpu_count
-from training.data.check_data import look_at, near_duplicates
+from training.data.check_data import Facts, look_at, near_duplicates
 from training.data.checks import (
     Sample,
     check_bad_fraction,
@@ -101,9 +99,10 @@ def ingest(
             split = strictest(before.split, split_named if same else None)
         named_in.setdefault(sample.sha256, source)
         distinct[sample.sha256] = replace(sample, split=split or "train")
-    kept = _without_near_copies(list(distinct.values()), reporter)
-    images = _image_data(sources[0], kept, skipped)
-    return Ingested(images, relabelled, len(distinct) - len(kept))
+    facts, vanished = _look_at(list(distinct.values()), reporter)
+    kept = _without_near_copies(facts, reporter)
+    images = _image_data(sources[0], kept, [*skipped, *vanished])
+    return Ingested(images, relabelled, len(facts) - len(kept))
 
 
 def _named_splits(
@@ -120,26 +119,28 @@ def _named_splits(
 
 
 def write_csv(images: ImageData, path: Path) -> None:
-    """As `vgg19 train --data` reads it: absolute paths, labels, splits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """As `vgg19 train --data` reads it: absolute paths, in the bytes they have, labels, splits."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])
         for sample in sorted(images.samples, key=lambda sample: sample.sha256):
             writer.writerow([sample.path.absolute(), sample.label, sample.split])
 
 
-def _places(files: Sequence[ImageFile], rule: SplitRule) -> dict[Path, Split | SplitRule]:
-    """The split of each file, or what decides it: as the first source that has it says."""
-    places: dict[Path, Split | SplitRule] = {file.path: file.split or rule for file in files[::-1]}
-    if all(place in ("train", "test") for place in places.values()):
-        of_train = replace(rule, test_fraction=0.0)
-        return {path: of_train if place == "train" else place for path, place in places.items()}
-    return places
+def _look_at(samples: list[Sample], reporter: Reporter) -> tuple[list[Facts], list[SkippedFile]]:
+    """What is seen of each; those that became unreadable meanwhile are named in warnings."""
+    facts: list[Facts] = []
+    unreadable: list[SkippedFile] = []
+    for looked in look_at(samples):
+        if isinstance(looked, Facts):
+            facts.append(looked)
+        else:
+            unreadable.append(looked)
+            reporter.warn(f"{looked.path} can no longer be read ({looked.reason}) and is skipped")
+    return facts, unreadable
 
 
-def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Sample]:
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        facts = list(pool.map(look_at, samples))
+def _without_near_copies(facts: list[Facts], reporter: Reporter) -> list[Sample]:
     left_out: set[str] = set()
     for group in near_duplicates(facts):
         first = min((fact.sample for fact in group), key=lambda sample: sample.sha256)
@@ -148,7 +149,7 @@ def _without_near_copies(samples: list[Sample], reporter: Reporter) -> list[Samp
         reporter.warn(
             f"{len(left_out)} images are near copies of images in another split and are left out"
         )
-    return [sample for sample in samples if sample.sha256 not in left_out]
+    return [fact.sample for fact in facts if fact.sample.sha256 not in left_out]
 
 
 def _image_data(root: Path, samples: list[Sample], skipped: list[SkippedFile]) -> ImageData:

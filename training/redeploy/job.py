@@ -157,7 +157,7 @@ def _do(
 def _ingest(config: RedeployConfig, reporter: Reporter) -> Ingested:
     train = config.train_config(config.data[0], config.state, None)
     rule = SplitRule(config.val_fraction, config.test_fraction, train.seed)
-    captured = labelled_images(config.capture) if config.capture else []
+    captured = labelled_images(config.capture, reporter) if config.capture else []
     return ingest(
         config.data, rule, train.preprocessing(), reporter,
         max_bad_fraction=train.max_bad_fraction, columns=config.columns(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from models.errors import ImageError
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from models.locations import open_location, reason, without_credentials
+from models.text import shown
 from training.redeploy.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
-from training.reports.html_page import PAGE_STYLE, picture
+from training.reports.html_page import PAGE_STYLE, picture, text
 
 _PICTURE_PIXELS = 112
 _PAGE_FILE = "label.html"
@@ -51,12 +51,12 @@ def put_labels(url: str, table: Path) -> int:
     Raises:
         CaptureError: the table has other columns, or the location can't be written.
     """
-    labels = read_labels(table.read_text(encoding="utf-8-sig"), str(table))
+    labels = read_labels(table.read_bytes(), str(table))
     try:
         files, root = open_location(url)
         target = f"{root}/{LABELS_FILE}"
         if files.exists(target):
-            labels = read_labels(files.cat_file(target).decode("utf-8-sig"), target) | labels
+            labels = read_labels(files.cat_file(target), target) | labels
         lines = ["stem,label", *(f"{stem},{_quoted(label)}" for stem, label in labels.items())]
         files.pipe_file(target, ("\n".join(lines) + "\n").encode())
     except CaptureError:
@@ -82,7 +82,10 @@ def _probability(image: CapturedImage) -> float:
 
 def _page(images: Sequence[CapturedImage]) -> str:
     labels = sorted({p["label"] for image in images for p in image.record["predictions"]})
-    options = "".join(f"<option value='{html.escape(label)}'>" for label in labels)
+    chosen = {image.label for image in images if image.label}
+    # A page's fields hold one line; what is saved is the label itself.
+    exact = {shown(label): label for label in (*labels, *chosen) if shown(label) != label}
+    options = "".join(f"<option value='{text(label)}'>" for label in labels)
     figures = "".join(map(_figure, images))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Label {len(images)} images</title>
@@ -95,9 +98,14 @@ know. Then save the table and give it to <code>vgg19 label URL --from labels.csv
 <p><button id="save">Save labels.csv</button> <span id="count" role="status"></span></p>
 <datalist id="labels">{options}</datalist>
 <div class="mistakes">{figures}</div>
-<script>{_SCRIPT}</script>
+<script>const exact = new Map(Object.entries({_in_script(exact)}));{_SCRIPT}</script>
 </body></html>
 """
+
+
+def _in_script(value: object) -> str:
+    """JSON that can't end the script that it is in."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _figure(image: CapturedImage) -> str:
@@ -106,12 +114,12 @@ def _figure(image: CapturedImage) -> str:
         source = f"data:image/png;base64,{picture(load_image(image.path, rule))}"
     except (OSError, ImageError):
         source = "data:,"
-    said = f"{html.escape(_predicted(image))} {_probability(image):.0%}"
+    said = f"{text(_predicted(image))} {_probability(image):.0%}"
     return (
         f"<figure><img alt='image to label' src='{source}'><figcaption>said {said}<br>"
-        f"<input list='labels' aria-label='right label' data-stem='{html.escape(image.stem)}' "
-        f"value='{html.escape(image.label or '')}'>"
-        f"<button type='button' class='right' data-label='{html.escape(_predicted(image))}'>"
+        f"<input list='labels' aria-label='right label' data-stem='{text(image.stem)}' "
+        f"value='{text(image.label or '')}'>"
+        f"<button type='button' class='right' data-label='{text(_predicted(image))}'>"
         "right</button></figcaption></figure>"
     )
 
@@ -134,7 +142,7 @@ document.addEventListener("click", event => {{
 document.getElementById("save").addEventListener("click", () => {{
   const quoted = text => '"' + text.replaceAll('"', '""') + '"';
   const rows = inputs.filter(i => i.value.trim())
-    .map(i => i.dataset.stem + "," + quoted(i.value.trim()));
+    .map(i => i.dataset.stem + "," + quoted(exact.get(i.value.trim()) ?? i.value.trim()));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([{_HEAD} + rows.join("\\n") + "\\n"],
     {{type: "text/csv"}}));

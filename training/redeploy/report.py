@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from training.data.checks import Sample
 from training.redeploy.compare import Comparison
 from training.redeploy.gate import probability
 from training.redeploy.job_state import JobState
-from training.reports.html_page import PAGE_STYLE, picture, table, tile
+from training.reports.html_page import PAGE_STYLE, picture, table, text, tile
 
 _MOST_PICTURES = 48
 _PICTURE_PIXELS = 112
@@ -59,16 +58,16 @@ def _page(content: dict[str, Any]) -> str:
     comparison = gate["comparison"]
     champion = content["champion"] or "none"
     version = content["steps"]["register"]["result"]["version"]
-    title = f"Redeploy job {html.escape(content['id'])}: {html.escape(content['outcome'])}"
+    title = f"Redeploy job {text(content['id'])}: {text(content['outcome'])}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{PAGE_STYLE}{_VERDICT_STYLE}</style></head>
 <body>
 <h1>{title}</h1>
-<p class="sub">champion {html.escape(champion)}, challenger {html.escape(version)};
+<p class="sub">champion {text(champion)}, challenger {text(version)};
 {comparison["images"]} held-out images that neither was trained on</p>
-<p class="message">{html.escape(content["message"])}</p>
+<p class="message">{text(content["message"])}</p>
 <div class="tiles">{_tiles(comparison)}</div>
 <h2>Gate</h2>{_verdicts(gate["verdicts"])}
 <h2>Each class</h2>{_classes(comparison)}
@@ -100,8 +99,8 @@ def _tiles(comparison: dict[str, Any]) -> str:
 
 def _verdicts(verdicts: Sequence[dict[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(verdict['rule'])}</td><td>{html.escape(verdict['measured'])}</td>"
-        f"<td>{html.escape(verdict['limit'])}</td>"
+        f"<tr><td>{text(verdict['rule'])}</td><td>{text(verdict['measured'])}</td>"
+        f"<td>{text(verdict['limit'])}</td>"
         + (
             "<td class='passed'>holds</td>"
             if verdict["passed"]
@@ -144,13 +143,13 @@ def _picture(row: dict[str, Any]) -> str:
 
     def answer(who: str) -> str:
         kind = "was" if row[who] == row["label"] else "said"
-        said = f"{html.escape(row[who])} {row[f'{who}_confidence']:.0%}"
+        said = f"{text(row[who])} {row[f'{who}_confidence']:.0%}"
         return f"{who}: <span class='{kind}'>{said}</span>"
 
     return (
-        f"<figure><img alt='' src='{image}'><figcaption>{html.escape(row['label'])}<br>"
+        f"<figure><img alt='' src='{image}'><figcaption>{text(row['label'])}<br>"
         f"{answer('champion')}<br>{answer('challenger')}<br>"
-        f"{html.escape(Path(row['path']).name)}</figcaption></figure>"
+        f"{text(Path(row['path']).name)}</figcaption></figure>"
     )
 
 

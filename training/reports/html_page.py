@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.text import shown
+
 _THUMBNAIL_PIXELS = 112
 
 PAGE_STYLE = """
@@ -26,7 +28,8 @@ p.warning { border-left: 4px solid #cf222e; padding: .4rem 1rem; margin: 0 0 1re
 .tile span { color: #656d76; font-size: .85rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #eaeef2 }
-th:first-child, td:first-child { text-align: left } th { color: #656d76; font-weight: 600 }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere }
+th { color: #656d76; font-weight: 600 }
 img.plot { max-width: 100%; height: auto }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(236px, 1fr)); gap: 1rem }
@@ -37,16 +40,21 @@ img.plot { max-width: 100%; height: auto }
 """
 
 
+def text(value: object) -> str:
+    """Text as HTML, in an element or a quoted attribute; what can't be seen is escaped."""
+    return html.escape(shown(value))
+
+
 def tile(name: str, value: str) -> str:
     """A number with its name below it."""
-    return f'<div class="tile"><b>{value}</b><span>{name}</span></div>'
+    return f'<div class="tile"><b>{text(value)}</b><span>{text(name)}</span></div>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of plain text."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{text(c)}</{tag}>" for c in cells) + "</tr>"
 
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from torchvision.models import VGG
 
 from models.network.grad_cam import grad_cam
 from training.loop.context import TrainContext
-from training.reports.html_page import picture
+from training.reports.html_page import picture, text
 
 _WORST = 24
 _BATCH = 8
@@ -101,16 +100,16 @@ def mistakes_html(mistakes: Sequence[Mistake]) -> str:
 
 
 def _figure(mistake: Mistake) -> str:
-    said = html.escape(mistake.said)
+    said = text(mistake.said)
     pictures = f"<img alt='' src='data:image/png;base64,{mistake.plain}'>"
     if mistake.explained is not None:
         source = f"data:image/png;base64,{mistake.explained}"
         pictures += f"<img alt='what speaks for {said}' src='{source}'>"
     return (
         f"<figure><span class='pair'>{pictures}</span><figcaption>"
-        f"<span class='was'>{html.escape(mistake.label)}</span>, said "
+        f"<span class='was'>{text(mistake.label)}</span>, said "
         f"<span class='said'>{said}</span> {mistake.probability:.0%}<br>"
-        f"{html.escape(mistake.name)}</figcaption></figure>"
+        f"{text(mistake.name)}</figcaption></figure>"
     )
 
 

@@ -8,6 +8,7 @@ from models.bundle.manifest import Provenance
 from models.bundle.metrics import class_scores, weaknesses
 from models.bundle.spec import ModelSpec
 from training.evaluate.ood import summary
+from training.reports.markdown import code, text
 
 _HELD_OUT_NOTE = {
     "test": "that training has not seen.",
@@ -26,7 +27,7 @@ def model_card(
     size = preprocessing.image_size
     counts = data["counts"]
     rows = "\n".join(
-        f"| {row.label} | {counts['train'][row.label]} | {counts['val'][row.label]} "
+        f"| {text(row.label)} | {counts['train'][row.label]} | {counts['val'][row.label]} "
         f"| {counts['test'][row.label]} "
         f"| {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
         for row in class_scores(held_out)
@@ -36,7 +37,7 @@ def model_card(
 
 ## Intended use
 
-Classifies RGB images as one of: {", ".join(spec.labels)}.
+Classifies RGB images as one of: {", ".join(map(text, spec.labels))}.
 
 - Input `{spec.input_name}`: uint8[N, {size}, {size}, 3], RGB, the shorter side resized to
   {preprocessing.resize_size} px, then the centre cropped. Normalisation is in the graph.
@@ -75,7 +76,7 @@ probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}); heat maps equal i
 
 ## How to reproduce
 
-Strategy `{config["strategy"]}`, weights `{config["weights"]}`, {config["epochs"]} epochs (epoch
+Strategy `{config["strategy"]}`, weights {code(config["weights"])}, {config["epochs"]} epochs (epoch
 {metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}, code
 `{provenance.git_commit or "unknown"}`. `manifest.json` holds the whole configuration, the versions
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it

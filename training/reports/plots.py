@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from models.text import shown
+
 # A confusion matrix with more classes than this shows no numbers in its cells.
 _MAX_NUMBERED_CLASSES = 20
 
@@ -22,6 +24,7 @@ PLOT_STYLE: dict[Any, Any] = {
     "grid.color": "#e8eaed",
     "axes.edgecolor": _GREY,
     "figure.facecolor": "white",
+    "text.usetex": False,  # LaTeX would take names for commands
     "savefig.dpi": 150,
 }
 
@@ -64,9 +67,10 @@ def confusion(counts: NDArray[np.int64], labels: Sequence[str]) -> Figure:
     axes.grid(False)
     step = max(1, len(labels) // 40)
     ticks = range(0, len(labels), step)
-    names = [_short(labels[i], 14) for i in ticks]
-    axes.set_xticks(ticks, names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, names)
+    names = [_short(shown(labels[i]), 14) for i in ticks]
+    # Not as mathtext: a label may hold dollars.
+    axes.set_xticks(ticks, names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     if len(labels) <= _MAX_NUMBERED_CLASSES:
         for (row, column), count in np.ndenumerate(counts):

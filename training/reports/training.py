@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from training.evaluate.ood import summary
 from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow, rate, trains
 from training.loop.run import Run
-from training.reports.html_page import PAGE_STYLE, table, tile
+from training.reports.html_page import PAGE_STYLE, table, text, tile
 from training.reports.mistakes import Mistake, mistakes_html, worst_mistakes
 from training.reports.plots import PLOT_STYLE, confusion, curves, learning_rate, reliability_diagram
 
@@ -74,14 +73,14 @@ def _page(
         "temperature": f"{calibration['temperature']:.2f}",
         "epoch saved": f"{metrics['best_epoch']} of {len(metrics['history'])}",
     }
-    title = f"VGG-19 on {html.escape(context.data.root.name)}"
+    title = text(f"VGG-19 on {context.data.root.name}")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{PAGE_STYLE}</style></head>
 <body>
 <h1>{title}</h1>
-<p class="sub">strategy {config.strategy}, weights {html.escape(config.weights)},
+<p class="sub">strategy {config.strategy}, weights {text(config.weights)},
 {config.image_size} px; measured on {held_out["images"]} held-out images
 (split {held_out["split"]})</p>
 {_warnings(held_out)}
@@ -123,7 +122,7 @@ def acceptance_html(acceptance: dict[str, Any]) -> str:
     else:
         note = "How well it detects out-of-distribution images: train with --ood-data FOLDER."
     head = ("images of", "images", "accepted", "of them right", "too far from the training images")
-    line = html.escape(summary(acceptance))
+    line = text(summary(acceptance))
     return f"<p class='sub'>{line[0].upper()}{line[1:]}. {note}</p>{table(head, rows)}"
 
 
@@ -133,7 +132,7 @@ def _share(value: float | None) -> str:
 
 def _warnings(held_out: dict[str, Any]) -> str:
     lines = (f"{line[0].upper()}{line[1:]}." for line in weaknesses(held_out))
-    return "".join(f'<p class="warning">{html.escape(line)}</p>' for line in lines)
+    return "".join(f'<p class="warning">{text(line)}</p>' for line in lines)
 
 
 def _class_table(held_out: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from torch import nn
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import Normalize, WeightsError, build, initialise_from_data, replace_head
+from models.network.vgg19 import Normalize, build, initialise_from_data, replace_head
+from models.network.weights import WeightsError
 from testing.images import coloured_pixels
 
 CACHED_NAME = "vgg19-dcbb9e9d.pth"  # torchvision's, in TORCH_HOME/hub/checkpoints
@@ -62,8 +63,12 @@ class TestImagenet:
 
     def test_a_damaged_cache_is_an_error(self, torch_home: Path) -> None:
         (torch_home / "hub" / "checkpoints" / CACHED_NAME).write_bytes(b"nothing")
-        with pytest.raises(WeightsError, match="cached ImageNet weights are damaged"):
+        with pytest.raises(WeightsError, match="cached ImageNet weights are damaged") as caught:
             build("imagenet", num_classes=2)
+        file = torch_home / "hub" / "checkpoints" / CACHED_NAME
+        assert str(file) in str(caught.value)
+        assert "delete the file" in str(caught.value)
+        assert "weights_only" not in str(caught.value)
 
 
 class TestPath:

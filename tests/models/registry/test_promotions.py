@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -36,28 +37,78 @@ def test_each_promotion_names_what_it_replaced(log: History) -> None:
     ]
 
 
-def test_the_token_changes_with_every_promotion(log: History) -> None:
+def test_promoting_what_is_in_production_changes_only_the_token(
+    log: History, tmp_path: Path
+) -> None:
+    """A service that couldn't load the version sees the token and tries again."""
     log.promote("a", "")
+    files = [path.read_text() for path in (tmp_path / ".production", tmp_path / ".history.jsonl")]
     before = log.token()
-    log.promote("a", "again")
+    assert log.promote("a", "again") is None
     assert log.token() != before
+    assert files == [
+        path.read_text() for path in (tmp_path / ".production", tmp_path / ".history.jsonl")
+    ]
+
+
+def roll_back(log: History) -> str | None:
+    previous = log.previous()
+    if previous is None:
+        return None
+    log.promote(previous.version, "back", restores=previous.id)
+    return log.current_version()
+
+
+@pytest.mark.parametrize(
+    ("promoted", "back"),
+    [
+        ("abb", "a"),
+        ("abbb", "a"),
+        ("aabb", "a"),
+        ("aba", "ba"),
+        ("abab", "aba"),
+        ("aabbccbb", "cba"),
+        ("aa", ""),
+        ("a", ""),
+        ("", ""),
+    ],
+)
+def test_rolling_back_goes_back(log: History, promoted: str, back: str) -> None:
+    for version in promoted:
+        log.promote(version, "")
+    for version in back:
+        assert roll_back(log) == version
+    assert roll_back(log) is None
+
+
+def test_promoting_what_a_rollback_restored_does_not_turn_it_round(log: History) -> None:
+    for version in "abc":
+        log.promote(version, "")
+    assert roll_back(log) == "b"
+    log.promote("b", "by hand, too")
+    assert roll_back(log) == "a"
+
+
+def test_a_history_that_names_a_version_twice_in_a_row(log: History, tmp_path: Path) -> None:
+    """As releases before this one wrote it."""
+    after = None
+    for number, version in enumerate("abb"):
+        line = {"id": str(number), "version": version, "at": "2026-01-31T12:00:00Z", "why": ""}
+        with (tmp_path / ".history.jsonl").open("a") as file:
+            file.write(json.dumps(line | {"after": after}) + "\n")
+        after = str(number)
+    (tmp_path / ".production").write_text("b\n2\n")
+    assert roll_back(log) == "a"
+    assert roll_back(log) is None
 
 
 def test_going_back_again_and_again(log: History) -> None:
     for version in ("a", "b", "c"):
         log.promote(version, "")
-
-    def roll_back() -> str | None:
-        previous = log.previous()
-        if previous is None:
-            return None
-        log.promote(previous.version, "back", restores=previous.id)
-        return log.current_version()
-
-    assert [roll_back(), roll_back(), roll_back()] == ["b", "a", None]
+    assert [roll_back(log), roll_back(log), roll_back(log)] == ["b", "a", None]
     log.promote("d", "")
-    assert roll_back() == "a"  # not to what was rolled back from
-    assert roll_back() is None
+    assert roll_back(log) == "a"  # not to what was rolled back from
+    assert roll_back(log) is None
 
 
 def test_a_store_from_before_the_history(tmp_path: Path) -> None:
