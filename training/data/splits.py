@@ -30,7 +30,10 @@ class SplitRule:
 
     def split(self, unit: str) -> Split:
         """Where the images of a unit belong."""
-        share = self.share(unit)
+        return self.at(self.share(unit))
+
+    def at(self, share: float) -> Split:
+        """Where what has this share belongs."""
         if share < self.test_fraction:
             return "test"
         return "val" if share < self.test_fraction + self.val_fraction else "train"
@@ -52,8 +55,9 @@ def split_by_hash(samples: Sequence[Sample], rule: SplitRule) -> list[Sample]:
     for sample in samples:
         if sample.split == "train":
             units[unit_of(sample)].append(sample)
-    placed = {unit: rule.split(unit) for unit in units}
-    ranked = sorted(units, key=rule.share)
+    shares = {unit: rule.share(unit) for unit in units}
+    placed = {unit: rule.at(share) for unit, share in shares.items()}
+    ranked = sorted(shares, key=shares.__getitem__)
     _keep(placed, units, ranked, (1 - rule.test_fraction - rule.val_fraction) / 2)
     if rule.test_fraction > 0:
         _give_one(placed, units, ranked, "test")
