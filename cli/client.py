@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from models.errors import UserError
+from models.text import utf8
 
 # Above the service's own limit (VGG19_REQUEST_TIMEOUT_MS), so that its answer is the one seen.
 _TIMEOUT_S = 60.0
@@ -37,7 +38,7 @@ def classify_files(url: str, files: Sequence[Path], top_k: int) -> dict[str, Any
 
 
 def _classify(url: str, files: Sequence[Path], top_k: int) -> dict[str, Any]:
-    parts = [("image", (file.name, _read(file))) for file in files]
+    parts = [("image", (utf8(file.name), _read(file))) for file in files]
     try:
         response = httpx.post(
             f"{url.rstrip('/')}/classify", params={"top_k": top_k}, files=parts, timeout=_TIMEOUT_S

@@ -45,7 +45,7 @@ def test_no_bar_in_a_log_file() -> None:
 
 def test_text_in_brackets_is_text() -> None:
     console, out, err = reporter(terminal=False)
-    console.say("class [red] x")
-    console.warn("file [a].png")
-    assert out.getvalue() == "class [red] x\n"
-    assert err.getvalue() == "warning: file [a].png\n"
+    console.say("class [red] x[/] :cat: \\")
+    console.warn("file [a]\n\x1b[31m.png")
+    assert out.getvalue() == "class [red] x[/] :cat: \\\n"
+    assert err.getvalue() == "warning: file [a]\\n\\x1b[31m.png\n"

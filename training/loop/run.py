@@ -203,7 +203,11 @@ def read_held_out(path: Path) -> NDArray[np.uint8]:
 def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
     return Provenance(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        training_config=config.model_dump(mode="json"),
+        # Part of a bundle's manifest, which is UTF-8; config.yaml has paths in their own bytes.
+        training_config={
+            key: utf8(value) if isinstance(value, str) else value
+            for key, value in config.model_dump(mode="json").items()
+        },
         data_fingerprint=data_fingerprint,
         seed=config.seed,
         git_commit=_git_commit(),

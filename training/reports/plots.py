@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,13 @@ def reliability_diagram(rows: Sequence[dict[str, float]]) -> Figure:
     )
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.06))
     return figure
+
+
+def save_plot(figure: Figure, path: Path) -> None:
+    """Write a picture; a name in a script that no font here has is shown as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(path, bbox_inches="tight")
 
 
 def _short(text: str, length: int) -> str:

@@ -18,7 +18,14 @@ from training.loop.layer_table import LayerRow, rate, trains
 from training.loop.run import Run
 from training.reports.html_page import PAGE_STYLE, table, text, tile
 from training.reports.mistakes import Mistake, mistakes_html, worst_mistakes
-from training.reports.plots import PLOT_STYLE, confusion, curves, learning_rate, reliability_diagram
+from training.reports.plots import (
+    PLOT_STYLE,
+    confusion,
+    curves,
+    learning_rate,
+    reliability_diagram,
+    save_plot,
+)
 
 
 def write_report(
@@ -48,7 +55,7 @@ def write_report(
             "reliability": reliability_diagram(metrics["held_out"]["reliability"]),
         }.items():
             path = run.report_pictures / f"{name}.png"
-            figure.savefig(path, bbox_inches="tight")
+            save_plot(figure, path)
             plots[name] = path.read_bytes()
     mistakes = worst_mistakes(model, context, probabilities, targets)
     page = _page(context, table, metrics, plots, mistakes)

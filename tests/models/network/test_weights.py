@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def compiled(state: State) -> dict[str, Any]:
     return {name.replace("features.", "features._orig_mod."): t for name, t in state.items()}
 
 
-SHAPES: dict[str, Callable[[State], Any]] = {
+SHAPES: dict[str, Callable[[State], dict[str, Any]]] = {
     "plain": lambda state: state,
     "DataParallel": prefixed("module."),
     "torch.compile": prefixed("_orig_mod."),
@@ -182,7 +183,9 @@ def listening(answer: bytes | None) -> Iterator[int]:
                     connection.recv(1000)
                     if answer is not None:
                         connection.sendall(answer)
-                        connection.close()
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1000):  # closed before, it would be a reset
+                            pass
             except OSError:
                 return
 
@@ -200,6 +203,7 @@ def nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # keeps the proxies of its first use
     return tmp_path
 
 
@@ -247,8 +251,6 @@ def test_a_download_shows_progress_and_is_kept(
     capfd: pytest.CaptureFixture[str],
     state: State,
 ) -> None:
-    import hashlib
-
     content = _whole(state, nothing_cached / "whole.bin")
     name = f"thin-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)

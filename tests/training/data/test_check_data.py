@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,13 @@ from PIL import Image, PngImagePlugin
 from rich.console import Console
 
 from cli.data_table import print_report
+from models.imaging.preprocessing import Preprocessing
 from testing.commands import run_command
+from testing.images import coloured_pixels, encode, write_image_folder
 from training.data.check_data import DataReport, _close_pairs, check_data
+from training.data.checks import check_files
+from training.data.splits import SplitRule
+from training.redeploy.ingest import ingest
 from training.reporter import SilentReporter
 
 
@@ -162,3 +170,73 @@ def test_close_hashes_are_those_of_comparing_all(bits: int) -> None:
     expected = {tuple(pair) for pair in np.argwhere(np.triu(differing <= bits, 1)).tolist()}
     assert len(expected) >= 20 * (bits + 1)
     assert set(_close_pairs(hashes, bits)) == expected
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+DAMAGED_EXIF = {
+    "no TIFF": b"rubbish",
+    "half a header": b"II*",
+    "a directory that isn't there": b"II*\0\xff\xff\xff\x7f",
+    "more entries than bytes": b"II*\0\x08\0\0\0\xff\xff",
+    "an entry of a strange type": b"II*\0\x08\0\0\0\x01\0\x12\x01\xff\xff\x01\0\0\0\x06\0\0\0",
+    "an orientation of text": b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0a\0\0\0",
+    "big-endian and short": b"MM\0*\0\0\0\x08\0",
+    "empty": b"",
+    "ones": b"\xff" * 50,
+}
+
+
+@pytest.mark.parametrize("exif", DAMAGED_EXIF.values(), ids=DAMAGED_EXIF)
+def test_damaged_exif_is_no_fault(tmp_path: Path, exif: bytes) -> None:
+    """It isn't about pixels: training, this check and a redeploy job take the image."""
+    write_image_folder(tmp_path, {"blue": 12, "red": 12})
+    plain = encode(coloured_pixels(500, "blue"))
+    (tmp_path / "blue" / "exif.png").write_bytes(
+        plain[:33] + _png_chunk(b"eXIf", exif) + plain[33:]
+    )
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(coloured_pixels(501, "red")).save(buffer, "JPEG", exif=turned.tobytes())
+    jpeg = buffer.getvalue()
+    at = jpeg.index(b"Exif\0\0") + 6
+    (tmp_path / "red" / "exif.jpg").write_bytes(jpeg[:at] + b"\xff" * 8 + jpeg[at + 8 :])
+
+    report = check_data(tmp_path, SilentReporter())
+    assert (report.images, report.unreadable, report.exif_turned) == (26, [], 0)
+    rule = Preprocessing(image_size=32, resize_size=32)
+    ingested = ingest([tmp_path], SplitRule(0.3, 0.3), rule, SilentReporter(), max_bad_fraction=0)
+    assert len(ingested.images.samples) + ingested.left_out == 26
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "text"])
+def test_an_image_that_is_damaged_meanwhile_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """After it was checked, and before it is compared."""
+    write_image_folder(tmp_path, {"blue": 8, "red": 8})
+    victim = tmp_path / "blue" / "0000.png"
+    content = victim.read_bytes()
+
+    def check_then_damage(*arguments: Any) -> Any:
+        result = check_files(*arguments)
+        victim.unlink()
+        if damage != "gone":
+            victim.write_bytes(content[:200] if damage == "cut" else b"text")
+        return result
+
+    for module in ("training.data.check_data", "training.redeploy.ingest"):
+        monkeypatch.setattr(f"{module}.check_files", check_then_damage)
+    report = check_data(tmp_path, SilentReporter())
+    assert [file.path for file in report.unreadable] == [victim]
+    assert report.images == 15
+    reporter = SilentReporter()
+    victim.write_bytes(content)
+    rule = Preprocessing(image_size=32, resize_size=32)
+    ingested = ingest([tmp_path], SplitRule(0.3, 0.3), rule, reporter, max_bad_fraction=0)
+    assert [file.path for file in ingested.images.skipped] == [victim]
+    assert any(str(victim) in warning for warning in reporter.warnings)

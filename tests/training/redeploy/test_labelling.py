@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from testing.images import COLOURS, coloured_pixels, encode
 from training.redeploy.captured import CaptureError, captured_images, labelled_images
 from training.redeploy.labelling import put_labels, write_labelling
+from training.reporter import SilentReporter
 
 
 @pytest.fixture
@@ -81,3 +83,42 @@ def test_remote_images_are_fetched_once(
     assert first.path.is_relative_to(tmp_path / "cache")
     (labelled,) = labelled_images("memory://captured")
     assert labelled.label == "green"
+
+
+@pytest.mark.parametrize("name", ["json", "label.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"predictions": []}', b'"text"', b"7"]
+)
+def test_a_damaged_record_costs_its_image_alone(
+    location: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    """One upload must not stop every job to come."""
+    damaged = location / f"{1:020d}-{'a' * 16}-000.{name}"
+    damaged.write_bytes(content)
+    reporter = SilentReporter()
+    images = captured_images(str(location), reporter)
+    assert len(images) == 2
+    (warning,) = reporter.warnings
+    assert str(damaged) in warning
+    assert labelled_images(str(location)) == []
+    write_labelling(images, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["stem,label\na,caf\xe9\n".encode("latin-1"), b"\xff\xfes"])
+def test_a_table_that_is_not_utf8(location: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(CaptureError, match=r"bad\.csv is not a CSV file in UTF-8"):
+        put_labels(str(location), tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize("label", ["</script><b>", "two\nlines", "\u202ex", "a\"'&<", "cafe\u0301"])
+def test_labels_come_back_as_they_were(location: Path, tmp_path: Path, label: str) -> None:
+    record = {"predictions": [{"label": label, "probability": 0.1}]}
+    stem = f"{0:020d}-{'a' * 16}-000"
+    (location / f"{stem}.json").write_text(json.dumps(record))
+    (location / f"{stem}.label.json").write_text(json.dumps({"label": label}))
+    table, page = write_labelling(captured_images(str(location)), tmp_path / "out")
+    assert page.read_text().count("</script>") == 1
+    assert put_labels(str(location), table) == 2
+    labels = {file.label for file in labelled_images(str(location))}
+    assert labels == {"green", unicodedata.normalize("NFC", label)}
