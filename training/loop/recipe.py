@@ -96,7 +96,10 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     first = min(state.epoch, config.epochs)
     epochs = range(first, config.epochs + 1)
     features.plan([trainable_in(context, epoch) for epoch in epochs], first_epoch=first)
-    with run_directory(context, resume=resume) as run:
+    with (
+        stop_on_signals(context.stop, tell=accelerator.is_main_process),
+        run_directory(context, resume=resume) as run,
+    ):
         if tracker:
             settings = {key: str(value) for key, value in config.model_dump().items()}
             accelerator.init_trackers("vgg19", config=settings)
@@ -106,18 +109,18 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
         done = saved is not None and is_finished(saved)
         if not done:
             try:
-                with stop_on_signals(context.stop, tell=accelerator.is_main_process):
-                    _train(trainer, features, context, checkpointer, state, history)
+                _train(trainer, features, context, checkpointer, state, history)
             except Exception:
                 checkpointer.leave_best()
                 raise
-        if accelerator.is_main_process:
-            with end_on_signals(run.path):
+        with end_on_signals(run.path):
+            if accelerator.is_main_process:
                 model = checkpointer.load_best() if done else checkpointer.finish(history)
-                if context.stop.requested:  # in the last epoch, where no step came after it
-                    raise Terminated(run.path, context.stop.number)
+            if context.stop.requested:  # in the last epoch, where no step came after it
+                raise Terminated(run.path, context.stop.number)
+            if accelerator.is_main_process:
                 _finish(model, features, context, run, table, history)
-        accelerator.wait_for_everyone()
+            accelerator.wait_for_everyone()
         if tracker:
             accelerator.end_training()
     reporter.say(f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}")

@@ -416,3 +416,19 @@ class TestGroups:
         after = split_off(self.samples(groups), "test", 0.2, seed=0)
         moved = Counter(s.label for s in after if s.split == "test")
         assert moved == {"a": 5, "b": 2}
+
+
+def test_images_outside_of_the_root_are_described_absolute(tmp_path: Path) -> None:
+    """`..` from behind a link leads elsewhere than from the link: a table in a linked folder."""
+    write_image_folder(tmp_path / "images", {"blue": 4, "red": 4})
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "jobs").symlink_to(tmp_path / "disk" / "deep")
+    table = tmp_path / "jobs" / "data.csv"
+    images = sorted(tmp_path.glob("images/*/*"))
+    rows = "".join(f"{image},{image.parent.name}\n" for image in images)
+    table.write_text(f"path,label\n{rows}")
+    for data in (table, tmp_path / "images"):
+        described = load(data).describe()
+        root = Path(described["root"])
+        assert all((root / file["path"]).is_file() for file in described["files"])
+    assert not any(Path(file["path"]).is_absolute() for file in described["files"])
