@@ -22,8 +22,11 @@ __all__ = ["bucket", "s3_endpoint"]  # fixtures
 
 
 def pytest_configure() -> None:
-    """A script's background jobs ignore SIGINT, and so would the processes that tests interrupt."""
+    """A script's background jobs ignore SIGINT, and what nohup starts SIGHUP; so would the
+    processes that tests send them to."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

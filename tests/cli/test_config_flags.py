@@ -23,7 +23,9 @@ OTHER: dict[str, Any] = {
     "augment": "rand", "crop_scale": 0.5, "horizontal_flip": False, "random_erasing": 0.5,
     "mixup": 0.5, "cutmix": 0.5, "views": 1, "cache_dir": "c", "cache_limit": "5GB",
     "cache_dtype": "float16", "target_precision": 0.5, "ood_data": "other", "label_column": "l",
-    "image_column": "i", "val_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.5,
+    "image_column": "i", "split_column": "s", "split_names": {"fit": "train"},
+    "allow_conflicting_labels": True, "val_fraction": 0.2, "test_fraction": 0.2,
+    "split_by": "exact", "max_bad_fraction": 0.5,
     "seed": 5, "device": "cpu", "mixed_precision": "no", "compile": True, "num_workers": 1,
     "save_every_steps": 5, "save_every_seconds": 5.0, "tracker": "wandb",
 }  # fmt: skip
@@ -44,6 +46,8 @@ def parse(patch: pytest.MonkeyPatch, *arguments: str) -> TrainConfig:
 def typed(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [flag(name) if value else f"--no-{flag(name)[2:]}"]
+    if isinstance(value, dict):  # flags have another form of it, and its singular's name
+        return [word for pair in value.items() for word in (flag(name)[:-1], "=".join(pair))]
     values = value if isinstance(value, list) else [value]
     return [word for one in values for word in (flag(name), str(one))]
 
