@@ -86,7 +86,9 @@ def test_3_evaluate(place: Path) -> None:
     said = f"accuracy on the run's test split ({recorded['images']} images): {recorded['accuracy']:.1%}"
     assert said in output
     write_image_folder(place / "more", {"red": 5}, first_seed=1000)
-    assert "accuracy on all images of more (5 images): " in vgg19(place, "evaluate", "run", "--data", "more")
+    assert "accuracy on all images of more (5 images): " in vgg19(
+        place, "evaluate", "run", "--data", "more"
+    )
 
 
 def test_4_export(place: Path) -> None:

@@ -87,7 +87,7 @@ def test_2_train_export_register(place: Path) -> None:
     assert "script" not in page.tags
     assert "<script>alert(1)<b>&amp;'\"" in page.text
     assert r"two\nlines\r\x1b[31m\x07" in page.text
-    assert "accuracy on test" in vgg19(place, "evaluate", "run")
+    assert "accuracy on the run's test split" in vgg19(place, "evaluate", "run")
     vgg19(place, "export", "run")
     vgg19(place, "register", "run")
     vgg19(place, "promote", "latest")
