@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from models.text import shown, shown_lines
 
@@ -15,7 +14,13 @@ if TYPE_CHECKING:
 
 def say(message: str) -> None:
     """Print text whose names may hold anything; its line breaks count."""
-    typer.echo(shown_lines(message))
+    # Not by typer.echo, which writes UTF-8 to a terminal that is known to take ASCII alone.
+    print(shown_lines(message), flush=True)
+
+
+def say_error(message: str) -> None:
+    """As `say`, on one line of stderr."""
+    print(shown(message), file=sys.stderr, flush=True)
 
 
 def text(value: object) -> Text:

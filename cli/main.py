@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import cache, key, sign, store
-from cli.common import reporter, say, text
+from cli.common import reporter, say, say_error, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
     AllowConflictingLabels,
@@ -385,17 +385,17 @@ def classify(
 def _report(error: BaseException) -> int:
     """Print one line about what went wrong; return the exit code."""
     if isinstance(error, Ended):
-        typer.echo("interrupted", err=True)
+        say_error("interrupted")
         return error.exit_code
     if isinstance(error, _UsageError):
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        typer.echo(f"error: {shown(message)} (vgg19 COMMAND --help shows what there is)", err=True)
+        say_error(f"error: {message} (vgg19 COMMAND --help shows what there is)")
         return 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(shown(f"error: {where}{error.strerror or error}"), err=True)
+        say_error(f"error: {where}{error.strerror or error}")
         return 1
-    typer.echo(shown(f"error: {error}"), err=True)
+    say_error(f"error: {error}")
     return getattr(error, "exit_code", 1)
 
 

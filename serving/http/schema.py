@@ -213,7 +213,7 @@ class InferReply(_Body):
 
 
 class IndexRequest(BaseModel):
-    ready: bool = Field(default=False, description="only versions that are loaded")
+    ready: bool | None = Field(default=False, description="only versions that are loaded")
 
 
 class IndexEntryReply(_Body):
@@ -224,7 +224,7 @@ class IndexEntryReply(_Body):
 
 
 class RepositoryRequest(BaseModel):
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict,
         description="version: which. Without one, load takes what is promoted, and unload drops "
         "every version beside the current one",

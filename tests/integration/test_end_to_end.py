@@ -83,7 +83,8 @@ def test_2_a_run_is_never_overwritten(place: Path) -> None:
 def test_3_evaluate(place: Path) -> None:
     recorded = json.loads((place / "run" / "metrics.json").read_text())["held_out"]
     output = vgg19(place, "evaluate", "run")
-    said = f"accuracy on the run's test split ({recorded['images']} images): {recorded['accuracy']:.1%}"
+    images, accuracy = recorded["images"], recorded["accuracy"]
+    said = f"accuracy on the run's test split ({images} images): {accuracy:.1%}"
     assert said in output
     write_image_folder(place / "more", {"red": 5}, first_seed=1000)
     assert "accuracy on all images of more (5 images): " in vgg19(
