@@ -22,6 +22,7 @@ def run(tmp_path: Path, thin_network: None) -> Run:
     values = {
         "data": root / "x.csv", "output": tmp_path / "run", "weights": "none", "strategy": "head",
         "image_size": 32, "epochs": 1, "label_column": "species", "image_column": "file",
+        "split_by": "exact",
     }  # fmt: skip
     return fine_tune(load_config(None, values), SilentReporter())
 

@@ -49,6 +49,7 @@ def make(network: VGG, data: Path, tmp_path: Path) -> Make:
     ) -> tuple[Features, TrainContext, SilentReporter]:
         values = {
             "data": data, "output": tmp_path / "run", "image_size": 32, "batch_size": 4,
+            "split_by": "exact",
             "cache_dir": tmp_path / "cache", "micro_batch_size": 3, "epochs": 4,
         }  # fmt: skip
         config = load_config(None, values | changes).resolved()
@@ -311,6 +312,7 @@ class TestWithout:
 def config(tmp_path: Path, data: Path, **changes: Any) -> TrainConfig:
     values = {
         "data": data, "weights": "none", "image_size": 32, "batch_size": 4, "optimizer": "sgd",
+        "split_by": "exact",
         "dropout": 0.0, "augment": "none", "learning_rate": 0.01, "cache_dir": tmp_path / "cache",
     }  # fmt: skip
     return load_config(None, values | changes)
