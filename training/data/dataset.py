@@ -69,7 +69,8 @@ class ImageDataset(Dataset[tuple[Tensor, int, int, float]]):
             image = load_image(read_image_file(path), self._preprocessing)
             return torch.from_numpy(image.copy())
         except ImageError as error:
-            raise LostImageError(f"{path} can no longer be read ({error})") from None
+            cause = str(error).removeprefix("can't be read: ")
+            raise LostImageError(f"{path} can no longer be read ({cause})") from None
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int, float]:
         pixels = self.pixels(draw.image)

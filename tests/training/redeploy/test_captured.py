@@ -25,9 +25,10 @@ def compared(monkeypatch: pytest.MonkeyPatch, place: Path, count: int) -> int:
             return str.__eq__(self, other)
 
     place.mkdir()
+    record = {"predictions": [{"label": "tulip", "probability": 0.5}]}
     for number in range(count):
         (place / f"{number:04}.img").write_bytes(b"x")
-        (place / f"{number:04}.json").write_text("{}")
+        (place / f"{number:04}.json").write_text(json.dumps(record))
         if number % 2:
             (place / f"{number:04}.label.json").write_text(json.dumps({"label": "rose"}))
 
