@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -101,6 +103,32 @@ def test_it_holds_what_serves_and_nothing_else(bento: Path) -> None:
     assert dockerfile.rindex("USER ") == dockerfile.index("USER bentoml")  # and no other after it
     assert {"EXPOSE 3000", "EXPOSE 3001"} <= set(dockerfile.splitlines())
     assert "VGG19_GRPC_HOST" in dockerfile
+
+
+# Imports every module below the working directory, without the finder of an installed checkout.
+_IMPORT_ALL = """
+import importlib, pathlib, sys
+sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in one.__module__]
+sys.path.insert(0, ".")
+for path in sorted(pathlib.Path().rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts))
+for name, module in sys.modules.items():
+    if name.partition(".")[0] in ("models", "serving", "protocol", "service"):
+        print(module.__file__)
+"""
+
+
+def test_it_imports_nothing_that_it_does_not_hold(bento: Path) -> None:
+    """In an image this project isn't installed; here it is, and would stand in for what is
+    missing."""
+    source = bento / "src"
+    result = subprocess.run(
+        [sys.executable, "-c", _IMPORT_ALL], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    files = [Path(name) for name in result.stdout.splitlines()]
+    assert len(files) > 50
+    assert all((source / file).resolve().is_relative_to(source.resolve()) for file in files)
 
 
 def test_a_shared_store_gets_its_model_and_is_followed(bento: Path, tmp_path: Path) -> None:
