@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ def _add(
     meaning: Callable[[str], SplitChoice | None],
 ) -> None:
     name, label = row[named.image] or "", (row[named.label] or "").strip()
-    if name != name.strip() and not (file.parent / name).exists():  # a space after the comma
+    # A space after the comma. By os.path, since pathlib raises for a name that no file can have.
+    if name != name.strip() and not os.path.exists(file.parent / name):  # noqa: PTH110
         name = name.strip()
     split: Split | None = None
     if named.split is not None:

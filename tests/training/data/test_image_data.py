@@ -374,6 +374,19 @@ class TestWhatIsLeftOut:
                       "line 45 names no image", "not a file"):  # fmt: skip
             assert words in text
 
+    @pytest.mark.parametrize("name", ["x" * 300, " " + "x" * 300, "x/" * 3000, "\0", " \0"])
+    def test_a_name_that_no_file_can_have_is_one_image_less(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        """Looked at before it is opened, a name that is too long raised OSError."""
+        write_image_folder(tmp_path, {"blue": 20, "red": 20})
+        rows = [f"{f},{f.parent.name}" for f in sorted(tmp_path.rglob("*.png"))]
+        (tmp_path / "x.csv").write_text("\n".join(["path,label", *rows, f"{name},red"]))
+        data = load(tmp_path / "x.csv", max_bad_fraction=0.1)
+        assert len(data.samples) == 40
+        (skipped,) = data.skipped
+        assert skipped.reason.startswith("can't be read: ")
+
     def test_too_many_missing_are_refused_by_name(self, tmp_path: Path) -> None:
         write_image_folder(tmp_path, {"blue": 4, "red": 4})
         for number in range(4):
