@@ -28,7 +28,7 @@ def test_the_service_loads_neither_torch_nor_training() -> None:
 
 def test_the_command_line_starts_without_torch() -> None:
     loaded = modules_after("import cli.main")
-    assert not loaded & {"torch", "torchvision", "bentoml", "sklearn"}
+    assert not loaded & {"torch", "torchvision", "bentoml", "sklearn", "numpy", "PIL"}
 
 
 def test_predicting_loads_no_server() -> None:

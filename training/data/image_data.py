@@ -19,7 +19,7 @@ from training.data.checks import (
     keep_apart,
     tell,
 )
-from training.data.listing import SkippedFile
+from training.data.listing import SkippedFile, SplitBy
 from training.data.sources import (
     SPLITS,
     Columns,
@@ -29,7 +29,7 @@ from training.data.sources import (
     data_root,
     find_images,
 )
-from training.data.splits import SplitBy, SplitRule, split_by_hash, split_exactly
+from training.data.splits import SplitRule, split_by_hash, split_exactly
 from training.reporter import Reporter
 
 _SHOWN_CLASSES = 10

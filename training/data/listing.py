@@ -14,6 +14,8 @@ from models.text import as_label
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SplitChoice = Literal["train", "val", "test", "ignore", "class"]
+# How images without a split get one, see `training.data.splits`.
+SplitBy = Literal["hash", "exact"]
 
 
 class DataError(UserError):

@@ -11,12 +11,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from training.data.checks import Sample
 from training.data.sources import Split
 
-SplitBy = Literal["hash", "exact"]
 _DENOMINATOR = 2**64
 
 

@@ -21,8 +21,7 @@ from models.imaging.preprocessing import (
 from models.network.unfreezing import CONV_BLOCK_COUNT, Strategy, default_unfreeze_epochs
 from models.paths import absolute_path
 from models.text import utf8
-from training.data.listing import Columns, SplitChoice
-from training.data.splits import SplitBy
+from training.data.listing import Columns, SplitBy, SplitChoice
 from training.loop.paths import (
     DataPath,
     LocalPath,
