@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from models.errors import UserError
+from training.data.listing import SplitChoice
 
 LabelColumn = Annotated[
     str | None,
@@ -36,7 +37,7 @@ AllowConflictingLabels = Annotated[
     ),
 ]
 
-_CHOICES = ("train", "val", "test", "ignore", "class")
+_CHOICES = get_args(SplitChoice)
 
 
 def split_names(given: list[str] | None) -> dict[str, Any] | None:

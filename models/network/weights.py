@@ -51,14 +51,19 @@ def read_weights(
     """
     path = _imagenet_file(download_timeout_s) if weights == IMAGENET else Path(weights)
     if not path.is_file():
-        raise WeightsError(
-            f"--weights {weights}: no such file; it is 'imagenet', 'none', or the path of a "
-            ".safetensors or .pth state dict"
-        )
+        raise not_weights(weights, "no such file; ")
     with blamed(weights):
         state = unwrapped(_read(path))
         _check_finite(state)
         return state
+
+
+def not_weights(weights: str, why: str, option: str = "--weights") -> WeightsError:
+    """Of what is neither a known word nor a file."""
+    return WeightsError(
+        f"{option} {weights}: {why}it is 'imagenet', 'none', or the path of a .safetensors or .pth "
+        "state dict"
+    )
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from models.errors import ImageError
 from models.imaging.image import load_image, read_image_file
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from training.data.listing import SPLITS, DataError, ImageFile, Listing, SkippedFile, Split
+from training.data.listing import DataError, ImageFile, Listing, SkippedFile, Split
+from training.data.split_names import strictest
 from training.reporter import Reporter
 
 
@@ -138,10 +139,9 @@ def keep_apart(
     Returns:
         the samples without these, and what was left out.
     """
-    strict: dict[str, Split] = {}
+    strict: dict[str, Split | None] = {}
     for sample in samples:
-        before = strict.get(sample.sha256, sample.split)
-        strict[sample.sha256] = max(before, sample.split, key=SPLITS.index)
+        strict[sample.sha256] = strictest(strict.get(sample.sha256), sample.split)
     kept = [sample for sample in samples if strict[sample.sha256] == sample.split]
     left_out = [
         SkippedFile(s.path, s.label, f"in {s.split}, and a copy is in {strict[s.sha256]}")

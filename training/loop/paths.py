@@ -17,7 +17,7 @@ from models.paths import absolute_url, expand_home
 _HUGGING_FACE = "hf:"
 # pathlib makes one slash of two, so one is enough here.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|.*::")
-_NAMED_WEIGHTS = ("imagenet", "none")
+NAMED_WEIGHTS = ("imagenet", "none")
 _NAMED_STARTS = ("pretrained", "champion")
 
 
@@ -45,7 +45,7 @@ def _data(value: object) -> object:
 
 
 def _weights(value: object) -> object:
-    return value if value in _NAMED_WEIGHTS else _local(value)
+    return value if value in NAMED_WEIGHTS else _local(value)
 
 
 def _start(value: object) -> object:
@@ -73,7 +73,7 @@ def absolute_data(data: Path) -> Path:
 
 def absolute_weights(weights: str) -> str:
     """As it has to be recorded."""
-    return weights if weights in _NAMED_WEIGHTS else str(Path(weights).absolute())
+    return weights if weights in NAMED_WEIGHTS else str(Path(weights).absolute())
 
 
 def _is_hub_name(value: object) -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from models.network.strategies import layers, match_layers
 from models.network.vgg19 import empty
-from models.network.weights import WeightsError
+from models.network.weights import WeightsError, not_weights
 from training.loop.config import ConfigError, TrainConfig
+from training.loop.paths import NAMED_WEIGHTS
 
 _HIGHEST_RATE = 1e3  # every loss diverges far below
 _MIN_STEPS = 20
-_WORDS = ("imagenet", "none")
 # A .pth is a zip archive, or before PyTorch 1.6 a pickle; a .safetensors begins with the length of
 # its header, whose first character follows.
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
@@ -32,17 +32,14 @@ def check_config(config: TrainConfig) -> None:
 
 def check_weights(weights: str, option: str = "--weights") -> None:
     """Raise WeightsError unless it is a known word or a file that may be a state dict."""
-    if weights in _WORDS:
+    if weights in NAMED_WEIGHTS:
         return
     path = Path(weights)
     if not path.is_file():
-        close = difflib.get_close_matches(weights.lower(), _WORDS, n=1)
+        close = difflib.get_close_matches(weights.lower(), NAMED_WEIGHTS, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         what = "is a directory" if path.is_dir() else "no such file"
-        raise WeightsError(
-            f"{option} {weights}: {what}; {hint}it is 'imagenet', 'none', or the path of a "
-            ".safetensors or .pth state dict"
-        )
+        raise not_weights(weights, f"{what}; {hint}", option)
     with path.open("rb") as file:
         head = file.read(9)
     is_safetensors = path.suffix == ".safetensors" and head[8:9] == b"{"

@@ -32,6 +32,7 @@ from models.errors import UserError
 from models.files import json_text, staged_file
 from models.text import utf8
 from training.loop.config import TrainConfig
+from training.loop.paths import NAMED_WEIGHTS
 from training.loop.signals import resume_command
 
 _PACKAGES = (
@@ -115,7 +116,7 @@ class Run:
         return self.path / "bundle"
 
     def check_begun(self) -> None:
-        """Refuse what is no run.
+        """Refuse a directory that is not a run.
 
         Raises:
             RunError: `path` wasn't made by 'vgg19 train'.
@@ -221,7 +222,7 @@ def initial_weights_sha256(weights: str) -> str | None:
     """Of the file that the weights come from; None where it is gone, for `none`, and for
     `imagenet`, whose file torchvision checks itself."""
     path = Path(weights)
-    return sha256(path) if weights not in ("imagenet", "none") and path.is_file() else None
+    return sha256(path) if weights not in NAMED_WEIGHTS and path.is_file() else None
 
 
 def package_versions() -> dict[str, str]:

@@ -62,12 +62,11 @@ def captured_images(url: str, reporter: Reporter | None = None) -> list[Captured
         if LABELS_FILE in names:
             table = f"{root}/{LABELS_FILE}"
             labels = read_labels(files.cat_file(table), table)
-        present = set(names)
         stems = [name.removesuffix(".img") for name in names if name.endswith(".img")]
         found = [
-            _captured(files, root, stem, f"{stem}.label.json" in present, labels, reporter)
+            _captured(files, root, stem, f"{stem}.label.json" in names, labels, reporter)
             for stem in stems
-            if f"{stem}.json" in present
+            if f"{stem}.json" in names
         ]
         return [image for image in found if image is not None]
     except CaptureError:

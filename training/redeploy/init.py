@@ -29,7 +29,7 @@ def init(file: Path, data: Path | None) -> RedeployConfig:
 
     Raises:
         ConfigError: the file is there already, or nothing says where the images are.
-        DataError: there are no images.
+        DataError: `data` holds no images.
     """
     if file.exists():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What is mistyped is told before an image is read: there are no images here."""
+"""Mistakes are reported before any image is read: the data does not even exist here."""
 
 from __future__ import annotations
 
