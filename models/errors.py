@@ -20,9 +20,12 @@ class UnknownFormat(ImageError):
 class TooManyPixels(ImageError):
     """The image has more pixels than the limit; nothing of it was decoded."""
 
-    def __init__(self, message: str, pixels: int) -> None:
-        super().__init__(message)
-        self.pixels = pixels
+    def __init__(self, width: int, height: int, limit: int) -> None:
+        self.width, self.height, self.pixels = width, height, width * height
+        super().__init__(
+            f"the image has {width} x {height} = {self.pixels:,} pixels, the limit is {limit:,}; "
+            "scale it down"
+        )
 
 
 class BundleError(UserError):

@@ -134,10 +134,9 @@ def _opened(
             _check_pixels(image, max_pixels)
             check_jpeg(data)
             yield image
-    except TooManyPixels as error:
-        raise TooManyPixels(f"{name}{error}", error.pixels) from None
     except ImageError as error:
-        raise type(error)(f"{name}{error}") from error.__cause__
+        error.args = (f"{name}{error}",)
+        raise
     except UnidentifiedImageError:
         raise UnknownFormat(
             f"{name}not an image in a supported format ({', '.join(formats)}); convert it to one "
@@ -233,13 +232,8 @@ def _rows_for(top: float, bottom: float, height: int, size: int) -> tuple[int, i
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     width, height = max(image.size, _tile_size(image), key=math.prod)
-    pixels = width * height
-    if pixels > max_pixels:
-        raise TooManyPixels(
-            f"the image has {width} x {height} = {pixels:,} pixels, "
-            f"the limit is {max_pixels:,}; scale it down",
-            pixels,
-        )
+    if width * height > max_pixels:
+        raise TooManyPixels(width, height, max_pixels)
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:

@@ -157,9 +157,8 @@ class DataPlane:
         except TooManyPixels as error:
             if error.pixels <= limit:
                 raise
-            if max_pixels is not None and max_pixels < limit:  # to be told the limit that counts
-                return self._decode(spec, name, image, None)
-            return BadImage(f"{prefix}{error} (VGG19_MAX_IMAGE_PIXELS)")
+            counts = TooManyPixels(error.width, error.height, limit)  # the one that may be set
+            return BadImage(f"{prefix}{counts} (VGG19_MAX_IMAGE_PIXELS)")
         except UnknownFormat as error:
             return BadImage(f"{prefix}{error} (VGG19_IMAGE_FORMATS)")
         except ImageError as error:

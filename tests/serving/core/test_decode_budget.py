@@ -28,7 +28,7 @@ class Decoder:
     def __call__(self, name: str, image: bytes, max_pixels: int | None) -> str:
         millions = int(image)
         if max_pixels is not None and millions * MILLION > max_pixels:
-            raise TooManyPixels("too many", millions * MILLION)
+            raise TooManyPixels(millions, MILLION, max_pixels)
         if millions * MILLION <= SMALL_PIXELS:
             return f"{name}:{millions}"
         with self._lock:
