@@ -201,7 +201,7 @@ def _too_few_to_judge(
     held_out: Sequence[Sample], config: RedeployConfig, reporter: Reporter
 ) -> str | None:
     """Why the gate would refuse any challenger, if it would: known without training one."""
-    champion = _champion(store.production_version())
+    champion = _record_of(store.production_version())
     judging, needed = unknown_to(champion, held_out, reporter), config.gate.min_held_out or 1
     reporter.say(f"{len(judging)} of {len(held_out)} held-out images can judge")
     if len(judging) >= needed:
@@ -218,9 +218,14 @@ def _champion(version: str | None) -> Bundle | None:
     return store.open_stored(store.resolve(version)) if version else None
 
 
+def _record_of(version: str | None) -> Bundle | None:
+    """As `_champion`, for what is recorded beside the graphs, whose 0.6 GB aren't read."""
+    return store.inspect_stored(store.resolve(version)) if version else None
+
+
 def _runs_to_keep() -> list[Path]:
     """The run that production came from: `reproduce`, and `start_from: champion`, need it."""
-    champion = _champion(store.production_version_or_none())
+    champion = _record_of(store.production_version_or_none())
     if champion is None:
         return []
     return [Path(str(champion.manifest.provenance.training_config["output"]))]
