@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from models.bundle.json_file import JsonFile
 from models.errors import BundleError
 from models.imaging.preprocessing import Preprocessing
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(JsonFile):
     """The serving contract, stored as `spec.json` in every bundle.
 
     Input tensor `input_name`: uint8[N, image_size, image_size, 3], RGB.
     Output tensor `output_name`: float32[N, len(labels)], rows sum to 1; column i is `labels[i]`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1] = 1
     architecture: Literal["vgg19"] = "vgg19"
@@ -33,11 +32,8 @@ class ModelSpec(BaseModel):
             raise ValueError("labels must differ from each other")
         return self
 
-    def write(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
     @classmethod
-    def read(cls, path: Path) -> ModelSpec:
+    def read(cls, path: Path) -> Self:
         """Read `spec.json`.
 
         Raises:

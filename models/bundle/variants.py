@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from models.errors import BundleError
+from models.bundle.json_file import JsonFile
 
 # fc8, fc4: weights of FC1-FC3 in 8 and 4 bits, everything else as in float32.
 # fp16: weights and activations in float16, for GPUs.
@@ -41,10 +40,8 @@ class Variant(BaseModel):
         return variant_files(self.name)
 
 
-class Variants(BaseModel):
+class Variants(JsonFile):
     """`variants.json`. `recommended`: what was best where it was exported, `why` says by what."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     variants: list[Variant] = Field(default_factory=list)
     recommended: VariantName | None = None
@@ -52,21 +49,6 @@ class Variants(BaseModel):
 
     def find(self, name: VariantName) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)
-
-    def write(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Variants:
-        """Read `variants.json`.
-
-        Raises:
-            BundleError: it is damaged.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise BundleError(f"{path} is damaged; export the run again") from error
 
 
 def variant_files(name: VariantName) -> tuple[str, ...]:
