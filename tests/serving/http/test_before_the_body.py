@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
 from serving.http import connections
-from testing.commands import free_port
+from tests.serving.http.listening import listening
 from tests.serving.http.test_app import app_of
 
 PATHS = (
@@ -54,17 +54,8 @@ async def port(
 
         await app(scope, watched_receive, send)
 
-    port = free_port()
-    config = uvicorn.Config(
-        watched, host="127.0.0.1", port=port, http=request.param, lifespan="off", log_config=None
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield port
-    server.should_exit = True
-    await serving
+    async with listening(watched, http=request.param, lifespan="off") as port:
+        yield port
     assert not read
 
 

@@ -8,12 +8,11 @@ import dataclasses
 from collections.abc import AsyncIterator
 
 import pytest
-import uvicorn
 
 from serving.core.dataplane import DataPlane
-from testing.commands import free_port
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
+from tests.serving.http.listening import listening
 from tests.serving.http.test_app import app_of
 
 IMAGE = encode(coloured_pixels(1))
@@ -21,15 +20,8 @@ IMAGE = encode(coloured_pixels(1))
 
 @pytest.fixture
 async def port(classifier: DataPlane) -> AsyncIterator[int]:
-    port = free_port()
-    config = uvicorn.Config(app_of(classifier), host="127.0.0.1", port=port, log_config=None)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield port
-    server.should_exit = True
-    await serving
+    async with listening(app_of(classifier)) as port:
+        yield port
 
 
 async def send(port: int, body: bytes = IMAGE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from serving.http import connections
-from testing.commands import free_port
+from tests.serving.http.listening import listening
 
 PARSERS = ("httptools", "h11", "auto")
 BODY = b'GET /stolen HTTP/1.1\r\nHost: x\r\n\r\n{"a": [1, 2, 3]}'
@@ -53,19 +53,8 @@ async def echo(parser: str) -> AsyncIterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": length})
         await send({"type": "http.response.body", "body": answer})
 
-    port = free_port()
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, http=parser, lifespan="off", log_config=None
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
+    async with listening(app, http=parser, lifespan="off") as port:
         yield port
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @pytest.fixture(params=PARSERS)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
-import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.core.dataplane import DataPlane
 from serving.http.form import readable
-from testing.commands import free_port
 from testing.images import coloured_pixels, encode
+from tests.serving.http.listening import listening
 from tests.serving.http.test_app import app_of, check_problem
 
 IMAGE = encode(coloured_pixels(1))
@@ -160,16 +158,9 @@ async def send_with_aiohttp(url: str, form: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["a.png", "röse 1.png", "花 & (x).png", "100% + 1.png", 'q"q.png'])
 @pytest.mark.parametrize("quotes", [True, False])
 async def test_aiohttp(classifier: DataPlane, name: str, quotes: bool) -> None:
-    port = free_port()
-    config = uvicorn.Config(app_of(classifier), host="127.0.0.1", port=port, log_config=None)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
     form = aiohttp.FormData(quote_fields=quotes)
     form.add_field("image", IMAGE, filename=name, content_type="image/png")
     form.add_field("top_k", "1")
-    reply = await send_with_aiohttp(f"http://127.0.0.1:{port}/classify", form)
+    async with listening(app_of(classifier)) as port:
+        reply = await send_with_aiohttp(f"http://127.0.0.1:{port}/classify", form)
     assert [image["filename"] for image in reply["images"]] == [name]
-    server.should_exit = True
-    await serving
