@@ -25,7 +25,7 @@ from benchmarks.null_model import SPEC
 from benchmarks.usage import Tree
 from benchmarks.workload import Expected, ServedBundle
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from testing.commands import free_port
+from testing.ports import free_port
 from testing.server import serve
 
 OURS, OURS_NCNN, OURS_INT8 = "this project", "this project on ncnn", "this project in int8"

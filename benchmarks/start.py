@@ -29,7 +29,8 @@ from benchmarks.workload import PLACE, USUAL, ServedBundle, photographs, prepare
 from models.bundle.bundle import graph_bytes
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
-from testing.commands import free_port, vgg19
+from testing.commands import vgg19
+from testing.ports import free_port
 from testing.server import ROOT, serve
 
 _ALONE = """

@@ -30,7 +30,7 @@ from protocol.open_inference_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
-from testing.commands import free_port
+from testing.ports import free_port
 
 _CONNECTIONS, _SECONDS, _ROUNDS, _START_S = 64, 4.0, 5, 30
 _CLASSES = 10

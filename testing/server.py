@@ -20,7 +20,8 @@ from models.bundle.bundle import GOLDEN_FILE, GoldenSamples
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
 from testing.bundles import write_tiny_bundle
-from testing.commands import free_port, vgg19
+from testing.commands import vgg19
+from testing.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120

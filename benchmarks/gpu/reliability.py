@@ -16,8 +16,9 @@ import psutil
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.service import LOADS, drive, service_settings
 from benchmarks.gpu.training import start
-from testing.commands import free_port, run_command, vgg19
+from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
+from testing.ports import free_port
 from testing.server import Server, serve, wait_until_ready
 from training.data.batch import Batch
 from training.loop.trainer import TrainState

@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 
 from cli import launch
-from testing.commands import free_port
+from testing.ports import free_port
 
 
 class _Became(Exception):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.commands import free_port, run_command
+from testing.commands import run_command
+from testing.ports import free_port
 from testing.server import PROJECT, ROOT, Server, make_home, serve
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testing.commands import free_port
 from testing.images import coloured_pixels, encode, write_image_folder
+from testing.ports import free_port
 from testing.server import ROOT, Server, serve_with, wait_until_ready
 
 BIN = Path(sys.executable).parent

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from testing.commands import free_port
+from testing.ports import free_port
 from testing.server import ROOT, Server, serve, wait_until_ready
 
 END_S = 60  # far more than what any of it takes; only a failure waits for it

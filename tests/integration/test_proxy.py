@@ -20,8 +20,8 @@ import trustme
 
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from testing.commands import free_port
 from testing.images import coloured_pixels, encode
+from testing.ports import free_port
 from testing.server import ROOT, Server, serve
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")

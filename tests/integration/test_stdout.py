@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from testing.commands import free_port
 from testing.images import coloured_pixels, encode
+from testing.ports import free_port
 from testing.server import ROOT, Server, wait_until_ready
 
 IMAGE = encode(coloured_pixels(2))

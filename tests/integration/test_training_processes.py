@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from testing.commands import free_port
 from testing.images import write_image_folder
+from testing.ports import free_port
 from testing.server import ROOT
 from training.loop.checkpoint import weights_digest
 

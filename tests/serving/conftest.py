@@ -31,7 +31,7 @@ from serving.observability.metrics import Metrics
 from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
-from testing.commands import free_port
+from testing.ports import free_port
 
 LIMITS = Limits(
     max_image_bytes=20_000,

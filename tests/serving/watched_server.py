@@ -22,7 +22,7 @@ from serving.core.decode_budget import DecodeBudget
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
-from testing.commands import free_port
+from testing.ports import free_port
 from tests.serving.conftest import StubModel, context_of, served
 from tests.serving.http.test_app import app_of
 

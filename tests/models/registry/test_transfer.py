@@ -14,7 +14,8 @@ from models.registry import store
 from models.registry.diff import diff_models
 from models.registry.transfer import TransferError, pull, push
 from testing.bundles import write_tiny_bundle
-from testing.commands import free_port, run_command
+from testing.commands import run_command
+from testing.ports import free_port
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from serving.grpc.server import (
     check_start,
 )
 from serving.grpc.servicer import InferenceServicer
-from testing.commands import free_port
+from testing.ports import free_port
 from tests.serving.conftest import context_of, grpc_options, grpc_serving
 
 NO_MESSAGE = b"\xff\xff\xff"

@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from testing.commands import free_port
+from testing.ports import free_port
 
 
 @asynccontextmanager
