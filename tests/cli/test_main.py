@@ -93,6 +93,17 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
         assert f" {command} " in result.stdout
 
 
+def test_tables_are_whole_where_another_program_reads_them(
+    vgg19: Vgg19, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "a class with a long name " * 6 + "x"
+    write_image_folder(tmp_path / "data", {"blue": 4, "red": 3})
+    (tmp_path / "data" / "blue").rename(tmp_path / "data" / long)
+    lines = vgg19("check-data", "data").stdout.splitlines()
+    assert [line.strip() for line in lines[1:3]] == [f"{long}    4", f"red{' ' * 148}    3"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -100,7 +111,7 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
         ("train --data none", "data none does not exist"),
         ("train --data empty", "data directory empty holds no folders"),
         ("train --data one", "one class ('blue')"),
-        ("train --data holes", "class 'red' in holes is empty"),
+        ("train --data holes", "class 'red' in holes holds no image"),
         ("train --data texts", "10 of 10 files of class 'blue' are not images (100%"),
         (
             "train --data two --strategy head2",

@@ -95,7 +95,7 @@ def check_data(
     has_splits = any(file.split is not None for file in listing.files)
     samples, unreadable = check_files(listing.files, _RULE, reporter)
     facts: list[Facts] = []
-    with reporter.progress("comparing images", len(samples)) as advance:
+    with reporter.progress("comparing images", len(samples), unit="images") as advance:
         for looked in look_at(samples):
             if isinstance(looked, Facts):
                 facts.append(looked)

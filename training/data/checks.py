@@ -41,7 +41,7 @@ def check_files(
     samples: list[Sample] = []
     skipped: list[SkippedFile] = []
     with (
-        reporter.progress("checking images", len(files)) as advance,
+        reporter.progress("checking images", len(files), unit="images") as advance,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         for result in pool.map(lambda file: _check_file(file, preprocessing), files):
@@ -52,7 +52,7 @@ def check_files(
             advance(1, "")
     if skipped:
         reporter.warn(f"{len(skipped)} of {len(files)} files are not images and are skipped:")
-        _name_first([f"{file.path}: {file.reason}" for file in skipped], reporter)
+        _name_first(_by_reason(skipped), reporter)
     return samples, skipped
 
 
@@ -69,18 +69,20 @@ def tell(listing: Listing, reporter: Reporter) -> None:
         return
     total = len(listing.files) + len(listing.skipped)
     reporter.warn(f"{len(listing.skipped)} of {total} listed are left out:")
-    by_reason: dict[str, list[Path]] = defaultdict(list)
-    for file in listing.skipped:
-        by_reason[file.reason].append(file.path)
-    _name_first(
-        [
-            f"{len(paths)}, {reason}: {_first(map(str, paths))}"
-            if len(paths) > 1
-            else f"{paths[0]}: {reason}"
-            for reason, paths in by_reason.items()
-        ],
-        reporter,
-    )
+    _name_first(_by_reason(listing.skipped), reporter)
+
+
+def _by_reason(skipped: Sequence[SkippedFile]) -> list[str]:
+    """A line for each reason, with how many files have it and the first of them."""
+    paths_of: dict[str, list[Path]] = defaultdict(list)
+    for file in skipped:
+        paths_of[file.reason].append(file.path)
+    return [
+        f"{len(paths)}, {reason}: {_first(map(str, paths))}"
+        if len(paths) > 1
+        else f"{paths[0]}: {reason}"
+        for reason, paths in paths_of.items()
+    ]
 
 
 def _name_first(lines: Sequence[str], reporter: Reporter) -> None:
@@ -125,8 +127,8 @@ def check_bad_fraction(
             first = bad_files[0]
             raise DataError(
                 f"{len(bad_files)} of {total} files of class '{label}' are not images "
-                f"({fraction:.0%}, --max-bad-fraction is {max_bad_fraction:.0%}), the first is "
-                f"{first.path}: {first.reason}"
+                f"({fraction:.0%}), the first is {first.path}: {first.reason}; or remove them, or "
+                f"allow more than {max_bad_fraction:.0%} of a class with --max-bad-fraction"
             )
 
 

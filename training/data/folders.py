@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from training.data.listing import DataError, ImageFile, Listing, Split, SplitChoice
 from training.data.missing_labels import is_missing_folder
-from training.data.side_files import side_kind
+from training.data.side_files import may_be_image, side_kind
 from training.data.split_names import split_of
 
 # Of folders below a class. Deeper ones are hardly meant, and a path has an end.
@@ -176,9 +176,7 @@ class _Reader:
         missing = is_missing_folder(folder.label)
         found, skipped = self._walk(folder)
         if not found and not skipped:
-            raise DataError(
-                f"class '{folder.label}' in {folder.path.parent} is empty; add images or remove it"
-            )
+            raise self._empty(folder)
         for path in found:
             if missing:
                 self._listing.skip(path, None, f"no label (it is in '{folder.label}')")
@@ -186,6 +184,14 @@ class _Reader:
                 self._listing.files.append(ImageFile(path, folder.label, folder.split))
         for path, reason in skipped:
             self._listing.skip(path, None if missing else folder.label, reason)
+
+    def _empty(self, folder: _ClassFolder) -> DataError:
+        endings = Counter(path.suffix for path in folder.path.rglob("*") if path.is_file())
+        kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
+        return DataError(
+            f"class '{folder.label}' in {folder.path.parent} holds no image"
+            f"{f', only other files ({kinds})' if kinds else ''}; add images or remove it"
+        )
 
     def _walk(self, folder: _ClassFolder) -> tuple[list[Path], list[tuple[Path, str]]]:
         """Every file below, links to folders followed; and what can't be had, with the reason."""
@@ -260,8 +266,10 @@ class _Reader:
             self._listing.side_files[kind] += 1
         elif is_folder:
             contents.folders.append(path)
-        elif is_file:
+        elif is_file and may_be_image(path):
             contents.files.append(path)
+        elif is_file:
+            self._listing.side_files[path.suffix.lower()] += 1
         else:
             reason = "is a dangling link" if entry.is_symlink() else "is not a regular file"
             contents.broken.append((path, reason))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 _NAMES = frozenset(
     (
@@ -19,6 +19,20 @@ _SUFFIXES = frozenset(
         ".parquet", ".pbtxt", ".pdf", ".pickle", ".pkl", ".py", ".rst", ".sh", ".sha256", ".sqlite",
         ".thm", ".toml", ".tsv", ".txt", ".url", ".xls", ".xlsx", ".xml", ".xmp", ".yaml", ".yml",
     )
+)  # fmt: skip
+# Names of images, those among them that can't be read here: their owner is told so.
+_IMAGE_SUFFIXES = frozenset(
+    (
+        ".apng", ".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dib", ".dng", ".gif", ".heic", ".heif",
+        ".hif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".nef", ".orf",
+        ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".svg", ".tga", ".tif",
+        ".tiff", ".webp",
+    )
+)  # fmt: skip
+# How images begin, by their formats' specifications.
+_SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+    b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ", b"\xff\x0a", b"8BPS",
 )  # fmt: skip
 _FOLDERS = frozenset(
     (
@@ -42,3 +56,23 @@ def side_kind(name: str, *, is_folder: bool) -> str | None:
         return name.strip()
     suffix = PurePath(folded).suffix
     return suffix if suffix in _SUFFIXES else None
+
+
+def may_be_image(path: Path) -> bool:
+    """Whether a file is named as an image, begins as one, or has a name that says nothing.
+
+    What is none of these lies beside the images: sounds, films, data of any program. A file that
+    can't be read may be one.
+    """
+    suffix = path.suffix.casefold()
+    if not suffix or suffix in _IMAGE_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return True
+    if head.startswith(b"RIFF"):
+        return head.endswith(b"WEBP")
+    is_heif = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif")
+    return is_heif or head.startswith(_SIGNATURES)
