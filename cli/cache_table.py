@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cli.common import text
+from cli.common import table_console, text
 from training.features.cache import Entry, list_entries
 
 
 def print_cache(root: Path, console: Console | None = None) -> None:
     """A row for each entry, and what they take together."""
-    out = console or Console(highlight=False)
+    out = console or table_console()
     entries = list_entries(root)
     table = Table("id", "before", "images", "augmented", "type", "done", "MB", "used", box=None)
     for entry in entries:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from models.text import shown, shown_lines
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 
@@ -36,8 +37,20 @@ def bundle_in(path: Path) -> Path:
     return bundle if bundle.is_dir() else path
 
 
-def reporter() -> Any:
+def reporter(*, verbose: bool = False) -> Any:
     """Tells in the terminal what a job does."""
     from cli.console import ConsoleReporter
 
-    return ConsoleReporter()
+    return ConsoleReporter(verbose=verbose)
+
+
+def table_console() -> Console:
+    """For tables: as wide as the terminal, and as the table where another program reads it."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_NO_TERMINAL)
+
+
+# Columns: names have 200 characters at most, and no table has 50 of them.
+_NO_TERMINAL = 10_000

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from cli.common import text
+from cli.common import table_console, text
 from training.data.check_data import DataReport
 
 _SHOWN = 10
@@ -15,7 +15,7 @@ _SHOWN = 10
 
 def print_report(report: DataReport, console: Console | None = None) -> None:
     """A table of counts, then what is wrong, the first ten of each kind."""
-    out = console or Console(highlight=False)
+    out = console or table_console()
     labels = sorted({label for counts in report.counts.values() for label in counts})
     table = Table(box=None)
     table.add_column("class")

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import cache, key, sign, store
-from cli.common import reporter, say, say_error, text
+from cli.common import reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
     AllowConflictingLabels,
@@ -133,6 +133,9 @@ def train(
             f"{', '.join(map(flag, RESUMABLE))}.",
         ),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show every layer of the network.")
+    ] = False,
     **values: Any,
 ) -> None:
     """Fine-tune VGG-19 on labelled images.
@@ -146,9 +149,9 @@ def train(
     values["split_names"] = split_names(split_name)
     changes = given(values | {"config": config})
     if resume is not None:
-        resume_run(resume, reporter(), changes)
+        resume_run(resume, reporter(verbose=verbose), changes)
     else:
-        fine_tune(load_config(config, given(values)), reporter())
+        fine_tune(load_config(config, given(values)), reporter(verbose=verbose))
 
 
 @app.command()
@@ -275,8 +278,9 @@ def export(
     from training.export.variants import VariantJob
     from training.loop.run import Run
 
-    job = VariantJob.of(Run(run), variant, reporter()) if variant else None
-    bundle, parity = export_run(Run(run), job)
+    telling = reporter()
+    job = VariantJob.of(Run(run), variant, telling) if variant else None
+    bundle, parity = export_run(Run(run), job, telling)
     say(
         f"ONNX equals PyTorch: largest probability difference "
         f"{parity.max_probability_difference:.1e} (limit {parity.tolerance:.0e}) at batch sizes "
@@ -400,7 +404,6 @@ def _report(error: BaseException) -> int:
 
 
 def _print_metrics(metrics: dict[str, Any], source: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from models.bundle.metrics import class_scores, weaknesses
@@ -409,7 +412,7 @@ def _print_metrics(metrics: dict[str, Any], source: str) -> None:
     for row in class_scores(metrics):
         values = [f"{value:.3f}" for value in (row.precision, row.recall, row.f1)]
         table.add_row(text(row.label), *values, str(row.support))
-    Console().print(table)
+    table_console().print(table)
     say(f"accuracy on {source} ({metrics['images']} images): {metrics['accuracy']:.1%}")
     for weakness in weaknesses(metrics):
         say(f"warning: {weakness}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import bundle_in, reporter, say, text
+from cli.common import bundle_in, reporter, say, table_console, text
 
 app = typer.Typer()
 
@@ -87,7 +87,6 @@ def history(
 
     Example: `vgg19 history`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from models.registry import store
@@ -110,7 +109,7 @@ def history(
         table.add_row(
             since, *map(text, (promotion.version, promotion.replaced or "", promotion.why))
         )
-    Console().print(table)
+    table_console().print(table)
 
 
 @app.command()
@@ -122,7 +121,6 @@ def diff(
 
     Example: `vgg19 diff production latest`
     """
-    from rich.console import Console
     from rich.table import Column, Table
 
     from models.registry.diff import diff_models
@@ -134,7 +132,7 @@ def diff(
     table = Table("", Column(text(first)), Column(text(second)), box=None)
     for row in rows:
         table.add_row(*map(text, (row.what, row.first, row.second)))
-    Console().print(table)
+    table_console().print(table)
 
 
 @app.command()
@@ -274,7 +272,6 @@ def pull_model(
 
 
 def _print_models() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from models.errors import StoreError
@@ -303,4 +300,4 @@ def _print_models() -> None:
             text(entry.labels.get("strategy", "")),
             f"{entry.size_bytes / 1e6:.0f} MB",
         )
-    Console().print(table)
+    table_console().print(table)

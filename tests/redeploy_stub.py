@@ -89,7 +89,7 @@ def _write(run: Run, config: TrainConfig, images: ImageData, metrics: dict[str, 
     run.report.write_text("a report")
 
 
-def export_run(run: Run) -> tuple[Bundle, Parity]:
+def export_run(run: Run, reporter: Reporter) -> tuple[Bundle, Parity]:
     config = TrainConfig.model_validate(json.loads(run.provenance.read_text())["training_config"])
     data = run.read_json(run.data)
     spec = ModelSpec(labels=tuple(data["labels"]), preprocessing=config.preprocessing())

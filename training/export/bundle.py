@@ -41,6 +41,7 @@ from models.export.onnx_export import (
 from models.files import json_text, staged_directory
 from training.loop.checkpoint import load_checkpoint, weights_digest
 from training.loop.run import Run, RunError, read_held_out
+from training.reporter import Reporter, SilentReporter, steps
 from training.reports.model_card import model_card
 
 # Replayed at every start of the service: few enough to cost little, more than one class.
@@ -51,11 +52,14 @@ _GOLDEN_SAMPLES = 8
 AddVariants = Callable[[Path, ModelSpec, GoldenSamples], None]
 
 
-def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundle, Parity]:
+def export_run(
+    run: Run, add_variants: AddVariants | None = None, reporter: Reporter | None = None
+) -> tuple[Bundle, Parity]:
     """Export the run's best checkpoint to `run.bundle`, or fail and leave nothing there.
 
     Args:
         add_variants: called before the manifest is written, see `training.export.variants`.
+        reporter: told which step it is at.
 
     Raises:
         RunError: the run isn't finished, or has a bundle already.
@@ -74,10 +78,15 @@ def export_run(run: Run, add_variants: AddVariants | None = None) -> tuple[Bundl
     model, spec = load_checkpoint(run.best)
     module = ServingModule(model, spec, metrics["calibration"]["temperature"])
     with staged_directory(run.bundle) as staging:
-        export(module, spec, staging / MODEL_FILE)
-        parity = prove_parity(module, spec, staging / MODEL_FILE, images)
-        write_explainer(staging / MODEL_FILE, staging / EXPLAIN_FILE, spec)
-        difference = prove_heat_maps(module, spec, staging / EXPLAIN_FILE, images)
+        with steps(reporter or SilentReporter(), "exporting", 4) as begin:
+            begin("writing the graph")
+            export(module, spec, staging / MODEL_FILE)
+            begin("comparing it with PyTorch")
+            parity = prove_parity(module, spec, staging / MODEL_FILE, images)
+            begin("writing the graph of heat maps")
+            write_explainer(staging / MODEL_FILE, staging / EXPLAIN_FILE, spec)
+            begin("comparing its heat maps")
+            difference = prove_heat_maps(module, spec, staging / EXPLAIN_FILE, images)
         spec.write(staging / SPEC_FILE)
         _write_acceptance(run, metrics, staging)
         golden = _golden_samples(module, images)

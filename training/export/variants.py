@@ -44,7 +44,7 @@ from training.evaluate.evaluation import check_unchanged
 from training.loop.config import read_config
 from training.loop.context import load_data
 from training.loop.run import Run
-from training.reporter import Reporter
+from training.reporter import Reporter, steps
 
 # On fewer held-out images than this share another label may come out (issue 8).
 MIN_TOP1_AGREEMENT = 0.995
@@ -140,19 +140,23 @@ class VariantJob:
         source = bundle / MODEL_FILE
         count = len(images.held_out)
         judged = np.concatenate([images.held_out, golden.images])
-        expected = probabilities(source, spec, images.held_out)
         agreements = {"float32": Agreement(1.0, 0.0)}
         tolerances = {}
-        for name in self._names:
-            path = _path(bundle, name)
-            make_variant(name, source, path, spec, images.training)
-            answers = probabilities(path, spec, judged)
-            agreements[name] = agreement(expected, answers[:count])
-            if not self._choose:
-                _check(name, agreements[name], count)
-            tolerances[name] = _tolerance(name, golden, answers[count:])
         paths = {"float32": source} | {name: _path(bundle, name) for name in self._names}
-        speeds = measure_speed(paths, spec)
+        with steps(self._reporter, "variants", 2 * len(self._names) + 2) as begin:
+            begin(f"float32 on {count} images")
+            expected = probabilities(source, spec, images.held_out)
+            for name in self._names:
+                begin(f"making {name}")
+                make_variant(name, source, paths[name], spec, images.training)
+                begin(f"{name} on {count} images")
+                answers = probabilities(paths[name], spec, judged)
+                agreements[name] = agreement(expected, answers[:count])
+                if not self._choose:
+                    _check(name, agreements[name], count)
+                tolerances[name] = _tolerance(name, golden, answers[count:])
+            begin("measuring how fast they are")
+            speeds = measure_speed(paths, spec)
         self.rows = [
             Row(name, _size(path), speeds[name], agreements[name]) for name, path in paths.items()
         ]

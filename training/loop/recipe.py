@@ -86,7 +86,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     saved = read_state(run.state) if resume and run.state.exists() else None
     trainer, table = set_up(context, initial_weights=saved is None)
     reporter.say(_summary(context))
-    reporter.say(layer_table(table))
+    reporter.say(layer_table(table, folded=not reporter.verbose))
     for sentence in advice(config, context.data.counts()["train"], table):
         reporter.warn(sentence)
     state, history = TrainState(), list[Epoch]()
@@ -238,7 +238,7 @@ def _train_epoch(
         advance(state.stats.images, "")
         for batch in batches:
             size = trainer.step(batch, state, stop_requested=context.stop.requested)
-            advance(size, f"loss {state.stats.loss:.3f} accuracy {state.stats.accuracy:.1%}")
+            advance(size, f"loss {state.stats.loss:.3f} acc {state.stats.accuracy:.1%}")
             if trainer.stop_agreed:
                 checkpointer.save(state, history)
                 # Another process may have been the one that was told.
@@ -309,8 +309,7 @@ def _summary(context: TrainContext) -> str:
 
 def _epoch_line(epoch: Epoch, epochs: int, is_best: bool) -> str:
     return (
-        f"epoch {epoch.epoch}/{epochs}  train loss {epoch.train_loss:.3f} accuracy "
-        f"{epoch.train_accuracy:6.1%}  val loss {epoch.val_loss:.3f} accuracy "
-        f"{epoch.val_accuracy:6.1%}  {epoch.images_per_second:.1f} images/s"
-        f"{'  best so far' if is_best else ''}"
+        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  train loss {epoch.train_loss:.3f} acc "
+        f"{epoch.train_accuracy:6.1%}  val loss {epoch.val_loss:.3f} acc {epoch.val_accuracy:6.1%}"
+        f"{'  best' if is_best else ''}"
     )

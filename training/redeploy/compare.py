@@ -219,7 +219,7 @@ def _predict(
     """float32[N,C], each model with its own preprocessing."""
     results = []
     with (
-        reporter.progress("comparing models", len(samples)) as advance,
+        reporter.progress("comparing models", len(samples), unit="images") as advance,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         for first in range(0, len(samples), _BATCH):

@@ -281,8 +281,14 @@ def _weights(config: RedeployConfig, champion: str | None) -> str | None:
     return str(checkpoint)
 
 
+def _bundle_of(run: Run, reporter: Reporter) -> Bundle:
+    if run.bundle.exists():
+        return open_bundle(run.bundle)
+    return export_run(run, reporter=reporter)[0]
+
+
 def _export(run: Run, reporter: Reporter) -> dict[str, Any]:
-    bundle = open_bundle(run.bundle) if run.bundle.exists() else export_run(run)[0]
+    bundle = _bundle_of(run, reporter)
     parity = bundle.metrics()["onnx_parity"]["max_probability_difference"]
     reporter.say(f"exported; ONNX equals PyTorch to {parity:.1e}")
     return {"parity": parity}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from training.export.bundle import export_run
 from training.loop.checkpoint import save_checkpoint
 from training.loop.config import load_config
 from training.loop.run import Run, RunError, record_provenance, write_held_out, write_json
+from training.reporter import Advance, SilentReporter
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def run(tmp_path: Path, thin_network: None) -> Run:
     held_out["per_class"] = dict.fromkeys(tiny_spec().labels, scores)
     metrics = {"best_epoch": 1, "held_out": held_out, "history": []}
     write_json(run.metrics, metrics | {"calibration": {"temperature": 1.0}})
-    write_json(run.data, {"counts": {}})
+    write_json(run.data, {"counts": {}, "files": []})
     provenance = record_provenance(load_config(None, {"data": "d", "output": "o"}), "f" * 64)
     write_json(run.provenance, provenance.model_dump(mode="json"))
     return run
@@ -47,6 +50,29 @@ def test_a_failed_proof_leaves_no_bundle(run: Run, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ExportError):
         export_run(run)
     assert set(run.path.rglob("*")) == before
+
+
+class KeepsNotes(SilentReporter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[int, str]] = []
+
+    @contextmanager
+    def progress(self, description: str, total: int, *, unit: str = "") -> Iterator[Advance]:
+        assert (description, total, unit) == ("exporting", 4, "")
+        yield lambda done, note: self.steps.append((done, note))
+
+
+def test_each_step_is_told_when_it_begins(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.export.bundle.model_card", lambda *_: "what it is for")
+    reporter = KeepsNotes()
+    export_run(run, reporter=reporter)
+    assert reporter.steps == [
+        (0, "writing the graph"),
+        (1, "comparing it with PyTorch"),
+        (1, "writing the graph of heat maps"),
+        (1, "comparing its heat maps"),
+    ]
 
 
 def test_a_run_that_was_interrupted_is_not_exported(run: Run) -> None:

@@ -75,6 +75,13 @@ def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_pa
             assert torch.equal(tensor, before[name]) == name.startswith("features."), name
     table = reporter.messages[1]
     assert "139,582,531  119,558,147 train" in table
+    epochs = [line for line in reporter.messages if line.startswith("epoch ")]
+    assert len(epochs) == 1
+    assert re.fullmatch(
+        r"epoch 1/1  train loss \d\.\d{3} acc +[\d.]+%  val loss \d\.\d{3} acc +[\d.]+%  best",
+        epochs[0],
+    )
+    assert max(map(len, (*epochs, *table.splitlines()))) <= 80
     assert table.splitlines()[-2].split() == ["classifier.6", "12,291", "yes", "0.0001"]
     assert table.splitlines()[-3].split() == ["classifier.3", "16,781,312", "yes", "1e-05"]
 
