@@ -111,6 +111,23 @@ def ignoring(*numbers: signal.Signals) -> Iterator[None]:
         signal.signal(number, handler)
 
 
+COUNTING = """
+import os
+from testing import thin_cli
+from training.data import checks
+
+check = checks._check_file
+
+def counted(*arguments):
+    with open(f"checked-{os.environ['RANK']}", "a") as file:
+        file.write("x")
+    return check(*arguments)
+
+checks._check_file = counted
+thin_cli.main()
+"""
+
+
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """At the same global batch; of 21 images in batches of 20, one process has none of the last."""
     write_image_folder(tmp_path / "data" / "train", {"blue": 11, "red": 10})
@@ -123,8 +140,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     alone = finish(start(tmp_path, *arguments, "--output", "one"))
     torchrun = (
         "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
-        "--master-port", str(free_port()), "-m", "testing.thin_cli",
+        "--master-port", str(free_port()), str(tmp_path / "counting.py"),
     )  # fmt: skip
+    (tmp_path / "counting.py").write_text(COUNTING)
     together = finish(start(tmp_path, *arguments, "--output", "two", launcher=torchrun))
 
     one, two = (
@@ -138,4 +156,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     same = next(line for line in together.splitlines() if line.startswith("epoch 1/1"))
     assert line == same  # losses and accuracies, all ranks'
     assert together.count("epoch 1/1") == 1  # only one process tells
+    # One looks at all images before training, for both.
+    assert sorted(path.name for path in tmp_path.glob("checked-*")) == ["checked-0"]
+    assert len((tmp_path / "checked-0").read_text()) == 26
     assert "on cpu x 2" in together

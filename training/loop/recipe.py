@@ -25,6 +25,7 @@ from training.loop.context import TrainContext, load_data
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
 from training.loop.preflight import check_config
+from training.loop.processes import Processes, check_reachable
 from training.loop.run import Run, RunError, check_free, write_json
 from training.loop.run_directory import check_same_images, run_directory
 from training.loop.setup import set_up, trainable_in, unfreeze
@@ -79,7 +80,10 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     )
     if not accelerator.is_main_process:
         reporter = SilentReporter()
-    context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
+    processes = Processes(accelerator)
+    data = processes.from_main(lambda: load_data(config, reporter))
+    check_reachable(data)
+    context = TrainContext(config, data, accelerator, reporter)
     run = Run(config.output)
     if resume:
         check_same_images(context, run)
@@ -120,7 +124,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
                 raise Terminated(run.path, context.stop.number)
             if accelerator.is_main_process:
                 _finish(model, features, context, run, table, history)
-            accelerator.wait_for_everyone()
+            processes.wait()
         if tracker:
             accelerator.end_training()
     reporter.say(f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}")
