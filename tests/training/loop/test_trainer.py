@@ -4,10 +4,12 @@ import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
@@ -417,3 +419,13 @@ def test_precision(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
     assert choose_precision(wanted, device) == expected
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_sharded_weights_are_refused_before_anything_is_read(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = SimpleNamespace(distributed_type=DistributedType[kind])
+    monkeypatch.setattr("training.loop.trainer.Accelerator", lambda **_: configured)
+    with pytest.raises(TrainingError, match=f"configured for {kind}.* run torchrun"):
+        make_accelerator("cpu", "no")
