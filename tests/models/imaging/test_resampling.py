@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.imaging import resampling
-from models.imaging.image import load_image, resize_and_crop
+from models.imaging.geometry import resize_and_crop
+from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from models.imaging.resampling import Box, resample
 from tests.models.imaging.test_image import png
