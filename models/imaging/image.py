@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.imaging.geometry import resize_and_crop
+from models.imaging.geometry import Size, resized_size, to_square
 from models.imaging.jpeg import check_jpeg, check_jpeg_head
 from models.imaging.png import lean_png
 from models.imaging.preprocessing import Preprocessing
@@ -31,8 +31,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485
 
 # libjpeg decodes large JPEGs straight to a half, a quarter or an eighth of their size, by dropping
-# frequencies. The shorter side never gets below this many times its final length, so that the
-# antialiased resize still has the detail that it averages.
+# frequencies. No side gets below this many times what it is resized to, so that the antialiased
+# resize still has the detail that it averages.
 _REDUCED_DECODE_MARGIN = 2
 
 # EXIF orientations that swap width and height.
@@ -71,14 +71,23 @@ def load_image(
             that can't be read. The message begins with the path where `source` is one.
     """
     with _opened(source, formats, max_pixels) as image:
-        size = image.size
-        # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
-        enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size
-        image.draft(None, (enough, enough))
-        image.load()
-        # Asked now, since a TIFF is upright, its size included, once it is loaded.
-        upright = size[::-1] if _orientation(image) in _ON_ITS_SIDE else size
-        return resize_and_crop(to_rgb(image), preprocessing, upright)
+        upright = _load(image, resized_size(image.size, preprocessing))
+        return to_square(to_rgb(image), preprocessing, upright)
+
+
+def _load(image: Image.Image, resized: Size) -> Size:
+    """Decode with the detail that a resize to this size needs, either way up.
+
+    Returns:
+        the upright width and height, before any reduced decode.
+    """
+    size = image.size
+    # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
+    width, height = (_REDUCED_DECODE_MARGIN * length for length in resized)
+    image.draft(None, (width, height))
+    image.load()
+    # Asked now, since a TIFF is upright, its size included, once it is loaded.
+    return size[::-1] if _orientation(image) in _ON_ITS_SIDE else size
 
 
 @dataclass(frozen=True)
