@@ -42,6 +42,23 @@ def to_square(
     return np.asarray(square, dtype=np.uint8)
 
 
+def part_to_square(image: Image.Image, part: Box, side: int, original: Size) -> NDArray[np.uint8]:
+    """Resize a rectangle of an image to a square.
+
+    Args:
+        image: RGB, upright.
+        part: left, top, right, bottom, in pixels of the original.
+        original: width and height before any reduced decode.
+
+    Returns:
+        uint8[side, side, 3].
+    """
+    across, down = image.width / original[0], image.height / original[1]
+    left, top, right, bottom = part
+    box = (left * across, top * down, right * across, bottom * down)
+    return np.asarray(resample_box(image, box, (side, side)), dtype=np.uint8)
+
+
 def resized_size(original: Size, preprocessing: Preprocessing) -> Size:
     """What the whole image is resized to, before it is cropped or padded.
 

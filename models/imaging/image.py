@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.imaging.geometry import Size, resized_size, to_square
+from models.imaging.geometry import Size, part_to_square, resized_size, to_square
 from models.imaging.jpeg import check_jpeg, check_jpeg_head
 from models.imaging.png import lean_png
 from models.imaging.preprocessing import Preprocessing
+from models.imaging.resampling import Box
 
 # Raster formats only: Pillow also opens EPS (which starts Ghostscript) and other formats that
 # have no place in an upload. The service takes fewer, see `serving.settings`.
@@ -73,6 +74,31 @@ def load_image(
     with _opened(source, formats, max_pixels) as image:
         upright = _load(image, resized_size(image.size, preprocessing))
         return to_square(to_rgb(image), preprocessing, upright)
+
+
+def load_part(
+    source: bytes | Path, side: int, choose: Callable[[int, int], Box], *, least: float
+) -> NDArray[np.uint8]:
+    """Decode an image and resize a part of it to a square: `load_image` for augmentation.
+
+    Args:
+        source: encoded image, or the path of one.
+        side: of the result, in pixels.
+        choose: from width and height of the upright image to left, top, right, bottom of the part,
+            all in pixels of the original.
+        least: the shortest side that a part may have, as a share of the image's shorter side, above
+            0: a JPEG is decoded with the detail for it.
+
+    Returns:
+        uint8[side, side, 3], RGB.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    with _opened(source, FORMATS, MAX_PIXELS) as image:
+        enough = math.ceil(side / least)
+        original = _load(image, (enough, enough))
+        return part_to_square(to_rgb(image), choose(*original), side, original)
 
 
 def _load(image: Image.Image, resized: Size) -> Size:

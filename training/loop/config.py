@@ -153,7 +153,10 @@ class TrainConfig(BaseModel):
         description="basic: random crop; trivial, rand: TrivialAugment, RandAugment after it",
     )
     crop_scale: float = Field(
-        default=0.6, gt=0, le=1, description="smallest area of the random crop"
+        default=0.6,
+        gt=0,
+        le=1,
+        description="smallest area of the random crop, of the largest square in the image",
     )
     horizontal_flip: bool = Field(default=True, description="false for text, digits, sides")
     random_erasing: float = Field(default=0.0, ge=0, le=1, description="probability")
