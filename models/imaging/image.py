@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
+from models.imaging.geometry import Size, part_to_square, resized_size, to_square
 from models.imaging.jpeg import check_jpeg, check_jpeg_head
 from models.imaging.png import lean_png
 from models.imaging.preprocessing import Preprocessing
-from models.imaging.resampling import resample
+from models.imaging.resampling import Box
 
 # Raster formats only: Pillow also opens EPS (which starts Ghostscript) and other formats that
 # have no place in an upload. The service takes fewer, see `serving.settings`.
@@ -31,8 +32,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 89_478_485
 
 # libjpeg decodes large JPEGs straight to a half, a quarter or an eighth of their size, by dropping
-# frequencies. The shorter side never gets below this many times its final length, so that the
-# antialiased resize still has the detail that it averages.
+# frequencies. No side gets below this many times what it is resized to, so that the antialiased
+# resize still has the detail that it averages.
 _REDUCED_DECODE_MARGIN = 2
 
 # EXIF orientations that swap width and height.
@@ -71,14 +72,48 @@ def load_image(
             that can't be read. The message begins with the path where `source` is one.
     """
     with _opened(source, formats, max_pixels) as image:
-        size = image.size
-        # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
-        enough = _REDUCED_DECODE_MARGIN * preprocessing.resize_size
-        image.draft(None, (enough, enough))
-        image.load()
-        # Asked now, since a TIFF is upright, its size included, once it is loaded.
-        upright = size[::-1] if _orientation(image) in _ON_ITS_SIDE else size
-        return resize_and_crop(to_rgb(image), preprocessing, upright)
+        upright = _load(image, resized_size(image.size, preprocessing))
+        return to_square(to_rgb(image), preprocessing, upright)
+
+
+def load_part(
+    source: bytes | Path, side: int, choose: Callable[[int, int], Box], *, least: float
+) -> NDArray[np.uint8]:
+    """Decode an image and resize a part of it to a square: `load_image` for augmentation.
+
+    Args:
+        source: encoded image, or the path of one.
+        side: of the result, in pixels.
+        choose: from width and height of the upright image to left, top, right, bottom of the part,
+            all in pixels of the original.
+        least: the shortest side that a part may have, as a share of the image's shorter side, above
+            0: a JPEG is decoded with the detail for it.
+
+    Returns:
+        uint8[side, side, 3], RGB.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    with _opened(source, FORMATS, MAX_PIXELS) as image:
+        enough = math.ceil(side / least)
+        original = _load(image, (enough, enough))
+        return part_to_square(to_rgb(image), choose(*original), side, original)
+
+
+def _load(image: Image.Image, resized: Size) -> Size:
+    """Decode with the detail that a resize to this size needs, either way up.
+
+    Returns:
+        the upright width and height, before any reduced decode.
+    """
+    size = image.size
+    # A JPEG larger than needed is decoded at 1/2, 1/4 or 1/8 (no other format can).
+    width, height = (_REDUCED_DECODE_MARGIN * length for length in resized)
+    image.draft(None, (width, height))
+    image.load()
+    # Asked now, since a TIFF is upright, its size included, once it is loaded.
+    return size[::-1] if _orientation(image) in _ON_ITS_SIDE else size
 
 
 @dataclass(frozen=True)
@@ -188,46 +223,6 @@ def _scaled_from_16_bits(image: Image.Image) -> Image.Image:
 def _over_white(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
-
-
-def resize_and_crop(
-    image: Image.Image, preprocessing: Preprocessing, original: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Resize the shorter side and crop the centre, as torchvision's ImageClassification does.
-
-    Rounding of sizes and offsets follows torchvision (`_compute_resized_output_size`,
-    `_center_crop_compute_crop_anchor`). Unlike there, only what the crop keeps is resized, which
-    takes about 0.6 of the time. Up to a few values in 1,000 round to the level next to
-    torchvision's, see `models.imaging.resampling`.
-
-    Args:
-        original: width and height before any reduced decode, which rounds them.
-
-    Returns:
-        uint8[S, S, 3].
-    """
-    size, short = preprocessing.image_size, preprocessing.resize_size
-    long = int(short * max(original) / min(original))
-    resized = (short, long) if original[0] <= original[1] else (long, short)
-    (left, right), (top, bottom) = (
-        _source_of(length, after, size) for length, after in zip(image.size, resized, strict=True)
-    )
-    first, last = _rows_for(top, bottom, image.height, size)
-    across = resample(image, (size, last - first), (left, first, right, last))
-    down = resample(across, (size, size), (0, top - first, size, bottom - first))
-    return np.asarray(down, dtype=np.uint8)
-
-
-def _source_of(length: int, resized: int, size: int) -> tuple[float, float]:
-    """Where the central `size` pixels of a side begin and end before it is resized."""
-    start = round((resized - size) / 2.0)
-    return start * length / resized, (start + size) * length / resized
-
-
-def _rows_for(top: float, bottom: float, height: int, size: int) -> tuple[int, int]:
-    """The rows that the filter reads for those from `top` to `bottom`, brought to `size`."""
-    reach = math.ceil(max(1.0, (bottom - top) / size)) + 1
-    return max(0, math.floor(top) - reach), min(height, math.ceil(bottom) + reach)
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:

@@ -338,6 +338,7 @@ def _write_store_entry(bundle: Bundle, version: str, store: Path, rejected: str)
         metadata={
             "num_classes": len(bundle.spec.labels),
             "image_size": bundle.spec.preprocessing.image_size,
+            "resize": bundle.spec.preprocessing.resize,
             "held_out_split": metrics["held_out"]["split"],
             "held_out_images": metrics["held_out"]["images"],
             "held_out_accuracy": metrics["held_out"]["accuracy"],

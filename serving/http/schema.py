@@ -34,7 +34,7 @@ class LabelProbability(_Body):
 
 
 class HeatMapReply(_Body):
-    """How much each place of the model's input, the centre crop, speaks for a label (Grad-CAM)."""
+    """How much each place of the model's input speaks for a label (Grad-CAM)."""
 
     label: str
     index: int = Field(ge=0, description="column of the model's output")

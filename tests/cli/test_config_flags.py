@@ -13,7 +13,8 @@ from training.loop.config import FORMER_NAMES, TrainConfig, flag, load_config
 
 # A value of each field that is not its default.
 OTHER: dict[str, Any] = {
-    "data": "d", "output": "o", "weights": "none", "image_size": 64, "resize_size": 300,
+    "data": "d", "output": "o", "weights": "none", "image_size": 64, "resize": "pad",
+    "resize_size": 300,
     "dropout": 0.1, "strategy": "full", "unfreeze": ["features.0", "features.2"],
     "unfreeze_epochs": [2, 3], "epochs": 3, "batch_size": 4, "micro_batch_size": 2,
     "auto_batch": True, "optimizer": "sgd", "learning_rate": 0.5, "pretrained_learning_rate": 0.25,

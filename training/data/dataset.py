@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Full, Queue
 
 import torch
@@ -63,20 +64,25 @@ class ImageDataset(Dataset[tuple[Tensor, int, int, float]]):
         Raises:
             LostImageError: the file was readable when training began, and is no longer.
         """
+        return self._read(index, self._plain)
+
+    def _plain(self, content: bytes) -> Tensor:
+        # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
+        return torch.from_numpy(load_image(content, self._preprocessing).copy())
+
+    def _read(self, index: int, decode: Callable[[bytes], Tensor]) -> Tensor:
         path = self.samples[index].path
         try:
-            # A copy: the array is a read-only view of Pillow's buffer, which torch warns about.
-            image = load_image(read_image_file(path), self._preprocessing)
-            return torch.from_numpy(image.copy())
+            return decode(read_image_file(path))
         except ImageError as error:
             cause = str(error).removeprefix("can't be read: ")
             raise LostImageError(f"{path} can no longer be read ({cause})") from None
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int, float]:
-        pixels = self.pixels(draw.image)
+        decode = self._plain
         if self._augmentation is not None:
-            pixels = self._augmentation(pixels, draw.augmentation_seed)
-        return pixels, self.targets[draw.image], draw.image, draw.weight
+            decode = partial(self._augmentation, augmentation_seed=draw.augmentation_seed)
+        return self._read(draw.image, decode), self.targets[draw.image], draw.image, draw.weight
 
 
 def make_loader(

@@ -16,6 +16,7 @@ from models.imaging.preprocessing import (
     IMAGENET_IMAGE_SIZE,
     MIN_IMAGE_SIZE,
     Preprocessing,
+    Resize,
     default_resize_size,
 )
 from models.network.unfreezing import CONV_BLOCK_COUNT, Strategy, default_unfreeze_epochs
@@ -72,9 +73,15 @@ class TrainConfig(BaseModel):
         default="imagenet", description="imagenet, none, or a state dict's path"
     )
     image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
+    resize: Resize = Field(
+        default="crop",
+        description="crop: the centre; squash: all of the image, made square; pad: all of it, with "
+        "bars beside it",
+    )
     resize_size: int | None = Field(
         default=None,
-        description="shorter side before the crop, in pixels; default 256/224 of image_size",
+        description="shorter side before the crop, in pixels; default 256/224 of image_size; not "
+        "with squash or pad",
     )
     dropout: float = Field(default=0.5, ge=0, lt=1, description="after FC1 and FC2; VGG's own 0.5")
 
@@ -146,7 +153,10 @@ class TrainConfig(BaseModel):
         description="basic: random crop; trivial, rand: TrivialAugment, RandAugment after it",
     )
     crop_scale: float = Field(
-        default=0.6, gt=0, le=1, description="smallest area of the random crop"
+        default=0.6,
+        gt=0,
+        le=1,
+        description="smallest area of the random crop, of the largest square in the image",
     )
     horizontal_flip: bool = Field(default=True, description="false for text, digits, sides")
     random_erasing: float = Field(default=0.0, ge=0, le=1, description="probability")
@@ -255,6 +265,11 @@ class TrainConfig(BaseModel):
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave "
                 "nothing to train on; their sum must be below 1"
             )
+        if self.resize != "crop" and self.resize_size not in (None, self.image_size):
+            raise ValueError(
+                f"resize_size is {self.resize_size}, but resize {self.resize} crops nothing; leave "
+                f"it out, or make it {self.image_size} (image_size)"
+            )
         if self.resize_size is not None and self.resize_size < self.image_size:
             raise ValueError(
                 f"resize_size is {self.resize_size}, it must be {self.image_size} (image_size) or "
@@ -272,9 +287,11 @@ class TrainConfig(BaseModel):
         return Columns(self.label_column, self.image_column, self.split_column, self.split_names)
 
     def preprocessing(self) -> Preprocessing:
+        usual = default_resize_size(self.image_size) if self.resize == "crop" else self.image_size
         return Preprocessing(
             image_size=self.image_size,
-            resize_size=self.resize_size or default_resize_size(self.image_size),
+            resize=self.resize,
+            resize_size=self.resize_size or usual,
         )
 
     def feature_type(self, device: str) -> Literal["float32", "float16"]:

@@ -93,7 +93,7 @@ class TrainContext:
         config = self.config
         return ImageAugmentation(
             config.augment,
-            config.image_size,
+            self.spec.preprocessing,
             crop_scale=config.crop_scale,
             horizontal_flip=config.horizontal_flip,
             random_erasing=config.random_erasing,

@@ -307,7 +307,7 @@ def _summary(context: TrainContext) -> str:
         f"VGG-19, weights {config.weights}, strategy {config.strategy}, on "
         f"{context.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
         f"{len(data.labels)} classes; {sizes['train']} images to train, {sizes['val']} to "
-        f"validate, {sizes['test']} to test, at {config.image_size} px"
+        f"validate, {sizes['test']} to test, at {config.image_size} px, resize {config.resize}"
     )
 
 

@@ -7,15 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.errors import ImageError
-from models.imaging.image import load_image
-from models.imaging.preprocessing import Preprocessing
 from models.locations import open_location, reason, without_credentials
 from models.text import shown
 from training.redeploy.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
-from training.reports.html_page import PAGE_STYLE, picture, text
+from training.reports.html_page import PAGE_STYLE, picture_of, text
 
-_PICTURE_PIXELS = 112
 _PAGE_FILE = "label.html"
 _COLUMNS = ("stem", "label", "predicted", "probability")
 
@@ -109,14 +105,10 @@ def _in_script(value: object) -> str:
 
 
 def _figure(image: CapturedImage) -> str:
-    rule = Preprocessing(image_size=_PICTURE_PIXELS, resize_size=_PICTURE_PIXELS)
-    try:
-        source = f"data:image/png;base64,{picture(load_image(image.path, rule))}"
-    except (OSError, ImageError):
-        source = "data:,"
     said = f"{text(_predicted(image))} {_probability(image):.0%}"
     return (
-        f"<figure><img alt='image to label' src='{source}'><figcaption>said {said}<br>"
+        f"<figure><img alt='image to label' src='{picture_of(image.path)}'>"
+        f"<figcaption>said {said}<br>"
         f"<input list='labels' aria-label='right label' data-stem='{text(image.stem)}' "
         f"value='{text(image.label or '')}'>"
         f"<button type='button' class='right' data-label='{text(_predicted(image))}'>"

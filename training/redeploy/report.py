@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import ImageError
 from models.files import json_text
-from models.imaging.image import load_image
-from models.imaging.preprocessing import Preprocessing
 from training.data.checks import Sample
 from training.redeploy.compare import Comparison
 from training.redeploy.gate import probability
 from training.redeploy.job_state import JobState
-from training.reports.html_page import PAGE_STYLE, picture, table, text, tile
+from training.reports.html_page import PAGE_STYLE, picture_of, table, text, tile
 
 _MOST_PICTURES = 48
-_PICTURE_PIXELS = 112
 _VERDICT_STYLE = """
 .passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 }
 .message { border-left: 4px solid #d8dee4; padding: .4rem 1rem; margin: 1rem 0 }
@@ -135,21 +131,16 @@ def _pictures(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _picture(row: dict[str, Any]) -> str:
-    rule = Preprocessing(image_size=_PICTURE_PIXELS, resize_size=_PICTURE_PIXELS)
-    try:
-        image = f"data:image/png;base64,{picture(load_image(Path(row['path']), rule))}"
-    except (OSError, ImageError):  # gone since
-        image = "data:,"
-
     def answer(who: str) -> str:
         kind = "was" if row[who] == row["label"] else "said"
         said = f"{text(row[who])} {row[f'{who}_confidence']:.0%}"
         return f"{who}: <span class='{kind}'>{said}</span>"
 
+    path = Path(row["path"])
     return (
-        f"<figure><img alt='' src='{image}'><figcaption>{text(row['label'])}<br>"
+        f"<figure><img alt='' src='{picture_of(path)}'><figcaption>{text(row['label'])}<br>"
         f"{answer('champion')}<br>{answer('challenger')}<br>"
-        f"{text(Path(row['path']).name)}</figcaption></figure>"
+        f"{text(path.name)}</figcaption></figure>"
     )
 
 

@@ -6,14 +6,20 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.errors import ImageError
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 from models.text import shown
 
 _THUMBNAIL_PIXELS = 112
+# Whatever a model sees of it, a person who judges an image is shown all of it.
+_ALL_OF_IT = Preprocessing(image_size=_THUMBNAIL_PIXELS, resize="pad")
 
 PAGE_STYLE = """
 :root { color-scheme: light }
@@ -65,3 +71,11 @@ def picture(pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture_of(path: Path) -> str:
+    """A thumbnail of all of an image file, as the address of an <img>; empty once it is gone."""
+    try:
+        return f"data:image/png;base64,{picture(load_image(path, _ALL_OF_IT))}"
+    except (OSError, ImageError):
+        return "data:,"

@@ -7,12 +7,18 @@ from typing import Any
 from models.bundle.manifest import Provenance
 from models.bundle.metrics import class_scores, weaknesses
 from models.bundle.spec import ModelSpec
+from models.imaging.preprocessing import Preprocessing, Resize
 from training.evaluate.ood import summary
 from training.reports.markdown import code, text
 
 _HELD_OUT_NOTE = {
     "test": "that training has not seen.",
     "val": "that were not trained on; but the best epoch was chosen by them.",
+}
+_UNSEEN: dict[Resize, str] = {
+    "crop": "What lies outside of the centre crop is not seen.",
+    "squash": "Proportions are not seen: every image is made a square.",
+    "pad": "The longer an image is, the smaller it is scaled, and the less of its detail is seen.",
 }
 
 
@@ -23,8 +29,7 @@ def model_card(
     held_out, calibration = metrics["held_out"], metrics["calibration"]
     error_before = calibration["expected_calibration_error_before"]
     config = provenance.training_config
-    preprocessing = spec.preprocessing
-    size = preprocessing.image_size
+    size = spec.preprocessing.image_size
     counts = data["counts"]
     rows = "\n".join(
         f"| {text(row.label)} | {counts['train'][row.label]} | {counts['val'][row.label]} "
@@ -39,8 +44,8 @@ def model_card(
 
 Classifies RGB images as one of: {", ".join(map(text, spec.labels))}.
 
-- Input `{spec.input_name}`: uint8[N, {size}, {size}, 3], RGB, the shorter side resized to
-  {preprocessing.resize_size} px, then the centre cropped. Normalisation is in the graph.
+- Input `{spec.input_name}`: uint8[N, {size}, {size}, 3], RGB, {_shape(spec.preprocessing)}.
+  Normalisation is in the graph.
 - Output `{spec.output_name}`: float32[N, {len(spec.labels)}], rows sum to 1.
 
 ## Limits
@@ -49,7 +54,7 @@ Classifies RGB images as one of: {", ".join(map(text, spec.labels))}.
   label fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
 - The numbers below hold for images like those it was trained and judged on: the same sources,
   cameras and ways of labelling. On others, measure again: `vgg19 evaluate RUN --data FOLDER`.
-- What lies outside of the centre crop is not seen.
+- {_UNSEEN[spec.preprocessing.resize]}
 
 ## Data and metrics
 
@@ -82,6 +87,19 @@ Strategy `{config["strategy"]}`, weights {code(config["weights"])}, {config["epo
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
 again and compares.
 """
+
+
+def _shape(preprocessing: Preprocessing) -> str:
+    """How an image becomes the square."""
+    match preprocessing.resize:
+        case "crop":
+            short = preprocessing.resize_size
+            return f"the shorter side resized to\n  {short} px, then the centre cropped"
+        case "squash":
+            return "all of the image\n  resized to the square, whatever its shape"
+        case "pad":
+            colour = preprocessing.pad_colour
+            return f"the longer side resized to\n  it, the rest filled with {colour} on both sides"
 
 
 def _acceptance_words(acceptance: dict[str, Any] | None) -> str:

@@ -88,7 +88,7 @@ def _page(
 <body>
 <h1>{title}</h1>
 <p class="sub">strategy {config.strategy}, weights {text(config.weights)},
-{config.image_size} px; measured on {held_out["images"]} held-out images
+{config.image_size} px, resize {config.resize}; measured on {held_out["images"]} held-out images
 (split {held_out["split"]})</p>
 {_warnings(held_out)}
 <div class="tiles">{"".join(tile(name, value) for name, value in tiles.items())}</div>

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.imaging import resampling
-from models.imaging.image import load_image, resize_and_crop
+from models.imaging.geometry import to_square
+from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from models.imaging.resampling import Box, resample
 from tests.models.imaging.test_image import png
@@ -61,10 +62,10 @@ class TestBothAreTheSame:
         self, by_pillow: pytest.MonkeyPatch, photos: list[Image.Image], size: tuple[int, int]
     ) -> None:
         image = photos[0].resize(size, Image.Resampling.LANCZOS)
-        expected = levels(resize_and_crop(image, Preprocessing(), size))
+        expected = levels(to_square(image, Preprocessing(), size))
         by_pillow.undo()
 
-        difference = levels(resize_and_crop(image, Preprocessing(), size)) - expected
+        difference = levels(to_square(image, Preprocessing(), size)) - expected
 
         assert np.abs(difference).max() <= 1
         assert (difference != 0).mean() <= 0.01

@@ -45,7 +45,7 @@ class TestLoader:
             COLOURS,
             RULE,
             ImageAugmentation(
-                "trivial", 32, crop_scale=0.5, horizontal_flip=True, random_erasing=0.5, seed=1
+                "trivial", RULE, crop_scale=0.5, horizontal_flip=True, random_erasing=0.5, seed=1
             ),
         )
         order = epoch_order(18, seed=0, epoch=1)

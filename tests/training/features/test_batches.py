@@ -219,6 +219,8 @@ class TestReuse:
             {"random_erasing": 0.1},
             {"image_size": 33},
             {"resize_size": 40},
+            {"resize": "squash"},
+            {"resize": "pad"},
             {"cache_dtype": "float16"},
             {"test_fraction": 0.3},
         ],

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from models.imaging.preprocessing import Preprocessing, Resize
 from training.loop.config import (
     RESUMABLE,
     ConfigError,
@@ -13,6 +14,7 @@ from training.loop.config import (
     load_config,
     read_config,
     read_resumed,
+    recorded_config,
     write_config,
 )
 
@@ -33,6 +35,11 @@ BASE = {"data": "d", "output": "o"}
         ({"max_bad_fraction": 1.5}, "max_bad_fraction is 1.5"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
         ({"resize_size": 100}, "resize_size is 100, it must be 224"),
+        (
+            {"resize": "squash", "resize_size": 256},
+            "resize_size is 256, but resize squash crops nothing; leave it out, or make it 224",
+        ),
+        ({"resize": "fit"}, "resize is 'fit', it should be 'crop', 'squash' or 'pad'"),
         ({"epcohs": 3}, "unknown config key 'epcohs'; the keys are data, output, weights"),
     ],
 )
@@ -89,6 +96,21 @@ def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None
     assert config.resize_size == 73
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_without_a_crop_the_shorter_side_is_no_other(tmp_path: Path, resize: Resize) -> None:
+    config = load_config(None, BASE | {"image_size": 64, "resize": resize}).resolved()
+    assert config.preprocessing() == Preprocessing(image_size=64, resize=resize)
+    assert config.resize_size == 64
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_a_run_from_before_there_was_a_choice_crops() -> None:
+    recorded = load_config(None, BASE).resolved().model_dump(mode="json")
+    del recorded["resize"]
+    assert recorded_config(recorded).preprocessing() == Preprocessing()
 
 
 FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5)), "unlike": ("ood_data", Path("others"))}

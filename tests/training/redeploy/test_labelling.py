@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from testing.images import COLOURS, coloured_pixels, encode
 from training.redeploy.captured import CaptureError, captured_images, labelled_images
@@ -44,6 +48,20 @@ def test_a_table_and_a_page_with_the_least_certain_first(location: Path, tmp_pat
     text = page.read_text()
     assert text.count("<figure>") == 3
     assert "http" not in text.replace("http-equiv", "")  # nothing of a foreign host
+
+
+def test_the_page_shows_all_of_an_image(location: Path, tmp_path: Path) -> None:
+    """Whatever a model sees of it: who labels has to see the object."""
+    wide = np.zeros((50, 200, 3), np.uint8)
+    wide[:, :20] = (0, 255, 0)  # outside of any centre crop
+    for file in location.glob("*.img"):
+        file.write_bytes(encode(wide))
+    _, page = write_labelling(captured_images(str(location)), tmp_path / "out")
+    first = page.read_text().partition("data:image/png;base64,")[2].partition("'")[0]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(first))))
+    assert pixels.shape == (112, 112, 3)
+    assert pixels[56, 5].tolist() == [0, 255, 0]
+    assert pixels[56, 100].tolist() == [0, 0, 0]
 
 
 def test_a_filled_in_table_counts_and_wins(location: Path, tmp_path: Path) -> None:

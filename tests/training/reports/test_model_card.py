@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from models.imaging.preprocessing import Preprocessing
 from testing.bundles import tiny_spec
 from training.evaluate.metrics import classification_metrics
 from training.loop.config import load_config
@@ -9,9 +11,11 @@ from training.loop.run import record_provenance
 from training.reports.model_card import model_card
 
 
-def card_of(logits: torch.Tensor) -> str:
+def card_of(logits: torch.Tensor, preprocessing: Preprocessing | None = None) -> str:
     """Of nine held-out images, three of each class."""
     spec = tiny_spec()
+    if preprocessing is not None:
+        spec = spec.model_copy(update={"preprocessing": preprocessing})
     counts = {
         split: dict.fromkeys(spec.labels, n) for split, n in [("train", 7), ("val", 2), ("test", 3)]
     }
@@ -36,6 +40,22 @@ def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
         "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce", "own to\n3.0e-06 (limit\n1e-03)",
     ):  # fmt: skip
         assert words in card
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape", "unseen"),
+    [
+        (Preprocessing(), "resized to 256 px, then the centre cropped.", "outside of the centre"),
+        (Preprocessing(resize="squash"), "resized to the square", "Proportions are not seen"),
+        (Preprocessing(resize="pad"), "filled with (124, 116, 104) on", "the smaller it is scaled"),
+    ],
+)
+def test_the_card_tells_how_an_image_becomes_square(
+    rule: Preprocessing, shape: str, unseen: str
+) -> None:
+    card = " ".join(card_of(torch.eye(3).repeat(3, 1), rule).split())
+    assert shape in card
+    assert unseen in card
 
 
 def test_the_card_says_what_speaks_against_the_model() -> None:
