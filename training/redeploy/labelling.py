@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from models.locations import open_location, reason, without_credentials
 from models.text import shown
 from training.redeploy.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
-from training.reports.html_page import PAGE_STYLE, picture_of, text
+from training.reports.html_page import render
 
 _PAGE_FILE = "label.html"
 _COLUMNS = ("stem", "label", "predicted", "probability")
@@ -79,67 +78,18 @@ def _probability(image: CapturedImage) -> float:
 def _page(images: Sequence[CapturedImage]) -> str:
     labels = sorted({p["label"] for image in images for p in image.record["predictions"]})
     chosen = {image.label for image in images if image.label}
-    # A page's fields hold one line; what is saved is the label itself.
-    exact = {shown(label): label for label in (*labels, *chosen) if shown(label) != label}
-    options = "".join(f"<option value='{text(label)}'>" for label in labels)
-    figures = "".join(map(_figure, images))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Label {len(images)} images</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{PAGE_STYLE}{_STYLE}</style></head>
-<body>
-<h1>Label {len(images)} images</h1>
-<p class="sub">The least certain first. Choose or type the right label; leave empty what you don't
-know. Then save the table and give it to <code>vgg19 label URL --from labels.csv</code>.</p>
-<p><button id="save">Save labels.csv</button> <span id="count" role="status"></span></p>
-<datalist id="labels">{options}</datalist>
-<div class="mistakes">{figures}</div>
-<script>const exact = new Map(Object.entries({_in_script(exact)}));{_SCRIPT}</script>
-</body></html>
-"""
-
-
-def _in_script(value: object) -> str:
-    """JSON that can't end the script that it is in."""
-    return json.dumps(value).replace("<", "\\u003c")
-
-
-def _figure(image: CapturedImage) -> str:
-    said = f"{text(_predicted(image))} {_probability(image):.0%}"
-    return (
-        f"<figure><img alt='image to label' src='{picture_of(image.path)}'>"
-        f"<figcaption>said {said}<br>"
-        f"<input list='labels' aria-label='right label' data-stem='{text(image.stem)}' "
-        f"value='{text(image.label or '')}'>"
-        f"<button type='button' class='right' data-label='{text(_predicted(image))}'>"
-        "right</button></figcaption></figure>"
+    return render(
+        "label.html",
+        images=[
+            {
+                "path": image.path,
+                "stem": image.stem,
+                "label": image.label,
+                "predicted": _predicted(image),
+                "probability": _probability(image),
+            }
+            for image in images
+        ],
+        labels=labels,
+        exact={shown(label): label for label in (*labels, *chosen) if shown(label) != label},
     )
-
-
-_STYLE = """
-input { width: 100%; box-sizing: border-box; font: inherit } button { font: inherit }
-#save { padding: .4rem 1rem }
-"""
-_HEAD = json.dumps("stem,label\n")
-_SCRIPT = f"""
-const inputs = [...document.querySelectorAll("input")];
-const count = () => document.getElementById("count").textContent =
-  inputs.filter(i => i.value.trim()).length + " of " + inputs.length + " labelled";
-document.addEventListener("input", count);
-document.addEventListener("click", event => {{
-  if (!event.target.matches(".right")) return;
-  event.target.parentElement.querySelector("input").value = event.target.dataset.label;
-  count();
-}});
-document.getElementById("save").addEventListener("click", () => {{
-  const quoted = text => '"' + text.replaceAll('"', '""') + '"';
-  const rows = inputs.filter(i => i.value.trim())
-    .map(i => i.dataset.stem + "," + quoted(exact.get(i.value.trim()) ?? i.value.trim()));
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([{_HEAD} + rows.join("\\n") + "\\n"],
-    {{type: "text/csv"}}));
-  link.download = "labels.csv";
-  link.click();
-}});
-count();
-"""

@@ -14,7 +14,7 @@ from torchvision.models import VGG
 
 from models.network.grad_cam import grad_cam
 from training.loop.context import TrainContext
-from training.reports.html_page import picture, text
+from training.reports.html_page import picture
 
 _WORST = 24
 _BATCH = 8
@@ -28,15 +28,15 @@ _STRENGTH = 0.7
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that got a wrong label. The pictures are PNG in base64, the second one with the heat
-    map of the label that was said; None where a map would be a single value, as at 32 pixels."""
+    """An image that got a wrong label. The pictures are PNG, the second one with the heat map of
+    the label that was said; None where a map would be a single value, as at 32 pixels."""
 
     name: str
     label: str
     said: str
     probability: float
-    plain: str
-    explained: str | None
+    plain: bytes
+    explained: bytes | None
 
 
 def worst_mistakes(
@@ -84,33 +84,6 @@ def overlaid(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray
     opacity = _STRENGTH * np.minimum(1, 1.25 * values)
     blended: NDArray[np.float64] = image * (1 - opacity) + colours * opacity
     return blended.round().astype(np.uint8)
-
-
-def mistakes_html(mistakes: Sequence[Mistake]) -> str:
-    """The section of the page."""
-    if not mistakes:
-        return "<p>None: every held-out image got its label.</p>"
-    note = ""
-    if mistakes[0].explained is not None:
-        note = (
-            "<p class='sub'>On the right: the pixels that speak for what was said (Grad-CAM), from "
-            "yellow, a little, to violet, most.</p>"
-        )
-    return f"{note}<div class='mistakes'>{''.join(map(_figure, mistakes))}</div>"
-
-
-def _figure(mistake: Mistake) -> str:
-    said = text(mistake.said)
-    pictures = f"<img alt='' src='data:image/png;base64,{mistake.plain}'>"
-    if mistake.explained is not None:
-        source = f"data:image/png;base64,{mistake.explained}"
-        pictures += f"<img alt='what speaks for {said}' src='{source}'>"
-    return (
-        f"<figure><span class='pair'>{pictures}</span><figcaption>"
-        f"<span class='was'>{text(mistake.label)}</span>, said "
-        f"<span class='said'>{said}</span> {mistake.probability:.0%}<br>"
-        f"{text(mistake.name)}</figcaption></figure>"
-    )
 
 
 def _heat_maps(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +11,13 @@ from torchvision.models import VGG
 
 from models.bundle.metrics import class_scores, confusion_matrix, weaknesses
 from models.files import staged_file
+from training.data.listing import SPLITS
 from training.evaluate.ood import summary
 from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow, rate, trains
 from training.loop.run import Run
-from training.reports.html_page import PAGE_STYLE, table, text, tile
-from training.reports.mistakes import Mistake, mistakes_html, worst_mistakes
+from training.reports.html_page import render
+from training.reports.mistakes import Mistake, worst_mistakes
 from training.reports.plots import (
     PLOT_STYLE,
     confusion,
@@ -70,54 +70,41 @@ def _page(
     plots: dict[str, bytes],
     mistakes: Sequence[Mistake],
 ) -> str:
-    held_out, calibration = metrics["held_out"], metrics["calibration"]
-    config = context.config
-    tiles = {
-        "accuracy": f"{held_out['accuracy']:.1%}",
-        "top-5 accuracy": f"{held_out['top5_accuracy']:.1%}",
-        "macro F1": f"{held_out['macro_f1']:.3f}",
-        "calibration error": f"{held_out['expected_calibration_error']:.3f}",
-        "temperature": f"{calibration['temperature']:.2f}",
-        "epoch saved": f"{metrics['best_epoch']} of {len(metrics['history'])}",
-    }
-    title = text(f"VGG-19 on {context.data.root.name}")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{PAGE_STYLE}</style></head>
-<body>
-<h1>{title}</h1>
-<p class="sub">strategy {config.strategy}, weights {text(config.weights)},
-{config.image_size} px, resize {config.resize}; measured on {held_out["images"]} held-out images
-(split {held_out["split"]})</p>
-{_warnings(held_out)}
-<div class="tiles">{"".join(tile(name, value) for name, value in tiles.items())}</div>
-<h2>Loss and accuracy</h2>{_plot(plots["curves"], "loss and accuracy over the epochs")}
-<h2>Confusion</h2>{_plot(plots["confusion"], "confusion matrix")}
-<h2>Each class</h2>{_class_table(held_out)}
-<h2>Calibration and learning rate</h2>
-<div class="two">{_plot(plots["reliability"], "accuracy against confidence")}
-{_plot(plots["learning_rate"], "learning rate over the epochs")}</div>
-<p class="sub">Calibration error before temperature scaling:
-{calibration["expected_calibration_error_before"]:.3f}. The size of a dot is the number of its
-images.</p>
-<h2>Which answers are accepted</h2>{acceptance_html(metrics["acceptance"])}
-<h2>Worst mistakes</h2>{mistakes_html(mistakes)}
-<h2>Data</h2>{_data_table(context)}
-<h2>Layers</h2>{_layers(table)}
-</body></html>
-"""
+    held_out = metrics["held_out"]
+    return render(
+        "run.html",
+        config=context.config,
+        data=context.data,
+        held_out=held_out,
+        calibration=metrics["calibration"],
+        weaknesses=weaknesses(held_out),
+        numbers=_numbers(metrics),
+        plots=plots,
+        class_rows=_class_rows(held_out),
+        acceptance=metrics["acceptance"],
+        acceptance_summary=summary(metrics["acceptance"]),
+        acceptance_rows=_acceptance_rows(metrics["acceptance"]),
+        mistakes=mistakes,
+        data_rows=_data_rows(context),
+        layer_rows=[(row.name, f"{row.parameters:,}", trains(row), rate(row)) for row in table],
+    )
 
 
-def _plot(content: bytes, alt: str) -> str:
-    encoded = base64.b64encode(content).decode()
-    return f'<img class="plot" alt="{alt}" src="data:image/png;base64,{encoded}">'
+def _numbers(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    held_out = metrics["held_out"]
+    return [
+        ("accuracy", f"{held_out['accuracy']:.1%}"),
+        ("top-5 accuracy", f"{held_out['top5_accuracy']:.1%}"),
+        ("macro F1", f"{held_out['macro_f1']:.3f}"),
+        ("calibration error", f"{held_out['expected_calibration_error']:.3f}"),
+        ("temperature", f"{metrics['calibration']['temperature']:.2f}"),
+        ("epoch saved", f"{metrics['best_epoch']} of {len(metrics['history'])}"),
+    ]
 
 
-def acceptance_html(acceptance: dict[str, Any]) -> str:
-    """The section on confidence and distance."""
+def _acceptance_rows(acceptance: dict[str, Any]) -> list[Sequence[str]]:
     named = {"validation": acceptance["val"], "held out": acceptance["held_out"]}
-    rows = [
+    rows: list[Sequence[str]] = [
         (name, str(row["images"]), f"{row['accepted']:.1%}", _share(row["precision"]),
          f"{row['beyond_limit']:.1%}")
         for name, row in named.items()
@@ -125,25 +112,15 @@ def acceptance_html(acceptance: dict[str, Any]) -> str:
     if (ood := acceptance["unlike"]) is not None:
         share = f"{ood['accepted']:.1%}"
         rows.append(("OOD data", str(ood["images"]), share, "", f"{ood['beyond_limit']:.1%}"))
-        note = "AUROC: how often one of these is further away than a held-out one."
-    else:
-        note = "How well it detects out-of-distribution images: train with --ood-data FOLDER."
-    head = ("images of", "images", "accepted", "of them right", "too far from the training images")
-    line = text(summary(acceptance))
-    return f"<p class='sub'>{line[0].upper()}{line[1:]}. {note}</p>{table(head, rows)}"
+    return rows
 
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _warnings(held_out: dict[str, Any]) -> str:
-    lines = (f"{line[0].upper()}{line[1:]}." for line in weaknesses(held_out))
-    return "".join(f'<p class="warning">{text(line)}</p>' for line in lines)
-
-
-def _class_table(held_out: dict[str, Any]) -> str:
-    rows = [
+def _class_rows(held_out: dict[str, Any]) -> list[Sequence[str]]:
+    return [
         (
             row.label,
             f"{row.precision:.3f}",
@@ -153,20 +130,11 @@ def _class_table(held_out: dict[str, Any]) -> str:
         )
         for row in class_scores(held_out)
     ]
-    return table(("class", "precision", "recall", "F1", "images"), rows)
 
 
-def _data_table(context: TrainContext) -> str:
+def _data_rows(context: TrainContext) -> list[Sequence[str]]:
     counts = context.data.counts()
-    rows = [
-        (label, *(str(counts[split][label]) for split in ("train", "val", "test")))
-        for label in context.data.labels
+    rows: list[Sequence[str]] = [
+        (label, *(str(counts[split][label]) for split in SPLITS)) for label in context.data.labels
     ]
-    total = ("all", *(str(len(context.data.split(split))) for split in ("train", "val", "test")))
-    note = f"<p class='sub'>{len(context.data.skipped)} files were not images and were skipped.</p>"
-    return table(("class", "train", "val", "test"), [*rows, total]) + note
-
-
-def _layers(layers: Sequence[LayerRow]) -> str:
-    rows = [(row.name, f"{row.parameters:,}", trains(row), rate(row)) for row in layers]
-    return table(("layer", "parameters", "trains", "learning rate"), rows)
+    return [*rows, ("all", *(str(len(context.data.split(split))) for split in SPLITS))]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
 from models.text import shown
@@ -36,11 +38,48 @@ class Text(HTMLParser):
             self.cells[-1] += data
 
 
+class LabelPage(HTMLParser):
+    """Of a page of images to label, what it shows of one."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.values: dict[str, str | None] = {}
+        self.caption = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.values |= {f"{tag} {key}": value for key, value in attrs}
+
+    def handle_data(self, data: str) -> None:
+        if "figcaption" in self.tags and not self.caption:
+            self.caption = data
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_in_html(name: str) -> None:
-    page = Text(html_page.table(("class",), [(name,)]) + html_page.tile(name, name))
-    assert page.tags == {"table", "tr", "th", "td", "div", "b", "span"}
-    assert page.cells[1].startswith(shown(name))
+def test_in_html(name: str, tmp_path: Path) -> None:
+    """In an element, in attributes, and in a script."""
+    image = {
+        "path": tmp_path / "gone.png", "stem": name, "label": name, "predicted": name,
+        "probability": 0.5,
+    }  # fmt: skip
+    source = html_page.render("label.html", images=[image], labels=[name], exact={name: name})
+    page = LabelPage(source)
+    assert page.tags == {
+        "html", "head", "meta", "title", "style", "body", "h1", "p", "code", "button", "span",
+        "datalist", "option", "div", "figure", "img", "figcaption", "br", "input", "script",
+    }  # fmt: skip
+    assert page.caption == f"said {shown(name)} 50%"
+    for place in ("option value", "input data-stem", "input value", "button data-label"):
+        assert page.values[place] == shown(name)
+    (line,) = (line for line in source.splitlines() if line.startswith("const exact"))
+    assert json.loads(line.partition("entries(")[2].removesuffix("));")) == {name: name}
+
+
+def test_a_value_that_is_not_given_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="images"):
+        html_page.render("label.html")
 
 
 @pytest.mark.parametrize("name", NAMES)
