@@ -9,6 +9,7 @@ from rich.table import Table
 
 from cli.common import table_console, text
 from training.data.check_data import DataReport
+from training.data.recommend import recommendations
 
 _SHOWN = 10
 
@@ -30,6 +31,7 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
     modes = ", ".join(f"{count} {mode}" for mode, count in report.modes.items())
     out.print(f"{report.images} images; largest class {report.imbalance:.1f} times the smallest")
     out.print(f"sizes: {sizes}; modes: {modes}; turned by EXIF: {report.exif_turned}")
+    out.print(f"lose more than half of their area to the centre crop: {report.cropped}")
     if report.side_files:
         out.print(f"side files, no images: {sum(report.side_files.values())}")
     if report.judged_nowhere:
@@ -42,6 +44,8 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
     _list(out, "near copies", report.near_duplicates)
     _list(out, "copies with different labels", report.conflicting_labels)
     _list(out, "LEAKS: copies in different splits", report.leaks)
+    for sentence in recommendations(report.images, report.cropped, report.imbalance):
+        out.print(text(sentence), style="yellow", soft_wrap=True)
 
 
 def _list(out: Console, title: str, groups: Sequence[Sequence[str]]) -> None:

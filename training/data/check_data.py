@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import ImageError
+from models.imaging.geometry import kept_share
 from models.imaging.image import image_facts, load_image, read_image_file
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
@@ -30,6 +31,7 @@ from training.reporter import Reporter
 NEAR_DUPLICATE_BITS = 4
 _PIXELS = 256
 _RULE = Preprocessing(image_size=_PIXELS, resize_size=_PIXELS)
+_DEFAULT = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class DataReport:
     """What was found. Groups of duplicates list their files; `leaks` those across splits.
 
     `left_out` is what was named and not opened, such as rows without a label; `side_files` counts
-    what programs leave beside images; `judged_nowhere` are classes with too few images to judge.
+    what programs leave beside images; `judged_nowhere` are classes with too few images to judge;
+    `cropped` counts the images that lose more than half of their area to the centre crop of the
+    default preprocessing.
     """
 
     images: int
@@ -66,6 +70,7 @@ class DataReport:
     left_out: list[SkippedFile]
     side_files: dict[str, int]
     judged_nowhere: list[str]
+    cropped: int
 
     def as_json(self) -> dict[str, Any]:
         content = dict(self.__dict__)
@@ -133,6 +138,7 @@ def check_data(
         judged_nowhere=judged_nowhere(
             samples, val_is_drawn=not any(sample.split == "val" for sample in samples)
         ),
+        cropped=sum(kept_share((fact.width, fact.height), _DEFAULT) < 0.5 for fact in facts),
     )
 
 

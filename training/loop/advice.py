@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from training.data.recommend import IMBALANCE
 from training.loop.config import TrainConfig
 from training.loop.layer_table import LayerRow
-
-# The largest class over the smallest; check-data shows the same number.
-IMBALANCE = 3.0
 
 
 def advice(

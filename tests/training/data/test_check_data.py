@@ -137,6 +137,35 @@ def test_side_files_and_classes_that_nothing_judges(folder: Path) -> None:
     assert "classes judged nowhere, with too few images: lonely" in out.getvalue()
 
 
+def test_images_that_the_crop_cuts_by_half_are_counted(tmp_path: Path) -> None:
+    """Of 1.53 to 1 and more: 224 of 256 rows, and as many of 392 columns, are a half."""
+    sizes = [(200, 200), (300, 200), (200, 300), (310, 200), (200, 310), (50, 1)]
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number, size in enumerate(sizes):
+            Image.new("RGB", size, (number, 0, len(label))).save(tmp_path / label / f"{number}.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (310, 200), (99, 0, 0)).save(tmp_path / "a" / "turned.jpg", exif=exif)
+    Image.new("RGB", (200, 200), (98, 0, 0)).save(tmp_path / "a" / "also.jpg", exif=exif)
+    report = check_data(tmp_path, SilentReporter())
+    assert (report.images, report.cropped) == (14, 7)
+    assert report.as_json()["cropped"] == 7
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=80))
+    assert "lose more than half of their area to the centre crop: 7\n" in out.getvalue()
+    assert "7 of 14 images lose more than half of their area" in out.getvalue()
+    assert "train with --resize squash, or --resize pad" in out.getvalue()
+
+
+def test_uneven_classes_are_told_how_to_be_weighed(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, {"blue": 7, "red": 2})
+    out = io.StringIO()
+    print_report(check_data(tmp_path, SilentReporter()), Console(file=out, width=200))
+    assert "has 3.5 times the images of the smallest: train with --class-weights" in out.getvalue()
+    assert "--resize" not in out.getvalue()
+
+
 def test_brackets_in_names_are_shown(report: DataReport) -> None:
     out = io.StringIO()
     shown = DataReport(**{**report.__dict__, "exact_duplicates": [["a[red].png", "b.png"]]})
