@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 protoc = $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) $(PROTOS) && $(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=$(1) $(firstword $(PROTOS))
 
-.PHONY: help setup demo demo-redeploy test check format image-test sbom audit bench-finetune bench-serving gpu-check fuzz soak faults proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test test-fast check format image-test sbom audit bench-finetune bench-serving gpu-check fuzz soak faults proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -34,6 +34,9 @@ demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned mode
 
 test: setup  ## all tests, about 10 minutes on two cores
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: setup  ## all tests but those that take seconds each; a minute
+	@exec $(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: setup proto-check  ## formatting, lint, types, import directions, Kubernetes manifests
 	$(BIN)/ruff format --check .

@@ -21,6 +21,8 @@ from training.features.batches import _feature_shape
 
 __all__ = ["bucket", "s3_endpoint"]  # fixtures
 
+_INTEGRATION = Path(__file__).with_name("integration")
+
 
 def pytest_configure() -> None:
     """A script's background jobs ignore SIGINT, and what nohup starts SIGHUP; so would the
@@ -31,11 +33,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if has_cuda_driver():
-        return
+    has_gpu = has_cuda_driver()
     for item in items:
-        if item.get_closest_marker("gpu"):
+        if not has_gpu and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA driver on this machine"))
+        if _INTEGRATION in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

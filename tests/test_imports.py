@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -18,6 +20,7 @@ def modules_after(statement: str) -> set[str]:
     return set(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_the_service_loads_neither_torch_nor_training() -> None:
     loaded = modules_after("import service")
     assert "serving.http.app" in loaded
@@ -31,6 +34,7 @@ def test_the_command_line_starts_without_torch() -> None:
     assert not loaded & {"torch", "torchvision", "bentoml", "sklearn", "numpy", "PIL"}
 
 
+@pytest.mark.slow
 def test_predicting_loads_no_server() -> None:
     """Nor what a server counts with. BentoML, for its store, brings Starlette by itself."""
     server = {"grpc", "grpc_health", "starlette", "prometheus_client", "uvicorn"}

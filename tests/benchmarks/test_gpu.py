@@ -33,6 +33,7 @@ def is_running(pid: int) -> bool:
 
 
 class TestSteps:
+    @pytest.mark.slow
     def test_a_step_that_hangs_is_ended_with_all_it_started_and_its_figures_stay(
         self, tmp_path: Path
     ) -> None:
@@ -58,6 +59,7 @@ class TestSteps:
         assert run_step(place, "ends", command, 60) is (code == 0)
         assert (tmp_path / "ends.log").read_text() == "said\n"
 
+    @pytest.mark.slow
     def test_the_facts_of_a_machine_without_a_card(self, tmp_path: Path) -> None:
         command = [
             sys.executable,

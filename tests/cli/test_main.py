@@ -176,6 +176,7 @@ def test_mistakes(vgg19: Vgg19, tmp_path: Path, arguments: str, words: str) -> N
     assert after == before  # nothing half-written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place", [("--debug", "evaluate", "none"), ("evaluate", "none", "--debug")]
 )
@@ -197,6 +198,7 @@ def test_a_taken_http_port_is_one_line(vgg19: Vgg19) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_serve_takes_the_model_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +289,7 @@ def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path)
     assert result.stderr == "error: file/run: Not a directory\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_signals_leave_a_run_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     write_image_folder(tmp_path / "two", {"blue": 60, "red": 60})

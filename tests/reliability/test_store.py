@@ -17,6 +17,7 @@ from testing.server import ROOT
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, threads
 
 
+@pytest.mark.slow
 def test_a_store_survives_sigkill() -> None:
     """At a few of the steps; `python -m reliability.store` tries all.
 

@@ -42,6 +42,7 @@ def send(server: Watched, costly: Costly) -> str:
         return str(call.code().name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costly", corpus(_SIZE), ids=lambda costly: costly.name)
 def test_memory_and_time_in_proportion(server: Watched, costly: Costly) -> None:
     lags = []

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from training.data.listing import DataError, ImageFile, Listing, Split, SplitChoice
+from training.data.listing import (
+    DataError,
+    ImageFile,
+    Listing,
+    SkippedFile,
+    Split,
+    SplitChoice,
+)
 from training.data.missing_labels import is_missing_folder
 from training.data.side_files import may_be_image, side_kind
 from training.data.split_names import split_of
@@ -47,6 +54,14 @@ def from_folder(root: Path, split_names: Mapping[str, SplitChoice]) -> Listing:
     return _Reader(root, split_names).read()
 
 
+def unlabelled(folder: Path) -> tuple[list[Path], list[SkippedFile]]:
+    """The images below a folder, however they are sorted there, and what can't be had of it.
+
+    As in a class: links are followed, side files left out.
+    """
+    return _Reader(folder.parent, {}).read_unlabelled(folder)
+
+
 class _Reader:
     """Reads one root. Each directory is listed once."""
 
@@ -66,6 +81,10 @@ class _Reader:
         for folder in self._class_folders():
             self._read_class(folder)
         return self._listing
+
+    def read_unlabelled(self, folder: Path) -> tuple[list[Path], list[SkippedFile]]:
+        found, skipped = self._walk(_ClassFolder(folder, "", "test"))
+        return found, [SkippedFile(path, None, reason) for path, reason in skipped]
 
     # Which folder is what
 

@@ -28,6 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, ModelSp
     return bundle / MODEL_FILE, param, spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 9])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_answers_are_those_of_onnx_runtime(

@@ -47,6 +47,7 @@ def exported(module: ServingModule, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.mark.slow
 def test_onnx_runtime_equals_pytorch(
     module: ServingModule, exported: Path, images: NDArray[np.uint8]
 ) -> None:

@@ -43,6 +43,7 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 class TestImagenet:
+    @pytest.mark.slow
     def test_from_torch_home_without_network(self, torch_home: Path, donor: VGG) -> None:
         assert VGG19_Weights.IMAGENET1K_V1.url.endswith(CACHED_NAME)
         torch.save(donor.state_dict(), torch_home / "hub" / "checkpoints" / CACHED_NAME)

@@ -137,6 +137,7 @@ def test_in_an_object_store_others_are_seen_and_marks_of_directories_are_passed_
         assert [model.version for model in store.list_models()] == [version]
 
 
+@pytest.mark.slow
 def test_an_object_store_that_cannot_be_reached_is_one_line(
     tag: str, tmp_path: Path, s3_endpoint: str
 ) -> None:

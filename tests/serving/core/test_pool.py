@@ -215,6 +215,7 @@ class TestBeside:
 class TestGivenUp:
     """Clients with a short deadline, and those who go away. Five loads ran side by side."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("count", [1, 5])
     @pytest.mark.parametrize("different", [True, False])
     async def test_never_two_loads_at_once(
@@ -298,6 +299,7 @@ class TestGivenUp:
 
 
 class TestTriedAgain:
+    @pytest.mark.slow
     @pytest.mark.parametrize("error", [OSError("stale file handle"), RuntimeError(), MemoryError()])
     async def test_after_an_error_that_is_no_users(self, loader: Loader, error: Exception) -> None:
         pool = ModelPool(loader, grace_s=1, retry_s=0)

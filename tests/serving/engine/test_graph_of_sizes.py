@@ -11,6 +11,7 @@ from serving.engine.graph_check import check_graph
 from testing.small_vgg import thin_vgg19
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 100, 224, 300])
 def test_exports_of_any_image_size_pass(tmp_path: Path, size: int) -> None:
     """Pooling to 7 x 7 is exported in other operators where 7 doesn't divide."""

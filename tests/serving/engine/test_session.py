@@ -83,6 +83,7 @@ class TestRightOfWay:
         write_small_bundle(tmp_path / "small")
         return write_manifest(tmp_path / "small", provenance())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("interrupted", [0, 3])
     def test_each_golden_sample_is_replayed_in_a_gap_and_anew_after_a_request(
         self, bundle: Bundle, interrupted: int
@@ -182,6 +183,7 @@ def test_run_answers_in_order(tiny_bundle: Path, size: int) -> None:
     np.testing.assert_allclose(rows, tiny_probabilities(pixels), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_the_training_end(tmp_path: Path) -> None:
     """What the network makes of images, through both graphs of a bundle."""
     path = tmp_path / "bundle"

@@ -343,6 +343,7 @@ async def test_spans_continue_the_clients_trace(classifier: DataPlane) -> None:
     check_spans(traced, "ModelInfer", "OK")
 
 
+@pytest.mark.slow
 async def test_5000_cancelled_calls_leave_nothing(
     stub: GRPCInferenceServiceStub, classifier: DataPlane, model: StubModel
 ) -> None:
@@ -379,6 +380,7 @@ async def test_5000_cancelled_calls_leave_nothing(
     assert current.statistics.images == images + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "key"),
     [

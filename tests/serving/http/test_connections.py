@@ -115,6 +115,7 @@ async def test_an_upgrade_that_is_not_taken_is_ignored(
         assert answers(await exchange(port, *pieces)) == expected, pieces
 
 
+@pytest.mark.slow
 async def test_many_at_once(port: int) -> None:
     one = b"POST /one HTTP/1.1\r\nHost: x\r\n" + UPGRADES[0] + CONTENT_LENGTH
     expected = [b"POST /one " + BODY] * 2000
@@ -142,6 +143,7 @@ async def test_what_follows_a_request_that_cannot_be_is_no_request(port: int, he
     assert b"/stolen" not in received, received
 
 
+@pytest.mark.slow
 async def test_idle_connections_are_closed_when_the_setting_says(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

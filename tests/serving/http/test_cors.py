@@ -61,6 +61,7 @@ def preflight(method: str, origin: str = PAGE) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize("origins", [(PAGE,), ("https://x.example", PAGE), ("*",)])
 async def test_every_route(

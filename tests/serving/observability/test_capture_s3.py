@@ -51,6 +51,7 @@ def test_it_starts_where_nothing_is_yet(bucket: str, path: str) -> None:
     assert [image.label for image in labelled_images(bucket + path)] == ["rose"]
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_is_seen(bucket: str) -> None:
     """fsspec keeps listings, so an image that came later could not be labelled."""
     url = f"{bucket}/captured"
@@ -65,6 +66,7 @@ def test_what_another_process_writes_is_seen(bucket: str) -> None:
     capture.close(60)
 
 
+@pytest.mark.slow
 def test_two_processes_keep_one_limit(bucket: str) -> None:
     url = f"{bucket}/captured"
     one = len(IMAGE) + 300

@@ -44,6 +44,7 @@ def read(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_folder_into_a_table(home: Path, images: Path, tmp_path: Path) -> None:
     said = vgg19(home, "predict", str(images), "--output", str(tmp_path / "p.csv"), "--top-k", "2")
     rows = read(tmp_path / "p.csv")
@@ -68,6 +69,7 @@ def test_a_folder_into_a_table(home: Path, images: Path, tmp_path: Path) -> None
     assert not (tmp_path / "p.csv.part").exists()
 
 
+@pytest.mark.slow
 def test_parquet_of_a_csv_and_a_pattern(home: Path, images: Path, tmp_path: Path) -> None:
     (images / "list.csv").write_text("path,note\nblue/0000.png,x\nred/0013.png,y\n")
     sources = (str(images / "list.csv"), str(images / "**" / "0007.png"))
@@ -78,6 +80,7 @@ def test_parquet_of_a_csv_and_a_pattern(home: Path, images: Path, tmp_path: Path
     assert table.num_columns == 2 * 3 + 4  # of three classes, though five labels were asked for
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) -> None:
     """The rest is done, nothing twice, with the same labels; half a line is no line."""
     whole, output = tmp_path / "whole.csv", tmp_path / "p.csv"
@@ -95,6 +98,7 @@ def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) ->
     assert rows[9:] == read(whole)[9:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_says_how_to_go_on(
     home: Path, tmp_path: Path, number: signal.Signals
@@ -125,6 +129,7 @@ def test_an_interruption_says_how_to_go_on(
     assert part.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

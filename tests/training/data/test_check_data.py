@@ -88,6 +88,7 @@ def test_leaks_and_conflicting_labels(report: DataReport) -> None:
     assert report.conflicting_labels == report.near_duplicates
 
 
+@pytest.mark.slow
 def test_the_command_prints_writes_and_fails_on_leaks(folder: Path, tmp_path: Path) -> None:
     result = run_command(
         "vgg19", "check-data", str(folder), "--output", "check.json", cwd=tmp_path, home=tmp_path

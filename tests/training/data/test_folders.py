@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from testing.images import coloured_pixels, encode
-from training.data.folders import _MAX_DEPTH
+from training.data.folders import _MAX_DEPTH, unlabelled
 from training.data.listing import Columns, DataError, Listing
 from training.data.sources import find_images
 
@@ -202,3 +202,19 @@ class TestLinks:
         assert [file.reason for file in listing.skipped] == [
             f"lies more than {_MAX_DEPTH} folders deep"
         ]
+
+
+def test_images_without_labels_are_found_wherever_they_lie(tmp_path: Path) -> None:
+    others = lay(tmp_path / "others", "a.png", "train/b.png", "x/test/y/c.png", "x/sound.ogg.png")
+    lay(tmp_path / "elsewhere", "d.png")
+    (others / "linked").symlink_to(tmp_path / "elsewhere")
+    (others / "again").symlink_to(others)
+    (others / "dangling.png").symlink_to(tmp_path / "none.png")
+    (others / "Thumbs.db").write_bytes(b"side file")
+    (others / "sound.ogg").write_bytes(b"OggS")
+    found, skipped = unlabelled(others)
+    assert [str(path.relative_to(others)) for path in found] == [
+        "a.png", "linked/d.png", "train/b.png", "x/sound.ogg.png", "x/test/y/c.png",
+    ]  # fmt: skip
+    assert sorted(file.path.name for file in skipped) == ["again", "dangling.png"]
+    assert {file.label for file in skipped} == {None}

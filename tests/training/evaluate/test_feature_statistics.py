@@ -65,6 +65,7 @@ def dense_distances(
     return nearest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "width", "classes"),
     [(5, 30, 3), (60, 200, 3), (199, 200, 12), (200, 200, 12), (201, 200, 12), (900, 80, 40)],

@@ -92,6 +92,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class TestValues:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("trainable", "layer", "shape"),
         [

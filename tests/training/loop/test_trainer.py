@@ -130,6 +130,7 @@ def our_loop(
     return [(after - before) / 4 for before, after in pairwise(sums)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "strategy", "optimizer_name"),
     [(vgg19, "full", "adamw"), (vgg19, "fc", "adamw"), (thin_vgg19, "full", "sgd")],
