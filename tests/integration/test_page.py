@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
@@ -30,12 +31,15 @@ from playwright.sync_api import (
 )
 
 from models.bundle.acceptance import Acceptance
-from models.bundle.bundle import ACCEPTANCE_FILE
+from models.bundle.bundle import ACCEPTANCE_FILE, SPEC_FILE
 from models.bundle.manifest import read_manifest
+from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
+from models.imaging.image import load_image
+from models.imaging.preprocessing import Preprocessing
 from serving.settings import Settings
 from testing.bundles import tiny_heat_map, write_tiny_bundle
-from testing.images import coloured_pixels, encode
+from testing.images import SIZE, coloured_pixels, encode
 from testing.server import Server, put_into_production, serve
 
 CHROMIUM = shutil.which("chromium")
@@ -244,6 +248,63 @@ def test_a_heat_map_lies_over_the_picture(watched: Watched) -> None:
     assert drawn(heat) == pytest.approx(alphas(coloured_pixels(0, "green"), 2), abs=1)
     button.click()
     expect(heat).to_be_hidden()
+
+
+# Of 96 x 32: width and height of what the model sees, as parts of the square card.
+VIEWS: list[tuple[dict[str, Any], tuple[float, float]]] = [
+    ({"resize_size": 40}, (0.8, 0.8)),
+    ({"resize": "squash"}, (1.0, 1 / 3)),
+    ({"resize": "pad"}, (1.0, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("rule", "view"), VIEWS)
+def test_a_heat_map_lies_where_the_model_sees(
+    open_page: Open, tmp_path: Path, rule: dict[str, Any], view: tuple[float, float]
+) -> None:
+    """By each rule of the shape, over a picture that is three times as wide as it is high, and over
+    one that EXIF turns so that it is as high."""
+    preprocessing = Preprocessing(image_size=SIZE, **rule)
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    spec = ModelSpec.read(bundle / SPEC_FILE)
+    spec.model_copy(update={"preprocessing": preprocessing}).write(bundle / SPEC_FILE)
+    write_manifest(bundle, read_manifest(bundle).provenance)
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, :32, 1], pixels[:, 32:64, 1], pixels[8:, 64:, 1] = 80, 160, 240
+    files = {"wide.png": encode(pixels), "high.png": turned(pixels)}
+    with serve(put_into_production(bundle), tmp_path / "log") as server:
+        watched = open_page(f"{server.url}/")
+        for (name, content), (width, height) in zip(files.items(), (view, view[::-1]), strict=True):
+            watched.bring("drop", (name, content))
+            card = watched.card(name)
+            card.get_by_role("button", name="Heat map").click()
+            heat, picture = card.locator("canvas"), card.locator("img")
+            expect(heat).to_be_visible()
+            expect(picture).to_have_css("object-fit", "contain" if "resize" in rule else "cover")
+            assert drawn(heat) == pytest.approx(
+                alphas(load_image(content, preprocessing), 1), abs=1
+            )
+            square, found = picture.bounding_box(), heat.bounding_box()
+            assert square is not None
+            side = square["width"]
+            assert found == pytest.approx(
+                {
+                    "x": square["x"] + side * (1 - width) / 2,
+                    "y": square["y"] + side * (1 - height) / 2,
+                    "width": side * width,
+                    "height": side * height,
+                },
+                abs=0.5,
+            )
+
+
+def turned(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG that EXIF turns by a quarter to the right."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
 
 
 def drawn(canvas: Locator) -> list[int]:

@@ -103,6 +103,8 @@ def test_service_and_predict_answer_as_evaluate_does(tmp_path: Path, resize: Res
     files, expected = evaluated(run)
     bundle, _ = export_run(run)
     assert bundle.spec.preprocessing.resize == resize
+    assert read_config(run.config).resize == resize
+    assert f"32 px, resize {resize}; measured" in run.report.read_text()
     session = Session(bundle, SessionOptions([("CPUExecutionProvider", {})], None, 1, 4))
 
     over_the_data_plane = asyncio.run(served(bundle, session, files))

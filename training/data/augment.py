@@ -102,13 +102,16 @@ class ImageAugmentation:
         the crops would be the same central one, and objects would have 0.6 times the area that they
         have when served.
         """
-        square = min(width, height) / max(width, height)
+        shorter, longer = min(width, height), max(width, height)
+        square = shorter / longer
+        # Of an image smaller than the network's input, whole pixels would leave few choices.
+        parts = math.ceil(self._preprocessing.image_size / shorter)
         top, left, rows, columns = RandomResizedCrop.get_params(
-            torch.empty((1, height, width), device="meta"),
+            torch.empty((1, height * parts, width * parts), device="meta"),
             [self._crop_scale * square, square],
             list(_RATIOS),
         )
-        return left, top, left + columns, top + rows
+        return left / parts, top / parts, (left + columns) / parts, (top + rows) / parts
 
 
 class BatchMixing:

@@ -25,6 +25,7 @@ export function showHeat(item) {
   const { box, button, select, strength, canvas } = partsOf(item);
   const { heat } = item;
   if (!heat) return;
+  item.card.dataset.resize = heat.model()?.spec.preprocessing.resize ?? "crop";
   const canBe = item.state === "done" && Boolean(heat.model()?.heat_maps);
   if (item.state !== "done") Object.assign(heat, { isOn: false, values: undefined });
   box.hidden = !canBe;
@@ -86,10 +87,18 @@ function draw(item) {
   const pixels = context.createImageData(canvas.width, canvas.height);
   values.flat().forEach((value, index) => pixels.data.set([...colour(value), 255 * Math.min(1, 1.25 * value)], 4 * index));
   context.putImageData(pixels, 0, 0);
-  // A card shows the picture's central square, of which the model sees the middle.
-  const { image_size: seen, resize_size: whole } = item.heat.model().spec.preprocessing;
-  canvas.style.inset = `${50 * (1 - seen / whole)}%`;
-  canvas.style.inlineSize = canvas.style.blockSize = `${(100 * seen) / whole}%`;
+  const [width, height] = viewOf(item.heat.model().spec.preprocessing, item.card.querySelector("img"));
+  canvas.style.inset = `${50 * (1 - height)}% ${50 * (1 - width)}%`;
+  canvas.style.inlineSize = `${100 * width}%`;
+  canvas.style.blockSize = `${100 * height}%`;
+}
+
+// What of the square card the model sees, in the middle: width and height, as parts of it. By the rule
+// "crop", a card shows the picture's central square, and the model sees the middle of that. Otherwise a
+// card shows all of the picture; "squash" stretches that to the map, "pad" adds what the square has more.
+function viewOf({ image_size: seen, resize_size: whole, resize }, { naturalWidth: width, naturalHeight: height }) {
+  if (resize === "squash" && width > 0) return [Math.min(1, width / height), Math.min(1, height / width)];
+  return [seen / whole, seen / whole];
 }
 
 function colour(value) {

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.bundle.bundle import CONTENT_FILES, EXPLAIN_FILE, SIGNATURE_FILE
+from models.bundle.bundle import CONTENT_FILES, EXPLAIN_FILE, SIGNATURE_FILE, SPEC_FILE
 from models.bundle.manifest import MANIFEST_FILE, read_manifest
+from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
 from models.errors import BundleError, StoreError
+from models.imaging.preprocessing import Preprocessing, Resize
 from models.registry import store
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
@@ -225,6 +227,20 @@ class TestRollback:
         with pytest.raises(StoreError, match="no model vgg19:"):
             store.rollback()
         assert store.production_version() == newer.partition(":")[2]
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_the_metadata_name_the_rule_of_the_shape(
+    store_home: Path, tmp_path: Path, resize: Resize
+) -> None:
+    path = write_tiny_bundle(tmp_path / "bundle")
+    spec = ModelSpec.read(path / SPEC_FILE)
+    rule = Preprocessing(image_size=32, resize=resize, resize_size=32)
+    spec.model_copy(update={"preprocessing": rule}).write(path / SPEC_FILE)
+    write_manifest(path, read_manifest(path).provenance)
+    store.register(path)
+    metadata = store.list_models()[0].metadata
+    assert (metadata["image_size"], metadata["resize"]) == (32, resize)
 
 
 def test_a_rejected_model_is_never_the_latest(registered: str, tmp_path: Path) -> None:

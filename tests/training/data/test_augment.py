@@ -122,6 +122,12 @@ class TestRandomCrop:
         assert min(areas) >= 0.48
         assert max(areas) <= 1.02  # of pixels that are whole
 
+    def test_small_images_are_cut_between_pixels(self) -> None:
+        """Scans of 8 x 8 pixels at 32 px have 32 places each way, and not 8."""
+        parts = {augmentation()._random_part(8, 8) for _ in range(300)}
+        assert len(parts) > 150
+        assert all(4 * edge == int(4 * edge) for part in parts for edge in part)
+
     @pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (10_000, 3), (3, 2)])
     def test_any_shape(self, size: tuple[int, int]) -> None:
         content = encode(np.full((size[1], size[0], 3), 9, np.uint8))

@@ -8,11 +8,12 @@ import pytest
 
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
+from models.imaging.preprocessing import Preprocessing
 from models.registry import store
 from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
 from training.data.sources import DataError
-from training.loop.config import ConfigError, load_config
+from training.loop.config import ConfigError, TrainConfig, load_config
 from training.redeploy.config import RedeployConfig, load_redeploy_config
 from training.redeploy.init import init
 
@@ -49,6 +50,14 @@ def test_takes_images_and_training_of_the_model_in_production(
     }  # fmt: skip
     assert (config.val_fraction, config.test_fraction) == (0.1, 0.2)
     assert config.gate.min_held_out == 6  # 12 of 60 are to be expected
+
+
+def test_takes_the_rule_of_the_shape(flowers: Path, tmp_path: Path) -> None:
+    put_into_production(tmp_path, data=flowers, resize="squash")
+    train = init(tmp_path / "redeploy.yaml", None).train
+    assert train["resize"] == "squash"
+    config = TrainConfig.model_validate({**train, "data": flowers, "output": tmp_path / "run"})
+    assert config.preprocessing() == Preprocessing(resize="squash")
 
 
 def test_without_a_model_the_images_are_named(flowers: Path, tmp_path: Path) -> None:
