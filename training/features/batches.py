@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -174,18 +175,26 @@ class Features:
             return file.array()
 
     def _fill(self, file: FeatureFile, split: Split, boundary: int, view: int, what: str) -> None:
-        """Compute the missing blocks, sharing the work with whoever else is at it."""
+        """Compute the missing blocks, sharing the work with whoever else is at it.
+
+        First those that nobody is at; then, waiting for them, those that others did not finish.
+        """
         context = self._context
         prefix, normalize = _for_inference(self._tuner.model, boundary), context.normalize()
-        loader = make_loader(
-            context.dataset(split),
-            _ClaimedBlocks(file, first_seed=view * file.key.count),
-            context.accelerator.device,
-            context.config.num_workers,
+        loaders = (
+            make_loader(
+                context.dataset(split),
+                _ClaimedBlocks(file, first_seed=view * file.key.count, wait=wait),
+                context.accelerator.device,
+                # Loader processes ask for blocks ahead of those that are computed. Who waits for
+                # another process must hold none, or the two might wait for each other.
+                0 if wait else context.config.num_workers,
+            )
+            for wait in (False, True)
         )
         images = sum(len(file.images(block)) for block in file.missing())
         with context.reporter.progress(what, images) as advance:
-            for batch in loader:
+            for batch in chain.from_iterable(loaders):
                 with torch.inference_mode(), context.accelerator.autocast():
                     inputs = network_inputs(batch, normalize, context.accelerator.device)
                     features = prefix(inputs.contiguous(memory_format=torch.channels_last))
@@ -256,18 +265,19 @@ class Features:
 class _ClaimedBlocks(Sampler[list[Draw]]):
     """The blocks of a file that are to be computed here, as batches of images.
 
-    First those that nobody is at; then, waiting for them, those that others did not finish.
+    Args:
+        wait: for blocks that other processes are at; those that they finish are left out.
     """
 
-    def __init__(self, file: FeatureFile, first_seed: int) -> None:
+    def __init__(self, file: FeatureFile, *, first_seed: int, wait: bool) -> None:
         self._file = file
         self._first_seed = first_seed
+        self._wait = wait
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for wait in (False, True):
-            for block in self._file.claim(self._file.missing(), wait=wait):
-                images = self._file.images(block)
-                yield [Draw(image, self._first_seed + image) for image in images]
+        for block in self._file.claim(self._file.missing(), wait=self._wait):
+            images = self._file.images(block)
+            yield [Draw(image, self._first_seed + image) for image in images]
 
 
 def _for_inference(model: VGG, boundary: int) -> nn.Sequential:

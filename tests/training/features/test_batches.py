@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,49 @@ class TestReuse:
     def test_views_do_not_depend_on_how_many_there_are(self, make: Make) -> None:
         two, four = (make(views=views)[0]._key("train", FC1, 1) for views in (2, 4))
         assert two == four
+
+
+class TestShared:
+    """The work, with loader processes and with other runs."""
+
+    def test_blocks_on_their_way_are_computed_once(self, make: Make, network: VGG) -> None:
+        """Two loader processes ask for all four blocks before the first one is computed."""
+        features, _, _ = make(num_workers=2)
+        passes: list[int] = []
+        relu = network.features[1]  # convolutions are copied, and run as the copies
+        handle = relu.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+        try:
+            assert len(by_image(features.load_training(1))) == IMAGES
+        finally:
+            handle.remove()
+        assert passes == [3, 3, 3, 1]
+
+    def test_who_waits_for_others_holds_no_block(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two that each hold what the other one waits for would wait for ever."""
+        features, _, _ = make(num_workers=2)
+        claim, write = FeatureFile.claim, FeatureFile.write
+        held: set[int] = set()
+        waits: list[set[int]] = []
+
+        def watched(file: FeatureFile, blocks: Iterable[int], *, wait: bool) -> Iterator[int]:
+            # Others are at 2 and 3 first, and die.
+            for block in [block for block in blocks if wait or block < 2]:
+                if wait:
+                    waits.append(set(held))
+                for claimed in claim(file, [block], wait=wait):
+                    held.add(claimed)
+                    yield claimed
+
+        def release(file: FeatureFile, block: int, values: Any) -> None:
+            write(file, block, values)
+            held.discard(block)
+
+        monkeypatch.setattr(FeatureFile, "claim", watched)
+        monkeypatch.setattr(FeatureFile, "write", release)
+        assert len(by_image(features.load_training(1))) == IMAGES
+        assert waits == [set(), set()]
 
 
 class TestWithout:
