@@ -49,7 +49,7 @@ def read_weights(
         WeightsError: no such file, no network, or not the weights of one VGG-19. Shapes aren't
             looked at.
     """
-    path = _imagenet_file(download_timeout_s) if weights == IMAGENET else Path(weights)
+    path = _downloaded(download_timeout_s) if weights == IMAGENET else Path(weights)
     if not path.is_file():
         raise not_weights(weights, "no such file; ")
     with blamed(weights):
@@ -74,7 +74,7 @@ def blamed(weights: str) -> Iterator[None]:
     except WeightsError as error:
         if weights == IMAGENET:
             raise WeightsError(
-                f"the cached ImageNet weights are damaged: {_cached_file()}: {error}; delete the "
+                f"the cached ImageNet weights are damaged: {imagenet_file()}: {error}; delete the "
                 "file, and the next run downloads it again"
             ) from error.__cause__
         raise WeightsError(f"--weights {weights}: {error}") from error.__cause__
@@ -149,7 +149,7 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
             )
 
 
-def _cached_file() -> Path:
+def imagenet_file() -> Path:
     """Where torchvision keeps the ImageNet weights; TORCH_HOME moves it."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(_url()).name
 
@@ -158,8 +158,8 @@ def _url() -> str:
     return str(VGG19_Weights.IMAGENET1K_V1.url)
 
 
-def _imagenet_file(timeout_s: float) -> Path:
-    file = _cached_file()
+def _downloaded(timeout_s: float) -> Path:
+    file = imagenet_file()
     if not file.exists():
         try:
             _download(_url(), file, timeout_s)

@@ -28,6 +28,7 @@ from models.network.strategies import FineTuner, first_trainable, network_sequen
 from models.network.vgg19 import empty
 from training.data.batch import Batch
 from training.data.dataset import make_loader, read_ahead
+from training.data.decoding import decoding
 from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
@@ -240,6 +241,7 @@ class Features:
             "augmentation": augmentation and augmentation | {"view": view},
             "device": device.type,
             "precision": context.accelerator.mixed_precision,
+            "decoding": decoding(),
             "packages": {name: version(name) for name in ("pillow", "torch", "torchvision")},
         }
         return FeatureKey(

@@ -244,6 +244,21 @@ class TestReuse:
                 layer.weight[0, 0, 0, 0] -= 1
         assert changed == {37, FC1}  # what lies above the changed layer
 
+    @pytest.mark.parametrize("what", ["rule", "resampler", "resampler's version", "libjpeg"])
+    def test_what_decides_the_pixels_is_in_the_key(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        before = make()[0]._key("train", FC1)
+        if what == "rule":
+            monkeypatch.setattr("training.data.decoding.DECODE_RULE", 0)
+        elif what == "resampler":
+            monkeypatch.setattr("models.imaging.resampling.simd", None)
+        elif what == "resampler's version":
+            monkeypatch.setattr("training.data.decoding.version", lambda _: "0.1")
+        else:
+            monkeypatch.setattr("PIL.features.version", lambda _: "0.1")
+        assert make()[0]._key("train", FC1).digest() != before.digest()
+
     def test_views_do_not_depend_on_how_many_there_are(self, make: Make) -> None:
         two, four = (make(views=views)[0]._key("train", FC1, 1) for views in (2, 4))
         assert two == four

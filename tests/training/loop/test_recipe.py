@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -16,11 +17,14 @@ from models.bundle.manifest import read_manifest
 from models.bundle.metrics import weaknesses
 from models.bundle.writer import write_manifest
 from models.errors import UserError
+from models.imaging.image import DECODE_RULE
 from models.network.strategies import CONV_BLOCKS
 from models.network.vgg19 import build
+from models.network.weights import imagenet_file
 from models.registry import store
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
+from training.data.decoding import decoding
 from training.export.bundle import export_run
 from training.features.batches import Features
 from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
@@ -29,7 +33,7 @@ from training.loop.config import TrainConfig, load_config
 from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.reproduce import _recorded, input_differences, reproduce
-from training.loop.run import Run, RunError, record_provenance
+from training.loop.run import Run, RunError, initial_weights_sha256, record_provenance
 from training.loop.setup import unfreeze
 from training.loop.signals import Terminated
 from training.loop.state import StateError
@@ -414,6 +418,17 @@ class TestReproduce:
             f"weights: the SHA-256 of {path} is [0-9a-f]{{12}}, was [0-9a-f]{{12}}", difference
         )
 
+    def test_the_hash_of_downloaded_weights_is_recorded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        assert initial_weights_sha256("imagenet") is None  # not downloaded yet
+        imagenet_file().parent.mkdir(parents=True)
+        imagenet_file().write_bytes(b"weights")
+        recorded = record_provenance(config(tmp_path, weights="imagenet"), "f" * 64)
+        assert recorded.initial_weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+        assert recorded.decoding == decoding()
+
     def test_runs_from_before_the_weights_hash_say_nothing_of_it(self, tmp_path: Path) -> None:
         recorded = record_provenance(config(tmp_path), "f" * 64)
         assert recorded.initial_weights_sha256 is None
@@ -427,9 +442,11 @@ class TestReproduce:
             update={
                 "packages": recorded.packages | {"torch": "1.0"},
                 "hardware": recorded.hardware | {"threads": "64"},
+                "decoding": recorded.decoding | {"rule": "0"},
             }
         )
-        package, hardware = input_differences(other, "f" * 64)
+        package, pixels, hardware = input_differences(other, "f" * 64)
+        assert pixels == f"decoding: rule is {DECODE_RULE}, was 0"
         assert package == f"package torch: the version is {version('torch')}, was 1.0"
         assert hardware == f"hardware: threads is {torch.get_num_threads()}, was 64"
 
