@@ -21,11 +21,9 @@ from models.errors import ImageError, UserError
 from models.export.distance_graph import FeatureStatistics
 from models.imaging.image import load_image
 from models.network.strategies import network_sequence, run_modules
-from training.data.batch import Batch
-from training.data.sampling import EpochBatches
+from training.data.batch import Batch, BatchSource
 from training.data.sources import Split
 from training.evaluate.feature_statistics import fit, with_limit
-from training.features.batches import Features
 from training.loop.context import TrainContext
 from training.loop.trainer import network_inputs
 
@@ -33,7 +31,7 @@ from training.loop.trainer import network_inputs
 # some minutes of a CPU at most where nothing is cached.
 _IMAGES = 1_000
 _IMAGES_OF_A_CLASS = 10
-_BATCH = 64
+_BATCH = 64  # of the images of `ood_data`
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,18 @@ class Looked:
 
 
 def find_acceptance(
-    model: VGG, features: Features, context: TrainContext, temperature: float, last_epoch: int
+    model: VGG, source: BatchSource, context: TrainContext, temperature: float, last_epoch: int
 ) -> tuple[FeatureStatistics, dict[str, Any]]:
-    """Statistics of the features of training images, and what metrics.json says of acceptance."""
+    """Statistics of the features of training images, and what metrics.json says of acceptance.
+
+    Args:
+        last_epoch: training images are looked at as it saw them, so that their features are there.
+    """
 
     def look(split: Split) -> Looked:
-        batches = EpochBatches(_spread(context, split), _BATCH)
-        return _look(
-            model, context, features.load_evaluation(split, batches, last_epoch), temperature
-        )
+        images = _spread(context, split)
+        batches = source.batches(split, last_epoch, images=images, shared=False)
+        return _look(model, context, batches, temperature)
 
     train, val = look("train"), look("val")
     statistics = fit(train.features, train.targets, len(context.data.labels))
@@ -201,7 +202,7 @@ def _spread(context: TrainContext, split: Split) -> list[int]:
 def _look(
     model: VGG, context: TrainContext, batches: Iterable[Batch], temperature: float
 ) -> Looked:
-    normalize, device = context.normalize(), context.accelerator.device
+    normalize, device = context.normalize, context.accelerator.device
     head = len(network_sequence(model)) - 1
     features: list[Tensor] = []
     probabilities: list[Tensor] = []

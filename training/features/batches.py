@@ -11,7 +11,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
@@ -33,6 +33,7 @@ from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
 from training.loop.context import TrainContext
+from training.loop.image_batches import ImageBatches
 from training.loop.trainer import evaluation_batch_size, network_inputs
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
@@ -44,8 +45,10 @@ class FeatureError(UserError):
     """The features don't fit the type that they are to be cached in."""
 
 
-class Features:
-    """Batches for training and evaluation: features where they can be cached, else images.
+class CachedFeatures:
+    """A `BatchSource`: of features where they can be cached, else of images.
+
+    Whatever model is run on the batches, its frozen part must be that of the model in training.
 
     Args:
         tuner: the model in training; its `boundary` says where the frozen part ends.
@@ -54,6 +57,7 @@ class Features:
     def __init__(self, context: TrainContext, tuner: FineTuner) -> None:
         self._context = context
         self._tuner = tuner
+        self._images = ImageBatches(context)
         self._root = context.config.cache_dir or default_root()
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._weights: dict[int, str] = {}
@@ -74,42 +78,26 @@ class Features:
             if boundary > 0 and self._context.config.views > 0:
                 self._plan_stage(boundary, {self._view(epoch) for epoch in epochs})
 
-    def load_training(self, epoch: int, *, start: int = 0) -> Iterable[Batch]:
-        """This process's batches of an epoch, from the batch `start` on."""
-        batches = self._context.epoch_batches(epoch, start=start)
-        array = self._array("train", self._view(epoch)) if self._trains_from_features() else None
-        if array is None:
-            return self._context.load("train", batches)
-        return self._batches(array, "train", batches)
-
-    def load_evaluation(
-        self, split: Split, batches: EpochBatches, last_epoch: int
+    def batches(
+        self,
+        split: Split,
+        epoch: int = 1,
+        *,
+        start: int = 0,
+        images: Sequence[int] | None = None,
+        shared: bool = True,
     ) -> Iterable[Batch]:
-        """Batches of a split after the training; of the training images in the augmented view of
-        the last epoch, whose features are there."""
-        if split != "train":
-            array = self._array(split)
-        elif self._trains_from_features():
-            array = self._array(split, self._view(last_epoch))
-        else:
-            array = None
+        """See `BatchSource`."""
+        view = self._view(epoch) if split == "train" else 0
+        is_cached = split != "train" or self._trains_from_features()
+        array = self._array(split, view) if is_cached else None
         if array is None:
-            return self._context.load(split, batches)
-        return self._batches(array, split, batches)
-
-    def predict(self, model: VGG, split: Split, *, shared: bool = True) -> tuple[Tensor, Tensor]:
-        """As `TrainContext.predict`, for a model whose frozen part is that of the model in
-        training."""
-        array = self._array(split)
-        if array is None:
-            return self._context.predict(model, split, shared=shared)
-        return self._context.predict(
-            model,
-            split,
-            shared=shared,
-            load=partial(self._batches, array),
-            batch_size=_EVALUATION_BATCH_SIZE,
-        )
+            return self._images.batches(split, epoch, start=start, images=images, shared=shared)
+        draws = self._context.draws(
+            split, epoch, start=start, images=images, shared=shared,
+            evaluation_batch_size=_EVALUATION_BATCH_SIZE,
+        )  # fmt: skip
+        return self._read_ahead(array, split, draws)
 
     def _trains_from_features(self) -> bool:
         """Mixup and cutmix mix images."""
@@ -117,7 +105,7 @@ class Features:
 
     def _view(self, epoch: int) -> int:
         """Which augmented view an epoch trains on. Without augmentation there is one only."""
-        if self._context.augmentation().description is None:
+        if self._context.augmentation.description is None:
             return 0
         return (epoch - 1) % max(self._context.config.views, 1)
 
@@ -181,7 +169,7 @@ class Features:
         First those that nobody is at; then, waiting for them, those that others did not finish.
         """
         context = self._context
-        prefix, normalize = _for_inference(self._tuner.model, boundary), context.normalize()
+        prefix, normalize = _for_inference(self._tuner.model, boundary), context.normalize
         loaders = (
             make_loader(
                 context.dataset(split),
@@ -204,22 +192,22 @@ class Features:
                 advance(len(batch.indices), "")
                 context.check_stop()
 
-    def _batches(
-        self, array: NDArray[np.generic], split: Split, batches: EpochBatches
+    def _read_ahead(
+        self, array: NDArray[np.generic], split: Split, draws: EpochBatches
     ) -> Iterable[Batch]:
         """On a GPU, read by a thread, into memory from which it copies by itself."""
         on_gpu = self._context.accelerator.device.type == "cuda"
-        read = self._read(array, split, batches, pin=on_gpu)
+        read = self._read(array, split, draws, pin=on_gpu)
         return read_ahead(read) if on_gpu else read
 
     def _read(
-        self, array: NDArray[np.generic], split: Split, batches: EpochBatches, *, pin: bool
+        self, array: NDArray[np.generic], split: Split, draws: EpochBatches, *, pin: bool
     ) -> Iterator[Batch]:
         targets = torch.tensor(self._context.dataset(split).targets)
-        for draws in batches:
-            indices = torch.tensor([draw.image for draw in draws])
+        for batch in draws:
+            indices = torch.tensor([draw.image for draw in batch])
             features = torch.from_numpy(array[indices.numpy()])  # a copy: indexed by an array
-            labels, weights = targets[indices], torch.tensor([draw.weight for draw in draws])
+            labels, weights = targets[indices], torch.tensor([draw.weight for draw in batch])
             if pin:
                 features, labels, weights = (t.pin_memory() for t in (features, labels, weights))
             yield Batch(features, labels, indices, weights, self._tuner.boundary)
@@ -231,7 +219,7 @@ class Features:
         context = self._context
         device = context.accelerator.device
         samples = context.data.split(split)
-        augmentation = context.augmentation().description if split == "train" else None
+        augmentation = context.augmentation.description if split == "train" else None
         content = hashlib.sha256("".join(sample.sha256 for sample in samples).encode())
         ingredients: dict[str, Any] = {
             "images": content.hexdigest(),

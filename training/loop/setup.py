@@ -58,7 +58,7 @@ def set_up(
     trainer = Trainer(
         context.accelerator,
         tuner,
-        context.normalize(),
+        context.normalize,
         make_optimizer(
             parameter_groups(model, trainable_in(context, epoch=1), context.learning_rates()),
             config.optimizer,
@@ -133,4 +133,4 @@ def _initialise(model: VGG, context: TrainContext) -> None:
     step = max(1, len(dataset) // _INITIALISATION_IMAGES)
     indices = range(0, len(dataset), step)[:_INITIALISATION_IMAGES]
     images: Tensor = torch.stack([dataset.pixels(index) for index in indices])
-    initialise_from_data(model, context.normalize()(images.to(context.accelerator.device)))
+    initialise_from_data(model, context.normalize(images.to(context.accelerator.device)))

@@ -116,7 +116,7 @@ def _figure(mistake: Mistake) -> str:
 def _heat_maps(
     model: VGG, context: TrainContext, images: Sequence[NDArray[np.uint8]], classes: Tensor
 ) -> list[NDArray[np.float32]]:
-    normalize, device = context.normalize(), context.accelerator.device
+    normalize, device = context.normalize, context.accelerator.device
     maps: list[NDArray[np.float32]] = []
     model.eval()
     for start in range(0, len(images), _BATCH):

@@ -26,10 +26,12 @@ from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.data.decoding import decoding
 from training.export.bundle import export_run
-from training.features.batches import Features
+from training.features.batches import CachedFeatures
+from training.loop import recipe
 from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, load_config
+from training.loop.context import TrainContext
 from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.reproduce import _recorded, input_differences, reproduce
@@ -39,7 +41,6 @@ from training.loop.signals import Terminated
 from training.loop.state import StateError
 from training.loop.trainer import Trainer, TrainingError
 from training.reporter import SilentReporter
-from training.reports.training import write_report
 
 
 def config(tmp_path: Path, **changes: Any) -> TrainConfig:
@@ -232,12 +233,13 @@ def test_early_stopping_waits_as_long_as_it_says() -> None:
 
 def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the second epoch, or after it."""
-    function: Any = {
-        "training": Trainer.step,
-        "computing features": Features._fill,
-        "evaluating": Features.predict,
-        "finish": write_report,
+    owner, name = {
+        "training": (Trainer, "step"),
+        "computing features": (CachedFeatures, "_fill"),
+        "evaluating": (TrainContext, "predict"),
+        "finish": (recipe, "write_report"),
     }[moment]
+    function: Any = getattr(owner, name)
     epochs = 0
 
     def count(trainer: Trainer, context: Any, epoch: int) -> None:
@@ -253,11 +255,7 @@ def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
         return function(*arguments, **options)
 
     patch.setattr("training.loop.recipe.unfreeze", count)
-    if moment == "finish":
-        patch.setattr("training.loop.recipe.write_report", interrupted)
-    else:
-        owner = Trainer if moment == "training" else Features
-        patch.setattr(owner, function.__name__, interrupted)
+    patch.setattr(owner, name, interrupted)
 
 
 @pytest.mark.usefixtures("thin_network")
