@@ -40,7 +40,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.plots import bar_chart
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import Normalize, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import initialise_from_data
 
 TUTORIAL, COLD, WARM = "tutorial loop", "this project", "this project, warm cache"
 # Accuracies that differ this improbably were not trained for the same.

@@ -19,7 +19,8 @@ from models.bundle.bundle import MODEL_FILE, PARITY_TOLERANCE
 from models.bundle.variants import VARIANTS_FILE, Variant, VariantName, Variants, variant_files
 from models.export.onnx_export import ServingModule, export
 from models.export.onnx_variants import agreement, make_variant, probabilities
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import build, initialise_from_data
 from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")

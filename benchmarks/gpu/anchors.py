@@ -15,7 +15,8 @@ from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from benchmarks.null_model import CLASSES
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import Normalize, build
+from models.network.normalize import Normalize
+from models.network.vgg19 import build
 
 _EAGER = (
     ("float32", torch.float32, False),

@@ -24,7 +24,8 @@ from models.export.onnx_export import ServingModule, export, prove_parity, refer
 from models.export.onnx_variants import agreement, make_variant, probabilities
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import build, initialise_from_data
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19
 

@@ -21,7 +21,7 @@ from torchvision.models import VGG
 from models.bundle.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
-from models.network.vgg19 import Normalize
+from models.network.normalize import Normalize
 
 # A single image, an odd count and a full batch.
 PARITY_BATCH_SIZES = (1, 3, 32)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision.models import VGG
 
 from models.bundle.spec import ModelSpec
+from models.network.normalize import Normalize
 from models.network.strategies import layer_learning_rates, layers
-from models.network.vgg19 import Normalize, empty
+from models.network.vgg19 import empty
 from training.data.augment import ImageAugmentation
 from training.data.batch import BatchSource
 from training.data.dataset import ImageDataset

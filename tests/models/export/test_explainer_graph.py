@@ -20,7 +20,8 @@ from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, w
 from models.export.onnx_export import ExportError, ServingModule, export
 from models.imaging.preprocessing import Preprocessing
 from models.network.grad_cam import grad_cam
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import build, initialise_from_data
 from testing.bundles import tiny_spec
 from testing.small_vgg import small_vgg, thin_vgg19
 

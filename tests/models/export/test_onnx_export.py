@@ -17,7 +17,8 @@ from models.export.onnx_export import (
     prove_parity,
     reference_probabilities,
 )
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import build, initialise_from_data
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from testing.small_vgg import small_vgg

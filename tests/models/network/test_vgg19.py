@@ -12,7 +12,8 @@ from torch import nn
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import Normalize, build, initialise_from_data, replace_head
+from models.network.normalize import Normalize
+from models.network.vgg19 import build, initialise_from_data, replace_head
 from models.network.weights import WeightsError
 from testing.images import coloured_pixels
 
@@ -159,13 +160,3 @@ def test_initialisation_gives_every_convolution_unit_variance() -> None:
 
     assert max(abs(deviation - 1) for deviation in before) > 0.3  # there was something to do
     assert deviations == pytest.approx([1.0] * 16, abs=1e-4)
-
-
-def test_normalize_is_torchvisions_to_the_last_bit() -> None:
-    pixels = torch.from_numpy(coloured_pixels(1))[None]
-    expected = VGG19_Weights.IMAGENET1K_V1.transforms(crop_size=32, resize_size=32)(
-        pixels.permute(0, 3, 1, 2)
-    )
-    actual = Normalize(Preprocessing(image_size=32, resize_size=32))(pixels)
-    assert actual.shape == (1, 3, 32, 32)
-    assert torch.equal(actual, expected)

@@ -13,6 +13,7 @@ from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.imaging.preprocessing import Preprocessing
+from models.network.normalize import Normalize
 from models.network.strategies import (
     FineTuner,
     ParameterGroup,
@@ -21,7 +22,7 @@ from models.network.strategies import (
     parameter_groups,
     trainable_layers,
 )
-from models.network.vgg19 import Normalize, replace_head
+from models.network.vgg19 import replace_head
 from testing.small_vgg import thin_vgg19
 from training.data.batch import Batch
 from training.loop.trainer import (
