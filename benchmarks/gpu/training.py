@@ -146,7 +146,7 @@ def start(place: Place, **config: Any) -> tuple[TrainContext, Trainer]:
         "data": place.data, "output": place.path / "run", "weights": str(place.weights),
         "image_size": place.scale.image_size, "learning_rate": _RATE, "epochs": 10**4, **config,
     }  # fmt: skip
-    resolved = TrainConfig(**settings).resolved()
+    resolved = TrainConfig(**settings).resolved(blocks=5)
     accelerator = make_accelerator(resolved.device, resolved.mixed_precision)
     reporter = SilentReporter()
     context = TrainContext(resolved, load_data(resolved, reporter), accelerator, reporter)

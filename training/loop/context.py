@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from accelerate import Accelerator
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.bundle.spec import ModelSpec
+from models.network.architecture import Architecture
+from models.network.architectures import architecture
 from models.network.normalize import Normalize
-from models.network.strategies import layer_learning_rates, layers
-from models.network.vgg19 import empty
+from models.network.strategies import layer_learning_rates
 from training.data.augment import ImageAugmentation
 from training.data.batch import BatchSource
 from training.data.dataset import ImageDataset
@@ -66,17 +66,22 @@ class TrainContext:
             raise StopNow
 
     @cached_property
-    def spec(self) -> ModelSpec:
-        return ModelSpec(labels=self.data.labels, preprocessing=self.config.preprocessing())
+    def architecture(self) -> Architecture:
+        return architecture(self.config.network)
 
     @cached_property
-    def layer_names(self) -> list[str]:
-        return list(layers(empty(num_classes=2)))
+    def spec(self) -> ModelSpec:
+        return ModelSpec(
+            architecture=self.architecture.name,
+            labels=self.data.labels,
+            preprocessing=self.config.preprocessing(),
+            heat_map_side=self.architecture.heat_map_side(self.config.image_size),
+        )
 
     def learning_rates(self) -> dict[str, float]:
         assert self.config.pretrained_learning_rate is not None  # `resolved` filled it in
         return layer_learning_rates(
-            self.layer_names,
+            self.architecture.layer_names,
             head=self.config.learning_rate,
             pretrained=self.config.pretrained_learning_rate,
             decay=self.config.layer_decay,
@@ -162,7 +167,7 @@ class TrainContext:
         )
 
     def predict(
-        self, source: BatchSource, model: VGG, split: Split, *, shared: bool = True
+        self, source: BatchSource, model: nn.Module, split: Split, *, shared: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Logits float32[N,C] and targets int64[N] of a split.
 
@@ -180,6 +185,7 @@ class TrainContext:
 
             return predict(
                 self.accelerator,
+                self.architecture,
                 model,
                 self.normalize,
                 source.batches(split, shared=shared),

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from models.network.architectures import architecture
 from training.data.batch import Batch, BatchSource
 from training.features.batches import CachedFeatures
 from training.loop.config import TrainConfig
@@ -49,7 +50,7 @@ def find_learning_rate(
     """
     check_config(config)
     check_rates(lowest, highest, steps)
-    config = config.resolved()
+    config = config.resolved(len(architecture(config.network).blocks))
     accelerator = make_accelerator(config.device, config.mixed_precision)
     context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
     trainer, _ = set_up(context)

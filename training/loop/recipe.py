@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torchvision.models import VGG
+from torch import nn
 
 from models.bundle.metrics import weaknesses
-from models.network.strategies import HEAD_LAYER
+from models.network.architectures import architecture
 from training.data.batch import BatchSource
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
@@ -64,7 +64,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     """
     if not resume:
         check_config(config)
-    config = config.resolved()
+    config = config.resolved(len(architecture(config.network).blocks))
     if not resume:
         check_free(config.output)
         check_ood_data(config.ood_data)
@@ -221,7 +221,7 @@ def _judge_epoch(
 
 def _head_rate(trainer: Trainer) -> float:
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
-    return float(rates[HEAD_LAYER])
+    return float(rates[trainer.model.architecture.head])
 
 
 def _train_epoch(
@@ -249,7 +249,7 @@ def _train_epoch(
 
 
 def _finish(
-    model: VGG,
+    model: nn.Module,
     source: BatchSource,
     context: TrainContext,
     run: Run,
@@ -299,7 +299,7 @@ def _summary(context: TrainContext) -> str:
     sizes = {split: len(data.split(split)) for split in ("train", "val", "test")}
     processes = context.accelerator.num_processes
     return (
-        f"VGG-19, weights {config.weights}, strategy {config.strategy}, on "
+        f"{context.architecture.title}, weights {config.weights}, strategy {config.strategy}, on "
         f"{context.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
         f"{len(data.labels)} classes; {sizes['train']} images to train, {sizes['val']} to "
         f"validate, {sizes['test']} to test, at {config.image_size} px"

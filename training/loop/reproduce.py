@@ -85,8 +85,9 @@ def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
 def _weights_differences(provenance: Provenance) -> list[str]:
     """Nothing is said of runs from before the weights' hash was recorded."""
     recorded = provenance.initial_weights_sha256
-    weights = str(provenance.training_config.get("weights", "none"))
-    now = initial_weights_sha256(weights)
+    config = provenance.training_config
+    weights = str(config.get("weights", "none"))
+    now = initial_weights_sha256(str(config.get("network", "vgg19")), weights)
     if recorded is None or now == recorded:
         return []
     return [

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.bundle.metrics import class_scores, confusion_matrix, weaknesses
 from models.files import staged_file
@@ -29,7 +28,7 @@ from training.reports.plots import (
 
 
 def write_report(
-    model: VGG,
+    model: nn.Module,
     run: Run,
     context: TrainContext,
     table: Sequence[LayerRow],
@@ -80,7 +79,7 @@ def _page(
         "temperature": f"{calibration['temperature']:.2f}",
         "epoch saved": f"{metrics['best_epoch']} of {len(metrics['history'])}",
     }
-    title = text(f"VGG-19 on {context.data.root.name}")
+    title = text(f"{context.architecture.title} on {context.data.root.name}")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torchvision.models import VGG, vgg19
 
-from models.network.strategies import FineTuner, network_sequence, run_modules
+from models.network.strategies import FineTuner
+from models.network.vgg19 import VGG19
 from testing.images import write_image_folder
 from training.data.batch import Batch
 from training.data.sampling import Draw
@@ -53,12 +54,12 @@ def make(network: VGG, data: Path, tmp_path: Path) -> Make:
             "split_by": "exact",
             "cache_dir": tmp_path / "cache", "micro_batch_size": 3, "epochs": 4,
         }  # fmt: skip
-        config = load_config(None, values | changes).resolved()
+        config = load_config(None, values | changes).resolved(blocks=5)
         reporter = SilentReporter()
         context = TrainContext(
             config, load_data(config, reporter), make_accelerator("cpu", "no"), reporter
         )
-        tuner = FineTuner(network)
+        tuner = FineTuner(VGG19, network)
         tuner.set_trainable(trainable)
         features = CachedFeatures(context, tuner)
         features.plan([trainable] * config.epochs)
@@ -111,13 +112,13 @@ class TestValues:
         assert sorted(batches) == list(range(IMAGES))
         dataset = context.dataset("train")
         for image, batch in batches.items():
-            assert network_sequence(network)[batch.start][0] == layer
+            assert VGG19.sequence(network)[batch.start][0] == layer
             assert batch.inputs.shape == shape
             assert batch.inputs.dtype == torch.float32
             assert batch.targets == dataset.targets[image]
             with torch.no_grad():
                 pixels = context.normalize(dataset.pixels(image)[None])
-                expected = run_modules(network, pixels, 0, batch.start)[0]
+                expected = VGG19.run(network, pixels, 0, batch.start)[0]
             torch.testing.assert_close(batch.inputs, expected, atol=1e-5, rtol=1e-4)
 
     def test_batches_are_those_of_training_without_them(self, make: Make) -> None:
@@ -139,7 +140,7 @@ class TestValues:
             assert not torch.equal(first[image].inputs, second[image].inputs)
             with torch.no_grad():
                 pixels, *_ = dataset[Draw(image, IMAGES + image)]  # the second view's seed
-                expected = run_modules(network, context.normalize(pixels[None]), 0, FC1)[0]
+                expected = VGG19.run(network, context.normalize(pixels[None]), 0, FC1)[0]
             torch.testing.assert_close(second[image].inputs, expected, atol=1e-5, rtol=1e-4)
 
     def test_without_augmentation_there_is_one_view(self, make: Make, tmp_path: Path) -> None:

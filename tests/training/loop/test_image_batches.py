@@ -25,7 +25,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> TrainContext:
         "image_size": 32, "batch_size": 4, "micro_batch_size": 3, "split_by": "exact",
         "augment": "trivial",
     }  # fmt: skip
-    config = load_config(None, values).resolved()
+    config = load_config(None, values).resolved(blocks=5)
     reporter = SilentReporter()
     data = load_data(config, reporter)
     return TrainContext(config, data, make_accelerator("cpu", "no"), reporter)

@@ -18,8 +18,8 @@ from models.bundle.metrics import weaknesses
 from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.imaging.image import DECODE_RULE
-from models.network.strategies import CONV_BLOCKS
-from models.network.vgg19 import build
+from models.network.build import build
+from models.network.vgg19 import VGG19
 from models.network.weights import imagenet_file
 from models.registry import store
 from testing.bundles import tiny_spec
@@ -64,7 +64,7 @@ def epoch(number: int, val_accuracy: float, val_loss: float = 0.5) -> Epoch:
 
 def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_path: Path) -> None:
     torch.manual_seed(9)
-    start = build("none", num_classes=1000)
+    start = build(VGG19, "none", num_classes=1000)
     save_checkpoint(start.state_dict(), tiny_spec(), tmp_path / "start.safetensors")
     reporter = SilentReporter()
 
@@ -105,9 +105,9 @@ def test_gradual_unfreezes_the_named_blocks_at_the_named_epochs(
         reporter,
     )  # fmt: skip
     fc = {"classifier.0", "classifier.3", "classifier.6"}
-    blocks = [set(block) for block in CONV_BLOCKS]
+    blocks = [set(block) for block in VGG19.blocks]
     assert groups == [fc, fc | blocks[0], fc | blocks[0] | blocks[1]]  # a batch an epoch
-    assert f"epoch 2: unfrozen {', '.join(CONV_BLOCKS[0])}" in reporter.messages
+    assert f"epoch 2: unfrozen {', '.join(VGG19.blocks[0])}" in reporter.messages
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert [row["layers"] for row in metrics["history"]] == [3, 7, 11]
 
@@ -317,7 +317,9 @@ class TestResume:
         monkeypatch.chdir(here)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         torch.manual_seed(9)
-        save_checkpoint(build("none", 7).state_dict(), tiny_spec(), Path("start.safetensors"))
+        save_checkpoint(
+            build(VGG19, "none", 7).state_dict(), tiny_spec(), Path("start.safetensors")
+        )
         begun = config(
             tmp_path, data="../data", output="runs/stopped", weights="start.safetensors",
             strategy="gradual", unfreeze_epochs=(2,), epochs=2, batch_size=6,
@@ -399,7 +401,7 @@ class TestReproduce:
     def test_a_changed_file_of_weights_is_named(self, tmp_path: Path, change: str) -> None:
         path = tmp_path / "start.pth"
         torch.manual_seed(1)
-        torch.save(build("none", num_classes=4).state_dict(), path)
+        torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
         run = fine_tune(config(tmp_path, weights=str(path)), SilentReporter())
         assert reproduce(str(run.path), SilentReporter()).identical
         if change == "gone":
@@ -408,7 +410,7 @@ class TestReproduce:
                 reproduce(str(run.path), SilentReporter())
             return
         torch.manual_seed(2)
-        torch.save(build("none", num_classes=4).state_dict(), path)
+        torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
         changed = reproduce(str(run.path), SilentReporter())
         assert not changed.identical
         (difference,) = changed.differences
@@ -420,9 +422,9 @@ class TestReproduce:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        assert initial_weights_sha256("imagenet") is None  # not downloaded yet
-        imagenet_file().parent.mkdir(parents=True)
-        imagenet_file().write_bytes(b"weights")
+        assert initial_weights_sha256("vgg19", "imagenet") is None  # not downloaded yet
+        imagenet_file(VGG19).parent.mkdir(parents=True)
+        imagenet_file(VGG19).write_bytes(b"weights")
         recorded = record_provenance(config(tmp_path, weights="imagenet"), "f" * 64)
         assert recorded.initial_weights_sha256 == hashlib.sha256(b"weights").hexdigest()
         assert recorded.decoding == decoding()
