@@ -40,7 +40,9 @@ from benchmarks.machine import describe_machine
 from benchmarks.plots import bar_chart
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import Normalize, initialise_from_data
+from models.network.build import initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import VGG19
 
 TUTORIAL, COLD, WARM = "tutorial loop", "this project", "this project, warm cache"
 # Accuracies that differ this improbably were not trained for the same.
@@ -159,7 +161,7 @@ def random_weights(images: Path, image_size: int) -> VGG:
     some = files[:: max(1, len(files) // 32)]
     pixels = torch.stack([torch.from_numpy(load_image(f, preprocessing).copy()) for f in some])
     model: VGG = vgg19()
-    initialise_from_data(model, Normalize(preprocessing)(pixels))
+    initialise_from_data(VGG19, model, Normalize(preprocessing)(pixels))
     return model
 
 

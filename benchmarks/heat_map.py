@@ -24,7 +24,8 @@ from models.bundle.spec import ModelSpec
 from models.export.explainer_graph import write_explainer
 from models.export.onnx_export import ServingModule, export
 from models.machine import cpu_count
-from models.network.vgg19 import build
+from models.network.build import build
+from models.network.vgg19 import VGG19
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def write_graphs(plain: Path, explained: Path) -> None:
-    export(ServingModule(build("none", num_classes=3), _SPEC), _SPEC, plain)
+    export(ServingModule(build(VGG19, "none", num_classes=3), _SPEC), _SPEC, plain)
     write_explainer(plain, explained, _SPEC)
 
 

@@ -48,7 +48,8 @@ from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
 from models.export.onnx_export import ServingModule, export, reference_probabilities
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import build
+from models.network.build import build
+from models.network.vgg19 import VGG19
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19
 from testing.server import COMMAND, Server, register_version, serve
@@ -376,7 +377,7 @@ def _register_vgg19(place: Path, image_size: int, day: int) -> str:
         preprocessing=Preprocessing(image_size=image_size, resize_size=resize),
     )
     torch.manual_seed(day)
-    module = ServingModule(build("none", CLASSES).eval(), spec)
+    module = ServingModule(build(VGG19, "none", CLASSES).eval(), spec)
     export(module, spec, bundle / MODEL_FILE)
     images = np.random.default_rng(day).integers(
         0, 256, (_GOLDEN, image_size, image_size, 3), dtype=np.uint8

@@ -19,7 +19,9 @@ from models.bundle.bundle import MODEL_FILE, PARITY_TOLERANCE
 from models.bundle.variants import VARIANTS_FILE, Variant, VariantName, Variants, variant_files
 from models.export.onnx_export import ServingModule, export
 from models.export.onnx_variants import agreement, make_variant, probabilities
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.build import build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import VGG19
 from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")
@@ -73,8 +75,8 @@ def write_real_bundle(path: Path) -> Path:
     torch.manual_seed(0)
     pixels = torch.from_numpy(np.stack([common.decode(data) for data in photographs().values()]))
     inputs = Normalize(SPEC.preprocessing)(pixels)
-    network = build("none", CLASSES).eval()
-    initialise_from_data(network, inputs)
+    network = build(VGG19, "none", CLASSES).eval()
+    initialise_from_data(VGG19, network, inputs)
     with torch.inference_mode():
         spread = float(network(inputs).std(dim=1).mean())
     # Divided by half their deviation, logits give one class most of the probability.

@@ -20,11 +20,12 @@ Command = TypeVar("Command", bound=Callable[..., None])
 _CHECKED = (bool, int, float)
 
 
-# A dictionary has no form as a flag; the commands that need one have their own.
+# A dictionary has no form as a flag; the commands that need one have their own. Who adds a network
+# chooses it in the configuration file.
 _FLAGS = tuple(
     name
     for name, field in TrainConfig.model_fields.items()
-    if get_origin(field.annotation) is not dict
+    if get_origin(field.annotation) is not dict and name != "network"
 )
 
 

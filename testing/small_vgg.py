@@ -61,7 +61,7 @@ def _balance(module: ServingModule) -> None:
     """Untrained, it would give all images the same label."""
     with torch.no_grad():
         logits = module.model(module.normalize(torch.from_numpy(pixels(30, 100))))
-        head = module.model.classifier[6]
+        head = module.model.get_submodule("classifier.6")
         assert isinstance(head, nn.Linear)
         head.bias.sub_(logits.mean(dim=0))
 

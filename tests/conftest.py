@@ -17,7 +17,6 @@ from serving.engine.providers import has_cuda_driver
 from testing.bundles import write_tiny_bundle
 from testing.small_vgg import thin_vgg19
 from tests.object_store import bucket, s3_endpoint
-from training.features.batches import _feature_shape
 
 __all__ = ["bucket", "s3_endpoint"]  # fixtures
 
@@ -78,9 +77,6 @@ def tiny_bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def thin_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def thin_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is built is `thin_vgg19`: for tests of what doesn't depend on a layer's width."""
     monkeypatch.setattr("models.network.vgg19.vgg19", thin_vgg19)
-    _feature_shape.cache_clear()
-    yield
-    _feature_shape.cache_clear()

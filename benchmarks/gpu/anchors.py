@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import VGG
 
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from benchmarks.null_model import CLASSES
 from models.imaging.preprocessing import Preprocessing
-from models.network.vgg19 import Normalize, build
+from models.network.build import build
+from models.network.normalize import Normalize
+from models.network.vgg19 import VGG19
 
 _EAGER = (
     ("float32", torch.float32, False),
@@ -32,7 +35,7 @@ class Whole(nn.Module):
         super().__init__()
         size = place.scale.image_size
         self.normalize = Normalize(Preprocessing(image_size=size, resize_size=size))
-        network = build(str(place.weights), CLASSES).eval()
+        network: VGG = build(VGG19, str(place.weights), CLASSES).eval()
         self.network = network.to(dtype=dtype, memory_format=torch.channels_last)
         self.dtype = dtype
         self.to(place.device)

@@ -24,7 +24,9 @@ from models.export.onnx_export import ServingModule, export, prove_parity, refer
 from models.export.onnx_variants import agreement, make_variant, probabilities
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.build import build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import VGG19
 from testing.bundles import provenance, write_beside_model
 from testing.commands import vgg19
 
@@ -38,9 +40,9 @@ def run(place: Place) -> None:
     place.add("images", count=place.scale.images, size=f"{WIDTH} x {HEIGHT}")
     torch.manual_seed(0)
     pixels = torch.from_numpy(photographs(place, 16))
-    network = build("none", 1000).eval()
+    network = build(VGG19, "none", 1000).eval()
     spec = _spec(place)
-    initialise_from_data(network, Normalize(spec.preprocessing)(pixels))
+    initialise_from_data(VGG19, network, Normalize(spec.preprocessing)(pixels))
     torch.save(network.state_dict(), place.weights)
     write_bundle(place.bundle, place, spec, pixels.numpy())
     place.home.mkdir(parents=True)
@@ -65,7 +67,7 @@ def write_bundle(path: Path, place: Place, spec: ModelSpec, pixels: NDArray[np.u
     """VGG-19 with its variant fp16, with random weights whose answers differ from class to
     class."""
     path.mkdir(parents=True)
-    network = build(str(place.weights), CLASSES).eval()
+    network = build(VGG19, str(place.weights), CLASSES).eval()
     with torch.inference_mode():
         spread = float(
             network(Normalize(spec.preprocessing)(torch.from_numpy(pixels))).std(dim=1).mean()

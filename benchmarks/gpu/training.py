@@ -14,7 +14,7 @@ from torchvision.models import vgg19
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from training.data.batch import Batch
-from training.features.batches import Features
+from training.features.batches import CachedFeatures
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data
 from training.loop.setup import set_up, trainable_in
@@ -35,11 +35,11 @@ def fc_epochs(place: Place, batch_size: int) -> None:
     """An epoch that computes what goes into FC1, and epochs that read it."""
     context, trainer = start(place, strategy="fc", batch_size=batch_size, views=1, augment="none",
                          cache_dir=place.path / "cache")  # fmt: skip
-    features = Features(context, trainer.model)
-    features.plan([trainable_in(context, 1)])
+    source = CachedFeatures(context, trainer.model)
+    source.plan([trainable_in(context, 1)])
     images = len(context.data.split("train"))
     started = time.perf_counter()
-    batches = features.load_training(1)
+    batches = source.batches("train", 1)
     seconds = time.perf_counter() - started
     name = f"fc, batch {batch_size}"
     place.add(
@@ -47,9 +47,9 @@ def fc_epochs(place: Place, batch_size: int) -> None:
     )
     epoch(trainer, batches)
     with traced() as kernels:
-        epoch(trainer, features.load_training(2))
+        epoch(trainer, source.batches("train", 2))
     place.add(f"{name}, warm epoch, kernels", busy=kernels.busy, longest=kernels.longest(10))
-    seconds = epoch(trainer, features.load_training(3))
+    seconds = epoch(trainer, source.batches("train", 3))
     steps = -(-images // batch_size)
     place.add(
         f"{name}, warm epoch",
@@ -58,7 +58,7 @@ def fc_epochs(place: Place, batch_size: int) -> None:
         step_ms=1e3 * seconds / steps,
     )
     started = time.perf_counter()
-    for _ in features.load_training(4):
+    for _ in source.batches("train", 4):
         pass
     place.add(f"{name}, reading alone", step_ms=1e3 * (time.perf_counter() - started) / steps)
 
@@ -146,7 +146,7 @@ def start(place: Place, **config: Any) -> tuple[TrainContext, Trainer]:
         "data": place.data, "output": place.path / "run", "weights": str(place.weights),
         "image_size": place.scale.image_size, "learning_rate": _RATE, "epochs": 10**4, **config,
     }  # fmt: skip
-    resolved = TrainConfig(**settings).resolved()
+    resolved = TrainConfig(**settings).resolved(blocks=5)
     accelerator = make_accelerator(resolved.device, resolved.mixed_precision)
     reporter = SilentReporter()
     context = TrainContext(resolved, load_data(resolved, reporter), accelerator, reporter)

@@ -33,7 +33,9 @@ class Provenance(BaseModel):
     hardware: dict[str, str] = {}
     weights_sha256: str | None = None
     initial_weights_sha256: str | None = None
-    """Of the file that `--weights` named; None where it named none."""
+    """Of the file that `--weights` named; None for `none`: seed, packages and images decide."""
+    decoding: dict[str, str] = {}
+    """What decides which pixels a file becomes: our rule, the resampler, Pillow's codecs."""
 
 
 class Manifest(BaseModel):

@@ -17,14 +17,18 @@ class ModelSpec(JsonFile):
 
     Input tensor `input_name`: uint8[N, image_size, image_size, 3], RGB.
     Output tensor `output_name`: float32[N, len(labels)], rows sum to 1; column i is `labels[i]`.
+    `architecture`: of `models.network.architectures`, for who trains; the service runs any graph.
+    `heat_map_side`: values across a heat map; None in bundles from before it was recorded, all of
+    VGG-19, which halves its input five times.
     """
 
     format_version: Literal[1] = 1
-    architecture: Literal["vgg19"] = "vgg19"
+    architecture: str = Field(default="vgg19", pattern="^[a-z0-9_-]+$")
     labels: tuple[str, ...] = Field(min_length=2)
     preprocessing: Preprocessing = Preprocessing()
     input_name: str = "images"
     output_name: str = "probabilities"
+    heat_map_side: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:

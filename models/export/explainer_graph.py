@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT
 from models.bundle.spec import ModelSpec
 from models.export.onnx_export import ExportError, ServingModule
+from models.network.architectures import architecture
 from models.network.grad_cam import LEAST_SCALE, grad_cam
 
 # Largest difference in any value of a map, 0..1 (issue 10).
@@ -26,38 +28,42 @@ _PROOF_IMAGES = 3
 
 
 def write_explainer(source: Path, target: Path, spec: ModelSpec) -> None:
-    """Write the graph uint8[N,S,S,3], int64[N] classes -> float32[N,S/32,S/32], 0..1.
+    """Write the graph uint8[N,S,S,3], int64[N] classes -> float32[N,h,w], 0..1.
 
-    Behind the pooled features P there are two ReLUs and three matrices. So the gradient of a
-    class's logit is a product of the matrices' transposes with the masks of what the ReLUs let
-    through; and Grad-CAM asks only for its mean over the places of each channel. For the sum (the
-    map is scaled in the end) the average pooling's own transpose isn't needed, since each of its
-    rows sums to 1, and of FC1 only the columns summed over the places are: 8 MB instead of 411.
+    Behind the pooled features P [N,channels,h,w] there is a chain of matrices with ReLUs between
+    them: three and two in VGG-19. So the gradient of a class's logit is a product of the matrices'
+    transposes with the masks of what the ReLUs let through; and Grad-CAM asks only for its mean
+    over the places of each channel. For the sum (the map is scaled in the end) the average
+    pooling's own transpose isn't needed, since each of its rows sums to 1, and of the first matrix
+    only the columns summed over the places are: for VGG-19 8 MB instead of 411.
 
     Args:
         source: model.onnx. Its weights are referred to where they lie and not copied, so `target`
             must be beside it.
     """
+    network = architecture(spec.architecture)
     model = onnx.load(source, load_external_data=False)
     graph = model.graph
-    pooled = [node for node in graph.node if node.op_type == "MaxPool"]
     layers = [node for node in graph.node if node.op_type == "Gemm"]
+    layers = layers[-len(network.fully_connected) :]
     after_relu = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Relu"}
-    fc1, fc2, head = layers[-3:]
-    side = spec.preprocessing.image_size // 2 ** len(pooled)
-    graph.initializer.append(_summed_over_places(graph, fc1.input[1], source.parent))
+    pooled = _pooled(graph, network.pooled_operator, layers[0])
+    channels, *sides = _shape(graph, pooled)
+    graph.initializer.append(
+        _summed_over_places(graph, layers[0].input[1], channels, source.parent)
+    )
     graph.node.extend(
         _nodes(
-            pooled[-1].output[0],
-            (after_relu[fc1.output[0]], after_relu[fc2.output[0]]),
-            (fc2.input[1], head.input[1]),
+            pooled,
+            [after_relu[layer.output[0]] for layer in layers[:-1]],
+            [_SUMMED, *(layer.input[1] for layer in layers[1:])],
         )
     )
     graph.initializer.extend(_constants())
     graph.input.append(helper.make_tensor_value_info(EXPLAINED_INPUT, TensorProto.INT64, ["N"]))
     del graph.output[:]
     graph.output.append(
-        helper.make_tensor_value_info(HEAT_MAP_OUTPUT, TensorProto.FLOAT, ["N", side, side])
+        helper.make_tensor_value_info(HEAT_MAP_OUTPUT, TensorProto.FLOAT, ["N", *sides])
     )
     _drop_unused(graph)
     onnx.save_model(model, target)
@@ -75,6 +81,7 @@ def prove_heat_maps(
     Raises:
         ExportError: above `HEAT_MAP_TOLERANCE`.
     """
+    network = architecture(spec.architecture)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     images = images[:_PROOF_IMAGES]
     with torch.no_grad():
@@ -82,7 +89,7 @@ def prove_heat_maps(
         order = module.model(inputs).argsort(dim=1)
     largest = 0.0
     for targets in (order[:, -1], order[:, 0]):
-        expected = grad_cam(module.model, inputs, targets).numpy()
+        expected = grad_cam(network, module.model, inputs, targets).numpy()
         feed = {spec.input_name: images, EXPLAINED_INPUT: targets.numpy()}
         (actual,) = session.run([HEAT_MAP_OUTPUT], feed)
         largest = max(largest, float(np.abs(actual - expected).max()))
@@ -101,22 +108,39 @@ _SUMMED, _ZERO, _TINY, _CHANNEL_AXIS, _PLACE_AXES, _MAP_AXES = (
 )
 
 
-def _nodes(
-    pooled: str, activations: tuple[str, str], weights: tuple[str, str]
-) -> list[onnx.NodeProto]:
-    """From the head backwards to the pooled features, and the map."""
-    (after_fc1, after_fc2), (fc2, head) = activations, weights
-    steps: Sequence[tuple[str, list[str], str, dict[str, int]]] = (
-        ("Gather", [head, EXPLAINED_INPUT], "gradient3", {"axis": 0}),
-        ("Greater", [after_fc2, _ZERO], "let2", {}),
-        ("Cast", ["let2"], "mask2", {"to": TensorProto.FLOAT}),
-        ("Mul", ["gradient3", "mask2"], "masked2", {}),
-        ("MatMul", ["masked2", fc2], "gradient2", {}),
-        ("Greater", [after_fc1, _ZERO], "let1", {}),
-        ("Cast", ["let1"], "mask1", {"to": TensorProto.FLOAT}),
-        ("Mul", ["gradient2", "mask1"], "masked1", {}),
-        ("MatMul", ["masked1", _SUMMED], "channels", {}),
-        ("Unsqueeze", ["channels", _PLACE_AXES], "weights", {}),
+def _pooled(graph: onnx.GraphProto, operator: str, first_layer: onnx.NodeProto) -> str:
+    """What goes into the average pooling: what the last such operator before this layer gives."""
+    before = itertools.takewhile(lambda node: node.output[0] != first_layer.output[0], graph.node)
+    *_, last = (node.output[0] for node in before if node.op_type == operator)
+    return str(last)
+
+
+def _shape(graph: onnx.GraphProto, name: str) -> list[int]:
+    """Of a value, without the batch; the exporter has recorded it."""
+    info = next(info for info in graph.value_info if info.name == name)
+    return [dim.dim_value for dim in info.type.tensor_type.shape.dim[1:]]
+
+
+def _nodes(pooled: str, activations: Sequence[str], weights: Sequence[str]) -> list[onnx.NodeProto]:
+    """From the head backwards to the pooled features, and the map.
+
+    Args:
+        activations: what the ReLU behind each fully connected layer but the head gives.
+        weights: of the layers, those of the first one summed over the places.
+    """
+    steps: list[tuple[str, list[str], str, dict[str, int]]] = [
+        ("Gather", [weights[-1], EXPLAINED_INPUT], f"gradient{len(activations)}", {"axis": 0})
+    ]
+    for number in range(len(activations), 0, -1):
+        below = number - 1
+        steps += [
+            ("Greater", [activations[below], _ZERO], f"let{number}", {}),
+            ("Cast", [f"let{number}"], f"mask{number}", {"to": TensorProto.FLOAT}),
+            ("Mul", [f"gradient{number}", f"mask{number}"], f"masked{number}", {}),
+            ("MatMul", [f"masked{number}", weights[below]], f"gradient{below}", {}),
+        ]
+    steps += [
+        ("Unsqueeze", ["gradient0", _PLACE_AXES], "weights", {}),
         ("Mul", ["weights", pooled], "weighted", {}),
         ("ReduceSum", ["weighted", _CHANNEL_AXIS], "sum", {"keepdims": 0}),
         ("Relu", ["sum"], "map", {}),
@@ -125,7 +149,7 @@ def _nodes(
         ("ReduceMax", ["from0", _MAP_AXES], "most", {"keepdims": 1}),
         ("Max", ["most", _TINY], "scale", {}),
         ("Div", ["from0", "scale"], HEAT_MAP_OUTPUT, {}),
-    )
+    ]
     own = {output for _, _, output, _ in steps} - {HEAT_MAP_OUTPUT}
 
     def name(value: str) -> str:
@@ -146,14 +170,16 @@ def _constants() -> list[onnx.TensorProto]:
     ]
 
 
-def _summed_over_places(graph: onnx.GraphProto, name: str, directory: Path) -> onnx.TensorProto:
-    """FC1's weights [K, channels * 49] -> [K, channels]."""
+def _summed_over_places(
+    graph: onnx.GraphProto, name: str, channels: int, directory: Path
+) -> onnx.TensorProto:
+    """The first fully connected layer's weights [K, channels * places] -> [K, channels]."""
     tensor = onnx.TensorProto()
     tensor.CopyFrom(next(tensor for tensor in graph.initializer if tensor.name == name))
     if uses_external_data(tensor):
         load_external_data_for_tensor(tensor, str(directory))
     weights = numpy_helper.to_array(tensor)
-    summed = weights.reshape(len(weights), -1, 49).sum(axis=2, dtype=np.float64)
+    summed = weights.reshape(len(weights), channels, -1).sum(axis=2, dtype=np.float64)
     return numpy_helper.from_array(summed.astype(np.float32), _SUMMED)
 
 

@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torchvision.models import VGG
 
 from models.bundle.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
-from models.network.vgg19 import Normalize
+from models.network.normalize import Normalize
 
 # A single image, an odd count and a full batch.
 PARITY_BATCH_SIZES = (1, 3, 32)
@@ -55,7 +54,7 @@ class ServingModule(nn.Module):
             changes.
     """
 
-    def __init__(self, model: VGG, spec: ModelSpec, temperature: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, spec: ModelSpec, temperature: float = 1.0) -> None:
         super().__init__()
         self.normalize = Normalize(spec.preprocessing)
         self.model = model
@@ -72,10 +71,11 @@ class ServingModule(nn.Module):
 def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:
     """Write `module` as an ONNX file with a dynamic batch size.
 
-    Tensor names and the image size are those of `spec`; beside the probabilities there is what FC2
-    gives, float32[N,4096]. Large weights go into `path`.data, which
-    ONNX Runtime maps instead of parsing and copying it: a session starts in a third of the time
-    (docs/benchmarks.md). Both are free of the exporter's traces of this machine's source paths.
+    Tensor names and the image size are those of `spec`; beside the probabilities there is what goes
+    into the head, float32[N,K] (of VGG-19 what FC2 gives, K = 4096). Large weights go into
+    `path`.data, which ONNX Runtime maps instead of parsing and copying it: a session starts in a
+    third of the time (docs/benchmarks.md). Both are free of the exporter's traces
+    of this machine's source paths.
     """
     size = spec.preprocessing.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)

@@ -24,6 +24,10 @@ from models.imaging.png import lean_png
 from models.imaging.preprocessing import Preprocessing
 from models.imaging.resampling import Box
 
+# Raised when the same file becomes other pixels, since the way of decoding or of resizing has
+# changed: features that were cached from the former ones are then not taken for those of the new.
+DECODE_RULE = 1
+
 # Raster formats only: Pillow also opens EPS (which starts Ghostscript) and other formats that
 # have no place in an upload. The service takes fewer, see `serving.settings`.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

@@ -1,1 +1,1 @@
-"""The network in PyTorch: VGG-19, which of its layers train, what it looked at."""
+"""Networks in PyTorch: what one is, VGG-19, which layers train, what it looked at."""

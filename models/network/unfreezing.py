@@ -7,14 +7,8 @@ from typing import Literal
 
 Strategy = Literal["fc", "full", "head", "gradual"]
 
-# Of convolutions, between the poolings.
-CONV_BLOCK_COUNT = 5
 
-
-def default_unfreeze_epochs(epochs: int) -> tuple[int, ...]:
+def default_unfreeze_epochs(epochs: int, blocks: int) -> tuple[int, ...]:
     """When `gradual` unfreezes its blocks if not told: spread evenly over the run."""
-    spread = [
-        1 + round(epochs * (block + 1) / (CONV_BLOCK_COUNT + 1))
-        for block in range(CONV_BLOCK_COUNT)
-    ]
+    spread = [1 + round(epochs * (block + 1) / (blocks + 1)) for block in range(blocks)]
     return tuple(sorted({epoch for epoch in spread if 1 < epoch <= epochs}))

@@ -1,119 +1,41 @@
-"""Build VGG-19, load weights into it, replace its head.
-
-torchvision's VGG-19 (Simonyan & Zisserman 2014, configuration E) is `features` (sixteen 3x3
-convolutions), `avgpool` (to 7x7) and `classifier`: FC1 `[0]`, FC2 `[3]` and the head `[6]`.
-"""
+"""torchvision's VGG-19 (Simonyan & Zisserman 2014, configuration E): `features` (sixteen 3x3
+convolutions), `avgpool` (to 7x7) and `classifier`: FC1 `[0]`, FC2 `[3]` and the head `[6]`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from torch import nn
+from torchvision.models import VGG, VGG19_Weights, vgg19
 
-import torch
-from torch import Tensor, nn
-from torchvision.models import VGG, vgg19
-
-from models.imaging.preprocessing import Preprocessing
-from models.network.weights import HEAD_WEIGHT, WeightsError, blamed, line, read_weights
-
-HEAD = 6  # of `HEAD_WEIGHT`
+from models.network.architecture import Architecture, Sequence
 
 
-class Normalize(nn.Module):
-    """uint8[N,S,S,3] RGB -> float32[N,3,S,S], `(pixel / 255 - mean) / std` per channel.
-
-    Part of training and of the exported graph alike. The three operations are those of
-    torchvision's preset, in its order, so that not even a rounding differs.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-        self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+def _make(num_classes: int) -> nn.Module:
+    return vgg19(weights=None, num_classes=num_classes)  # type: ignore[no-any-return]  # untyped
 
 
-def build(weights: str, num_classes: int, dropout: float = 0.5) -> VGG:
-    """A VGG-19 with the chosen weights and a new head for `num_classes`.
-
-    Args:
-        weights: `imagenet`, `none`, or the path of a `.safetensors` or `.pth` state dict. With
-            `none` the caller goes on to `initialise_from_data`.
-        dropout: probability after FC1 and FC2; 0.5 is VGG's own.
-
-    Raises:
-        WeightsError: no such file, no network, not the weights of a VGG-19, or NaN in them.
-    """
-    if weights == "none":
-        model = vgg19(weights=None)
-    else:
-        state = read_weights(weights)
-        with blamed(weights):
-            model = _from_state(state)
-    for module in model.classifier:
-        if isinstance(module, nn.Dropout):
-            module.p = dropout
-    replace_head(model, num_classes)
-    return model
-
-
-def empty(num_classes: int) -> VGG:
-    """A VGG-19 of the right shapes on the meta device, to receive a checkpoint (`assign=True`)."""
-    with torch.device("meta"):
-        return vgg19(weights=None, num_classes=num_classes, init_weights=False)
-
-
-def replace_head(model: VGG, num_classes: int) -> None:
-    """Put a new `nn.Linear` in the place of `classifier[6]`; the rest keeps its weights.
-
-    Done even when the old head happens to have `num_classes` outputs: its classes are others.
-    """
-    old = model.classifier[HEAD]
-    assert isinstance(old, nn.Linear)
-    model.classifier[HEAD] = nn.Linear(old.in_features, num_classes)
-
-
-@torch.no_grad()
-def initialise_from_data(model: VGG, inputs: Tensor) -> None:
-    """Scale each convolution so that its output has unit variance on `inputs` (in place).
-
-    The step "single pass of variance normalisation" of LSUV (Mishkin & Matas 2015,
-    arXiv:1511.06422), after torchvision's Kaiming initialisation. Without it, sixteen layers
-    and no batch norm stay near chance for the first epochs.
-
-    Args:
-        inputs: float32[N,3,S,S], normalised. 64 training images are enough.
-    """
-
-    def rescale(module: nn.Module, _: object, output: Tensor) -> Tensor:
-        assert isinstance(module, nn.Conv2d)
-        deviation = output.std().clamp_min(torch.finfo(output.dtype).eps)
-        module.weight /= deviation
-        return output / deviation  # biases are zero here, so this is the rescaled layer's output
-
-    hooks = [
-        layer.register_forward_hook(rescale)
-        for layer in model.features
-        if isinstance(layer, nn.Conv2d)
+def _sequence(model: VGG) -> Sequence:
+    return [
+        *((f"features.{name}", module) for name, module in model.features.named_children()),
+        ("avgpool", model.avgpool),
+        ("flatten", nn.Flatten()),
+        *((f"classifier.{name}", module) for name, module in model.classifier.named_children()),
     ]
-    try:
-        model.features(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def _from_state(state: Mapping[str, Tensor]) -> VGG:
-    """A VGG-19 with these weights; its head has as many classes as the file's."""
-    head = state[HEAD_WEIGHT]
-    try:
-        model = empty(num_classes=len(head))
-        model.load_state_dict(state, assign=True)
-    except (RuntimeError, TypeError) as error:
-        raise WeightsError(f"not the weights of a torchvision VGG-19: {line(error)}") from None
-    return model.float()
+VGG19 = Architecture(
+    name="vgg19",
+    title="VGG-19",
+    make=_make,
+    sequence=_sequence,
+    fully_connected=("classifier.0", "classifier.3", "classifier.6"),
+    blocks=(
+        ("features.28", "features.30", "features.32", "features.34"),
+        ("features.19", "features.21", "features.23", "features.25"),
+        ("features.10", "features.12", "features.14", "features.16"),
+        ("features.5", "features.7"),
+        ("features.0", "features.2"),
+    ),
+    pooling="avgpool",
+    pooled_operator="MaxPool",
+    imagenet_url=VGG19_Weights.IMAGENET1K_V1.url,
+)

@@ -15,12 +15,11 @@ from urllib.request import getproxies
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.models import VGG19_Weights
 
 from models.errors import UserError
+from models.network.architecture import Architecture
 
 IMAGENET = "imagenet"
-HEAD_WEIGHT = "classifier.6.weight"
 # Above what a slow network takes to answer, and a proxy that says nothing ends soon.
 DOWNLOAD_TIMEOUT_S = 15.0
 
@@ -31,13 +30,13 @@ _MAX_DEPTH = 3
 
 
 class WeightsError(UserError):
-    """The initial weights can't be had, or aren't those of a torchvision VGG-19."""
+    """The initial weights can't be had, or aren't those of the network."""
 
 
 def read_weights(
-    weights: str, *, download_timeout_s: float = DOWNLOAD_TIMEOUT_S
+    architecture: Architecture, weights: str, *, download_timeout_s: float = DOWNLOAD_TIMEOUT_S
 ) -> dict[str, Tensor]:
-    """The state dict that `--weights` names, with a VGG-19's own names.
+    """The state dict that `--weights` names, with the network's own names.
 
     Prefixes (`module.`, `_orig_mod.`, ...) and wrappers (`{"state_dict": ...}`) are taken off.
 
@@ -46,14 +45,15 @@ def read_weights(
         download_timeout_s: of silence, while connecting and later, that ends a download.
 
     Raises:
-        WeightsError: no such file, no network, or not the weights of one VGG-19. Shapes aren't
-            looked at.
+        WeightsError: no such file, no network, or not the weights of one such network. Shapes
+            aren't looked at.
     """
-    path = _imagenet_file(download_timeout_s) if weights == IMAGENET else Path(weights)
+    is_imagenet = weights == IMAGENET
+    path = _downloaded(architecture, download_timeout_s) if is_imagenet else Path(weights)
     if not path.is_file():
         raise not_weights(weights, "no such file; ")
-    with blamed(weights):
-        state = unwrapped(_read(path))
+    with blamed(architecture, weights):
+        state = unwrapped(architecture, _read(path))
         _check_finite(state)
         return state
 
@@ -67,33 +67,34 @@ def not_weights(weights: str, why: str, option: str = "--weights") -> WeightsErr
 
 
 @contextmanager
-def blamed(weights: str) -> Iterator[None]:
+def blamed(architecture: Architecture, weights: str) -> Iterator[None]:
     """Have a WeightsError name the file, and what to do about it."""
     try:
         yield
     except WeightsError as error:
         if weights == IMAGENET:
             raise WeightsError(
-                f"the cached ImageNet weights are damaged: {_cached_file()}: {error}; delete the "
-                "file, and the next run downloads it again"
+                f"the cached ImageNet weights are damaged: {imagenet_file(architecture)}: {error}; "
+                "delete the file, and the next run downloads it again"
             ) from error.__cause__
         raise WeightsError(f"--weights {weights}: {error}") from error.__cause__
 
 
-def unwrapped(content: object) -> dict[str, Tensor]:
-    """The one state dict of a VGG in what a file held, without what was put before its names.
+def unwrapped(architecture: Architecture, content: object) -> dict[str, Tensor]:
+    """The one state dict of the network in what a file held, without what was put before its names.
 
     Raises:
         WeightsError: there is none, or more than one.
     """
     if not isinstance(content, Mapping):
         raise WeightsError(f"holds a {type(content).__name__}, not a state dict")
-    found = list(_vggs(content, ""))
+    found = list(_states(architecture.head_weight, content, ""))
     if not found:
         parts = [f"'{key}'" for key, value in content.items() if isinstance(value, Mapping)]
         where = f", nor is there in its {', '.join(parts)[:200]}" if parts else ""
         raise WeightsError(
-            f"not the weights of a torchvision VGG-19 (there is no {HEAD_WEIGHT}{where})"
+            f"not the weights of a torchvision {architecture.title} (there is no "
+            f"{architecture.head_weight}{where})"
         )
     if len(found) > 1:
         names = ", ".join(f"'{name}'" for name, _ in found)
@@ -103,22 +104,24 @@ def unwrapped(content: object) -> dict[str, Tensor]:
     return found[0][1]
 
 
-def _vggs(content: Mapping[object, object], place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each state dict with a VGG's head, and where it is: its wrappers and its prefix."""
+def _states(
+    head_weight: str, content: Mapping[object, object], place: str
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each state dict with the network's head, and where it is: its wrappers and its prefix."""
     tensors = {
         _WRAPPED.sub("", str(name)): value
         for name, value in content.items()
         if isinstance(value, Tensor)
     }
     for name in tensors:
-        prefix = name.removesuffix(HEAD_WEIGHT)
+        prefix = name.removesuffix(head_weight)
         if name != prefix and (not prefix or prefix.endswith(".")):
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            yield f"{place}{prefix}" or HEAD_WEIGHT, own
+            yield f"{place}{prefix}" or head_weight, own
     if place.count("/") < _MAX_DEPTH:
         for key, value in content.items():
             if isinstance(value, Mapping):
-                yield from _vggs(value, f"{place}{key}/")
+                yield from _states(head_weight, value, f"{place}{key}/")
 
 
 def _read(path: Path) -> object:
@@ -140,7 +143,7 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
     """Raise WeightsError for NaN or Inf, also for what is too large for float32."""
     for name, tensor in state.items():
         if not tensor.is_floating_point() or tensor.layout is not torch.strided:
-            continue  # no weight of a VGG-19, which shapes and names will tell
+            continue  # no weight of the network, which shapes and names will tell
         bad = tensor.numel() - int(tensor.float().isfinite().sum())
         if bad:
             raise WeightsError(
@@ -149,22 +152,18 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
             )
 
 
-def _cached_file() -> Path:
+def imagenet_file(architecture: Architecture) -> Path:
     """Where torchvision keeps the ImageNet weights; TORCH_HOME moves it."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_url()).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(architecture.imagenet_url).name
 
 
-def _url() -> str:
-    return str(VGG19_Weights.IMAGENET1K_V1.url)
-
-
-def _imagenet_file(timeout_s: float) -> Path:
-    file = _cached_file()
+def _downloaded(architecture: Architecture, timeout_s: float) -> Path:
+    url, file = architecture.imagenet_url, imagenet_file(architecture)
     if not file.exists():
         try:
-            _download(_url(), file, timeout_s)
+            _download(url, file, timeout_s)
         except OSError as error:  # URLError is one
-            raise WeightsError(_no_download(file, _why(error, timeout_s))) from None
+            raise WeightsError(_no_download(file, _why(url, error, timeout_s))) from None
         except Exception as error:  # of http.client and of torch, which checks the SHA-256
             raise WeightsError(_no_download(file, line(error))) from error
     return file
@@ -191,12 +190,12 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _why(error: OSError, timeout_s: float) -> str:
+def _why(address: str, error: OSError, timeout_s: float) -> str:
     """In words: urllib brings a time-out in several ways."""
     cause = getattr(error, "reason", error)
     if not isinstance(cause, TimeoutError):
         return line(error)
-    url = urlsplit(_url())
+    url = urlsplit(address)
     proxy = ", asked through the proxy of the environment," if url.scheme in getproxies() else ""
     return f"{url.hostname}{proxy} said nothing for {timeout_s:g} s"
 

@@ -52,6 +52,7 @@ def _describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "model file", f"{bundle.model_bytes / 1e6:.1f} MB"
     yield from _flat("config", provenance.training_config)
     yield from _flat("package", provenance.packages)
+    yield from _flat("decoding", provenance.decoding)
     yield from _flat("hardware", provenance.hardware)
 
 

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT, WEIGHTS_FILE, Bundle
+from models.bundle.spec import ModelSpec
 from serving.core.batcher import Batcher, BatchFailed
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
@@ -20,7 +21,7 @@ from serving.engine.graph_check import check_graph
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 
-# VGG-19 halves its input five times.
+# VGG-19 halves its input five times; bundles from before the side was recorded are of it.
 _STRIDE = 32
 # By what name it is logged and counted.
 _WORK = "the graph of heat maps"
@@ -45,8 +46,8 @@ class ExplainItem:
 class HeatMap:
     """How much each place speaks for a class.
 
-    index: of the class. values: float32[S/32,S/32] over the model's input, that is, over the centre
-    crop; the largest is 1 (all are 0 where nothing speaks for the class).
+    index: of the class. values: float32[h,w] (of VGG-19 S/32 each) over the model's input, that is,
+    over the centre crop; the largest is 1 (all are 0 where nothing speaks for the class).
     """
 
     index: int
@@ -56,9 +57,9 @@ class HeatMap:
 MakeMaps = Callable[[Sequence[ExplainItem]], list[HeatMap]]
 
 
-def heat_map_side(image_size: int) -> int:
-    """Values across a map of a model whose input is that many pixels across."""
-    return image_size // _STRIDE
+def heat_map_side(spec: ModelSpec) -> int:
+    """Values across a map of the model."""
+    return spec.heat_map_side or spec.preprocessing.image_size // _STRIDE
 
 
 class Explainer:

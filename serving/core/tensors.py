@@ -128,7 +128,7 @@ TENSORS: tuple[OutputTensor, ...] = (
     ),
     OutputTensor(
         HEAT_MAP, "FP32", _heat_maps,
-        dims=lambda model: [heat_map_side(model.spec.preprocessing.image_size)] * 2,
+        dims=lambda model: [heat_map_side(model.spec)] * 2,
         is_there=lambda model: model.explainer is not None,
         absence="VGG19_HEAT_MAPS is off, or the model was exported before there were any, and "
         "'vgg19 export' makes them",

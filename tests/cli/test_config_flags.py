@@ -54,7 +54,7 @@ def typed(name: str, value: object) -> list[str]:
 
 
 def test_another_value_is_known_of_every_field() -> None:
-    assert list(OTHER) == list(TrainConfig.model_fields)
+    assert list(OTHER) == [name for name in TrainConfig.model_fields if name != "network"]
 
 
 @pytest.mark.parametrize("name", OTHER)

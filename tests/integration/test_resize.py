@@ -28,6 +28,7 @@ from training.export.bundle import export_run
 from training.loop.checkpoint import load_checkpoint
 from training.loop.config import load_config, read_config
 from training.loop.context import TrainContext, load_data
+from training.loop.image_batches import ImageBatches
 from training.loop.recipe import fine_tune
 from training.loop.run import Run
 from training.loop.trainer import make_accelerator
@@ -67,7 +68,7 @@ def evaluated(run: Run) -> tuple[list[Path], NDArray[np.float32]]:
     context = TrainContext(
         config, load_data(config, reporter), make_accelerator("cpu", "no"), reporter
     )
-    logits, _ = context.predict(model, context.data.held_out)
+    logits, _ = context.predict(ImageBatches(context), model, context.data.held_out)
     temperature = run.read_json(run.metrics)["calibration"]["temperature"]
     files = [sample.path for sample in context.data.split(context.data.held_out)]
     return files, (logits / temperature).softmax(dim=1).numpy()

@@ -236,7 +236,7 @@ class TestNumbersThatAreNone:
             steps += 1
             if steps == after_step:
                 with torch.no_grad():
-                    trainer.model.model.classifier[6].weight.fill_(float("nan"))
+                    trainer.model.model.get_parameter("classifier.6.weight").fill_(float("nan"))
             return size
 
         monkeypatch.setattr(Trainer, "step", stepping)

@@ -1,10 +1,13 @@
-"""What the loop is fed with."""
+"""What the loop is fed with, and by whom."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+from training.data.sources import Split
 
 
 class Batch(NamedTuple):
@@ -19,3 +22,34 @@ class Batch(NamedTuple):
     indices: Tensor
     weights: Tensor
     start: int = 0
+
+
+class BatchSource(Protocol):
+    """Where batches come from: images (`training.loop.image_batches`), or what the frozen layers
+    made of them (`training.features.batches`). Whoever asks need not know which."""
+
+    def batches(
+        self,
+        split: Split,
+        epoch: int = 1,
+        *,
+        start: int = 0,
+        images: Sequence[int] | None = None,
+        shared: bool = True,
+    ) -> Iterable[Batch]:
+        """This process's batches of a split.
+
+        Those of training images are what an epoch trains on: shuffled and augmented. Other splits
+        come in their order, the same in each epoch.
+
+        Args:
+            epoch: from 1.
+            start: the batch to begin with.
+            images: numbers of the only images that are wanted, in this order; training images are
+                augmented all the same.
+            shared: dealt out to all processes; else this one gets all.
+
+        Raises:
+            LostImageError: while the batches are read, see `training.data.dataset`.
+        """
+        ...

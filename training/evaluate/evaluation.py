@@ -11,6 +11,7 @@ from training.evaluate.metrics import classification_metrics
 from training.loop.checkpoint import load_checkpoint
 from training.loop.config import read_config
 from training.loop.context import TrainContext, load_data
+from training.loop.image_batches import ImageBatches
 from training.loop.run import Run, RunError
 from training.loop.trainer import make_accelerator
 from training.reporter import Reporter
@@ -55,7 +56,9 @@ def evaluate_run(
         check_unchanged(run, images.fingerprint())
         source = f"the run's {images.held_out} split"
     context = TrainContext(config, images, accelerator, reporter)
-    logits, targets = context.predict(model.to(accelerator.device), images.held_out)
+    logits, targets = context.predict(
+        ImageBatches(context), model.to(accelerator.device), images.held_out
+    )
     # The best checkpoint of a run that was interrupted is not calibrated yet.
     calibration = run.read_json(run.metrics).get("calibration", {"temperature": 1.0})
     temperature = calibration["temperature"]

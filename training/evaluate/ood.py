@@ -13,19 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.bundle.acceptance import Acceptance
 from models.errors import ImageError, UserError
 from models.export.distance_graph import FeatureStatistics
 from models.imaging.image import load_image
-from models.network.strategies import network_sequence, run_modules
-from training.data.batch import Batch
-from training.data.sampling import EpochBatches
+from training.data.batch import Batch, BatchSource
 from training.data.sources import Split
 from training.evaluate.feature_statistics import fit, with_limit
-from training.features.batches import Features
 from training.loop.context import TrainContext
 from training.loop.trainer import network_inputs
 
@@ -33,12 +29,13 @@ from training.loop.trainer import network_inputs
 # some minutes of a CPU at most where nothing is cached.
 _IMAGES = 1_000
 _IMAGES_OF_A_CLASS = 10
-_BATCH = 64
+_BATCH = 64  # of the images of `ood_data`
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What a model makes of some images: features float32[N,4096] of FC2, probabilities
+    """What a model makes of some images: features float32[N,K] (what goes into the
+    head: of VGG-19 FC2's, K = 4096), probabilities
     float32[N,C], calibrated, and targets int64[N]."""
 
     features: NDArray[np.float32]
@@ -57,15 +54,22 @@ class Looked:
 
 
 def find_acceptance(
-    model: VGG, features: Features, context: TrainContext, temperature: float, last_epoch: int
+    model: nn.Module,
+    source: BatchSource,
+    context: TrainContext,
+    temperature: float,
+    last_epoch: int,
 ) -> tuple[FeatureStatistics, dict[str, Any]]:
-    """Statistics of the features of training images, and what metrics.json says of acceptance."""
+    """Statistics of the features of training images, and what metrics.json says of acceptance.
+
+    Args:
+        last_epoch: training images are looked at as it saw them, so that their features are there.
+    """
 
     def look(split: Split) -> Looked:
-        batches = EpochBatches(_spread(context, split), _BATCH)
-        return _look(
-            model, context, features.load_evaluation(split, batches, last_epoch), temperature
-        )
+        images = _spread(context, split)
+        batches = source.batches(split, last_epoch, images=images, shared=False)
+        return _look(model, context, batches, temperature)
 
     train, val = look("train"), look("val")
     statistics = fit(train.features, train.targets, len(context.data.labels))
@@ -199,10 +203,11 @@ def _spread(context: TrainContext, split: Split) -> list[int]:
 
 
 def _look(
-    model: VGG, context: TrainContext, batches: Iterable[Batch], temperature: float
+    model: nn.Module, context: TrainContext, batches: Iterable[Batch], temperature: float
 ) -> Looked:
-    normalize, device = context.normalize(), context.accelerator.device
-    head = len(network_sequence(model)) - 1
+    normalize, device = context.normalize, context.accelerator.device
+    network = context.architecture
+    head = network.index(model, network.head)
     features: list[Tensor] = []
     probabilities: list[Tensor] = []
     targets: list[Tensor] = []
@@ -210,8 +215,8 @@ def _look(
     for batch in batches:
         with torch.inference_mode(), context.accelerator.autocast():
             inputs = network_inputs(batch, normalize, device)
-            before_head = run_modules(model, inputs, batch.start, head)
-            logits = run_modules(model, before_head, head).float()
+            before_head = network.run(model, inputs, batch.start, head)
+            logits = network.run(model, before_head, head).float()
         features.append(before_head.float().cpu())
         probabilities.append((logits / temperature).softmax(dim=1).cpu())
         targets.append(batch.targets)

@@ -11,8 +11,8 @@ import copy
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, partial
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from torchvision.models import VGG
 
 from models.errors import UserError
-from models.network.strategies import FineTuner, first_trainable, network_sequence, run_modules
-from models.network.vgg19 import empty
+from models.network.strategies import FineTuner
 from training.data.batch import Batch
 from training.data.dataset import make_loader, read_ahead
+from training.data.decoding import decoding
 from training.data.sampling import Draw, EpochBatches
 from training.data.sources import SPLITS, Split
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
 from training.loop.context import TrainContext
+from training.loop.image_batches import ImageBatches
 from training.loop.trainer import evaluation_batch_size, network_inputs
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
@@ -42,8 +42,10 @@ class FeatureError(UserError):
     """The features don't fit the type that they are to be cached in."""
 
 
-class Features:
-    """Batches for training and evaluation: features where they can be cached, else images.
+class CachedFeatures:
+    """A `BatchSource`: of features where they can be cached, else of images.
+
+    Whatever model is run on the batches, its frozen part must be that of the model in training.
 
     Args:
         tuner: the model in training; its `boundary` says where the frozen part ends.
@@ -52,6 +54,7 @@ class Features:
     def __init__(self, context: TrainContext, tuner: FineTuner) -> None:
         self._context = context
         self._tuner = tuner
+        self._images = ImageBatches(context)
         self._root = context.config.cache_dir or default_root()
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._weights: dict[int, str] = {}
@@ -67,47 +70,32 @@ class Features:
         """
         stages: dict[int, list[int]] = {}
         for epoch, names in enumerate(trainable, first_epoch):
-            stages.setdefault(first_trainable(self._tuner.model, names), []).append(epoch)
+            boundary = self._context.architecture.first_trainable(self._tuner.model, names)
+            stages.setdefault(boundary, []).append(epoch)
         for boundary, epochs in stages.items():
             if boundary > 0 and self._context.config.views > 0:
                 self._plan_stage(boundary, {self._view(epoch) for epoch in epochs})
 
-    def load_training(self, epoch: int, *, start: int = 0) -> Iterable[Batch]:
-        """This process's batches of an epoch, from the batch `start` on."""
-        batches = self._context.epoch_batches(epoch, start=start)
-        array = self._array("train", self._view(epoch)) if self._trains_from_features() else None
-        if array is None:
-            return self._context.load("train", batches)
-        return self._batches(array, "train", batches)
-
-    def load_evaluation(
-        self, split: Split, batches: EpochBatches, last_epoch: int
+    def batches(
+        self,
+        split: Split,
+        epoch: int = 1,
+        *,
+        start: int = 0,
+        images: Sequence[int] | None = None,
+        shared: bool = True,
     ) -> Iterable[Batch]:
-        """Batches of a split after the training; of the training images in the augmented view of
-        the last epoch, whose features are there."""
-        if split != "train":
-            array = self._array(split)
-        elif self._trains_from_features():
-            array = self._array(split, self._view(last_epoch))
-        else:
-            array = None
+        """See `BatchSource`."""
+        view = self._view(epoch) if split == "train" else 0
+        is_cached = split != "train" or self._trains_from_features()
+        array = self._array(split, view) if is_cached else None
         if array is None:
-            return self._context.load(split, batches)
-        return self._batches(array, split, batches)
-
-    def predict(self, model: VGG, split: Split, *, shared: bool = True) -> tuple[Tensor, Tensor]:
-        """As `TrainContext.predict`, for a model whose frozen part is that of the model in
-        training."""
-        array = self._array(split)
-        if array is None:
-            return self._context.predict(model, split, shared=shared)
-        return self._context.predict(
-            model,
-            split,
-            shared=shared,
-            load=partial(self._batches, array),
-            batch_size=_EVALUATION_BATCH_SIZE,
-        )
+            return self._images.batches(split, epoch, start=start, images=images, shared=shared)
+        draws = self._context.draws(
+            split, epoch, start=start, images=images, shared=shared,
+            evaluation_batch_size=_EVALUATION_BATCH_SIZE,
+        )  # fmt: skip
+        return self._read_ahead(array, split, draws)
 
     def _trains_from_features(self) -> bool:
         """Mixup and cutmix mix images."""
@@ -115,7 +103,7 @@ class Features:
 
     def _view(self, epoch: int) -> int:
         """Which augmented view an epoch trains on. Without augmentation there is one only."""
-        if self._context.augmentation().description is None:
+        if self._context.augmentation.description is None:
             return 0
         return (epoch - 1) % max(self._context.config.views, 1)
 
@@ -165,7 +153,7 @@ class Features:
             what = f"features before {self._layer(boundary)} of {split}, view {view + 1}"
             started, missing = time.monotonic(), file.missing()
             if missing:
-                self._fill(file, split, boundary, view, what)
+                self._fill(file, split, boundary, view)
                 self._context.reporter.say(
                     f"{what}: computed in {time.monotonic() - started:.1f} s"
                 )
@@ -173,19 +161,28 @@ class Features:
                 self._context.reporter.say(f"{what}: found")
             return file.array()
 
-    def _fill(self, file: FeatureFile, split: Split, boundary: int, view: int, what: str) -> None:
-        """Compute the missing blocks, sharing the work with whoever else is at it."""
+    def _fill(self, file: FeatureFile, split: Split, boundary: int, view: int) -> None:
+        """Compute the missing blocks, sharing the work with whoever else is at it.
+
+        First those that nobody is at; then, waiting for them, those that others did not finish.
+        """
         context = self._context
-        prefix, normalize = _for_inference(self._tuner.model, boundary), context.normalize()
-        loader = make_loader(
-            context.dataset(split),
-            _ClaimedBlocks(file, first_seed=view * file.key.count),
-            context.accelerator.device,
-            context.config.num_workers,
+        prefix, normalize = _for_inference(self._modules()[:boundary]), context.normalize
+        loaders = (
+            make_loader(
+                context.dataset(split),
+                _ClaimedBlocks(file, first_seed=view * file.key.count, wait=wait),
+                context.accelerator.device,
+                # Loader processes ask for blocks ahead of those that are computed. Who waits for
+                # another process must hold none, or the two might wait for each other.
+                0 if wait else context.config.num_workers,
+            )
+            for wait in (False, True)
         )
         images = sum(len(file.images(block)) for block in file.missing())
-        with context.reporter.progress(what, images) as advance:
-            for batch in loader:
+        bar = f"features of {split}, view {view + 1}"
+        with context.reporter.progress(bar, images, unit="images") as advance:
+            for batch in chain.from_iterable(loaders):
                 with torch.inference_mode(), context.accelerator.autocast():
                     inputs = network_inputs(batch, normalize, context.accelerator.device)
                     features = prefix(inputs.contiguous(memory_format=torch.channels_last))
@@ -194,34 +191,37 @@ class Features:
                 advance(len(batch.indices), "")
                 context.check_stop()
 
-    def _batches(
-        self, array: NDArray[np.generic], split: Split, batches: EpochBatches
+    def _read_ahead(
+        self, array: NDArray[np.generic], split: Split, draws: EpochBatches
     ) -> Iterable[Batch]:
         """On a GPU, read by a thread, into memory from which it copies by itself."""
         on_gpu = self._context.accelerator.device.type == "cuda"
-        read = self._read(array, split, batches, pin=on_gpu)
+        read = self._read(array, split, draws, pin=on_gpu)
         return read_ahead(read) if on_gpu else read
 
     def _read(
-        self, array: NDArray[np.generic], split: Split, batches: EpochBatches, *, pin: bool
+        self, array: NDArray[np.generic], split: Split, draws: EpochBatches, *, pin: bool
     ) -> Iterator[Batch]:
         targets = torch.tensor(self._context.dataset(split).targets)
-        for draws in batches:
-            indices = torch.tensor([draw.image for draw in draws])
+        for batch in draws:
+            indices = torch.tensor([draw.image for draw in batch])
             features = torch.from_numpy(array[indices.numpy()])  # a copy: indexed by an array
-            labels, weights = targets[indices], torch.tensor([draw.weight for draw in draws])
+            labels, weights = targets[indices], torch.tensor([draw.weight for draw in batch])
             if pin:
                 features, labels, weights = (t.pin_memory() for t in (features, labels, weights))
             yield Batch(features, labels, indices, weights, self._tuner.boundary)
 
     def _layer(self, boundary: int) -> str:
-        return network_sequence(self._tuner.model)[boundary][0]
+        return self._modules()[boundary][0]
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        return self._context.architecture.sequence(self._tuner.model)
 
     def _key(self, split: Split, boundary: int, view: int = 0) -> FeatureKey:
         context = self._context
         device = context.accelerator.device
         samples = context.data.split(split)
-        augmentation = context.augmentation().description if split == "train" else None
+        augmentation = context.augmentation.description if split == "train" else None
         content = hashlib.sha256("".join(sample.sha256 for sample in samples).encode())
         ingredients: dict[str, Any] = {
             "images": content.hexdigest(),
@@ -231,12 +231,13 @@ class Features:
             "augmentation": augmentation and augmentation | {"view": view},
             "device": device.type,
             "precision": context.accelerator.mixed_precision,
+            "decoding": decoding(),
             "packages": {name: version(name) for name in ("pillow", "torch", "torchvision")},
         }
         return FeatureKey(
             ingredients,
             count=len(samples),
-            shape=_feature_shape(boundary, context.config.image_size),
+            shape=context.architecture.shape_before(boundary, context.config.image_size),
             dtype=context.config.feature_type(device.type),
             block_size=evaluation_batch_size(device, context.config.micro_batch_size),
         )
@@ -245,7 +246,7 @@ class Features:
         """SHA-256 of the frozen weights, which are the same throughout the run."""
         if boundary not in self._weights:
             digest = hashlib.sha256()
-            for name, module in network_sequence(self._tuner.model)[:boundary]:
+            for name, module in self._modules()[:boundary]:
                 for tensor in module.state_dict().values():
                     digest.update(name.encode())
                     digest.update(tensor.cpu().contiguous().numpy().data)
@@ -256,33 +257,33 @@ class Features:
 class _ClaimedBlocks(Sampler[list[Draw]]):
     """The blocks of a file that are to be computed here, as batches of images.
 
-    First those that nobody is at; then, waiting for them, those that others did not finish.
+    Args:
+        wait: for blocks that other processes are at; those that they finish are left out.
     """
 
-    def __init__(self, file: FeatureFile, first_seed: int) -> None:
+    def __init__(self, file: FeatureFile, *, first_seed: int, wait: bool) -> None:
         self._file = file
         self._first_seed = first_seed
+        self._wait = wait
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for wait in (False, True):
-            for block in self._file.claim(self._file.missing(), wait=wait):
-                images = self._file.images(block)
-                yield [Draw(image, self._first_seed + image) for image in images]
+        for block in self._file.claim(self._file.missing(), wait=self._wait):
+            images = self._file.images(block)
+            yield [Draw(image, self._first_seed + image) for image in images]
 
 
-def _for_inference(model: VGG, boundary: int) -> nn.Sequential:
-    """The modules below the boundary, with convolutions laid out as is fastest forward.
+def _for_inference(modules: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:
+    """These modules as a network, with convolutions laid out as is fastest forward.
 
     Channels last takes 0.23 s an image against 0.29 s at 224 px on two cores (batches of 16), but
     is no faster in training, whose own layout stays as it is.
     """
-    modules = [module for _, module in network_sequence(model)[:boundary]]
     prefix = nn.Sequential(
         *(
             copy.deepcopy(module).to(memory_format=torch.channels_last)
             if isinstance(module, nn.Conv2d)
             else module
-            for module in modules
+            for _, module in modules
         )
     )
     return prefix.eval()
@@ -297,11 +298,3 @@ def _to_numpy(features: Tensor, dtype: FeatureType) -> NDArray[np.generic]:
             f"features reach {largest:.0f}, more than {dtype} holds; use cache_dtype float32"
         )
     return values.astype(dtype)
-
-
-@cache
-def _feature_shape(boundary: int, image_size: int) -> tuple[int, ...]:
-    """Of one image's features, found by a pass without arithmetic."""
-    images = torch.empty(1, 3, image_size, image_size, device="meta")
-    features = run_modules(empty(num_classes=1).eval(), images, 0, boundary)
-    return tuple(features.shape[1:])

@@ -140,6 +140,9 @@ class FeatureFile:
     def claim(self, blocks: Iterable[int], *, wait: bool) -> Iterator[int]:
         """Lock the given blocks one after the other, and yield those that are still to be computed.
 
+        A block that this process has claimed and not yet written is yielded again: locks are
+        between processes.
+
         Args:
             wait: for other processes; else the blocks that they hold are passed over.
         """

@@ -12,13 +12,12 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
 from models.files import staged_file
-from models.network.vgg19 import empty
+from models.network.architectures import architecture
 
 _SPEC_KEY = "spec"
 
@@ -57,11 +56,12 @@ def save_checkpoint(state: Mapping[str, Tensor], spec: ModelSpec, path: Path) ->
         save_file(contiguous, staging, metadata={_SPEC_KEY: spec.model_dump_json()})
 
 
-def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:
+def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
     """Read a checkpoint back: the model on the CPU, in eval mode, and its spec.
 
     Raises:
         CheckpointError: no such file, damaged, or not written by `save_checkpoint`.
+        ArchitectureError: it is of a network that there is none of here.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; train first, with 'vgg19 train'")
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path) -> tuple[VGG, ModelSpec]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         spec = ModelSpec.model_validate_json(metadata[_SPEC_KEY])
-        model = empty(num_classes=len(spec.labels))
+        model = architecture(spec.architecture).empty(num_classes=len(spec.labels))
         model.load_state_dict(load_file(path), assign=True)
     except (SafetensorError, OSError, KeyError, ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -26,8 +26,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.files import link_or_copy
 from training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -86,7 +85,7 @@ class Checkpointer:
             self._publish_best(history)
         self._saved_at = time.monotonic()
 
-    def finish(self, history: Sequence[Epoch]) -> VGG:
+    def finish(self, history: Sequence[Epoch]) -> nn.Module:
         """Write both checkpoints, and that the epochs are done; in the main process.
 
         Returns:
@@ -98,7 +97,7 @@ class Checkpointer:
         self._publish_best(history)
         return self.load_best()
 
-    def load_best(self) -> VGG:
+    def load_best(self) -> nn.Module:
         """The trainer's network, with the best weights."""
         model = self._trainer.inference_model
         model.load_state_dict(self._best or load_checkpoint(self._run.best)[0].state_dict())

@@ -19,7 +19,7 @@ from models.imaging.preprocessing import (
     Resize,
     default_resize_size,
 )
-from models.network.unfreezing import CONV_BLOCK_COUNT, Strategy, default_unfreeze_epochs
+from models.network.unfreezing import Strategy, default_unfreeze_epochs
 from models.paths import absolute_path
 from models.text import utf8
 from training.data.listing import Columns, SplitBy, SplitChoice
@@ -72,6 +72,9 @@ class TrainConfig(BaseModel):
     weights: WeightsPath = Field(
         default="imagenet", description="imagenet, none, or a state dict's path"
     )
+    network: str = Field(
+        default="vgg19", description="the only one there is; a key of the file, and no flag"
+    )
     image_size: int = Field(default=IMAGENET_IMAGE_SIZE, ge=MIN_IMAGE_SIZE, description="pixels")
     resize: Resize = Field(
         default="crop",
@@ -95,7 +98,6 @@ class TrainConfig(BaseModel):
     )
     unfreeze_epochs: tuple[int, ...] | None = Field(
         default=None,
-        max_length=CONV_BLOCK_COUNT,
         description="epochs at which gradual unfreezes one more block; default: spread over the "
         "run",
     )
@@ -300,20 +302,24 @@ class TrainConfig(BaseModel):
             return self.cache_dtype
         return "float32" if device == "cpu" else "float16"
 
-    def _unfreeze_epochs(self) -> tuple[int, ...] | None:
+    def _unfreeze_epochs(self, blocks: int) -> tuple[int, ...] | None:
         if self.strategy != "gradual":
             return self.unfreeze_epochs
-        return self.unfreeze_epochs or default_unfreeze_epochs(self.epochs)
+        return self.unfreeze_epochs or default_unfreeze_epochs(self.epochs, blocks)
 
-    def resolved(self) -> TrainConfig:
-        """The same run with every default that depends on another field filled in."""
+    def resolved(self, blocks: int) -> TrainConfig:
+        """The same run with every default that depends on another field filled in.
+
+        Args:
+            blocks: that `gradual` may unfreeze; `network` decides how many there are.
+        """
         factor = 1.0 if self.weights == "none" else 0.1
         return self.model_copy(
             update={
                 "resize_size": self.preprocessing().resize_size,
                 "pretrained_learning_rate": self.pretrained_learning_rate
                 or self.learning_rate * factor,
-                "unfreeze_epochs": self._unfreeze_epochs(),
+                "unfreeze_epochs": self._unfreeze_epochs(blocks),
             }
         )
 

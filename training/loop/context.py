@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from accelerate import Accelerator
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.bundle.spec import ModelSpec
-from models.network.strategies import layer_learning_rates, layers
-from models.network.vgg19 import Normalize, empty
+from models.network.architecture import Architecture
+from models.network.architectures import architecture
+from models.network.normalize import Normalize
+from models.network.strategies import layer_learning_rates
 from training.data.augment import ImageAugmentation
-from training.data.batch import Batch
-from training.data.dataset import ImageDataset, make_loader
+from training.data.batch import BatchSource
+from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData, load_images
 from training.data.sampling import EpochBatches, balanced_probabilities, epoch_order
-from training.data.sources import Split
+from training.data.sources import SPLITS, Split
 from training.loop.config import TrainConfig
 from training.loop.signals import StopNow, StopRequest
-from training.loop.trainer import evaluation_batch_size, predict
+from training.loop.trainer import predict
 from training.reporter import Reporter
 
 
@@ -43,7 +44,10 @@ def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """A configuration, its data, and where the arithmetic happens."""
+    """A configuration, its data, and where the arithmetic happens.
+
+    Data sets, augmentation and normalisation are made once, when they are first asked for.
+    """
 
     config: TrainConfig
     data: ImageData
@@ -62,33 +66,33 @@ class TrainContext:
             raise StopNow
 
     @cached_property
-    def spec(self) -> ModelSpec:
-        return ModelSpec(labels=self.data.labels, preprocessing=self.config.preprocessing())
+    def architecture(self) -> Architecture:
+        return architecture(self.config.network)
 
     @cached_property
-    def layer_names(self) -> list[str]:
-        return list(layers(empty(num_classes=2)))
+    def spec(self) -> ModelSpec:
+        return ModelSpec(
+            architecture=self.architecture.name,
+            labels=self.data.labels,
+            preprocessing=self.config.preprocessing(),
+            heat_map_side=self.architecture.heat_map_side(self.config.image_size),
+        )
 
     def learning_rates(self) -> dict[str, float]:
         assert self.config.pretrained_learning_rate is not None  # `resolved` filled it in
         return layer_learning_rates(
-            self.layer_names,
+            self.architecture.layer_names,
             head=self.config.learning_rate,
             pretrained=self.config.pretrained_learning_rate,
             decay=self.config.layer_decay,
         )
 
+    @cached_property
     def normalize(self) -> Normalize:
+        """On the device that computes."""
         return Normalize(self.spec.preprocessing).to(self.accelerator.device)
 
-    def dataset(self, split: Split) -> ImageDataset:
-        return ImageDataset(
-            self.data.split(split),
-            self.spec.labels,
-            self.spec.preprocessing,
-            self.augmentation() if split == "train" else None,
-        )
-
+    @cached_property
     def augmentation(self) -> ImageAugmentation:
         config = self.config
         return ImageAugmentation(
@@ -99,6 +103,22 @@ class TrainContext:
             random_erasing=config.random_erasing,
             seed=config.seed,
         )
+
+    @cached_property
+    def _datasets(self) -> dict[Split, ImageDataset]:
+        return {
+            split: ImageDataset(
+                self.data.split(split),
+                self.spec.labels,
+                self.spec.preprocessing,
+                self.augmentation if split == "train" else None,
+            )
+            for split in SPLITS
+        }
+
+    def dataset(self, split: Split) -> ImageDataset:
+        """The images of a split; those of training are augmented."""
+        return self._datasets[split]
 
     def file_name(self, index: int) -> str:
         return str(self.data.split("train")[index].path)
@@ -120,36 +140,44 @@ class TrainContext:
             world_size=self.accelerator.num_processes,
         )
 
-    def load(self, split: Split, batches: EpochBatches) -> Iterable[Batch]:
-        return make_loader(
-            self.dataset(split), batches, self.accelerator.device, self.config.num_workers
+    def draws(
+        self,
+        split: Split,
+        epoch: int,
+        *,
+        start: int,
+        images: Sequence[int] | None,
+        shared: bool,
+        evaluation_batch_size: int,
+    ) -> EpochBatches:
+        """Which images are in which batch, as `BatchSource.batches` is asked for them.
+
+        Args:
+            evaluation_batch_size: of all but an epoch's training images, whose batches are of
+                `batch_size`.
+        """
+        if split == "train" and images is None:
+            return self.epoch_batches(epoch, start=start)
+        return EpochBatches(
+            range(len(self.data.split(split))) if images is None else images,
+            evaluation_batch_size,
+            start=start,
+            rank=self.accelerator.process_index if shared else 0,
+            world_size=self.accelerator.num_processes if shared else 1,
         )
 
     def predict(
-        self,
-        model: VGG,
-        split: Split,
-        *,
-        shared: bool = True,
-        load: Callable[[Split, EpochBatches], Iterable[Batch]] | None = None,
-        batch_size: int | None = None,
+        self, source: BatchSource, model: nn.Module, split: Split, *, shared: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Logits float32[N,C] and targets int64[N] of a split.
 
         Args:
+            source: where the batches come from.
             shared: by all processes, each doing its part; else by this one alone.
-            load: where batches come from; default: the images.
-            batch_size: default: what suits the device for images.
         """
-        count = len(self.data.split(split))
-        device = self.accelerator.device
-        batches = EpochBatches(
-            range(count),
-            batch_size or evaluation_batch_size(device, self.config.micro_batch_size),
-            rank=self.accelerator.process_index if shared else 0,
-            world_size=self.accelerator.num_processes if shared else 1,
-        )
-        with self.reporter.progress(f"evaluating on {split}", count) as advance:
+        with self.reporter.progress(
+            f"evaluating on {split}", len(self.data.split(split))
+        ) as advance:
 
             def on_batch(images: int) -> None:
                 advance(images, "")
@@ -157,9 +185,10 @@ class TrainContext:
 
             return predict(
                 self.accelerator,
+                self.architecture,
                 model,
-                self.normalize(),
-                (load or self.load)(split, batches),
+                self.normalize,
+                source.batches(split, shared=shared),
                 gather=shared,
                 on_batch=on_batch,
             )

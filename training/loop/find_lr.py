@@ -12,8 +12,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from training.data.batch import Batch
-from training.features.batches import Features
+from models.network.architectures import architecture
+from training.data.batch import Batch, BatchSource
+from training.features.batches import CachedFeatures
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data
 from training.loop.preflight import check_config, check_rates
@@ -49,18 +50,18 @@ def find_learning_rate(
     """
     check_config(config)
     check_rates(lowest, highest, steps)
-    config = config.resolved()
+    config = config.resolved(len(architecture(config.network).blocks))
     accelerator = make_accelerator(config.device, config.mixed_precision)
     context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
     trainer, _ = set_up(context)
-    features = Features(context, trainer.model)
-    features.plan([trainable_in(context, epoch=1)])
+    source = CachedFeatures(context, trainer.model)
+    source.plan([trainable_in(context, epoch=1)])
     ratio = (highest / lowest) ** (1 / (steps - 1))
     trainer.factor = lambda step: lowest * ratio**step / config.learning_rate
     state, rates, losses = TrainState(), list[float](), list[float]()
     average = 0.0
     with reporter.progress("raising the learning rate", steps) as advance:
-        for batch in _batches(features, steps):
+        for batch in _batches(source, steps):
             before = state.stats.loss_sum
             rate = lowest * ratio**state.step
             try:
@@ -121,7 +122,7 @@ def plot(test: RangeTest, path: Path) -> None:
         figure.savefig(path, bbox_inches="tight")
 
 
-def _batches(features: Features, steps: int) -> Iterator[Batch]:
+def _batches(source: BatchSource, steps: int) -> Iterator[Batch]:
     """As many batches as steps, over as many epochs as that takes."""
-    epochs = (features.load_training(epoch) for epoch in count(1))
+    epochs = (source.batches("train", epoch) for epoch in count(1))
     return islice(chain.from_iterable(epochs), steps)

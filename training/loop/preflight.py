@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from models.network.strategies import layers, match_layers
-from models.network.vgg19 import empty
+from models.network.architectures import architecture
+from models.network.strategies import match_layers
 from models.network.weights import WeightsError, not_weights
 from training.loop.config import ConfigError, TrainConfig
 from training.loop.paths import NAMED_WEIGHTS
@@ -19,15 +19,16 @@ _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
 def check_config(config: TrainConfig) -> None:
-    """Raise UserError for what no data could mend: mistyped weights or layers, epochs
-    of unfreezing that never come.
+    """Raise UserError for what no data could mend: a network that there is none of, mistyped
+    weights or layers, epochs of unfreezing that never come.
 
     Args:
         config: as it was given, not resolved.
     """
+    network = architecture(config.network)
     check_weights(config.weights)
-    match_layers(config.unfreeze, list(layers(empty(num_classes=2))))
-    _check_unfreeze_epochs(config)
+    match_layers(config.unfreeze, network.layer_names)
+    _check_unfreeze_epochs(config, len(network.blocks))
 
 
 def check_weights(weights: str, option: str = "--weights") -> None:
@@ -65,10 +66,15 @@ def check_rates(lowest: float, highest: float, steps: int, output: Path | None =
         )
 
 
-def _check_unfreeze_epochs(config: TrainConfig) -> None:
+def _check_unfreeze_epochs(config: TrainConfig, blocks: int) -> None:
     epochs = config.unfreeze_epochs
     if not epochs:
         return
+    if len(epochs) > blocks:
+        raise ConfigError(
+            f"unfreeze_epochs is {list(epochs)}, {len(epochs)} epochs, and there are {blocks} "
+            f"blocks to unfreeze; name {blocks} at most, or leave it out to spread them"
+        )
     if config.strategy != "gradual":
         raise ConfigError(
             f"unfreeze_epochs is {list(epochs)}, which is for strategy gradual, and strategy is "

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torchvision.models import VGG
+from torch import nn
 
 from models.bundle.metrics import weaknesses
-from models.network.strategies import HEAD_LAYER
+from models.network.architectures import architecture
+from training.data.batch import Batch, BatchSource
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
 from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_ood_data, find_acceptance, summary
-from training.features.batches import Features
+from training.features.batches import CachedFeatures
 from training.loop.advice import advice
 from training.loop.checkpointer import Checkpointer, restore
 from training.loop.config import TrainConfig, read_resumed
@@ -64,7 +66,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     """
     if not resume:
         check_config(config)
-    config = config.resolved()
+    config = config.resolved(len(architecture(config.network).blocks))
     if not resume:
         check_free(config.output)
         check_ood_data(config.ood_data)
@@ -96,10 +98,10 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     state, history = TrainState(), list[Epoch]()
     if saved is not None:
         state, history = restore(saved, trainer, context)
-    features = Features(context, trainer.model)
+    source = CachedFeatures(context, trainer.model)
     first = min(state.epoch, config.epochs)
     epochs = range(first, config.epochs + 1)
-    features.plan([trainable_in(context, epoch) for epoch in epochs], first_epoch=first)
+    source.plan([trainable_in(context, epoch) for epoch in epochs], first_epoch=first)
     with (
         stop_on_signals(context.stop, tell=accelerator.is_main_process),
         run_directory(context, resume=resume) as run,
@@ -113,7 +115,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
         done = saved is not None and is_finished(saved)
         if not done:
             try:
-                _train(trainer, features, context, checkpointer, state, history)
+                _train(trainer, source, context, checkpointer, state, history)
             except Exception:
                 checkpointer.leave_best()
                 raise
@@ -123,7 +125,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
             if context.stop.requested:  # in the last epoch, where no step came after it
                 raise Terminated(run.path, context.stop.number)
             if accelerator.is_main_process:
-                _finish(model, features, context, run, table, history)
+                _finish(model, source, context, run, table, history)
             processes.wait()
         if tracker:
             accelerator.end_training()
@@ -151,7 +153,7 @@ def resume_run(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None
 
 def _train(
     trainer: Trainer,
-    features: Features,
+    source: BatchSource,
     context: TrainContext,
     checkpointer: Checkpointer,
     state: TrainState,
@@ -166,8 +168,8 @@ def _train(
             break
         unfreeze(trainer, context, state.epoch)
         try:
-            _train_epoch(trainer, features, context, state, history, checkpointer)
-            history.append(_judge_epoch(trainer, features, context, state, history))
+            _train_epoch(trainer, source, context, state, history, checkpointer)
+            history.append(_judge_epoch(trainer, source, context, state, history))
         except LostImageError as error:
             raise _saved(error, context, state, history, checkpointer) from None
         except StopNow:
@@ -197,13 +199,13 @@ def _saved(
 
 def _judge_epoch(
     trainer: Trainer,
-    features: Features,
+    source: BatchSource,
     context: TrainContext,
     state: TrainState,
     history: list[Epoch],
 ) -> Epoch:
     """Evaluate on the validation images, and tell."""
-    scores = quick_metrics(*features.predict(trainer.inference_model, "val"))
+    scores = quick_metrics(*context.predict(source, trainer.inference_model, "val"))
     check_validation(scores["loss"], state.epoch)
     epoch = Epoch(
         state.epoch,
@@ -224,21 +226,22 @@ def _judge_epoch(
 
 def _head_rate(trainer: Trainer) -> float:
     rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
-    return float(rates[HEAD_LAYER])
+    return float(rates[trainer.model.architecture.head])
 
 
 def _train_epoch(
     trainer: Trainer,
-    features: Features,
+    source: BatchSource,
     context: TrainContext,
     state: TrainState,
     history: list[Epoch],
     checkpointer: Checkpointer,
 ) -> None:
     name = f"epoch {state.epoch}/{context.config.epochs}"
-    batches = features.load_training(state.epoch, start=state.batch)
+    batches, unit = _with_unit(source.batches("train", state.epoch, start=state.batch))
     every = context.config.save_every_steps
-    with context.reporter.progress(name, len(context.data.split("train"))) as advance:
+    count = len(context.data.split("train"))
+    with context.reporter.progress(name, count, unit=unit) as advance:
         advance(state.stats.images, "")
         for batch in batches:
             size = trainer.step(batch, state, stop_requested=context.stop.requested)
@@ -251,25 +254,32 @@ def _train_epoch(
                 checkpointer.save(state, history)
 
 
+def _with_unit(batches: Iterable[Batch]) -> tuple[Iterable[Batch], str]:
+    """The batches, and what the bar counts them in: see `Reporter.progress`."""
+    rest = iter(batches)
+    first = next(rest, None)
+    if first is None:
+        return (), ""
+    return chain((first,), rest), "images" if first.start == 0 else ""
+
+
 def _finish(
-    model: VGG,
-    features: Features,
+    model: nn.Module,
+    source: BatchSource,
     context: TrainContext,
     run: Run,
     table: list[LayerRow],
     history: list[Epoch],
 ) -> None:
     """Calibrate the best model, judge it, and write metrics and report."""
-    val_logits, val_targets = features.predict(model, "val", shared=False)
+    val_logits, val_targets = context.predict(source, model, "val", shared=False)
     temperature = fit_temperature(val_logits, val_targets)
     logits, targets = val_logits, val_targets
     if context.data.held_out != "val":
-        logits, targets = features.predict(model, context.data.held_out, shared=False)
+        logits, targets = context.predict(source, model, context.data.held_out, shared=False)
     before = classification_metrics(logits, targets, context.data.labels)
     held_out = classification_metrics(logits / temperature, targets, context.data.labels)
-    statistics, acceptance = find_acceptance(
-        model, features, context, temperature, history[-1].epoch
-    )
+    statistics, acceptance = find_acceptance(model, source, context, temperature, history[-1].epoch)
     statistics.write(run.feature_statistics)
     best = best_epoch(history)
     metrics: dict[str, Any] = {
@@ -304,7 +314,7 @@ def _summary(context: TrainContext) -> str:
     sizes = {split: len(data.split(split)) for split in ("train", "val", "test")}
     processes = context.accelerator.num_processes
     return (
-        f"VGG-19, weights {config.weights}, strategy {config.strategy}, on "
+        f"{context.architecture.title}, weights {config.weights}, strategy {config.strategy}, on "
         f"{context.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
         f"{len(data.labels)} classes; {sizes['train']} images to train, {sizes['val']} to "
         f"validate, {sizes['test']} to test, at {config.image_size} px, resize {config.resize}"

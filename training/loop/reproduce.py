@@ -8,6 +8,7 @@ from pathlib import Path
 
 from models.bundle.manifest import Provenance, read_manifest
 from models.registry import store
+from training.data.decoding import decoding
 from training.loop.checkpoint import weights_digest
 from training.loop.config import TrainConfig, recorded_config
 from training.loop.context import load_data
@@ -55,7 +56,7 @@ def reproduce(source: str, reporter: Reporter) -> Reproduction:
 
 
 def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
-    """What of data, initial weights, packages and hardware is not as it was recorded."""
+    """What of data, initial weights, packages, decoding and hardware is not as it was recorded."""
     differences = _weights_differences(provenance)
     if fingerprint != provenance.data_fingerprint:
         differences.append(
@@ -66,6 +67,12 @@ def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
         f"package {name}: the version is {now.get(name, 'none')}, was {version}"
         for name, version in provenance.packages.items()
         if now.get(name) != version
+    )
+    pixels = decoding()
+    differences.extend(
+        f"decoding: {name} is {pixels.get(name, 'none')}, was {value}"
+        for name, value in provenance.decoding.items()
+        if pixels.get(name) != value
     )
     differences.extend(
         f"hardware: {name} is {value}, was {provenance.hardware.get(name, 'not recorded')}"
@@ -78,8 +85,9 @@ def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
 def _weights_differences(provenance: Provenance) -> list[str]:
     """Nothing is said of runs from before the weights' hash was recorded."""
     recorded = provenance.initial_weights_sha256
-    weights = str(provenance.training_config.get("weights", "none"))
-    now = initial_weights_sha256(weights)
+    config = provenance.training_config
+    weights = str(config.get("weights", "none"))
+    now = initial_weights_sha256(str(config.get("network", "vgg19")), weights)
     if recorded is None or now == recorded:
         return []
     return [

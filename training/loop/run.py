@@ -30,9 +30,11 @@ from numpy.typing import NDArray
 from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
 from models.files import json_text, staged_file
+from models.network.architectures import architecture
+from models.network.weights import IMAGENET, imagenet_file
 from models.text import utf8
+from training.data.decoding import decoding
 from training.loop.config import TrainConfig
-from training.loop.paths import NAMED_WEIGHTS
 from training.loop.signals import resume_command
 
 _PACKAGES = (
@@ -214,15 +216,15 @@ def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
         git_commit=_git_commit(),
         packages=package_versions(),
         hardware=hardware(),
-        initial_weights_sha256=initial_weights_sha256(config.weights),
+        initial_weights_sha256=initial_weights_sha256(config.network, config.weights),
+        decoding=decoding(),
     )
 
 
-def initial_weights_sha256(weights: str) -> str | None:
-    """Of the file that the weights come from; None where it is gone, for `none`, and for
-    `imagenet`, whose file torchvision checks itself."""
-    path = Path(weights)
-    return sha256(path) if weights not in NAMED_WEIGHTS and path.is_file() else None
+def initial_weights_sha256(network: str, weights: str) -> str | None:
+    """Of the file that the weights come from; None where it is gone, and for `none`."""
+    path = imagenet_file(architecture(network)) if weights == IMAGENET else Path(weights)
+    return sha256(path) if weights != "none" and path.is_file() else None
 
 
 def package_versions() -> dict[str, str]:

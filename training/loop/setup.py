@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
-from models.network.strategies import FineTuner, layers, parameter_groups, trainable_layers
-from models.network.vgg19 import build, initialise_from_data
+from models.network.build import build, initialise_from_data
+from models.network.strategies import FineTuner, parameter_groups, trainable_layers
 from training.data.augment import BatchMixing
 from training.data.sampling import balanced_class_weights, derive_seed
 from training.loop.context import TrainContext
@@ -35,10 +34,10 @@ def set_up(
         initial_weights: false where the weights come from a saved state, and those that the
             configuration names need not exist any more.
     """
-    config, data = context.config, context.data
+    config, data, architecture = context.config, context.data, context.architecture
     torch.manual_seed(config.seed)
     weights = config.weights if initial_weights else "none"
-    model = build(weights, len(data.labels), dropout=config.dropout)
+    model = build(architecture, weights, len(data.labels), dropout=config.dropout)
     model.to(context.accelerator.device)
     if context.accelerator.device.type == "cuda":
         model.to(memory_format=torch.channels_last)
@@ -46,7 +45,7 @@ def set_up(
         _initialise(model, context)
     # Each process draws its own dropout masks; the weights above are the same in all.
     torch.manual_seed(derive_seed(config.seed, "dropout", context.accelerator.process_index))
-    tuner = FineTuner(model)
+    tuner = FineTuner(architecture, model)
     tuner.set_trainable(trainable_in(context, epoch=1))
     train = context.dataset("train")
     class_weights = (
@@ -58,9 +57,13 @@ def set_up(
     trainer = Trainer(
         context.accelerator,
         tuner,
-        context.normalize(),
+        context.normalize,
         make_optimizer(
-            parameter_groups(model, trainable_in(context, epoch=1), context.learning_rates()),
+            parameter_groups(
+                architecture.layers(model),
+                trainable_in(context, epoch=1),
+                context.learning_rates(),
+            ),
             config.optimizer,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
@@ -89,7 +92,8 @@ def unfreeze(trainer: Trainer, context: TrainContext, epoch: int) -> None:
     wanted = trainable_in(context, epoch)
     present = {group["name"] for group in trainer.optimizer.param_groups}
     rates = context.learning_rates()
-    new = parameter_groups(trainer.model.model, wanted - present, rates)
+    layers = context.architecture.layers(trainer.model.model)
+    new = parameter_groups(layers, wanted - present, rates)
     if not new:
         return
     trainer.model.set_trainable(wanted)
@@ -102,15 +106,15 @@ def unfreeze(trainer: Trainer, context: TrainContext, epoch: int) -> None:
 def trainable_in(context: TrainContext, epoch: int) -> set[str]:
     config = context.config
     return trainable_layers(
+        context.architecture,
         config.strategy,
-        context.layer_names,
         epoch=epoch,
         unfreeze_epochs=config.unfreeze_epochs or (),
         unfreeze=config.unfreeze,
     )
 
 
-def _layer_rows(model: VGG, context: TrainContext) -> list[LayerRow]:
+def _layer_rows(model: nn.Module, context: TrainContext) -> list[LayerRow]:
     """Every layer with its size, its rate, and the epoch from which it trains (None: never)."""
     rates = context.learning_rates()
     first: dict[str, int] = {}
@@ -123,14 +127,15 @@ def _layer_rows(model: VGG, context: TrainContext) -> list[LayerRow]:
             first.get(name),
             rates[name] if name in first else None,
         )
-        for name, module in layers(model).items()
+        for name, module in context.architecture.layers(model).items()
     ]
 
 
-def _initialise(model: VGG, context: TrainContext) -> None:
+def _initialise(model: nn.Module, context: TrainContext) -> None:
     """`--weights none`: scale the convolutions on a sample of the training images."""
     dataset = context.dataset("train")
     step = max(1, len(dataset) // _INITIALISATION_IMAGES)
     indices = range(0, len(dataset), step)[:_INITIALISATION_IMAGES]
     images: Tensor = torch.stack([dataset.pixels(index) for index in indices])
-    initialise_from_data(model, context.normalize()(images.to(context.accelerator.device)))
+    inputs = context.normalize(images.to(context.accelerator.device))
+    initialise_from_data(context.architecture, model, inputs)

@@ -20,10 +20,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.models import VGG
 
 from models.errors import UserError
-from models.network.strategies import FineTuner, ParameterGroup, run_modules
+from models.network.architecture import Architecture
+from models.network.strategies import FineTuner, ParameterGroup
 from training.data.batch import Batch
 
 # AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
@@ -264,9 +264,9 @@ class Trainer:
         self._prepared.train()
 
     @property
-    def inference_model(self) -> VGG:
+    def inference_model(self) -> nn.Module:
         """The network to evaluate and to save: the averaged one, if there is one."""
-        network: VGG = self.model.model if self.ema is None else self.ema.module
+        network: nn.Module = self.model.model if self.ema is None else self.ema.module
         return network
 
     def step(self, batch: Batch, state: TrainState, *, stop_requested: bool = False) -> int:
@@ -447,6 +447,7 @@ def network_inputs(batch: Batch, normalize: nn.Module, device: torch.device) -> 
 
 def predict(
     accelerator: Accelerator,
+    architecture: Architecture,
     model: nn.Module,
     normalize: nn.Module,
     batches: Iterable[Batch],
@@ -470,8 +471,7 @@ def predict(
             if batch.start == 0:
                 logits = model(inputs)
             else:
-                assert isinstance(model, VGG)
-                logits = run_modules(model, inputs, batch.start)
+                logits = architecture.run(model, inputs, batch.start)
         kept = batch.weights > 0
         parts.append((batch.indices[kept], logits.float().cpu()[kept], batch.targets[kept]))
         on_batch(int(kept.sum()))

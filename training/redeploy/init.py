@@ -9,6 +9,7 @@ import yaml
 
 from models.bundle.bundle import Bundle
 from models.files import staged_file
+from models.network.architectures import architecture
 from models.registry import store
 from training.data.sources import find_images
 from training.loop.config import ConfigError, TrainConfig, recorded_config
@@ -82,7 +83,8 @@ def _train_section(trained: TrainConfig) -> dict[str, Any]:
     """Only what says something: of a resolved configuration most are defaults."""
     recorded = trained.model_dump(mode="json")
     chosen = {name: recorded[name] for name in ("data", "output", *_ALWAYS)}
-    usual = TrainConfig.model_validate(chosen).resolved().model_dump(mode="json")
+    blocks = len(architecture(trained.network).blocks)
+    usual = TrainConfig.model_validate(chosen).resolved(blocks).model_dump(mode="json")
     return {
         name: value
         for name, value in recorded.items()

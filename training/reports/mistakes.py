@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.network.grad_cam import grad_cam
 from training.loop.context import TrainContext
@@ -40,7 +39,7 @@ class Mistake:
 
 
 def worst_mistakes(
-    model: VGG, context: TrainContext, probabilities: Tensor, targets: Tensor
+    model: nn.Module, context: TrainContext, probabilities: Tensor, targets: Tensor
 ) -> list[Mistake]:
     """The wrong answers that gave the true label the least probability, the worst first.
 
@@ -87,13 +86,13 @@ def overlaid(image: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray
 
 
 def _heat_maps(
-    model: VGG, context: TrainContext, images: Sequence[NDArray[np.uint8]], classes: Tensor
+    model: nn.Module, context: TrainContext, images: Sequence[NDArray[np.uint8]], classes: Tensor
 ) -> list[NDArray[np.float32]]:
-    normalize, device = context.normalize(), context.accelerator.device
+    normalize, device = context.normalize, context.accelerator.device
     maps: list[NDArray[np.float32]] = []
     model.eval()
     for start in range(0, len(images), _BATCH):
         batch = torch.from_numpy(np.stack(images[start : start + _BATCH])).to(device)
         targets = classes[start : start + _BATCH].to(device)
-        maps += [*grad_cam(model, normalize(batch), targets).cpu().numpy()]
+        maps += [*grad_cam(context.architecture, model, normalize(batch), targets).cpu().numpy()]
     return maps

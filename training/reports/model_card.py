@@ -8,6 +8,7 @@ from models.bundle.manifest import Provenance
 from models.bundle.metrics import class_scores, weaknesses
 from models.bundle.spec import ModelSpec
 from models.imaging.preprocessing import Preprocessing, Resize
+from models.network.architectures import architecture
 from training.evaluate.ood import summary
 from training.reports.markdown import code, text
 
@@ -38,7 +39,7 @@ def model_card(
         for row in class_scores(held_out)
     )
     weak = "".join(f"- **{line[0].upper()}{line[1:]}.**\n" for line in weaknesses(held_out))
-    return f"""# VGG-19, {len(spec.labels)} classes
+    return f"""# {architecture(spec.architecture).title}, {len(spec.labels)} classes
 
 ## Intended use
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
-from torch import Tensor
-from torchvision.models import VGG
+from torch import Tensor, nn
 
 from models.bundle.metrics import class_scores, confusion_matrix, weaknesses
 from models.files import staged_file
@@ -29,7 +28,7 @@ from training.reports.plots import (
 
 
 def write_report(
-    model: VGG,
+    model: nn.Module,
     run: Run,
     context: TrainContext,
     table: Sequence[LayerRow],
@@ -73,6 +72,7 @@ def _page(
     held_out = metrics["held_out"]
     return render(
         "run.html",
+        network=context.architecture.title,
         config=context.config,
         data=context.data,
         held_out=held_out,

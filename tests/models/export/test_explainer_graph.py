@@ -19,8 +19,10 @@ from models.bundle.spec import ModelSpec
 from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.export.onnx_export import ExportError, ServingModule, export
 from models.imaging.preprocessing import Preprocessing
+from models.network.build import build, initialise_from_data
 from models.network.grad_cam import grad_cam
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import VGG19
 from testing.bundles import tiny_spec
 from testing.small_vgg import small_vgg, thin_vgg19
 
@@ -44,8 +46,9 @@ def packages_maps(
 ) -> NDArray[np.float32]:
     """What `grad-cam` gives, before it enlarges the maps to the image's size."""
     inputs = module.normalize(torch.from_numpy(images))
-    side = module.model.features(inputs).shape[-1]
-    with GradCAM(module.model, [module.model.features[-1]]) as cam:
+    network: VGG = module.model
+    side = network.features(inputs).shape[-1]
+    with GradCAM(network, [network.features[-1]]) as cam:
         cam.get_target_width_height = lambda _: (side, side)
         maps: NDArray[np.float32] = cam(
             inputs.requires_grad_(), [ClassifierOutputTarget(target)] * len(images)
@@ -69,7 +72,7 @@ def explainer_of(module: ServingModule, spec: ModelSpec, directory: Path) -> Pat
 def lively(model: VGG, spec: ModelSpec) -> ServingModule:
     """Untrained, whose activations differ from image to image, as a trained network's do."""
     images = torch.from_numpy(noise(spec.preprocessing.image_size, 16))
-    initialise_from_data(model, Normalize(spec.preprocessing)(images))
+    initialise_from_data(VGG19, model, Normalize(spec.preprocessing)(images))
     return ServingModule(model, spec, temperature=1.7)
 
 
@@ -93,7 +96,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[ServingModule, Path
     """VGG-19 itself, at 64 pixels."""
     torch.manual_seed(0)
     spec = spec_of(64)
-    module = lively(build("none", num_classes=3), spec)
+    module = lively(build(VGG19, "none", num_classes=3), spec)
     return module, explainer_of(module, spec, tmp_path_factory.mktemp("whole"))
 
 
@@ -105,7 +108,7 @@ def test_vgg19_equals_the_package(whole: tuple[ServingModule, Path]) -> None:
         expected = packages_maps(module, images, target)
         assert np.abs(graphs_maps(path, images, target) - expected).max() <= HEAT_MAP_TOLERANCE
         inputs = module.normalize(torch.from_numpy(images))
-        own = grad_cam(module.model, inputs, torch.full((4,), target)).numpy()
+        own = grad_cam(VGG19, module.model, inputs, torch.full((4,), target)).numpy()
         assert np.abs(own - expected).max() <= 1e-5
 
 
@@ -154,6 +157,6 @@ def test_proof(tmp_path: Path) -> None:
     path = explainer_of(module, spec, tmp_path)
     assert prove_heat_maps(module, spec, path, noise(64)) <= HEAT_MAP_TOLERANCE
     with torch.no_grad():
-        module.model.classifier[3].weight.neg_()
+        module.model.get_parameter("classifier.3.weight").neg_()
     with pytest.raises(ExportError, match=r"heat maps differ from PyTorch's by .*limit is 1e-03"):
         prove_heat_maps(module, spec, path, noise(64))

@@ -7,6 +7,8 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.models import VGG
 
 from models.bundle.bundle import graph_bytes
 from models.export.onnx_export import (
@@ -17,7 +19,9 @@ from models.export.onnx_export import (
     prove_parity,
     reference_probabilities,
 )
-from models.network.vgg19 import Normalize, build, initialise_from_data
+from models.network.build import build, initialise_from_data
+from models.network.normalize import Normalize
+from models.network.vgg19 import VGG19
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from testing.small_vgg import small_vgg
@@ -33,8 +37,8 @@ def images() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def module(images: NDArray[np.uint8]) -> ServingModule:
     torch.manual_seed(0)
-    model = build("none", num_classes=3)
-    initialise_from_data(model, Normalize(SPEC.preprocessing)(torch.from_numpy(images)))
+    model: VGG = build(VGG19, "none", num_classes=3)
+    initialise_from_data(VGG19, model, Normalize(SPEC.preprocessing)(torch.from_numpy(images)))
     with torch.no_grad():
         model.classifier[6].weight *= 3  # spreads the probabilities out, as training does
     return ServingModule(model, SPEC)
@@ -88,10 +92,14 @@ def test_few_held_out_images_are_enough(module: ServingModule, exported: Path) -
     assert prove_parity(module, SPEC, exported, coloured_pixels(1)[None]).images == 1
 
 
+def head_bias(module: ServingModule) -> Tensor:
+    return module.model.get_parameter(f"{VGG19.head}.bias")
+
+
 def test_other_weights_are_refused_with_the_difference(
     module: ServingModule, exported: Path, images: NDArray[np.uint8]
 ) -> None:
-    bias = module.model.classifier[6].bias
+    bias = head_bias(module)
     with torch.no_grad():
         bias[0] += 0.5
     try:
@@ -103,7 +111,7 @@ def test_other_weights_are_refused_with_the_difference(
 
 
 def test_nan_is_no_parity(module: ServingModule, exported: Path, images: NDArray[np.uint8]) -> None:
-    bias = module.model.classifier[6].bias
+    bias = head_bias(module)
     before = bias.detach().clone()
     with torch.no_grad():
         bias.fill_(float("nan"))

@@ -9,49 +9,38 @@ from torch import Tensor, nn
 from torchvision.models import VGG, vgg19
 
 from models.network.strategies import (
-    CONV_BLOCKS,
-    HEAD_LAYER,
     FineTuner,
-    Strategy,
     StrategyError,
-    default_unfreeze_epochs,
     layer_learning_rates,
-    layers,
     match_layers,
-    network_sequence,
     parameter_groups,
     trainable_layers,
 )
-from models.network.vgg19 import empty
+from models.network.unfreezing import Strategy, default_unfreeze_epochs
+from models.network.vgg19 import VGG19
 from training.loop.trainer import make_optimizer
 
-NAMES = list(layers(empty(num_classes=2)))
+NAMES = list(VGG19.layers(VGG19.empty(num_classes=2)))
 FC = {"classifier.0", "classifier.3", "classifier.6"}
 
 
-def test_layers_are_the_nineteen_from_input_to_head() -> None:
-    assert len(NAMES) == 19
-    assert (NAMES[0], NAMES[15], NAMES[-1]) == ("features.0", "features.34", HEAD_LAYER)
-    assert [name for block in reversed(CONV_BLOCKS) for name in block] == NAMES[:16]
-
-
 @pytest.mark.parametrize(
-    ("strategy", "expected"), [("head", {HEAD_LAYER}), ("fc", FC), ("full", set(NAMES))]
+    ("strategy", "expected"), [("head", {VGG19.head}), ("fc", FC), ("full", set(NAMES))]
 )
 def test_strategies(strategy: Strategy, expected: set[str]) -> None:
-    assert trainable_layers(strategy, NAMES) == expected
+    assert trainable_layers(VGG19, strategy) == expected
 
 
 def test_gradual_unfreezes_exactly_one_block_more_at_each_epoch_named() -> None:
     unfrozen = {
-        epoch: trainable_layers("gradual", NAMES, epoch=epoch, unfreeze_epochs=(3, 4, 9))
+        epoch: trainable_layers(VGG19, "gradual", epoch=epoch, unfreeze_epochs=(3, 4, 9))
         for epoch in range(1, 11)
     }
     assert unfrozen[1] == unfrozen[2] == FC
-    assert unfrozen[3] - unfrozen[2] == set(CONV_BLOCKS[0])
-    assert unfrozen[4] - unfrozen[3] == set(CONV_BLOCKS[1])
+    assert unfrozen[3] - unfrozen[2] == set(VGG19.blocks[0])
+    assert unfrozen[4] - unfrozen[3] == set(VGG19.blocks[1])
     assert unfrozen[8] == unfrozen[4]
-    assert unfrozen[9] - unfrozen[8] == set(CONV_BLOCKS[2])
+    assert unfrozen[9] - unfrozen[8] == set(VGG19.blocks[2])
     assert unfrozen[10] == unfrozen[9]
 
 
@@ -59,13 +48,13 @@ def test_gradual_unfreezes_exactly_one_block_more_at_each_epoch_named() -> None:
     ("epochs", "expected"), [(1, ()), (2, (2,)), (6, (2, 3, 4, 5, 6)), (12, (3, 5, 7, 9, 11))]
 )
 def test_default_unfreeze_epochs(epochs: int, expected: tuple[int, ...]) -> None:
-    assert default_unfreeze_epochs(epochs) == expected
+    assert default_unfreeze_epochs(epochs, blocks=5) == expected
 
 
 def test_patterns() -> None:
     assert match_layers(["features.3?"], NAMES) == {"features.30", "features.32", "features.34"}
-    assert trainable_layers("head", NAMES, unfreeze=["*.0"]) == {
-        HEAD_LAYER,
+    assert trainable_layers(VGG19, "head", unfreeze=["*.0"]) == {
+        VGG19.head,
         "features.0",
         "classifier.0",
     }
@@ -84,11 +73,11 @@ def test_layer_wise_decay_by_hand() -> None:
 
 @pytest.mark.parametrize("strategy", ["head", "fc", "full"])
 def test_the_optimizer_gets_the_layers_that_train_and_nothing_else(strategy: Strategy) -> None:
-    model = empty(num_classes=5)
+    model = VGG19.empty(num_classes=5)
     rates = layer_learning_rates(NAMES, head=1.0, pretrained=0.1, decay=0.9)
-    wanted = trainable_layers(strategy, NAMES)
+    wanted = trainable_layers(VGG19, strategy)
     optimizer = make_optimizer(
-        parameter_groups(model, wanted, rates),
+        parameter_groups(VGG19.layers(model), wanted, rates),
         "sgd",
         weight_decay=0.0,
         momentum=0.9,
@@ -111,25 +100,25 @@ def model() -> VGG:
 
 class TestFineTuner:
     def tuner(self, model: VGG, trainable: Sequence[str]) -> FineTuner:
-        tuner = FineTuner(copy.copy(model))
+        tuner = FineTuner(VGG19, copy.copy(model))
         tuner.set_trainable(trainable)
         return tuner.train()
 
     def test_answers_as_the_network_does(self, model: VGG) -> None:
         inputs = torch.randn(2, 3, 32, 32)
-        tuner = self.tuner(model, [HEAD_LAYER]).eval()
+        tuner = self.tuner(model, [VGG19.head]).eval()
         with torch.no_grad():
             assert torch.equal(tuner(inputs), model.eval()(inputs))
 
     @pytest.mark.parametrize(
         ("trainable", "boundary"),
-        [([HEAD_LAYER], "classifier.6"), (FC, "classifier.0"), (["features.28"], "features.28")],
+        [([VGG19.head], "classifier.6"), (FC, "classifier.0"), (["features.28"], "features.28")],
     )
     def test_the_frozen_prefix_runs_in_eval_mode_and_keeps_no_activations(
         self, model: VGG, trainable: Sequence[str], boundary: str
     ) -> None:
         tuner = self.tuner(model, trainable)
-        sequence = network_sequence(tuner.model)
+        sequence = VGG19.sequence(tuner.model)
         assert sequence[tuner.boundary][0] == boundary
         modes = {name: module.training for name, module in sequence if name != "flatten"}
         frozen_names = {name for name, _ in sequence[: tuner.boundary]}
@@ -158,23 +147,25 @@ class TestFineTuner:
         frozen = sum(name != "flatten" for name, _ in sequence[: tuner.boundary])
         assert graph == [False] * frozen + [True] * (len(graph) - frozen)
         loss.backward()
-        if trainable == [HEAD_LAYER]:
+        if trainable == [VGG19.head]:
             assert kept == 2 * 4096  # the head's input, and not one activation below it
 
     def test_only_what_trains_gets_a_gradient(self, model: VGG) -> None:
         model.zero_grad(set_to_none=True)
-        tuner = self.tuner(model, ["features.34", HEAD_LAYER])
+        tuner = self.tuner(model, ["features.34", VGG19.head])
         tuner(torch.randn(2, 3, 32, 32)).sum().backward()
         with_gradient = {
-            name for name, module in layers(tuner.model).items() if module.weight.grad is not None
+            name
+            for name, module in VGG19.layers(tuner.model).items()
+            if module.weight.grad is not None
         }
-        assert with_gradient == {"features.34", HEAD_LAYER}
+        assert with_gradient == {"features.34", VGG19.head}
 
 
 def test_unfreezing_more_moves_the_boundary() -> None:
-    tuner = FineTuner(empty(num_classes=2))
+    tuner = FineTuner(VGG19, VGG19.empty(num_classes=2))
     tuner.set_trainable(FC)
     before = tuner.boundary
-    tuner.set_trainable(FC | set(CONV_BLOCKS[0]))
-    assert network_sequence(tuner.model)[tuner.boundary][0] == "features.28"
+    tuner.set_trainable(FC | set(VGG19.blocks[0]))
+    assert VGG19.sequence(tuner.model)[tuner.boundary][0] == "features.28"
     assert tuner.boundary < before

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from models.network.vgg19 import build
+from models.network.build import build
+from models.network.vgg19 import VGG19
 from models.network.weights import WeightsError, read_weights, unwrapped
 from testing.small_vgg import thin_vgg19
 
@@ -78,7 +80,7 @@ SHAPES: dict[str, Callable[[State], dict[str, Any]]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_wrappers_and_prefixes_are_taken_off(tmp_path: Path, state: State, shape: str) -> None:
     torch.save(SHAPES[shape](state), tmp_path / "w.pth")
-    model = build(str(tmp_path / "w.pth"), num_classes=2)
+    model = build(VGG19, str(tmp_path / "w.pth"), num_classes=2)
     for name, tensor in model.state_dict().items():
         if not name.startswith("classifier.6."):
             expected = state[name].half().float() if shape == "half" else state[name]
@@ -88,7 +90,7 @@ def test_wrappers_and_prefixes_are_taken_off(tmp_path: Path, state: State, shape
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
 def test_prefixes_in_safetensors(tmp_path: Path, state: State, prefix: str) -> None:
     save_file(prefixed(prefix)(state), tmp_path / "w.safetensors")
-    read = read_weights(str(tmp_path / "w.safetensors"))
+    read = read_weights(VGG19, str(tmp_path / "w.safetensors"))
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name], state[name]) for name in state)
 
@@ -97,7 +99,9 @@ def test_what_pytorchs_own_wrappers_save(tmp_path: Path) -> None:
     model = thin_vgg19(num_classes=5)
     for number, wrapper in enumerate((nn.DataParallel(model), AveragedModel(model))):
         torch.save(wrapper.state_dict(), tmp_path / f"{number}.pth")
-        assert read_weights(str(tmp_path / f"{number}.pth")).keys() == model.state_dict().keys()
+        assert (
+            read_weights(VGG19, str(tmp_path / f"{number}.pth")).keys() == model.state_dict().keys()
+        )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_what_is_not_the_weights_of_one_vgg(
 ) -> None:
     torch.save(content(state), tmp_path / "w.pth")
     with pytest.raises(WeightsError) as caught:
-        build(str(tmp_path / "w.pth"), num_classes=2)
+        build(VGG19, str(tmp_path / "w.pth"), num_classes=2)
     assert str(caught.value).startswith(f"--weights {tmp_path / 'w.pth'}: ")
     assert words in str(caught.value)
     assert "weights_only" not in str(caught.value)
@@ -134,7 +138,7 @@ def test_values_that_are_no_numbers(tmp_path: Path, state: State, name: str, val
     state[name].view(-1)[:2] = value
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=rf"w\.pth: 2 of the .* values of {name} are NaN or Inf"):
-        build(str(tmp_path / "w.pth"), num_classes=2)
+        build(VGG19, str(tmp_path / "w.pth"), num_classes=2)
 
 
 def _whole(state: State, file: Path) -> bytes:
@@ -162,7 +166,7 @@ def test_a_damaged_download_names_its_file_and_what_to_do(
     file.parent.mkdir(parents=True)
     file.write_bytes(DAMAGED[damage](_whole(state, tmp_path / "whole.pth")))
     with pytest.raises(WeightsError) as caught:
-        build("imagenet", num_classes=2)
+        build(VGG19, "imagenet", num_classes=2)
     message = str(caught.value)
     assert str(file) in message
     assert "delete the file" in message
@@ -222,7 +226,7 @@ def test_a_proxy_that_does_not_help_ends_with_a_sentence(
     with listening(answer) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(WeightsError) as caught:
-            read_weights("imagenet", download_timeout_s=0.2 if answer is None else 10)
+            read_weights(VGG19, "imagenet", download_timeout_s=0.2 if answer is None else 10)
     message = str(caught.value)
     assert words in message
     for way in ("vgg19-dcbb9e9d.pth", "--weights PATH", "--weights none"):
@@ -232,22 +236,17 @@ def test_a_proxy_that_does_not_help_ends_with_a_sentence(
 
 
 @pytest.mark.parametrize("answer", [b"<html>sign in</html>", b""])
-def test_what_is_not_the_file_is_not_kept(
-    nothing_cached: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
+def test_what_is_not_the_file_is_not_kept(nothing_cached: Path, answer: bytes) -> None:
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
     with listening(reply) as port:
-        monkeypatch.setattr(
-            "models.network.weights._url", lambda: f"http://127.0.0.1:{port}/vgg19-dcbb9e9d.pth"
-        )
+        network = replace(VGG19, imagenet_url=f"http://127.0.0.1:{port}/vgg19-dcbb9e9d.pth")
         with pytest.raises(WeightsError, match="can't be downloaded .*hash"):
-            read_weights("imagenet", download_timeout_s=5)
+            read_weights(network, "imagenet", download_timeout_s=5)
     assert not list(nothing_cached.rglob("*.pth*"))
 
 
 def test_a_download_shows_progress_and_is_kept(
     nothing_cached: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     state: State,
 ) -> None:
@@ -255,16 +254,14 @@ def test_a_download_shows_progress_and_is_kept(
     name = f"thin-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
     with listening(reply) as port:
-        monkeypatch.setattr(
-            "models.network.weights._url", lambda: f"http://127.0.0.1:{port}/{name}"
-        )
-        read = read_weights("imagenet", download_timeout_s=5)
+        network = replace(VGG19, imagenet_url=f"http://127.0.0.1:{port}/{name}")
+        read = read_weights(network, "imagenet", download_timeout_s=5)
     assert torch.equal(read["features.0.weight"], state["features.0.weight"])
     assert (nothing_cached / "hub" / "checkpoints" / name).read_bytes() == content
     error = capfd.readouterr().err
     assert f"downloading http://127.0.0.1:{port}/{name}" in error
     assert "100%" in error
-    again = read_weights("imagenet", download_timeout_s=5)  # nobody listens there any more
+    again = read_weights(network, "imagenet", download_timeout_s=5)  # nobody listens there any more
     assert again.keys() == state.keys()
 
 
@@ -273,4 +270,4 @@ def test_depth_is_limited() -> None:
     for _ in range(50):
         content = {"model": content}
     with pytest.raises(WeightsError, match=r"there is no classifier\.6\.weight"):
-        unwrapped(content)
+        unwrapped(VGG19, content)

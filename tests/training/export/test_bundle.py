@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from models.export.onnx_export import ExportError, Parity
-from models.network.vgg19 import build
+from models.network.build import build
+from models.network.vgg19 import VGG19
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from training.export.bundle import export_run
@@ -25,7 +26,7 @@ def run(tmp_path: Path, thin_network: None) -> Run:
     run = Run(tmp_path / "run")
     run.path.mkdir()
     torch.manual_seed(0)
-    save_checkpoint(build("none", num_classes=3).state_dict(), tiny_spec(), run.best)
+    save_checkpoint(build(VGG19, "none", num_classes=3).state_dict(), tiny_spec(), run.best)
     images = np.stack([coloured_pixels(seed) for seed in range(4)])
     write_held_out(run.held_out, images, np.zeros(4, np.int64))
     scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}

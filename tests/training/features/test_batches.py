@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,16 @@ import pytest
 import torch
 from torchvision.models import VGG, vgg19
 
-from models.network.strategies import FineTuner, network_sequence, run_modules
+from models.network.strategies import FineTuner
+from models.network.vgg19 import VGG19
 from testing.images import write_image_folder
 from training.data.batch import Batch
 from training.data.sampling import Draw
-from training.features.batches import FeatureError, Features
+from training.features.batches import CachedFeatures, FeatureError
 from training.features.cache import FeatureFile, list_entries
 from training.loop.config import TrainConfig, load_config
 from training.loop.context import TrainContext, load_data
+from training.loop.image_batches import ImageBatches
 from training.loop.recipe import fine_tune
 from training.loop.trainer import make_accelerator
 from training.reporter import SilentReporter
@@ -37,29 +39,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image_folder(tmp_path_factory.mktemp("data"), {"blue": 7, "red": 7})
 
 
-Make = Callable[..., tuple[Features, TrainContext, SilentReporter]]
+Make = Callable[..., tuple[CachedFeatures, TrainContext, SilentReporter]]
 
 
 @pytest.fixture
 def make(network: VGG, data: Path, tmp_path: Path) -> Make:
-    """Features of a run with the given configuration, whose model trains FC1 to the head."""
+    """CachedFeatures of a run with the given configuration, whose model trains FC1 to the head."""
 
     def build(
         trainable: set[str] = FC, **changes: Any
-    ) -> tuple[Features, TrainContext, SilentReporter]:
+    ) -> tuple[CachedFeatures, TrainContext, SilentReporter]:
         values = {
             "data": data, "output": tmp_path / "run", "image_size": 32, "batch_size": 4,
             "split_by": "exact",
             "cache_dir": tmp_path / "cache", "micro_batch_size": 3, "epochs": 4,
         }  # fmt: skip
-        config = load_config(None, values | changes).resolved()
+        config = load_config(None, values | changes).resolved(blocks=5)
         reporter = SilentReporter()
         context = TrainContext(
             config, load_data(config, reporter), make_accelerator("cpu", "no"), reporter
         )
-        tuner = FineTuner(network)
+        tuner = FineTuner(VGG19, network)
         tuner.set_trainable(trainable)
-        features = Features(context, tuner)
+        features = CachedFeatures(context, tuner)
         features.plan([trainable] * config.epochs)
         return features, context, reporter
 
@@ -107,23 +109,23 @@ class TestValues:
         self, make: Make, network: VGG, trainable: set[str], layer: str, shape: tuple[int, ...]
     ) -> None:
         features, context, _ = make(trainable, augment="none")
-        batches = by_image(features.load_training(1))
+        batches = by_image(features.batches("train", 1))
         assert sorted(batches) == list(range(IMAGES))
         dataset = context.dataset("train")
         for image, batch in batches.items():
-            assert network_sequence(network)[batch.start][0] == layer
+            assert VGG19.sequence(network)[batch.start][0] == layer
             assert batch.inputs.shape == shape
             assert batch.inputs.dtype == torch.float32
             assert batch.targets == dataset.targets[image]
             with torch.no_grad():
-                pixels = context.normalize()(dataset.pixels(image)[None])
-                expected = run_modules(network, pixels, 0, batch.start)[0]
+                pixels = context.normalize(dataset.pixels(image)[None])
+                expected = VGG19.run(network, pixels, 0, batch.start)[0]
             torch.testing.assert_close(batch.inputs, expected, atol=1e-5, rtol=1e-4)
 
     def test_batches_are_those_of_training_without_them(self, make: Make) -> None:
         features, context, _ = make(augment="none", balanced_sampling=True)
-        plain = list(context.load("train", context.epoch_batches(3, start=1)))
-        kept = list(features.load_training(3, start=1))
+        plain = list(ImageBatches(context).batches("train", 3, start=1))
+        kept = list(features.batches("train", 3, start=1))
         assert [b.indices.tolist() for b in kept] == [b.indices.tolist() for b in plain]
         assert [b.targets.tolist() for b in kept] == [b.targets.tolist() for b in plain]
         assert [b.weights.tolist() for b in kept] == [b.weights.tolist() for b in plain]
@@ -132,33 +134,33 @@ class TestValues:
         self, make: Make, network: VGG
     ) -> None:
         features, context, _ = make(views=2)
-        first, second, third = (by_image(features.load_training(epoch)) for epoch in (1, 2, 3))
+        first, second, third = (by_image(features.batches("train", epoch)) for epoch in (1, 2, 3))
         dataset = context.dataset("train")
         for image in range(IMAGES):
             assert torch.equal(first[image].inputs, third[image].inputs)
             assert not torch.equal(first[image].inputs, second[image].inputs)
             with torch.no_grad():
                 pixels, *_ = dataset[Draw(image, IMAGES + image)]  # the second view's seed
-                expected = run_modules(network, context.normalize()(pixels[None]), 0, FC1)[0]
+                expected = VGG19.run(network, context.normalize(pixels[None]), 0, FC1)[0]
             torch.testing.assert_close(second[image].inputs, expected, atol=1e-5, rtol=1e-4)
 
     def test_without_augmentation_there_is_one_view(self, make: Make, tmp_path: Path) -> None:
         features, _, _ = make(views=4, augment="none")
         for epoch in (1, 2):
-            list(features.load_training(epoch))
+            list(features.batches("train", epoch))
         assert len(list_entries(tmp_path / "cache")) == 1
 
     @pytest.mark.parametrize("split", ["val", "test"])
     def test_evaluation_gives_the_same_logits(self, make: Make, network: VGG, split: Any) -> None:
         features, context, _ = make()
-        logits, targets = features.predict(network, split)
-        expected, expected_targets = context.predict(network, split)
+        logits, targets = context.predict(features, network, split)
+        expected, expected_targets = context.predict(ImageBatches(context), network, split)
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(targets, expected_targets)
 
     def test_float16_when_asked(self, make: Make) -> None:
-        exact = by_image(make(augment="none")[0].load_training(1))
-        half = by_image(make(augment="none", cache_dtype="float16")[0].load_training(1))
+        exact = by_image(make(augment="none")[0].batches("train", 1))
+        half = by_image(make(augment="none", cache_dtype="float16")[0].batches("train", 1))
         for image, batch in half.items():
             assert batch.inputs.dtype == torch.float16
             torch.testing.assert_close(
@@ -172,23 +174,23 @@ class TestValues:
         monkeypatch.setattr(
             TrainContext,
             "normalize",
-            lambda _: lambda pixels: pixels.permute(0, 3, 1, 2).float() * 1e7,
+            staticmethod(lambda pixels: pixels.permute(0, 3, 1, 2).float() * 1e7),
         )
         with pytest.raises(FeatureError, match="more than float16 holds; use cache_dtype float32"):
-            list(features.load_training(1))
+            list(features.batches("train", 1))
 
 
 class TestReuse:
     def test_a_second_run_computes_nothing(self, make: Make, written: list[str]) -> None:
         options: dict[str, Any] = {"views": 2, "epochs": 2}
         features, _, _ = make(**options)
-        list(features.load_training(1))
-        features.predict(features._tuner.model, "val")
+        list(features.batches("train", 1))
+        list(features.batches("val"))
         assert len(written) == 4 + 1  # blocks of 3: of 10 images, of 2
         written.clear()
         again, _, reporter = make(learning_rate=0.5, batch_size=5, **options)
-        list(again.load_training(1))
-        again.predict(again._tuner.model, "val")
+        list(again.batches("train", 1))
+        list(again.batches("val"))
         assert written == []
         assert "features before classifier.0 of train, view 1: found" in reporter.messages
 
@@ -204,9 +206,9 @@ class TestReuse:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(context.dataset("train")), "__getitem__", broken)
             with pytest.raises(KeyboardInterrupt):
-                list(features.load_training(1))
+                list(features.batches("train", 1))
         assert [block[-1] for block in written] == ["0", "1"]
-        list(make()[0].load_training(1))
+        list(make()[0].batches("train", 1))
         assert [block[-1] for block in written] == ["0", "1", "2", "3"]
 
     @pytest.mark.parametrize(
@@ -247,19 +249,77 @@ class TestReuse:
                 layer.weight[0, 0, 0, 0] -= 1
         assert changed == {37, FC1}  # what lies above the changed layer
 
+    @pytest.mark.parametrize("what", ["rule", "resampler", "resampler's version", "libjpeg"])
+    def test_what_decides_the_pixels_is_in_the_key(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        before = make()[0]._key("train", FC1)
+        if what == "rule":
+            monkeypatch.setattr("training.data.decoding.DECODE_RULE", 0)
+        elif what == "resampler":
+            monkeypatch.setattr("models.imaging.resampling.simd", None)
+        elif what == "resampler's version":
+            monkeypatch.setattr("training.data.decoding.version", lambda _: "0.1")
+        else:
+            monkeypatch.setattr("PIL.features.version", lambda _: "0.1")
+        assert make()[0]._key("train", FC1).digest() != before.digest()
+
     def test_views_do_not_depend_on_how_many_there_are(self, make: Make) -> None:
         two, four = (make(views=views)[0]._key("train", FC1, 1) for views in (2, 4))
         assert two == four
 
 
+class TestShared:
+    """The work, with loader processes and with other runs."""
+
+    def test_blocks_on_their_way_are_computed_once(self, make: Make, network: VGG) -> None:
+        """Two loader processes ask for all four blocks before the first one is computed."""
+        features, _, _ = make(num_workers=2)
+        passes: list[int] = []
+        relu = network.features[1]  # convolutions are copied, and run as the copies
+        handle = relu.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+        try:
+            assert len(by_image(features.batches("train", 1))) == IMAGES
+        finally:
+            handle.remove()
+        assert passes == [3, 3, 3, 1]
+
+    def test_who_waits_for_others_holds_no_block(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two that each hold what the other one waits for would wait for ever."""
+        features, _, _ = make(num_workers=2)
+        claim, write = FeatureFile.claim, FeatureFile.write
+        held: set[int] = set()
+        waits: list[set[int]] = []
+
+        def watched(file: FeatureFile, blocks: Iterable[int], *, wait: bool) -> Iterator[int]:
+            # Others are at 2 and 3 first, and die.
+            for block in [block for block in blocks if wait or block < 2]:
+                if wait:
+                    waits.append(set(held))
+                for claimed in claim(file, [block], wait=wait):
+                    held.add(claimed)
+                    yield claimed
+
+        def release(file: FeatureFile, block: int, values: Any) -> None:
+            write(file, block, values)
+            held.discard(block)
+
+        monkeypatch.setattr(FeatureFile, "claim", watched)
+        monkeypatch.setattr(FeatureFile, "write", release)
+        assert len(by_image(features.batches("train", 1))) == IMAGES
+        assert waits == [set(), set()]
+
+
 class TestWithout:
-    def starts(self, features: Features) -> set[int]:
-        return {batch.start for batch in features.load_training(1)}
+    def starts(self, features: CachedFeatures) -> set[int]:
+        return {batch.start for batch in features.batches("train", 1)}
 
     def test_views_0_turns_it_off(self, make: Make, tmp_path: Path) -> None:
         features, _, reporter = make(views=0)
         assert self.starts(features) == {0}
-        features.predict(features._tuner.model, "val")
+        list(features.batches("val"))
         assert not (tmp_path / "cache").exists()
         assert not any("caching the inputs" in message for message in reporter.messages)
 
@@ -271,7 +331,7 @@ class TestWithout:
     def test_mixing_is_of_images(self, make: Make, tmp_path: Path) -> None:
         features, _, _ = make(mixup=0.2)
         assert self.starts(features) == {0}
-        features.predict(features._tuner.model, "val")  # what is evaluated is not mixed
+        list(features.batches("val"))  # what is evaluated is not mixed
         assert len(list_entries(tmp_path / "cache")) == 1
 
     def test_the_size_is_told_before_and_the_limit_kept(self, make: Make, tmp_path: Path) -> None:
@@ -309,7 +369,7 @@ class TestWithout:
         monkeypatch.setattr(FeatureFile, "write", full)
         assert self.starts(features) == {0}
         assert "No space left on device" in reporter.warnings[-1]
-        assert features.predict(network, "val")[0].shape == (2, 2)
+        assert by_image(features.batches("val")).keys() == {0, 1}
 
 
 def config(tmp_path: Path, data: Path, **changes: Any) -> TrainConfig:

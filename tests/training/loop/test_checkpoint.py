@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.network.vgg19 import build
+from models.network.build import build
+from models.network.vgg19 import VGG19
 from testing.bundles import tiny_spec
 from training.loop.checkpoint import (
     CheckpointError,
@@ -20,7 +21,7 @@ from training.loop.checkpoint import (
 
 def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = build("none", num_classes=3)
+    model = build(VGG19, "none", num_classes=3)
     path = tmp_path / "checkpoints" / "best.safetensors"
     save_checkpoint(model.state_dict(), tiny_spec(), path)
 
@@ -49,7 +50,7 @@ def test_an_interrupted_write_leaves_the_old_file(
 
     monkeypatch.setattr("training.loop.checkpoint.save_file", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(build("none", num_classes=3).state_dict(), tiny_spec(), path)
+        save_checkpoint(build(VGG19, "none", num_classes=3).state_dict(), tiny_spec(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -128,7 +128,8 @@ def test_a_resumed_run_without_a_better_epoch_ends_with_the_best_on_the_disk(
     resumed.epoch(2, accuracy=0.5)
     stored = SimpleNamespace(state_dict=lambda: load_file(resumed.run.best))
     monkeypatch.setattr(checkpointer_module, "load_checkpoint", lambda path: (stored, None))
-    assert resumed.checkpointer.finish(resumed.history).weight.item() == 1
+    best = resumed.checkpointer.finish(resumed.history)
+    assert best.get_parameter("weight").item() == 1
     assert resumed.weights() == {"best": 1, "last": 2}
 
 

@@ -87,12 +87,12 @@ def test_output_has_a_default_with_the_name_of_the_data() -> None:
 )
 def test_learning_rate_of_pretrained_layers(weights: str, given: float | None, rate: float) -> None:
     values = {"weights": weights, "learning_rate": 2e-3, "pretrained_learning_rate": given}
-    config = load_config(None, BASE | values).resolved()
+    config = load_config(None, BASE | values).resolved(blocks=5)
     assert config.pretrained_learning_rate == pytest.approx(rate)
 
 
 def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None:
-    config = load_config(None, BASE | {"image_size": 64}).resolved()
+    config = load_config(None, BASE | {"image_size": 64}).resolved(blocks=5)
     assert config.resize_size == 73
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
@@ -100,7 +100,7 @@ def test_resolved_configuration_is_written_and_read_back(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("resize", ["squash", "pad"])
 def test_without_a_crop_the_shorter_side_is_no_other(tmp_path: Path, resize: Resize) -> None:
-    config = load_config(None, BASE | {"image_size": 64, "resize": resize}).resolved()
+    config = load_config(None, BASE | {"image_size": 64, "resize": resize}).resolved(blocks=5)
     assert config.preprocessing() == Preprocessing(image_size=64, resize=resize)
     assert config.resize_size == 64
     write_config(config, tmp_path / "config.yaml")
@@ -108,7 +108,7 @@ def test_without_a_crop_the_shorter_side_is_no_other(tmp_path: Path, resize: Res
 
 
 def test_a_run_from_before_there_was_a_choice_crops() -> None:
-    recorded = load_config(None, BASE).resolved().model_dump(mode="json")
+    recorded = load_config(None, BASE).resolved(blocks=5).model_dump(mode="json")
     del recorded["resize"]
     assert recorded_config(recorded).preprocessing() == Preprocessing()
 
@@ -139,7 +139,7 @@ def test_the_training_page_lists_every_key() -> None:
 def test_a_resumed_run_takes_what_changes_how_it_computes_and_refuses_the_rest_by_name(
     name: str, tmp_path: Path
 ) -> None:
-    begun = load_config(None, BASE).resolved().absolute()
+    begun = load_config(None, BASE).resolved(blocks=5).absolute()
     write_config(begun, tmp_path / "config.yaml")
     value = getattr(begun, name)
     if name not in RESUMABLE:

@@ -39,6 +39,11 @@ MISTAKES = [
     ({"strategy": "gradual", "unfreeze_epochs": [0, 2]}, "so 0 never comes"),
     ({"strategy": "gradual", "unfreeze_epochs": [-3]}, "so -3 never comes"),
     ({"strategy": "fc", "unfreeze_epochs": [2]}, "which is for strategy gradual, and .* is fc"),
+    (
+        {"strategy": "gradual", "unfreeze_epochs": [2, 3, 4, 5, 6, 7]},
+        "6 epochs, and there are 5 blocks to unfreeze; name 5 at most",
+    ),
+    ({"network": "vgg16"}, "there is no network 'vgg16'; choose one of vgg19"),
 ]
 
 
@@ -67,7 +72,7 @@ def test_mistakes(
 )
 def test_what_is_right_passes_given_and_resolved(values: dict[str, Any]) -> None:
     check_config(config(**values))
-    check_config(config(**values).resolved())  # as `vgg19 reproduce` has it
+    check_config(config(**values).resolved(blocks=5))  # as `vgg19 reproduce` has it
 
 
 @pytest.mark.parametrize("name", ["new.pth", "old.pth", "w.pt", "w.safetensors"])

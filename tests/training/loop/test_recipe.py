@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -16,26 +17,30 @@ from models.bundle.manifest import read_manifest
 from models.bundle.metrics import weaknesses
 from models.bundle.writer import write_manifest
 from models.errors import UserError
-from models.network.strategies import CONV_BLOCKS
-from models.network.vgg19 import build
+from models.imaging.image import DECODE_RULE
+from models.network.build import build
+from models.network.vgg19 import VGG19
+from models.network.weights import imagenet_file
 from models.registry import store
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
+from training.data.decoding import decoding
 from training.export.bundle import export_run
-from training.features.batches import Features
+from training.features.batches import CachedFeatures
+from training.loop import recipe
 from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.loop.checkpointer import Checkpointer
 from training.loop.config import TrainConfig, load_config
+from training.loop.context import TrainContext
 from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
 from training.loop.reproduce import _recorded, input_differences, reproduce
-from training.loop.run import Run, RunError, record_provenance
+from training.loop.run import Run, RunError, initial_weights_sha256, record_provenance
 from training.loop.setup import unfreeze
 from training.loop.signals import Terminated
 from training.loop.state import StateError
 from training.loop.trainer import Trainer, TrainingError
 from training.reporter import SilentReporter
-from training.reports.training import write_report
 
 
 def config(tmp_path: Path, **changes: Any) -> TrainConfig:
@@ -59,7 +64,7 @@ def epoch(number: int, val_accuracy: float, val_loss: float = 0.5) -> Epoch:
 
 def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_path: Path) -> None:
     torch.manual_seed(9)
-    start = build("none", num_classes=1000)
+    start = build(VGG19, "none", num_classes=1000)
     save_checkpoint(start.state_dict(), tiny_spec(), tmp_path / "start.safetensors")
     reporter = SilentReporter()
 
@@ -107,9 +112,9 @@ def test_gradual_unfreezes_the_named_blocks_at_the_named_epochs(
         reporter,
     )  # fmt: skip
     fc = {"classifier.0", "classifier.3", "classifier.6"}
-    blocks = [set(block) for block in CONV_BLOCKS]
+    blocks = [set(block) for block in VGG19.blocks]
     assert groups == [fc, fc | blocks[0], fc | blocks[0] | blocks[1]]  # a batch an epoch
-    assert f"epoch 2: unfrozen {', '.join(CONV_BLOCKS[0])}" in reporter.messages
+    assert f"epoch 2: unfrozen {', '.join(VGG19.blocks[0])}" in reporter.messages
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert [row["layers"] for row in metrics["history"]] == [3, 7, 11]
 
@@ -235,12 +240,13 @@ def test_early_stopping_waits_as_long_as_it_says() -> None:
 
 def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the second epoch, or after it."""
-    function: Any = {
-        "training": Trainer.step,
-        "computing features": Features._fill,
-        "evaluating": Features.predict,
-        "finish": write_report,
+    owner, name = {
+        "training": (Trainer, "step"),
+        "computing features": (CachedFeatures, "_fill"),
+        "evaluating": (TrainContext, "predict"),
+        "finish": (recipe, "write_report"),
     }[moment]
+    function: Any = getattr(owner, name)
     epochs = 0
 
     def count(trainer: Trainer, context: Any, epoch: int) -> None:
@@ -256,11 +262,7 @@ def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
         return function(*arguments, **options)
 
     patch.setattr("training.loop.recipe.unfreeze", count)
-    if moment == "finish":
-        patch.setattr("training.loop.recipe.write_report", interrupted)
-    else:
-        owner = Trainer if moment == "training" else Features
-        patch.setattr(owner, function.__name__, interrupted)
+    patch.setattr(owner, name, interrupted)
 
 
 @pytest.mark.usefixtures("thin_network")
@@ -322,7 +324,9 @@ class TestResume:
         monkeypatch.chdir(here)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         torch.manual_seed(9)
-        save_checkpoint(build("none", 7).state_dict(), tiny_spec(), Path("start.safetensors"))
+        save_checkpoint(
+            build(VGG19, "none", 7).state_dict(), tiny_spec(), Path("start.safetensors")
+        )
         begun = config(
             tmp_path, data="../data", output="runs/stopped", weights="start.safetensors",
             strategy="gradual", unfreeze_epochs=(2,), epochs=2, batch_size=6,
@@ -404,7 +408,7 @@ class TestReproduce:
     def test_a_changed_file_of_weights_is_named(self, tmp_path: Path, change: str) -> None:
         path = tmp_path / "start.pth"
         torch.manual_seed(1)
-        torch.save(build("none", num_classes=4).state_dict(), path)
+        torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
         run = fine_tune(config(tmp_path, weights=str(path)), SilentReporter())
         assert reproduce(str(run.path), SilentReporter()).identical
         if change == "gone":
@@ -413,13 +417,24 @@ class TestReproduce:
                 reproduce(str(run.path), SilentReporter())
             return
         torch.manual_seed(2)
-        torch.save(build("none", num_classes=4).state_dict(), path)
+        torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
         changed = reproduce(str(run.path), SilentReporter())
         assert not changed.identical
         (difference,) = changed.differences
         assert re.fullmatch(
             f"weights: the SHA-256 of {path} is [0-9a-f]{{12}}, was [0-9a-f]{{12}}", difference
         )
+
+    def test_the_hash_of_downloaded_weights_is_recorded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        assert initial_weights_sha256("vgg19", "imagenet") is None  # not downloaded yet
+        imagenet_file(VGG19).parent.mkdir(parents=True)
+        imagenet_file(VGG19).write_bytes(b"weights")
+        recorded = record_provenance(config(tmp_path, weights="imagenet"), "f" * 64)
+        assert recorded.initial_weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+        assert recorded.decoding == decoding()
 
     def test_runs_from_before_the_weights_hash_say_nothing_of_it(self, tmp_path: Path) -> None:
         recorded = record_provenance(config(tmp_path), "f" * 64)
@@ -434,9 +449,11 @@ class TestReproduce:
             update={
                 "packages": recorded.packages | {"torch": "1.0"},
                 "hardware": recorded.hardware | {"threads": "64"},
+                "decoding": recorded.decoding | {"rule": "0"},
             }
         )
-        package, hardware = input_differences(other, "f" * 64)
+        package, pixels, hardware = input_differences(other, "f" * 64)
+        assert pixels == f"decoding: rule is {DECODE_RULE}, was 0"
         assert package == f"package torch: the version is {version('torch')}, was 1.0"
         assert hardware == f"hardware: threads is {torch.get_num_threads()}, was 64"
 

@@ -15,15 +15,16 @@ from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
 
 from models.imaging.preprocessing import Preprocessing
+from models.network.build import replace_head
+from models.network.normalize import Normalize
 from models.network.strategies import (
     FineTuner,
     ParameterGroup,
-    Strategy,
-    layers,
     parameter_groups,
     trainable_layers,
 )
-from models.network.vgg19 import Normalize, replace_head
+from models.network.unfreezing import Strategy
+from models.network.vgg19 import VGG19
 from testing.small_vgg import thin_vgg19
 from training.data.batch import Batch
 from training.loop.trainer import (
@@ -101,13 +102,12 @@ def our_loop(
     batches: list[tuple[Tensor, Tensor]],
     micro_batch_size: int | None = None,
 ) -> list[float]:
-    replace_head(model, CLASSES)
-    names = list(layers(model))
-    rates = dict.fromkeys(names, REST_RATE) | {"classifier.6": HEAD_RATE}
-    tuner = FineTuner(model)
-    tuner.set_trainable(trainable_layers(strategy, names))
+    replace_head(VGG19, model, CLASSES)
+    rates = dict.fromkeys(VGG19.layer_names, REST_RATE) | {"classifier.6": HEAD_RATE}
+    tuner = FineTuner(VGG19, model)
+    tuner.set_trainable(trainable_layers(VGG19, strategy))
     optimizer = make_optimizer(
-        parameter_groups(model, trainable_layers(strategy, names), rates),
+        parameter_groups(VGG19.layers(model), trainable_layers(VGG19, strategy), rates),
         optimizer_name,
         weight_decay=0.01,
         momentum=0.9,
@@ -245,9 +245,9 @@ def test_train_and_eval_modes() -> None:
     tiny = Tiny()
     batch = as_batch(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
     accelerator = make_accelerator("cpu", "no")
-    predict(accelerator, tiny, nn.Identity(), [batch])
+    predict(accelerator, VGG19, tiny, nn.Identity(), [batch])
     tiny_trainer(tiny).step(batch, TrainState())
-    predict(accelerator, tiny, nn.Identity(), [batch])
+    predict(accelerator, VGG19, tiny, nn.Identity(), [batch])
     assert tiny.modes == [False, True, False]
 
 
@@ -261,7 +261,9 @@ def test_predictions_come_in_the_order_of_the_data_without_fillers() -> None:
             torch.tensor([1.0, 0.0]),
         ),
     ]
-    logits, targets = predict(make_accelerator("cpu", "no"), nn.Identity(), nn.Identity(), batches)
+    logits, targets = predict(
+        make_accelerator("cpu", "no"), VGG19, nn.Identity(), nn.Identity(), batches
+    )
     assert logits.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert targets.tolist() == [7, 8, 9]
 

@@ -26,7 +26,7 @@ def flowers(tmp_path: Path, store_home: Path) -> Path:
 def put_into_production(tmp_path: Path, **training: Any) -> None:
     """A model that was trained so."""
     bundle = write_tiny_bundle(tmp_path / "bundle")
-    config = load_config(None, {"output": tmp_path / "run"} | training).resolved()
+    config = load_config(None, {"output": tmp_path / "run"} | training).resolved(blocks=5)
     recorded = config.model_dump(mode="json")
     provenance = read_manifest(bundle).provenance
     write_manifest(bundle, provenance.model_copy(update={"training_config": recorded}))
