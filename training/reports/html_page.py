@@ -77,5 +77,5 @@ def picture_of(path: Path) -> str:
     """A thumbnail of all of an image file, as the address of an <img>; empty once it is gone."""
     try:
         return f"data:image/png;base64,{picture(load_image(path, _ALL_OF_IT))}"
-    except (OSError, ImageError):
+    except ImageError:
         return "data:,"
