@@ -71,5 +71,5 @@ def thumbnail(path: Path) -> str:
     """All of an image file, as the address of an `<img>`; an empty one once the file is gone."""
     try:
         return png_address(picture(load_image(path, _ALL_OF_IT)))
-    except (OSError, ImageError):
+    except ImageError:
         return "data:,"
