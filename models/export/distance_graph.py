@@ -1,18 +1,19 @@
 """How far an image is from those that a model was trained on: the Mahalanobis distance of its FC2
-features from the nearest class mean (Lee et al. 2018, arXiv:1807.03888), in ONNX nodes."""
+features from the nearest class mean (Lee et al. 2018, arXiv:1807.03888), and its ONNX graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from models.bundle.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT
+from models.export.onnx_export import as_graph
 
 Array = NDArray[np.float64]
 
@@ -84,60 +85,45 @@ class FeatureStatistics:
 
 
 def write_distance_graph(statistics: FeatureStatistics, path: Path) -> None:
-    """The graph float32[N,K] features -> float32[N] distances.
+    """The graph float32[N,K] features -> float32[N] distances."""
+    example = torch.zeros(2, statistics.means.shape[1])
+    graph = as_graph(DistanceModule(statistics), example, FEATURES_OUTPUT, DISTANCE_OUTPUT)
+    onnx.save_model(graph, path)
+
+
+class DistanceModule(nn.Module):
+    """`FeatureStatistics.distances` in float32: what is exported.
 
     Everything is relative to the mean of the means, and across the directions by subtracting the
-    part along them: in float32, differences of large squares would have no digits left.
+    part along them: differences of large squares would have no digits left.
     """
-    centre = statistics.means.mean(axis=0)
-    means = statistics.means - centre
-    along = means @ statistics.directions.T
-    across = means - along @ statistics.directions
-    width = statistics.means.shape[1]
-    constants = {
-        "centre": centre,
-        "directions": statistics.directions,
-        "columns": statistics.directions.T,
-        "means_along": along[None],
-        "variances": statistics.variances,
-        "means_across": 2 * across.T,
-        "squares_across": (across**2).sum(axis=1),
-        "rest": np.array(statistics.rest),
-        "limit": np.array(statistics.limit),
-    }
-    axes = {"one": [1], "two": [2]}
-    steps: Sequence[tuple[str, list[str], str, dict[str, int]]] = (
-        ("Sub", [FEATURES_OUTPUT, "centre"], "x", {}),
-        ("MatMul", ["x", "columns"], "along", {}),
-        ("MatMul", ["along", "directions"], "part", {}),
-        ("Sub", ["x", "part"], "across", {}),
-        ("Mul", ["across", "across"], "x2", {}),
-        ("ReduceSum", ["x2", "one"], "length2", {"keepdims": 1}),
-        ("MatMul", ["across", "means_across"], "product2", {}),
-        ("Sub", ["length2", "product2"], "difference", {}),
-        ("Add", ["difference", "squares_across"], "across2", {}),
-        ("Relu", ["across2"], "positive2", {}),  # what is rounded below 0
-        ("Div", ["positive2", "rest"], "across_scaled", {}),
-        ("Unsqueeze", ["along", "one"], "along_each", {}),
-        ("Sub", ["along_each", "means_along"], "from_means", {}),
-        ("Mul", ["from_means", "from_means"], "from_means2", {}),
-        ("Div", ["from_means2", "variances"], "along_scaled", {}),
-        ("ReduceSum", ["along_scaled", "two"], "along2", {"keepdims": 0}),
-        ("Add", ["along2", "across_scaled"], "each2", {}),
-        ("ReduceMin", ["each2", "one"], "nearest2", {"keepdims": 0}),
-        ("Sqrt", ["nearest2"], "nearest", {}),
-        ("Div", ["nearest", "limit"], DISTANCE_OUTPUT, {}),
-    )
-    graph = helper.make_graph(
-        [helper.make_node(kind, i, [o], **attributes) for kind, i, o, attributes in steps],
-        "distance",
-        [helper.make_tensor_value_info(FEATURES_OUTPUT, TensorProto.FLOAT, ["N", width])],
-        [helper.make_tensor_value_info(DISTANCE_OUTPUT, TensorProto.FLOAT, ["N"])],
-        [
-            *(numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items()),
-            *(numpy_helper.from_array(np.array(v, np.int64), name) for name, v in axes.items()),
-        ],
-    )
-    # Of opset 20, as models.export.onnx_export has it.
-    opsets = [helper.make_opsetid("", 20)]
-    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+    def __init__(self, statistics: FeatureStatistics) -> None:
+        super().__init__()
+        centre = statistics.means.mean(axis=0)
+        means = statistics.means - centre
+        along = means @ statistics.directions.T
+        across = means - along @ statistics.directions
+        self.centre = _constant(centre)
+        self.directions = _constant(statistics.directions)
+        self.means_along, self.variances = _constant(along), _constant(statistics.variances)
+        self.means_across = _constant(2 * across.T)
+        self.squares_across = _constant((across**2).sum(axis=1))
+        self.rest, self.limit = _constant(statistics.rest), _constant(statistics.limit)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = features - self.centre
+        along = x @ self.directions.T
+        across = x - along @ self.directions
+        lengths = (across * across).sum(dim=1, keepdim=True)
+        squares_across = (lengths - across @ self.means_across + self.squares_across).relu()
+        differences = along[:, None] - self.means_along
+        squares_along = (differences * differences / self.variances).sum(dim=2)
+        nearest = (squares_along + squares_across / self.rest).amin(dim=1)
+        distances: Tensor = nearest.sqrt() / self.limit
+        return distances
+
+
+def _constant(value: Array | float) -> nn.Buffer:
+    # A copy: PyTorch refuses the negative strides that views of NumPy may have.
+    return nn.Buffer(torch.from_numpy(np.array(value, np.float32, order="C")))

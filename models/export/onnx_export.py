@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 
 from models.bundle.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
@@ -74,25 +74,11 @@ def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:
     Tensor names and the image size are those of `spec`; beside the probabilities there is what goes
     into the head, float32[N,K] (of VGG-19 what FC2 gives, K = 4096). Large weights go into
     `path`.data, which ONNX Runtime maps instead of parsing and copying it: a session starts in a
-    third of the time (docs/benchmarks.md). Both are free of the exporter's traces
-    of this machine's source paths.
+    third of the time (docs/benchmarks.md).
     """
     size = spec.preprocessing.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET_VERSION,
-            input_names=[spec.input_name],
-            output_names=[spec.output_name],
-            dynamic_shapes={"images": {0: torch.export.Dim("N")}},
-            verbose=False,
-        )
-    assert program is not None
-    graph = program.model_proto
-    _strip_traces(graph)
+    graph = as_graph(module, example, spec.input_name, spec.output_name)
     _give_features(graph.graph)
     onnx.save_model(
         graph,
@@ -101,6 +87,30 @@ def export(module: ServingModule, spec: ModelSpec, path: Path) -> None:
         location=weights_beside(path).name,
         size_threshold=_EXTERNAL_BYTES,
     )
+
+
+def as_graph(module: nn.Module, example: Tensor, input_name: str, output_name: str) -> ModelProto:
+    """A module of one input and one output, with a dynamic batch size, as ONNX; free of the
+    exporter's traces of this machine's source paths.
+
+    Args:
+        example: an input; a batch of two, since the exporter takes one for a constant.
+    """
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET_VERSION,
+            input_names=[input_name],
+            output_names=[output_name],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    assert program is not None
+    graph: ModelProto = program.model_proto
+    _strip_traces(graph)
+    return graph
 
 
 def prove_parity(

@@ -225,6 +225,7 @@ class CachedFeatures:
         content = hashlib.sha256("".join(sample.sha256 for sample in samples).encode())
         ingredients: dict[str, Any] = {
             "images": content.hexdigest(),
+            "network": context.architecture.name,
             "before": self._layer(boundary),
             "weights": self._prefix_digest(boundary),
             "preprocessing": context.spec.preprocessing.model_dump(mode="json"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,13 @@ class TestReuse:
         else:
             monkeypatch.setattr("PIL.features.version", lambda _: "0.1")
         assert make()[0]._key("train", FC1).digest() != before.digest()
+
+    def test_the_network_is_in_the_key(self, make: Make) -> None:
+        """Two may have the same weights, and run them in another way."""
+        features, context, _ = make()
+        before = features._key("train", FC1).digest()
+        context.__dict__["architecture"] = replace(VGG19, name="another")
+        assert features._key("train", FC1).digest() != before
 
     def test_views_do_not_depend_on_how_many_there_are(self, make: Make) -> None:
         two, four = (make(views=views)[0]._key("train", FC1, 1) for views in (2, 4))
