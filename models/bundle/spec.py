@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from models.bundle.json_file import JsonFile
 from models.errors import BundleError
 from models.imaging.preprocessing import Preprocessing
+
+# VGG-19 halves its input five times.
+_STRIDE = 32
 
 
 class ModelSpec(JsonFile):
@@ -18,8 +27,7 @@ class ModelSpec(JsonFile):
     Input tensor `input_name`: uint8[N, image_size, image_size, 3], RGB.
     Output tensor `output_name`: float32[N, len(labels)], rows sum to 1; column i is `labels[i]`.
     `architecture`: of `models.network.architectures`, for who trains; the service runs any graph.
-    `heat_map_side`: values across a heat map; None in bundles from before it was recorded, all of
-    VGG-19, which halves its input five times.
+    `heat_map_side`: values across a heat map.
     """
 
     format_version: Literal[1] = 1
@@ -28,7 +36,17 @@ class ModelSpec(JsonFile):
     preprocessing: Preprocessing = Preprocessing()
     input_name: str = "images"
     output_name: str = "probabilities"
-    heat_map_side: int | None = Field(default=None, ge=1)
+    heat_map_side: int = Field(
+        default_factory=lambda fields: fields["preprocessing"].image_size // _STRIDE, ge=1
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """VGG-19's own side isn't named: versions from before refuse a key that they don't know."""
+        content: dict[str, Any] = handler(self)
+        if self.heat_map_side == self.preprocessing.image_size // _STRIDE:
+            content.pop("heat_map_side", None)
+        return content
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:

@@ -12,7 +12,6 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT, WEIGHTS_FILE, Bundle
-from models.bundle.spec import ModelSpec
 from serving.core.batcher import Batcher, BatchFailed
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
@@ -21,8 +20,6 @@ from serving.engine.graph_check import check_graph
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 
-# VGG-19 halves its input five times; bundles from before the side was recorded are of it.
-_STRIDE = 32
 # By what name it is logged and counted.
 _WORK = "the graph of heat maps"
 
@@ -55,11 +52,6 @@ class HeatMap:
 
 
 MakeMaps = Callable[[Sequence[ExplainItem]], list[HeatMap]]
-
-
-def heat_map_side(spec: ModelSpec) -> int:
-    """Values across a map of the model."""
-    return spec.heat_map_side or spec.preprocessing.image_size // _STRIDE
 
 
 class Explainer:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.core.errors import BadRequest
-from serving.core.explainer import heat_map_side
 from serving.core.pool import ServedModel
 from serving.core.requests import InferResponse, RequestedOutput, top
 
@@ -128,7 +127,7 @@ TENSORS: tuple[OutputTensor, ...] = (
     ),
     OutputTensor(
         HEAT_MAP, "FP32", _heat_maps,
-        dims=lambda model: [heat_map_side(model.spec)] * 2,
+        dims=lambda model: [model.spec.heat_map_side] * 2,
         is_there=lambda model: model.explainer is not None,
         absence="VGG19_HEAT_MAPS is off, or the model was exported before there were any, and "
         "'vgg19 export' makes them",

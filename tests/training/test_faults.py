@@ -184,22 +184,22 @@ def test_an_image_that_vanishes_in_mid_epoch(
     """Nothing was saved before: what was done until then is kept and gone on from."""
     (tmp_path / "c.yaml").write_text("unfreeze: [features.0]\n")
     assert vgg19(*TRAIN, "--epochs", "2", "--output", "whole").code == 0
-    pixels = ImageDataset.pixels
+    read = ImageDataset._read
     vanish = False
 
-    def vanishing(dataset: ImageDataset, index: int) -> torch.Tensor:
+    def vanishing(dataset: ImageDataset, index: int, decode: Any) -> torch.Tensor:
         nonlocal vanish
         if vanish:
             dataset.samples[index].path.rename(tmp_path / "elsewhere.png")
             vanish = False
-        return pixels(dataset, index)
+        return read(dataset, index, decode)
 
     def from_now_on() -> None:
         nonlocal vanish
         vanish = True
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageDataset, "pixels", vanishing)
+        patch.setattr(ImageDataset, "_read", vanishing)
         before_step(2, from_now_on, patch)
         result = vgg19(*TRAIN, "--epochs", "2", "--output", "run")
     assert result.code == 1
