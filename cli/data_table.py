@@ -44,7 +44,7 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
     _list(out, "near copies", report.near_duplicates)
     _list(out, "copies with different labels", report.conflicting_labels)
     _list(out, "LEAKS: copies in different splits", report.leaks)
-    for sentence in recommendations(report.images, report.cropped, report.imbalance):
+    for sentence in recommendations(report.cropped, report.totals()):
         out.print(text(sentence), style="yellow", soft_wrap=True)
 
 

@@ -72,6 +72,10 @@ class DataReport:
     judged_nowhere: list[str]
     cropped: int
 
+    def totals(self) -> Counter[str]:
+        """Images of each class, in all splits."""
+        return sum((Counter(count) for count in self.counts.values()), Counter[str]())
+
     def as_json(self) -> dict[str, Any]:
         content = dict(self.__dict__)
         for key in ("unreadable", "left_out"):

@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 # The largest class over the smallest: who never answers the rarer of two is right in 3 of 4 cases.
 IMBALANCE = 3.0
+# Images of a class: with fewer, its weight beside large classes is that of a few images seen over
+# and over. Of 16 classes with 3 to 247 images, `balanced` made a network answer the rarest alone
+# (docs/training.md).
+FEW = 10
 # Of all images: where fewer are cut by half, the crop decides less than one answer in twenty.
 NOTABLY_CROPPED = 0.05
+_NAMED = 5
 
 
-def recommendations(images: int, cropped: int, imbalance: float) -> Iterator[str]:
+def recommendations(cropped: int, counts: Mapping[str, int]) -> Iterator[str]:
     """A sentence for each setting that is worth a change.
 
     Args:
-        images: all that can be read.
-        cropped: those that lose more than half of their area to the centre crop.
-        imbalance: images of the largest class over those of the smallest, from 1.
+        cropped: images that lose more than half of their area to the centre crop.
+        counts: readable images of each class.
     """
+    images = sum(counts.values())
     if cropped > NOTABLY_CROPPED * images:
         yield (
             f"{cropped} of {images} images lose more than half of their area to the centre crop: "
             "train with --resize squash, or --resize pad where proportions matter, which both show "
             "all of an image"
         )
-    if imbalance > IMBALANCE:
+    yield from for_imbalance(counts)
+
+
+def for_imbalance(counts: Mapping[str, int]) -> Iterator[str]:
+    """What helps where some classes have many times the images of others.
+
+    Args:
+        counts: images of each class.
+    """
+    if not counts or max(counts.values()) <= IMBALANCE * min(counts.values()):
+        return
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    rare = sorted((count, label) for label, count in counts.items() if count < FEW)
+    if rare:
+        named = ", ".join(f"'{label}' {count}" for count, label in rare[:_NAMED])
         yield (
-            f"the largest class has {imbalance:.1f} times the images of the smallest: train with "
-            "--class-weights balanced, which makes a rare class count as much"
+            f"{len(rare)} of {len(counts)} classes have fewer than {FEW} images ({named}"
+            f"{', ...' if len(rare) > _NAMED else ''}), the largest {counts[largest]}: add images, "
+            "merge them into other classes, or leave them out"
+        )
+    else:
+        ratio = counts[largest] / counts[smallest]
+        yield (
+            f"class '{largest}' has {counts[largest]} images and '{smallest}' "
+            f"{counts[smallest]}, {ratio:.1f} times fewer: train with --class-weights balanced, "
+            "which makes a rare class count as much"
         )

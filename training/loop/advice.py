@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from training.data.recommend import IMBALANCE
+from training.data.recommend import for_imbalance
 from training.loop.config import TrainConfig
 from training.loop.layer_table import LayerRow
 
@@ -24,11 +24,5 @@ def advice(
             f"{len(layers)} layers as they are: they stay random, and the rest learns from what "
             "random layers see; use --strategy full, or --weights imagenet"
         )
-    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    is_even_handed = config.class_weights != "none" or config.balanced_sampling
-    if counts[largest] > IMBALANCE * counts[smallest] and not is_even_handed:
-        yield (
-            f"class '{largest}' has {counts[largest]} training images and '{smallest}' "
-            f"{counts[smallest]}, {counts[largest] / counts[smallest]:.1f} times fewer; "
-            "class_weights: balanced in the config file makes a rare class count as much"
-        )
+    if config.class_weights == "none" and not config.balanced_sampling:
+        yield from for_imbalance(counts)

@@ -160,10 +160,10 @@ def test_images_that_the_crop_cuts_by_half_are_counted(tmp_path: Path) -> None:
 
 
 def test_uneven_classes_are_told_how_to_be_weighed(tmp_path: Path) -> None:
-    write_image_folder(tmp_path, {"blue": 7, "red": 2})
+    write_image_folder(tmp_path, {"blue": 35, "red": 10})
     out = io.StringIO()
     print_report(check_data(tmp_path, SilentReporter()), Console(file=out, width=200))
-    assert "has 3.5 times the images of the smallest: train with --class-weights" in out.getvalue()
+    assert "3.5 times fewer: train with --class-weights balanced" in out.getvalue()
     assert "--resize" not in out.getvalue()
 
 
