@@ -4,7 +4,6 @@ features of its frozen layers are at hand then, and the images still as they wer
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from models.errors import ImageError, UserError
 from models.export.distance_graph import FeatureStatistics
 from models.imaging.image import load_image
 from training.data.batch import Batch, BatchSource
+from training.data.folders import unlabelled
 from training.data.sources import Split
 from training.evaluate.feature_statistics import fit, with_limit
 from training.loop.context import TrainContext
@@ -179,8 +179,8 @@ def summary(metrics: dict[str, Any]) -> str:
 
 def check_ood_data(folder: Path | None) -> None:
     """Raise UserError before training where the other images aren't there."""
-    if folder is not None and next(_files(folder), None) is None:
-        raise UserError(f"ood_data is {folder}, which has no files; name a folder of other images")
+    if folder is not None and not unlabelled(folder)[0]:
+        raise UserError(f"ood_data is {folder}, which has no images; name a folder of other images")
 
 
 def _accepted(
@@ -226,11 +226,16 @@ def _look(
 
 
 def _other_images(context: TrainContext, folder: Path) -> list[NDArray[np.uint8]]:
-    files = sorted(_files(folder))
+    files, unreachable = unlabelled(folder)
+    lost = [f"{file.path}: {file.reason}" for file in unreachable]
     images = []
     for number in np.linspace(0, len(files) - 1, min(_IMAGES, len(files))).astype(int):
-        with suppress(ImageError):
+        try:
             images.append(load_image(files[number], context.spec.preprocessing))
+        except ImageError as error:
+            lost.append(str(error))
+    if lost:
+        context.reporter.warn(f"{len(lost)} OOD images are left out, the first is {lost[0]}")
     return images
 
 
@@ -241,7 +246,3 @@ def _batches(images: list[NDArray[np.uint8]]) -> Iterator[Batch]:
         count = len(pixels)
         numbers = torch.arange(start, start + count)
         yield Batch(pixels, torch.full((count,), -1), numbers, torch.ones(count), 0)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file())

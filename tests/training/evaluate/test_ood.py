@@ -105,7 +105,12 @@ def test_what_the_terminal_says() -> None:
 
 def test_no_other_images(tmp_path: Path) -> None:
     check_ood_data(None)
-    with pytest.raises(UserError, match="which has no files; name a folder of other images"):
+    (tmp_path / "Thumbs.db").write_bytes(b"no image")
+    (tmp_path / "sound.ogg").write_bytes(b"OggS")
+    with pytest.raises(UserError, match="which has no images; name a folder of other images"):
         check_ood_data(tmp_path)
-    with pytest.raises(UserError, match="which has no files"):
+    with pytest.raises(UserError, match="which has no images"):
         check_ood_data(tmp_path / "missing")
+    (tmp_path / "deep" / "train").mkdir(parents=True)
+    (tmp_path / "deep" / "train" / "a.jpg").write_bytes(b"")
+    check_ood_data(tmp_path)

@@ -481,10 +481,26 @@ def test_a_model_that_is_of_no_use_is_said_to_be(tmp_path: Path) -> None:
     run = fine_tune(config(tmp_path, learning_rate=1e-12), reporter)
     before, after = reporter.warnings[:2], reporter.warnings[2:]
     assert before[0].startswith("weights is none and strategy head leaves 18 of 19 layers as they")
-    assert "class_weights: balanced" in before[1]
+    assert "classes have fewer than 10 images" in before[1]
     assert after[0].startswith("it is no better than always answering 'blue'")
     assert after[1].startswith("it never answers '")
     page = run.report.read_text()
     assert page.count('<p class="warning">It ') == 2
     metrics = json.loads(run.metrics.read_text())["held_out"]
     assert weaknesses(metrics) == after
+
+
+@pytest.mark.usefixtures("thin_network")
+def test_other_images_are_found_anywhere_below_and_lost_ones_are_told(tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    write_image_folder(others / "train", {"green": 2})
+    (others / "cut.png").write_bytes(b"\x89PNG")
+    (others / "gone.png").symlink_to(others / "nowhere.png")
+    (others / "sound.ogg").write_bytes(b"OggS")
+    reporter = SilentReporter()
+    run = fine_tune(config(tmp_path, ood_data=str(others)), reporter)
+    assert json.loads(run.metrics.read_text())["acceptance"]["unlike"]["images"] == 2
+    (warning,) = (line for line in reporter.warnings if "OOD" in line)
+    assert (
+        warning == f"2 OOD images are left out, the first is {others}/gone.png: is a dangling link"
+    )
