@@ -40,9 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def frozen_gc() -> None:
     """As the service does when all is imported: PyTorch's million objects are looked at no more,
-    which took 0.3 s at each start and end of a test's model."""
+    which took 0.3 s at each start and end of a test's model. Anew for each file of tests, since
+    some import more."""
     freeze_gc()
 
 

@@ -18,6 +18,8 @@ from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.server import serve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -86,7 +88,6 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.parent
 
 
-@pytest.mark.slow
 def test_it_holds_what_serves_and_nothing_else(bento: Path) -> None:
     source = bento / "src"
     names = {path.name for path in source.iterdir()}
@@ -119,7 +120,6 @@ for name, module in sys.modules.items():
 """
 
 
-@pytest.mark.slow
 def test_it_imports_nothing_that_it_does_not_hold(bento: Path) -> None:
     """In an image this project isn't installed; here it is, and would stand in for what is
     missing."""
@@ -133,7 +133,6 @@ def test_it_imports_nothing_that_it_does_not_hold(bento: Path) -> None:
     assert all((source / file).resolve().is_relative_to(source.resolve()) for file in files)
 
 
-@pytest.mark.slow
 def test_a_shared_store_gets_its_model_and_is_followed(bento: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     settings = {"VGG19_STORE": str(shared), "VGG19_WORKERS": "2"}
@@ -146,7 +145,6 @@ def test_a_shared_store_gets_its_model_and_is_followed(bento: Path, tmp_path: Pa
         assert httpx.get(f"{server.url}/model").json()["version"] == version
 
 
-@pytest.mark.slow
 def test_it_serves_its_own_model_from_an_empty_home(bento: Path, tmp_path: Path) -> None:
     with serve(tmp_path / "nothing", tmp_path / "log", str(bento)) as server:
         (model,) = (bento / "models" / "vgg19").glob("*/manifest.json")

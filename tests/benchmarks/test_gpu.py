@@ -22,6 +22,8 @@ from benchmarks.gpu.timing import median_seconds
 from benchmarks.gpu.wheels import cut, wanted_packages
 from protocol import open_inference_pb2 as pb
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,7 +35,6 @@ def is_running(pid: int) -> bool:
 
 
 class TestSteps:
-    @pytest.mark.slow
     def test_a_step_that_hangs_is_ended_with_all_it_started_and_its_figures_stay(
         self, tmp_path: Path
     ) -> None:
@@ -59,7 +60,6 @@ class TestSteps:
         assert run_step(place, "ends", command, 60) is (code == 0)
         assert (tmp_path / "ends.log").read_text() == "said\n"
 
-    @pytest.mark.slow
     def test_the_facts_of_a_machine_without_a_card(self, tmp_path: Path) -> None:
         command = [
             sys.executable,

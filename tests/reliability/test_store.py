@@ -14,10 +14,12 @@ from reliability.outcomes import FAILED, BrokenPromiseError, Outcome, report
 from reliability.store import COMMANDS, _check_store, _in_store, _set_scene
 from testing.server import ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, threads
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
+]  # fork, threads
 
 
-@pytest.mark.slow
 def test_a_store_survives_sigkill() -> None:
     """At a few of the steps; `python -m reliability.store` tries all.
 

@@ -19,7 +19,10 @@ _SLACK_BYTES = 4_000_000
 _MAX_LAG_S = 0.1
 _TRIES = 3
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,6 @@ def send(server: Watched, costly: Costly) -> str:
         return str(call.code().name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("costly", corpus(_SIZE), ids=lambda costly: costly.name)
 def test_memory_and_time_in_proportion(server: Watched, costly: Costly) -> None:
     lags = []

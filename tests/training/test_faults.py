@@ -27,7 +27,7 @@ from training.loop.checkpoint import load_checkpoint, weights_digest
 from training.loop.run import Run
 from training.loop.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("thin_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_network")]
 
 _MS_REMOUNT, _MS_RDONLY, _MNT_DETACH = 32, 1, 2
 TRAIN = (

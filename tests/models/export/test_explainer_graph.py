@@ -26,6 +26,8 @@ from models.network.vgg19 import VGG19
 from testing.bundles import tiny_spec
 from testing.small_vgg import small_vgg, thin_vgg19
 
+pytestmark = pytest.mark.slow
+
 SIZES = (32, 64, 96, 224)
 
 
@@ -76,7 +78,6 @@ def lively(model: VGG, spec: ModelSpec) -> ServingModule:
     return ServingModule(model, spec, temperature=1.7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_graph_equals_the_package(size: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -100,7 +101,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[ServingModule, Path
     return module, explainer_of(module, spec, tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.slow
 def test_vgg19_equals_the_package(whole: tuple[ServingModule, Path]) -> None:
     module, path = whole
     images = noise(64)
@@ -125,7 +125,6 @@ def test_weights_are_shared_with_the_model(whole: tuple[ServingModule, Path]) ->
     assert locations == {"model.onnx.data"}
 
 
-@pytest.mark.slow
 def test_each_image_has_a_class_of_its_own(whole: tuple[ServingModule, Path]) -> None:
     _, path = whole
     images = noise(64)
@@ -149,7 +148,6 @@ def test_nothing_speaks_for_a_class(tmp_path: Path) -> None:
     assert not maps.any()
 
 
-@pytest.mark.slow
 def test_proof(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = spec_of(64)

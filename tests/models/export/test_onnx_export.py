@@ -26,6 +26,8 @@ from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from testing.small_vgg import small_vgg
 
+pytestmark = pytest.mark.slow
+
 SPEC = tiny_spec()
 
 
@@ -51,7 +53,6 @@ def exported(module: ServingModule, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-@pytest.mark.slow
 def test_onnx_runtime_equals_pytorch(
     module: ServingModule, exported: Path, images: NDArray[np.uint8]
 ) -> None:

@@ -16,6 +16,8 @@ from models.export.onnx_variants import agreement, make_variant, measure_speed, 
 from testing.bundles import tiny_spec
 from testing.small_vgg import pixels, write_small_bundle
 
+pytestmark = pytest.mark.slow
+
 IMAGES = pixels(40, first_seed=10)
 
 

@@ -18,6 +18,8 @@ from models.network.vgg19 import VGG19
 from models.network.weights import WeightsError
 from testing.images import coloured_pixels
 
+pytestmark = pytest.mark.slow
+
 CACHED_NAME = "vgg19-dcbb9e9d.pth"  # torchvision's, in TORCH_HOME/hub/checkpoints
 
 

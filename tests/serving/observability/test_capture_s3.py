@@ -16,7 +16,7 @@ from tests.object_store import needs_s3
 from tests.serving.observability.test_capture import IMAGE, SURE, answer_of, capture_in
 from training.redeploy.captured import captured_images, labelled_images
 
-pytestmark = needs_s3
+pytestmark = [pytest.mark.slow, needs_s3]
 
 # Another worker, or the same one tomorrow.
 _OTHER = """
@@ -51,7 +51,6 @@ def test_it_starts_where_nothing_is_yet(bucket: str, path: str) -> None:
     assert [image.label for image in labelled_images(bucket + path)] == ["rose"]
 
 
-@pytest.mark.slow
 def test_what_another_process_writes_is_seen(bucket: str) -> None:
     """fsspec keeps listings, so an image that came later could not be labelled."""
     url = f"{bucket}/captured"
@@ -66,7 +65,6 @@ def test_what_another_process_writes_is_seen(bucket: str) -> None:
     capture.close(60)
 
 
-@pytest.mark.slow
 def test_two_processes_keep_one_limit(bucket: str) -> None:
     url = f"{bucket}/captured"
     one = len(IMAGE) + 300

@@ -19,6 +19,8 @@ from testing.bundles import write_tiny_bundle
 from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"blue": 7, "green": 6, "red": 7}
 ROOT = Path(__file__).parents[3]
 
@@ -44,7 +46,6 @@ def read(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
 def test_a_folder_into_a_table(home: Path, images: Path, tmp_path: Path) -> None:
     said = vgg19(home, "predict", str(images), "--output", str(tmp_path / "p.csv"), "--top-k", "2")
     rows = read(tmp_path / "p.csv")
@@ -69,7 +70,6 @@ def test_a_folder_into_a_table(home: Path, images: Path, tmp_path: Path) -> None
     assert not (tmp_path / "p.csv.part").exists()
 
 
-@pytest.mark.slow
 def test_parquet_of_a_csv_and_a_pattern(home: Path, images: Path, tmp_path: Path) -> None:
     (images / "list.csv").write_text("path,note\nblue/0000.png,x\nred/0013.png,y\n")
     sources = (str(images / "list.csv"), str(images / "**" / "0007.png"))
@@ -80,7 +80,6 @@ def test_parquet_of_a_csv_and_a_pattern(home: Path, images: Path, tmp_path: Path
     assert table.num_columns == 2 * 3 + 4  # of three classes, though five labels were asked for
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) -> None:
     """The rest is done, nothing twice, with the same labels; half a line is no line."""
     whole, output = tmp_path / "whole.csv", tmp_path / "p.csv"
@@ -98,7 +97,6 @@ def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) ->
     assert rows[9:] == read(whole)[9:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_says_how_to_go_on(
     home: Path, tmp_path: Path, number: signal.Signals
@@ -129,7 +127,6 @@ def test_an_interruption_says_how_to_go_on(
     assert part.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -25,6 +25,8 @@ from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
 from tests.serving.offline.test_predict import read
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed (pip install 'vgg19-finetune[ray]')"
@@ -50,7 +52,6 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @needs_ray
 def test_rows_are_those_of_the_local_engine(home: Path, images: Path, tmp_path: Path) -> None:
     """Relative names, an interrupted run that goes on, files that can't be read; no word of Ray's,
@@ -84,7 +85,6 @@ def test_rows_are_those_of_the_local_engine(home: Path, images: Path, tmp_path: 
     }  # fmt: skip
 
 
-@pytest.mark.slow
 @needs_ray
 def test_an_end_is_one_line_and_keeps_what_is_done(
     home: Path, images: Path, tmp_path: Path
@@ -124,7 +124,6 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "said"),
     [("nowhere", "it must be HOST:PORT"), ("127.0.0.1:1", "Connection refused")],
@@ -157,7 +156,6 @@ sys.meta_path.insert(0, WithoutRay)
 """
 
 
-@pytest.mark.slow
 def test_not_installed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_image_folder(tmp_path / "images", {"blue": 1})
     (tmp_path / "without").mkdir()

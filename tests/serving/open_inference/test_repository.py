@@ -8,6 +8,8 @@ from serving.core.errors import BadRequest, Conflict, UnknownModel
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.open_inference.repository import IndexEntry, Repository
 
+pytestmark = pytest.mark.slow
+
 
 def repository_of(
     models: ModelPool, follow: Callable[[], Awaitable[None]] | None = None, *, shared: bool = False
@@ -39,7 +41,6 @@ async def test_load_and_unload_a_version(models: ModelPool) -> None:
         await repository.load("vgg19", "broken")
 
 
-@pytest.mark.slow
 async def test_without_a_version_what_is_promoted_is_loaded(models: ModelPool) -> None:
     wanted = ["v3"]
 
@@ -54,7 +55,6 @@ async def test_without_a_version_what_is_promoted_is_loaded(models: ModelPool) -
         await repository.load("vgg19", "")
 
 
-@pytest.mark.slow
 async def test_without_a_version_all_beside_the_current_one_are_dropped(models: ModelPool) -> None:
     repository = repository_of(models)
     for version in ("v2", "v3"):
@@ -65,7 +65,6 @@ async def test_without_a_version_all_beside_the_current_one_are_dropped(models: 
         await repository.unload("vgg19", "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["../etc", "a/b", "-x", "x" * 64, "ä"])
 async def test_a_version_is_a_name(models: ModelPool, version: str) -> None:
     with pytest.raises(BadRequest, match="is no version"):

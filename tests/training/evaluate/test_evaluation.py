@@ -12,6 +12,8 @@ from training.loop.recipe import fine_tune
 from training.loop.run import Run
 from training.reporter import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path: Path, thin_network: None) -> Run:
@@ -27,7 +29,6 @@ def run(tmp_path: Path, thin_network: None) -> Run:
     return fine_tune(load_config(None, values), SilentReporter())
 
 
-@pytest.mark.slow
 def test_the_test_split_is_judged_and_said(run: Run, tmp_path: Path) -> None:
     write_image_folder(tmp_path / "new" / "Train", {"blue": 5, "red": 5}, first_seed=100)
     write_image_folder(tmp_path / "new" / "Holdout", {"blue": 2, "red": 1}, first_seed=200)
@@ -38,13 +39,11 @@ def test_the_test_split_is_judged_and_said(run: Run, tmp_path: Path) -> None:
     assert reporter.warnings == []
 
 
-@pytest.mark.slow
 def test_without_data_it_is_the_runs_own(run: Run) -> None:
     metrics, source = evaluate_run(run.path, None, SilentReporter())
     assert (metrics["images"], source) == (2, "the run's test split")
 
 
-@pytest.mark.slow
 def test_columns_are_the_runs_unless_given(run: Run, tmp_path: Path) -> None:
     file = write_image_folder(tmp_path / "new", {"red": 1}, first_seed=300) / "red" / "0300.png"
     (tmp_path / "same.csv").write_text(f"file,species\n{file},red\n")
@@ -61,7 +60,6 @@ def test_columns_are_the_runs_unless_given(run: Run, tmp_path: Path) -> None:
     assert source.startswith("the test split of")
 
 
-@pytest.mark.slow
 def test_images_that_were_trained_on_are_counted(run: Run, tmp_path: Path) -> None:
     root = write_image_folder(tmp_path / "again", {"blue": 8, "red": 8})
     reporter = SilentReporter()

@@ -19,6 +19,8 @@ from training.loop.config import load_config
 from training.loop.run import Run, RunError, record_provenance, write_held_out, write_json
 from training.reporter import Advance, SilentReporter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path: Path, thin_network: None) -> Run:

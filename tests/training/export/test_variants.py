@@ -23,6 +23,8 @@ from training.export.variants import Images, Row, VariantJob, recommend, table
 from training.loop.run import Run
 from training.reporter import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

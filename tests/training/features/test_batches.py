@@ -24,6 +24,8 @@ from training.loop.recipe import fine_tune
 from training.loop.trainer import make_accelerator
 from training.reporter import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 FC = {"classifier.0", "classifier.3", "classifier.6"}
 FC1 = 39  # its index in the network's sequence
 IMAGES = 10  # to train on; 2 to validate, 2 to test
@@ -95,7 +97,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class TestValues:
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("trainable", "layer", "shape"),
         [

@@ -18,6 +18,8 @@ from training.loop.checkpoint import (
     staged_weights,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(1)

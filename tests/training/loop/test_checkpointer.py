@@ -23,6 +23,8 @@ from training.loop.run import Run
 from training.loop.state import is_finished, read_state
 from training.loop.trainer import TrainState
 
+pytestmark = pytest.mark.slow
+
 
 class Scene:
     """A checkpointer of a model of one number, and a clock that the test turns."""

@@ -20,6 +20,8 @@ from training.loop.context import load_data
 from training.loop.processes import Processes, check_reachable
 from training.reporter import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 # Of the process group itself, as NCCL has ten minutes.
 IMPATIENT = timedelta(seconds=1)
 
@@ -77,7 +79,6 @@ def results() -> dict[str, dict[int, Any]]:
     return found
 
 
-@pytest.mark.slow
 def test_one_works_and_the_others_wait_longer_than_a_collective_may(
     results: dict[str, dict[int, Any]],
 ) -> None:

@@ -42,6 +42,8 @@ from training.loop.state import StateError
 from training.loop.trainer import Trainer, TrainingError
 from training.reporter import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 
 def config(tmp_path: Path, **changes: Any) -> TrainConfig:
     if not (tmp_path / "data").exists():

@@ -30,6 +30,8 @@ from training.redeploy.job_state import JobState, finished_jobs
 from training.redeploy.smoke_test import SmokeTestError
 from training.reporter import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 # The stub's softmax isn't calibrated, and times of a loaded machine say nothing.
 GATE = {
     "min_held_out": 20,
