@@ -28,7 +28,7 @@ step() { printf '\n=== %s\n' "$*"; }
 fail() { echo "FAILED: $*"; [ ! -f "$WORK/log" ] || tail -40 "$WORK/log"; exit 1; }
 
 step "tools"
-if ! command -v buildah debootstrap >/dev/null; then
+if ! command -v buildah >/dev/null || ! command -v debootstrap >/dev/null; then
   apt-get update -qq && apt-get install -y -qq --no-install-recommends buildah debootstrap >/dev/null
 fi
 buildah --version
