@@ -32,7 +32,7 @@ demo: setup  ## the whole main job on handwritten digits, about 5 minutes on two
 demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned model, roll back; 15 minutes
 	@exec $(BIN)/python examples/redeploy.py
 
-test: setup  ## all tests, about 10 minutes on two cores
+test: setup  ## all tests, about 15 minutes on two cores
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: setup  ## all tests but those that take seconds each; a minute
