@@ -15,7 +15,12 @@ from models.imaging.geometry import Size, kept_share, resized_size, to_square
 from models.imaging.image import load_image, to_rgb
 from models.imaging.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Resize
 from models.imaging.resampling import Box, resample
-from tests.models.imaging.test_image import difference_to_the_full_decode, jpeg, png
+from tests.models.imaging.test_image import (
+    decoded_sizes,
+    difference_to_the_full_decode,
+    jpeg,
+    png,
+)
 
 CROP, SQUASH, PAD = (Preprocessing(resize=rule) for rule in ("crop", "squash", "pad"))
 GREY_BEIGE = (124, 116, 104)  # 255 times 0.485, 0.456, 0.406
@@ -193,17 +198,9 @@ class TestReducedDecode:
         ],
     )
     def test_only_what_the_resize_needs_is_decoded(
-        self, monkeypatch: pytest.MonkeyPatch, rule: Preprocessing, size: Size, decoded: Size
+        self, rule: Preprocessing, size: Size, decoded: Size
     ) -> None:
-        sizes = []
-
-        def spy(image: Image.Image) -> Image.Image:
-            sizes.append(image.size)
-            return to_rgb(image)
-
-        monkeypatch.setattr("models.imaging.image.to_rgb", spy)
-        load_image(jpeg(Image.new("RGB", size)), rule)
-        assert sizes == [decoded]
+        assert decoded_sizes(jpeg(Image.new("RGB", size)), rule) == [decoded]
 
 
 @pytest.mark.parametrize("resize", ["squash", "pad"])

@@ -122,6 +122,20 @@ def difference_to_the_full_decode(data: bytes, rule: Preprocessing) -> float:
     return float(np.abs(load_image(data, rule).astype(int) - full).mean())
 
 
+def decoded_sizes(data: bytes, rule: Preprocessing) -> list[tuple[int, int]]:
+    """Width and height of each image that `load_image` has decoded, before it is resized."""
+    sizes = []
+
+    def spy(image: Image.Image) -> Image.Image:
+        sizes.append(image.size)
+        return to_rgb(image)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.imaging.image.to_rgb", spy)
+        load_image(data, rule)
+    return sizes
+
+
 class TestReducedDecode:
     @pytest.mark.parametrize("photo", [0, 1])
     @pytest.mark.parametrize("image_size", [32, 64])
@@ -157,17 +171,9 @@ class TestReducedDecode:
         ],
     )
     def test_only_what_the_resize_needs_is_decoded(
-        self, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], decoded: tuple[int, int]
+        self, size: tuple[int, int], decoded: tuple[int, int]
     ) -> None:
-        sizes = []
-
-        def spy(image: Image.Image) -> Image.Image:
-            sizes.append(image.size)
-            return to_rgb(image)
-
-        monkeypatch.setattr("models.imaging.image.to_rgb", spy)
-        load_image(jpeg(Image.new("RGB", size)), IMAGENET)
-        assert sizes == [decoded]
+        assert decoded_sizes(jpeg(Image.new("RGB", size)), IMAGENET) == [decoded]
 
     def test_grey_and_cmyk(self, photos: list[Image.Image]) -> None:
         large = photos[0].resize((1600, 1067), Image.Resampling.LANCZOS)
