@@ -26,6 +26,15 @@ from training.loop.trainer import predict
 from training.reporter import Reporter
 
 
+def resolved(config: TrainConfig) -> TrainConfig:
+    """See `TrainConfig.resolved`, which knows no network.
+
+    Raises:
+        ArchitectureError: there is no network of that name.
+    """
+    return config.resolved(len(architecture(config.network).blocks))
+
+
 def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
     """The images of `config.data`, checked and split as `config` says."""
     return load_images(

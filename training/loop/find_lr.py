@@ -12,11 +12,10 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from models.network.architectures import architecture
 from training.data.batch import Batch, BatchSource
 from training.features.batches import CachedFeatures
 from training.loop.config import TrainConfig
-from training.loop.context import TrainContext, load_data
+from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config, check_rates
 from training.loop.setup import set_up, trainable_in
 from training.loop.trainer import TrainingError, TrainState, make_accelerator
@@ -50,7 +49,7 @@ def find_learning_rate(
     """
     check_config(config)
     check_rates(lowest, highest, steps)
-    config = config.resolved(len(architecture(config.network).blocks))
+    config = resolved(config)
     accelerator = make_accelerator(config.device, config.mixed_precision)
     context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
     trainer, _ = set_up(context)

@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from models.bundle.metrics import weaknesses
-from models.network.architectures import architecture
 from training.data.batch import Batch, BatchSource
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
@@ -23,7 +22,7 @@ from training.features.batches import CachedFeatures
 from training.loop.advice import advice
 from training.loop.checkpointer import Checkpointer, restore
 from training.loop.config import TrainConfig, read_resumed
-from training.loop.context import TrainContext, load_data
+from training.loop.context import TrainContext, load_data, resolved
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
 from training.loop.preflight import check_config
@@ -66,7 +65,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     """
     if not resume:
         check_config(config)
-    config = config.resolved(len(architecture(config.network).blocks))
+    config = resolved(config)
     if not resume:
         check_free(config.output)
         check_ood_data(config.ood_data)
