@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import ssl
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -47,6 +49,20 @@ class Server:
     def children(self) -> list[psutil.Process]:
         children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return children
+
+    def access_log(self, count: int, holding: str = "") -> list[dict[str, Any]]:
+        """The requests logged so far, in order, those whose lines hold `holding`.
+
+        A line is written a moment after its answer was sent, so this waits for `count` of them, for
+        ten seconds at most.
+        """
+        for _ in range(100):
+            whole = [line for line in self.log.read_text().split("\n")[:-1] if holding in line]
+            requests = [json.loads(line) for line in whole if line.startswith('{"time"')]
+            if len(requests) >= count:
+                break
+            time.sleep(0.1)
+        return requests
 
 
 @contextmanager

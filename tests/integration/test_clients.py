@@ -153,9 +153,9 @@ def test_metrics_and_the_log_of_a_request(server: Server, images: list[Path]) ->
     before = answered()
     headers = {"Content-Type": "image/png", "X-Request-Id": "look-for-me"}
     httpx.post(f"{server.url}/classify", content=images[0].read_bytes(), headers=headers)
+    lines = server.access_log(1, holding="look-for-me")
+    assert [line["outcome"] for line in lines] == ["ok"]
     assert answered() == before + 1
-    lines = [line for line in server.log.read_text().splitlines() if "look-for-me" in line]
-    assert [json.loads(line)["outcome"] for line in lines] == ["ok"]
 
 
 def test_the_page_of_the_interface(server: Server) -> None:
