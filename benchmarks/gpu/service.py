@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.gpu.decoding import measure_decoding
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.prepare import photographs
 from benchmarks.gpu.timing import CardWatch
@@ -40,13 +41,17 @@ LOADS = (
 )
 
 
+# Each a process with an event loop, threads that decode, and a session on the card.
+WORKERS = (1, 2, 4, 8)
+
+
 def run(place: Place) -> None:
-    for precision, workers in (("float16", 1), ("float16", 4), ("float32", 1)):
-        settings = service_settings(place, precision, workers)
-        log = place.path / f"serve-{precision}-{workers}.log"
-        with serve(place.home, log, **settings) as server:
+    measure_decoding(place)
+    for workers in WORKERS if place.on_gpu else (1,):
+        settings = service_settings(place, "float16", workers)
+        with serve(place.home, place.path / f"serve-{workers}.log", **settings) as server:
             for load in LOADS:
-                measure(place, server, load, f"{precision}, workers {workers}, {load.name}")
+                measure(place, server, load, f"workers {workers}, {load.name}")
 
 
 def service_settings(place: Place, precision: str, workers: int = 1) -> dict[str, str]:

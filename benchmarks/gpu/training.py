@@ -25,23 +25,23 @@ _RATE = 1e-5
 
 
 def run(place: Place) -> None:
-    for batch_size in (32, 128):
-        fc_epochs(place, batch_size)
+    fc_epochs(place, "fc, batch 32", batch_size=32)
+    fc_epochs(place, "fc, batch 128", batch_size=128)
+    fc_epochs(place, "fc, batch 32, compiled", batch_size=32, compile=place.on_gpu)
     for batch_size in (32, 64, 128) if place.on_gpu else (2,):
         full_steps(place, batch_size)
 
 
-def fc_epochs(place: Place, batch_size: int) -> None:
-    """An epoch that computes what goes into FC1, and epochs that read it."""
+def fc_epochs(place: Place, name: str, *, batch_size: int, **config: Any) -> None:
+    """An epoch that computes what goes into FC1 unless it is cached, and epochs that read it."""
     context, trainer = start(place, strategy="fc", batch_size=batch_size, views=1, augment="none",
-                         cache_dir=place.path / "cache")  # fmt: skip
+                             cache_dir=place.path / "cache", **config)  # fmt: skip
     source = CachedFeatures(context, trainer.model)
     source.plan([trainable_in(context, 1)])
     images = len(context.data.split("train"))
     started = time.perf_counter()
     batches = source.batches("train", 1)
     seconds = time.perf_counter() - started
-    name = f"fc, batch {batch_size}"
     place.add(
         f"{name}, inputs of FC1", images=images, seconds=seconds, images_per_s=images / seconds
     )
