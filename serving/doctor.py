@@ -16,7 +16,7 @@ from models.errors import UserError
 from models.machine import cpu_count
 from models.registry import store
 from models.text import escape_unencodable, shown
-from serving.engine.providers import gpu_count, has_cuda_driver
+from serving.engine.providers import device_name, gpu_count, has_cuda_driver
 from serving.engine.session import Session
 from serving.loading import open_session, session_options, use_store
 from serving.settings import Settings, load_settings
@@ -32,6 +32,9 @@ _PACKAGES = (
     "pillow",
 )
 _PROBE_ROUNDS = 5
+# On an H200 with 16 cores, four workers answered 3.4 times as many JPEGs as one, eight 4.5 times
+# (docs/benchmarks.md).
+_CORES_A_WORKER = 4
 
 
 def diagnose(say: Callable[[str], None]) -> bool:
@@ -78,6 +81,22 @@ def _try_out(settings: Settings, say: Callable[[str], None]) -> None:
     )
     for size in sorted({1, session.max_batch_size}):
         say(f"probe       a batch of {size}: {_probe(session, size):.1f} ms")
+    if device_name(session.provider) == "gpu" and (
+        sentence := workers_advice(cpu_count(), settings.workers)
+    ):
+        say(f"advice      {sentence}")
+
+
+def workers_advice(cores: int, workers: int) -> str | None:
+    """What a machine with a GPU should be told about its workers, if anything."""
+    better = cores // _CORES_A_WORKER
+    if better <= workers:
+        return None
+    return (
+        f"a worker prepares images on about three cores, whatever the GPU can do: with {cores} "
+        f"cores, VGG19_WORKERS={better} answers more requests than {workers}, if the GPU has "
+        "memory for as many models"
+    )
 
 
 def _probe(session: Session, size: int) -> float:

@@ -112,7 +112,8 @@ def ignoring(*numbers: signal.Signals) -> Iterator[None]:
 
 
 COUNTING = """
-import os
+import atexit, os
+import torch.distributed
 from testing import thin_cli
 from training.data import checks
 
@@ -124,6 +125,7 @@ def counted(*arguments):
     return check(*arguments)
 
 checks._check_file = counted
+atexit.register(lambda: print("group left:", torch.distributed.is_initialized()))
 thin_cli.main()
 """
 
@@ -156,6 +158,8 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     same = next(line for line in together.splitlines() if line.startswith("epoch 1/1"))
     assert line == same  # losses and accuracies, all ranks'
     assert together.count("epoch 1/1") == 1  # only one process tells
+    # NCCL warns of a group that a process leaves behind.
+    assert together.count("group left: False") == 2
     # One looks at all images before training, for both.
     assert sorted(path.name for path in tmp_path.glob("checked-*")) == ["checked-0"]
     assert len((tmp_path / "checked-0").read_text()) == 26

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.registry import store
-from serving.doctor import diagnose
+from serving.doctor import diagnose, workers_advice
 from serving.engine.providers import has_cuda_driver
 
 
@@ -46,3 +46,14 @@ def test_what_keeps_the_service_from_starting(
     monkeypatch.setenv("VGG19_DEVICE", "gpu")
     assert not diagnose(said.append)
     assert said[-1].startswith("problem     VGG19_DEVICE is 'gpu'")
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "better"),
+    [(2, 1, None), (7, 1, None), (8, 1, 2), (16, 1, 4), (16, 3, 4), (16, 4, None), (16, 8, None)],
+)
+def test_one_worker_cannot_keep_a_large_gpu_busy(
+    cores: int, workers: int, better: int | None
+) -> None:
+    sentence = workers_advice(cores, workers)
+    assert sentence is None if better is None else f"VGG19_WORKERS={better} " in str(sentence)

@@ -126,8 +126,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
             if accelerator.is_main_process:
                 _finish(model, source, context, run, table, history)
             processes.wait()
-        if tracker:
-            accelerator.end_training()
+        accelerator.end_training()  # trackers, and the group of processes
     reporter.say(f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}")
     return run
 
