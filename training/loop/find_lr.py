@@ -1,9 +1,8 @@
 """Learning-rate range test (Smith 2015, arXiv:1506.01186): raise the rate step by step, watch the
-loss, and suggest the rate at which it falls fastest."""
+loss, and suggest the rate in the middle of its longest fall."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -83,13 +82,22 @@ def find_learning_rate(
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate of the steepest fall of the loss over log(rate), before its lowest point."""
-    lowest = max(min(range(len(losses)), key=losses.__getitem__), 2)
-    logs = [math.log(rate) for rate in rates]
-    slopes = [
-        (losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(1, lowest)
-    ]
-    return rates[1 + min(range(len(slopes)), key=slopes.__getitem__)]
+    """The rate in the middle of the longest fall of the loss, which may rise in between.
+
+    fastai's `valley`. The steepest fall between neighbours is noise, as a rule that of the first
+    steps, whose losses are averages of few.
+
+    Args:
+        rates: rising by a factor from step to step.
+    """
+    # Of each step: how many losses fall to it, and where the longest such fall begins.
+    falls: list[tuple[int, int]] = []
+    for step, loss in enumerate(losses):
+        above = (falls[before] for before in range(step) if losses[before] > loss)
+        length, begin = max(above, default=(0, step), key=lambda fall: fall[0])
+        falls.append((length + 1, begin))
+    end = max(range(len(losses)), key=lambda step: falls[step][0])
+    return rates[(falls[end][1] + end) // 2]
 
 
 def loss_range(losses: Sequence[float]) -> tuple[float, float]:
