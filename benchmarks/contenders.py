@@ -29,6 +29,7 @@ from testing.ports import free_port
 from testing.server import serve
 
 OURS, OURS_NCNN, OURS_INT8 = "this project", "this project on ncnn", "this project in int8"
+OURS_BF16, OURS_INT8_OPENVINO = "this project in bf16", "this project in int8 on OpenVINO"
 GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Decoders differ in the last level of some pixels; int8 differs from float32.
 _TOLERANCE, _INT8_TOLERANCE = 2e-2, 0.2
@@ -299,6 +300,15 @@ CONTENDERS = {
         Contender(
             OURS_INT8, None, (), *_RAW, _ours_best,
             settings={"VGG19_PRECISION": "int8"}, models=("real",), tolerance=_INT8_TOLERANCE,
+        ),
+        Contender(
+            OURS_BF16, None, (), *_RAW, _ours_best,
+            settings={"VGG19_PRECISION": "bf16"}, models=("real",),
+        ),
+        Contender(
+            OURS_INT8_OPENVINO, None, (), *_RAW, _ours_best,
+            settings={"VGG19_PRECISION": "int8", "VGG19_CPU_ENGINE": "openvino"},
+            models=("real",), tolerance=_INT8_TOLERANCE,
         ),
         Contender("FastAPI", "fastapi_plain", _SERVER, *_RAW, _plain_best),
         Contender(

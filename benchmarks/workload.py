@@ -16,9 +16,17 @@ from benchmarks.decode import jpeg
 from benchmarks.null_model import CLASSES, SPEC, seal_random, write_null_bundle
 from benchmarks.peers import common
 from models.bundle.bundle import MODEL_FILE, PARITY_TOLERANCE
-from models.bundle.variants import VARIANTS_FILE, Variant, VariantName, Variants, variant_files
+from models.bundle.openvino_graph import computes_in_bf16
+from models.bundle.variants import (
+    VARIANTS_FILE,
+    CpuEngine,
+    Variant,
+    VariantName,
+    Variants,
+    variant_files,
+)
 from models.export.onnx_export import ServingModule, export
-from models.export.onnx_variants import agreement, make_variant, probabilities
+from models.export.onnx_variants import Form, agreement, make_variant, probabilities
 from models.network.build import build, initialise_from_data
 from models.network.normalize import Normalize
 from models.network.vgg19 import VGG19
@@ -26,7 +34,11 @@ from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")
 SMALL, USUAL, LARGE = "64 x 64", "500 x 400", "12 megapixels"
-_VARIANTS: tuple[VariantName, ...] = ("ncnn", "int8")
+_VARIANTS: dict[VariantName, CpuEngine] = {
+    "ncnn": "ncnn",
+    "int8": "onnxruntime",
+    "bf16": "openvino",
+}
 _SIZES = {SMALL: (64, 64), USUAL: (500, 400), LARGE: (4000, 3000)}
 
 
@@ -90,12 +102,15 @@ def write_real_bundle(path: Path) -> Path:
 def _write_variants(path: Path, images: NDArray[np.uint8]) -> None:
     """The variants of a bundle that the benchmark serves, judged on the photographs."""
     source = path / MODEL_FILE
-    answers = probabilities(source, SPEC, images)
+    answers = probabilities(Form(source), SPEC, images)
     variants = []
-    for name in _VARIANTS:
-        target = path / variant_files(name)[0]
+    for name, engine in _VARIANTS.items():
+        if name == "bf16" and not computes_in_bf16():
+            continue
+        target = path / (*variant_files(name), MODEL_FILE)[0]
         make_variant(name, source, target, SPEC, images)
-        found = agreement(answers, probabilities(target, SPEC, images))
+        form = Form(target, engine, bf16=name == "bf16")
+        found = agreement(answers, probabilities(form, SPEC, images))
         variant = Variant(
             name=name,
             size_bytes=sum((path / file).stat().st_size for file in variant_files(name)),

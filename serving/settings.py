@@ -7,11 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
+from models.bundle.variants import CpuEngine
 from models.errors import UserError
 from models.imaging.image import FORMATS, MAX_PIXELS
 from serving.admission.proxies import Networks, parse_networks
 from serving.core.inflight import MAX_INFLIGHT_BYTES
-from serving.engine.providers import CpuEngine, Precision
+from serving.engine.providers import Precision
 from serving.environment import PREFIX, misspelt
 from serving.setting_types import (
     Digests,
@@ -120,12 +121,13 @@ class Settings(FromEnvironment):
     )
     precision: Precision = Field(
         default="float32",
-        description="tf32 and float16 on a GPU; fc8, fc4 and int8 are variants made by "
+        description="tf32 and float16 on a GPU; bf16, fc8, fc4 and int8 are variants made by "
         "`vgg19 export --variant`; auto takes what that recommends, on a GPU fp16 or else tf32",
     )
     cpu_engine: CpuEngine = Field(
         default="onnxruntime",
-        description="where the model runs on the CPU; ncnn is faster there, see docs/benchmarks.md",
+        description="where the model runs on the CPU; openvino has bf16 and the fastest int8, ncnn "
+        "the fastest float32, see docs/benchmarks.md",
     )
     tensorrt: bool = Field(
         default=False, description="run on TensorRT; its engines take minutes to build"

@@ -26,7 +26,7 @@ from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
 from serving.engine.memory import freeze_gc
 from serving.engine.right_of_way import Traffic
-from serving.engine.session import variant_to_run
+from serving.engine.session import what_to_run
 from serving.grpc import server as grpc_server
 from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
 from serving.grpc.servicer import InferenceServicer
@@ -67,7 +67,7 @@ def check_start(settings: Settings) -> None:
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
-    variant_to_run(bundle, session_options(settings, worker_index=1))  # raises if there is none
+    what_to_run(bundle, session_options(settings, worker_index=1))  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
     _key_source(settings).read()
     capture = _capture(settings, Supervisor())

@@ -30,13 +30,16 @@ def bentofile() -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("flavour", "runtime"),
-    [("cpu", "onnxruntime>=1.27"), ("gpu", "onnxruntime-gpu[cuda,cudnn]>=1.27")],
+    [
+        ("cpu", ["onnxruntime>=1.27", "openvino>=2026.1"]),
+        ("gpu", ["onnxruntime-gpu[cuda,cudnn]>=1.27"]),
+    ],
 )
-def test_the_images_get_the_serving_dependencies(flavour: str, runtime: str) -> None:
+def test_the_images_get_the_serving_dependencies(flavour: str, runtime: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     expected = [d for d in project["dependencies"] if not d.startswith("onnxruntime")]
     lines = (ROOT / "deploy" / f"requirements-{flavour}.in").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == [*expected, runtime]
+    assert [line for line in lines if not line.startswith("#")] == [*expected, *runtime]
 
 
 @pytest.mark.parametrize("flavour", ["cpu", "gpu"])
@@ -48,6 +51,7 @@ def test_the_images_get_the_versions_that_were_tested(flavour: str) -> None:
     for name in serving.keys() & tested.keys():
         assert serving[name] <= tested[name], name
     assert not {"torch", "torchvision", "scipy", "matplotlib", "pytest"} & set(serving)
+    assert "openvino-telemetry" not in {*tested, *serving}  # it reports each import
 
 
 def pins(lock: Path) -> dict[str, set[str]]:

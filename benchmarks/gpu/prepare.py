@@ -21,7 +21,7 @@ from models.bundle.spec import ModelSpec
 from models.bundle.variants import VARIANTS_FILE, Variant, Variants, variant_files
 from models.bundle.writer import write_manifest
 from models.export.onnx_export import ServingModule, export, prove_parity, reference_probabilities
-from models.export.onnx_variants import agreement, make_variant, probabilities
+from models.export.onnx_variants import Form, agreement, make_variant, probabilities
 from models.imaging.preprocessing import Preprocessing
 from models.machine import cpu_count
 from models.network.build import build, initialise_from_data
@@ -82,7 +82,7 @@ def write_bundle(path: Path, place: Place, spec: ModelSpec, pixels: NDArray[np.u
     )
     target = path / variant_files("fp16")[0]
     make_variant("fp16", path / MODEL_FILE, target, spec, pixels)
-    found = agreement(golden.probabilities, probabilities(target, spec, golden.images))
+    found = agreement(golden.probabilities, probabilities(Form(target), spec, golden.images))
     place.add("variant fp16 on the CPU", **vars(found))
     variant = Variant(
         name="fp16",

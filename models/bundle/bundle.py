@@ -127,6 +127,10 @@ class Bundle:
     def model_path(self) -> Path:
         return self.path / MODEL_FILE
 
+    def graph_path(self, variant: Variant | None) -> Path:
+        """The file to load for a variant (None: float32)."""
+        return self.path / _graph_files(variant)[0]
+
     @property
     def model_bytes(self) -> int:
         """Size of the float32 graph with its weights."""
@@ -142,7 +146,7 @@ class Bundle:
         weights = self._weights(variant)
         if weights is not None:
             self._listed(weights)
-        for name in [MODEL_FILE] if variant is None else variant.files:
+        for name in _graph_files(variant):
             self._check_graph_file(name)
 
     def check_weights(
@@ -163,8 +167,7 @@ class Bundle:
             self._check_graph_file(weights, between or (lambda: None))
 
     def _weights(self, variant: Variant | None) -> str | None:
-        graph = MODEL_FILE if variant is None else variant.files[0]
-        weights = weights_beside(self.path / graph)
+        weights = weights_beside(self.path / _graph_files(variant)[0])
         return weights.name if weights.exists() else None
 
     @property
@@ -330,3 +333,8 @@ def graph_bytes(path: Path) -> int:
     """Size of an ONNX file with the weights beside it."""
     weights = weights_beside(path)
     return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+
+
+def _graph_files(variant: Variant | None) -> tuple[str, ...]:
+    """What is read to run a variant (None: float32); the first is the one to load."""
+    return (variant and variant.files) or (MODEL_FILE,)

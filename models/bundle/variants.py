@@ -12,8 +12,11 @@ from models.bundle.json_file import JsonFile
 # fp16: weights and activations in float16, for GPUs.
 # int8: weights and activations in 8 bits, for processors with instructions for them (VNNI).
 # ncnn: float32, for another engine, see `models.bundle.ncnn_graph`.
-VariantName = Literal["fc8", "fc4", "fp16", "int8", "ncnn"]
-VARIANT_NAMES: tuple[VariantName, ...] = ("fc8", "fc4", "fp16", "int8", "ncnn")
+# bf16: the float32 graph itself, computed in bfloat16, see `models.bundle.openvino_graph`.
+VariantName = Literal["fc8", "fc4", "fp16", "int8", "ncnn", "bf16"]
+VARIANT_NAMES: tuple[VariantName, ...] = ("fc8", "fc4", "fp16", "int8", "ncnn", "bf16")
+# What runs a graph on the CPU.
+CpuEngine = Literal["onnxruntime", "ncnn", "openvino"]
 VARIANTS_FILE = "variants.json"
 
 
@@ -41,10 +44,12 @@ class Variant(BaseModel):
 
 
 class Variants(JsonFile):
-    """`variants.json`. `recommended`: what was best where it was exported, `why` says by what."""
+    """`variants.json`. `recommended`: what was best where it was exported (None: float32), on which
+    engine; `why` says by what."""
 
     variants: list[Variant] = Field(default_factory=list)
     recommended: VariantName | None = None
+    engine: CpuEngine = "onnxruntime"
     why: str = ""
 
     def find(self, name: VariantName) -> Variant | None:
@@ -52,7 +57,10 @@ class Variants(JsonFile):
 
 
 def variant_files(name: VariantName) -> tuple[str, ...]:
-    """The files of a variant in its bundle; the first is the one to load."""
+    """The files that a variant adds to its bundle; the first is the one to load, without any it is
+    the float32 graph."""
+    if name == "bf16":
+        return ()
     if name == "ncnn":
         return "model.ncnn.param", "model.ncnn.bin"
     return (f"model.{name}.onnx",)

@@ -26,8 +26,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from models.bundle.ncnn_graph import NcnnGraph
+from models.bundle.openvino_graph import OpenVinoGraph
 from models.bundle.spec import ModelSpec
-from models.bundle.variants import VariantName
+from models.bundle.variants import CpuEngine, VariantName
 from models.export.ncnn_export import write_ncnn
 from models.machine import cpu_count
 
@@ -55,6 +56,8 @@ def make_variant(
     Args:
         images: uint8[N,S,S,3] that training has seen: `int8` and `fp16` look at their activations.
     """
+    if name == "bf16":
+        return  # it is the float32 graph
     if name == "ncnn":
         write_ncnn(source, target)
         return
@@ -69,6 +72,15 @@ def make_variant(
 
 
 @dataclass(frozen=True)
+class Form:
+    """A graph, and what runs it."""
+
+    path: Path
+    engine: CpuEngine = "onnxruntime"
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Between two graphs: on how many images the top-1 is the same, 0..1, and the largest
     difference in any probability."""
@@ -77,9 +89,9 @@ class Agreement:
     max_probability_difference: float
 
 
-def probabilities(path: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def probabilities(form: Form, spec: ModelSpec, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What a graph answers on the CPU: uint8[N,S,S,3] -> float32[N,C]."""
-    graph = _load(path, spec)
+    graph = _load(form, spec)
     batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
     return np.concatenate([graph(batch) for batch in batches])
 
@@ -99,17 +111,17 @@ class Speed:
     batch8_s: float
 
 
-def measure_speed(paths: Mapping[str, Path], spec: ModelSpec, rounds: int = 5) -> dict[str, Speed]:
+def measure_speed(forms: Mapping[str, Form], spec: ModelSpec, rounds: int = 5) -> dict[str, Speed]:
     """Time graphs in turns, so that what else the machine does hits all alike; medians."""
     size = spec.preprocessing.image_size
     batch = np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 3), dtype=np.uint8)
     loaded, load_s = {}, {}
-    for name, path in paths.items():
+    for name, form in forms.items():
         started = time.perf_counter()
-        loaded[name] = _load(path, spec)
+        loaded[name] = _load(form, spec)
         load_s[name] = time.perf_counter() - started
     times: dict[tuple[str, int], list[float]] = {
-        key: [] for key in itertools.product(paths, (1, 8))
+        key: [] for key in itertools.product(forms, (1, 8))
     }
     for round_, (name, count) in itertools.product(range(rounds + 1), times):
         time.sleep(_PAUSE_S)
@@ -123,15 +135,18 @@ def measure_speed(paths: Mapping[str, Path], spec: ModelSpec, rounds: int = 5) -
             statistics.median(times[name, 1]),
             statistics.median(times[name, _BATCH]),
         )
-        for name in paths
+        for name in forms
     }
 
 
-def _load(path: Path, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    if path.suffix == ".param":
-        graph = NcnnGraph(path, spec, cpu_count())
-        return lambda images: graph(images)[0]
-    session = _session(path)
+def _load(form: Form, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    if form.engine == "ncnn":
+        ncnn = NcnnGraph(form.path, spec, cpu_count())
+        return lambda images: ncnn(images)[0]
+    if form.engine == "openvino":
+        openvino = OpenVinoGraph(form.path, [spec.output_name], cpu_count(), bf16=form.bf16)
+        return lambda images: openvino(images)[0]
+    session = _session(form.path)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         (answers,) = session.run([spec.output_name], {spec.input_name: images})

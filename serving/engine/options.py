@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serving.engine.providers import CpuEngine, GpuOptions, Provider, ProviderChoice
+from models.bundle.variants import CpuEngine
+from serving.engine.providers import GpuOptions, Provider, ProviderChoice
 
 
 @dataclass(frozen=True)

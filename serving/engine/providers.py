@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from models.bundle.ncnn_graph import NcnnGraph
-from models.bundle.variants import Variant, VariantName, Variants
+from models.bundle.openvino_graph import OpenVinoGraph
+from models.bundle.variants import CpuEngine
 from models.errors import UserError
 
 Device = Literal["auto", "cuda", "cpu"]
-Precision = Literal["float32", "tf32", "float16", "fc8", "fc4", "int8", "auto"]
-CpuEngine = Literal["onnxruntime", "ncnn"]
+Precision = Literal["float32", "tf32", "float16", "bf16", "fc8", "fc4", "int8", "auto"]
 Provider = str
 ProviderChoice = tuple[Provider, dict[str, str]]
 
@@ -32,9 +32,15 @@ def device_name(provider: Provider) -> Literal["cpu", "gpu"]:
     return "gpu" if provider in (CUDA, TENSORRT) else "cpu"
 
 
-def engine_name(provider: Provider) -> Literal["onnxruntime", "ncnn"]:
+_ENGINES: dict[Provider, CpuEngine] = {
+    NcnnGraph.provider: "ncnn",
+    OpenVinoGraph.provider: "openvino",
+}
+
+
+def engine_name(provider: Provider) -> CpuEngine:
     """Whose provider it is."""
-    return "ncnn" if provider == NcnnGraph.provider else "onnxruntime"
+    return _ENGINES.get(provider, "onnxruntime")
 
 
 class SessionError(UserError):
@@ -49,7 +55,8 @@ class GpuOptions:
         precision: `float32` is what golden samples are compared in; `tf32` rounds inputs of
             convolutions and matrix products to 10 bits; `float16` is the model's variant fp16, or
             TensorRT's own; `auto` is float16 where the model has it, else tf32; the others are
-            variants of the model as well, see `variant_for`.
+            variants of the model as well, see
+            `serving.engine.choice`.
         tensorrt: build TensorRT engines, which takes minutes at the first start.
         mem_limit_bytes: of ONNX Runtime's memory arena; 0: all there is.
         device_id: which GPU.
@@ -82,7 +89,7 @@ def choose_providers(
         if gpu.precision == "float16":
             raise SessionError(
                 "VGG19_PRECISION is float16, but there is no GPU to use, and processors compute in "
-                "float32 what is stored in float16; choose float32, fc8 or int8"
+                "float32 what is stored in float16; choose float32, bf16, fc8 or int8"
             )
         return [(CPU, {})]
     if not has_driver and CUDA in available:
@@ -101,55 +108,6 @@ def choose_providers(
         )
     first = [(TENSORRT, tensorrt_options(gpu))] if gpu.tensorrt else []
     return [*first, (CUDA, cuda_options(gpu)), (CPU, {})]
-
-
-_VARIANTS: dict[Precision, VariantName] = {
-    "float16": "fp16",
-    "fc8": "fc8",
-    "fc4": "fc4",
-    "int8": "int8",
-}
-
-
-def variant_for(gpu: GpuOptions, variants: Variants, engine: CpuEngine | None) -> Variant | None:
-    """The variant of a model that is to be run; None: its float32 graph.
-
-    Args:
-        engine: of the processor; None: it runs on a GPU.
-
-    Raises:
-        SessionError: the model wasn't exported with it, or there is none such.
-    """
-    if engine == "ncnn":
-        return _ncnn_variant(gpu, variants)
-    if gpu.precision in ("float32", "tf32") or (gpu.precision == "float16" and gpu.tensorrt):
-        return None
-    if gpu.precision == "auto":
-        best = variants.recommended if engine is not None else "fp16"
-        return None if best is None else variants.find(best)
-    name: VariantName = _VARIANTS[gpu.precision]
-    variant = variants.find(name)
-    if variant is None:
-        raise SessionError(
-            f"VGG19_PRECISION is {gpu.precision}, but this model has no variant {name}; export it "
-            f"with 'vgg19 export RUN --variant {name}', or choose float32"
-        )
-    return variant
-
-
-def _ncnn_variant(gpu: GpuOptions, variants: Variants) -> Variant:
-    if gpu.precision not in ("float32", "auto"):
-        raise SessionError(
-            f"VGG19_CPU_ENGINE is ncnn, which computes in float32, but VGG19_PRECISION is "
-            f"{gpu.precision}; choose one of the two"
-        )
-    variant = variants.find("ncnn")
-    if variant is None:
-        raise SessionError(
-            "VGG19_CPU_ENGINE is ncnn, but this model has no files for it; export it with 'vgg19 "
-            "export RUN --variant ncnn', or choose onnxruntime"
-        )
-    return variant
 
 
 def cuda_options(gpu: GpuOptions) -> dict[str, str]:

@@ -24,12 +24,14 @@ from models.bundle.bundle import (
     GoldenSamples,
 )
 from models.bundle.ncnn_graph import NcnnGraph
-from models.bundle.variants import Variant
+from models.bundle.openvino_graph import OpenVinoGraph
 from serving.engine.batch_sizes import batch_buckets, default_batch_size
+from serving.engine.choice import Choice, Machine, choose_variant
 from serving.engine.cuda import CudaGraphs
 from serving.engine.graph_check import check_graph
 from serving.engine.ncnn import Ncnn
 from serving.engine.onnxruntime import NotCapturable, OnnxRuntime, inference_session, refusal
+from serving.engine.openvino import OpenVino
 from serving.engine.options import SessionOptions
 from serving.engine.providers import (
     CPU,
@@ -39,7 +41,6 @@ from serving.engine.providers import (
     SessionError,
     device_name,
     uses_tensor_cores,
-    variant_for,
 )
 from serving.engine.right_of_way import Courtesy, Traffic
 
@@ -65,14 +66,15 @@ def is_accepted(acceptance: Acceptance | None, output: ModelOutput) -> bool:
     return acceptance.accepts(float(output.probabilities.max()), output.distance)
 
 
-def variant_to_run(bundle: Bundle, options: SessionOptions) -> Variant | None:
-    """The variant of a bundle that the options choose; None: float32.
+def what_to_run(bundle: Bundle, options: SessionOptions) -> Choice:
+    """The variant of a bundle, and the engine, that the options choose on this machine.
 
     Raises:
         SessionError: the bundle doesn't have it.
     """
     on_cpu = options.providers[0][0] == CPU
-    return variant_for(options.gpu, bundle.variants(), options.cpu_engine if on_cpu else None)
+    engine = options.cpu_engine if on_cpu else None
+    return choose_variant(options.gpu, bundle.variants(), engine, Machine())
 
 
 class Session:
@@ -93,10 +95,11 @@ class Session:
         self, bundle: Bundle, options: SessionOptions, traffic: Traffic | None = None
     ) -> None:
         self._spec = bundle.spec
-        self.variant = variant_to_run(bundle, options)
+        choice = what_to_run(bundle, options)
+        self.variant = choice.variant
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])
-        self._engine: Engine = _load(bundle, self.variant, options, most)
+        self._engine: Engine = _load(bundle, choice, options, most)
         self.provider = self._engine.provider
         self.max_batch_size = _largest_batch(bundle, options, self.provider)
         if options.must_run_on is not None and self.provider != options.must_run_on:
@@ -181,7 +184,7 @@ def checked_session(
         BundleError, SessionError: see `Bundle.check_graph`, `Session`. Where the weights differ,
             that is what is said, whatever else came of it.
     """
-    variant = variant_to_run(bundle, options)
+    variant = what_to_run(bundle, options).variant
     bundle.check_graph(variant)
     between = Courtesy(traffic).wait if traffic is not None else None
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
@@ -206,15 +209,17 @@ class Engine(Protocol):
     ) -> list[NDArray[np.float32]]: ...
 
 
-def _load(
-    bundle: Bundle, variant: Variant | None, options: SessionOptions, max_batch_size: int
-) -> Engine:
-    path = bundle.model_path if variant is None else bundle.path / variant.files[0]
+def _load(bundle: Bundle, choice: Choice, options: SessionOptions, max_batch_size: int) -> Engine:
+    path, variant = bundle.graph_path(choice.variant), choice.variant
     if variant is not None:
         logger.info("running the model's variant %s", variant.name)
-    if variant is not None and variant.name == "ncnn":
+    if choice.engine == "ncnn":
         return Ncnn(NcnnGraph(path, bundle.spec, options.intra_op_threads))
     check_graph(path)
+    if choice.engine == "openvino":
+        bf16 = variant is not None and variant.name == "bf16"
+        wanted = _wanted_outputs(bundle)
+        return OpenVino(OpenVinoGraph(path, wanted, options.intra_op_threads, bf16=bf16))
     side = bundle.spec.preprocessing.image_size
     image, input_name = (side, side, 3), bundle.spec.input_name
     session, captures = _session_of(path, options)
@@ -243,10 +248,13 @@ def _session_of(path: Path, options: SessionOptions) -> tuple[ort.InferenceSessi
 def _outputs(session: ort.InferenceSession, bundle: Bundle) -> dict[str, int]:
     """The outputs that are asked for -> their values for each image."""
     widths = {output.name: output.shape[-1] for output in session.get_outputs()}
-    names = [bundle.spec.output_name]
-    if bundle.distance_path is not None and FEATURES_OUTPUT in widths:
-        names.append(FEATURES_OUTPUT)
-    return {name: widths[name] for name in names}
+    return {name: widths[name] for name in _wanted_outputs(bundle) if name in widths}
+
+
+def _wanted_outputs(bundle: Bundle) -> list[str]:
+    """Of the graph, if it has them (probabilities it has)."""
+    distances = [FEATURES_OUTPUT] if bundle.distance_path is not None else []
+    return [bundle.spec.output_name, *distances]
 
 
 def _sizes_to_pad_to(provider: Provider, max_batch_size: int) -> list[int]:

@@ -19,7 +19,7 @@ from models.bundle.variants import Variant
 from models.errors import UserError
 from models.registry import store
 from models.text import escape_unencodable, shown
-from serving.engine.session import checked_session, variant_to_run
+from serving.engine.session import checked_session, what_to_run
 from serving.loading import open_model, session_options, use_store, worker_cores
 from serving.offline.files import classify_files, find_files
 from serving.offline.ray_engine import RayEngine, own_terminal
@@ -50,7 +50,7 @@ class LocalEngine:
         self._options = session_options(settings, worker_index=1)
 
     def variant(self, bundle: Bundle) -> Variant | None:
-        return variant_to_run(bundle, self._options)
+        return what_to_run(bundle, self._options).variant
 
     def classify(
         self, files: Sequence[str], version: str, bundle: Bundle, top_k: int

@@ -32,7 +32,8 @@ from models.errors import UserError
 from models.machine import cpu_count
 from models.registry import store
 from serving.engine.batch_sizes import LARGEST_BATCH
-from serving.engine.providers import GpuOptions, variant_for
+from serving.engine.choice import Machine, choose_variant
+from serving.engine.providers import GpuOptions
 from serving.engine.session import Session
 from serving.loading import open_session, session_options, use_store
 from serving.offline.files import PredictError, classify_files
@@ -140,8 +141,8 @@ class RayEngine:
         """What the workers will run, which may have a GPU where this machine has none."""
         settings = self._settings
         gpu = GpuOptions(precision=settings.precision, tensorrt=settings.tensorrt)
-        on_cpu = settings.device == "cpu"
-        return variant_for(gpu, bundle.variants(), settings.cpu_engine if on_cpu else None)
+        engine = settings.cpu_engine if settings.device == "cpu" else None
+        return choose_variant(gpu, bundle.variants(), engine, Machine()).variant
 
     def classify(
         self, files: Sequence[str], version: str, bundle: Bundle, top_k: int

@@ -14,8 +14,12 @@ from serving.core.tensors import INPUTS, InputTensor, OutputTensor, outputs_of
 from serving.engine.providers import engine_name
 
 SERVER_NAME = "vgg19-finetune"
-# Engine -> platform. KServe and Triton have a name for the first, and none for ncnn.
-_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "ncnn": "ncnn"}
+# Engine -> platform. Triton has names for these but for ncnn.
+_PLATFORMS = {
+    "onnxruntime": "onnxruntime_onnx",
+    "ncnn": "ncnn",
+    "openvino": "openvino",
+}
 # What goes beyond the protocol itself, by the names that Triton gave it.
 EXTENSIONS = (
     "binary_tensor_data",

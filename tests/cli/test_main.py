@@ -290,7 +290,9 @@ def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)]
+)
 def test_signals_leave_a_run_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     write_image_folder(tmp_path / "two", {"blue": 60, "red": 60})
     command = [

@@ -22,6 +22,7 @@ from training.loop.run import Run
 from training.reporter import SilentReporter
 
 pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")
+pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("engine", "provider", "platform"),
-    [("onnxruntime", "CPUExecutionProvider", "onnxruntime_onnx"), ("ncnn", "ncnn", "ncnn")],
+    [
+        ("onnxruntime", "CPUExecutionProvider", "onnxruntime_onnx"),
+        ("ncnn", "ncnn", "ncnn"),
+        ("openvino", "OpenVINO", "openvino"),
+    ],
 )
 def test_the_engine_that_runs_is_named(
     home: Path, tmp_path: Path, engine: str, provider: str, platform: str

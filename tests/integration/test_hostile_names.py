@@ -19,6 +19,7 @@ from testing.hostile import FILE_STEMS, LABELS, write_hostile_folder
 from testing.images import coloured_pixels, encode
 from testing.server import ROOT, serve
 
+pytestmark = pytest.mark.exhaustive
 IMAGES = 12 * len(FILE_STEMS)
 
 

@@ -103,6 +103,7 @@ def test_a_hangup_alone_changes_nothing(tiny_home: Path, tmp_path: Path) -> None
         assert {child.pid for child in server.children()} == workers
 
 
+@pytest.mark.exhaustive
 def test_signals_at_any_time_of_the_start_end_it(tiny_home: Path, tmp_path: Path) -> None:
     """Before there is a worker, while it loads, when it has just become ready."""
     draw = random.Random(4)
@@ -140,6 +141,7 @@ def test_a_worker_that_hangs_ends_with_its_parent(tiny_home: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
+@pytest.mark.exhaustive
 def test_workers_end_whenever_their_parent_is_killed(tiny_home: Path, tmp_path: Path) -> None:
     """Also before they could tell the kernel: while Python starts, imports, loads."""
     for number, moment in enumerate((0.0, 0.02, 0.2, 0.5, 1.0)):

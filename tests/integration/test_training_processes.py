@@ -72,8 +72,8 @@ def test_killed_at_a_random_moment_and_resumed_ends_bit_identical(tmp_path: Path
     ("number", "words"),
     [
         (signal.SIGTERM, "terminated"),
-        (signal.SIGINT, "interrupted"),
-        (signal.SIGHUP, "the terminal was closed"),
+        pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGHUP, "the terminal was closed", marks=pytest.mark.exhaustive),
     ],
 )
 def test_signals_save_and_end_it_but_not_those_that_were_ignored(

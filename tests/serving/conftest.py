@@ -48,6 +48,7 @@ ENGINES = [
     ("CUDAExecutionProvider", "onnxruntime_onnx", "onnxruntime"),
     ("TensorrtExecutionProvider", "onnxruntime_onnx", "onnxruntime"),
     ("ncnn", "ncnn", "ncnn"),
+    ("OpenVINO", "openvino", "openvino"),
 ]
 
 MAX_MESSAGE_BYTES = 50_000

@@ -18,10 +18,12 @@ from models.bundle.bundle import (
     graph_bytes,
 )
 from models.bundle.ncnn_graph import ncnn_is_installed
+from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import (
     VARIANT_NAMES,
     VARIANTS_FILE,
+    CpuEngine,
     Variant,
     VariantName,
     Variants,
@@ -31,6 +33,7 @@ from models.errors import UserError
 from models.export.onnx_export import ExportError
 from models.export.onnx_variants import (
     Agreement,
+    Form,
     Speed,
     agreement,
     make_variant,
@@ -56,6 +59,9 @@ _CALIBRATION_IMAGES = 32
 _TOLERANCE_FACTOR = 2
 # What `auto` tries: fp16 is for GPUs, which it can't measure; fc4 is smaller than fc8, not faster.
 _CPU_VARIANTS: tuple[VariantName, ...] = ("fc8", "int8")
+# Of those variants that ONNX Runtime doesn't run.
+_ENGINES: dict[str, CpuEngine] = {"ncnn": "ncnn", "bf16": "openvino"}
+_FLOAT32: tuple[str, CpuEngine] = ("float32", "onnxruntime")
 # Speeds within this factor of the best count as equal, and the smaller one wins.
 _SAME_SPEED = 1.05
 
@@ -70,12 +76,17 @@ class Images:
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of a graph."""
+    """What the table says of a graph, on an engine."""
 
     name: str
     size_bytes: int
     speed: Speed
     agreement: Agreement
+    engine: CpuEngine = "onnxruntime"
+
+    @property
+    def title(self) -> str:
+        return _title(self.name, self.engine)
 
 
 def read_images(run: Run, spec: ModelSpec, reporter: Reporter) -> Images:
@@ -127,6 +138,8 @@ class VariantJob:
         names = {*wanted, *(_CPU_VARIANTS if choose else ())}
         if choose and ncnn_is_installed():
             names.add("ncnn")
+        if choose and computes_in_bf16():
+            names.add("bf16")
         return cls(run, [name for name in VARIANT_NAMES if name in names], reporter, choose=choose)
 
     def __call__(self, bundle: Path, spec: ModelSpec, golden: GoldenSamples) -> None:
@@ -137,33 +150,42 @@ class VariantJob:
             RunError, DataError: see `read_images`.
         """
         images = read_images(self._run, spec, self._reporter)
-        source = bundle / MODEL_FILE
         count = len(images.held_out)
         judged = np.concatenate([images.held_out, golden.images])
-        agreements = {"float32": Agreement(1.0, 0.0)}
-        tolerances = {}
-        paths = {"float32": source} | {name: _path(bundle, name) for name in self._names}
-        with steps(self._reporter, "variants", 2 * len(self._names) + 2) as begin:
-            begin(f"float32 on {count} images")
-            expected = probabilities(source, spec, images.held_out)
+        forms = self._forms(bundle)
+        agreements = {_FLOAT32: Agreement(1.0, 0.0)}
+        tolerances: dict[str, float] = {}
+        with steps(self._reporter, "variants", len(self._names) + len(forms) + 1) as begin:
             for name in self._names:
                 begin(f"making {name}")
-                make_variant(name, source, paths[name], spec, images.training)
-                begin(f"{name} on {count} images")
-                answers = probabilities(paths[name], spec, judged)
-                agreements[name] = agreement(expected, answers[:count])
+                make_variant(name, bundle / MODEL_FILE, _path(bundle, name), spec, images.training)
+            begin(f"float32 on {count} images")
+            expected = probabilities(forms[_FLOAT32], spec, images.held_out)
+            for graph, engine in list(forms)[1:]:
+                title = _title(graph, engine)
+                begin(f"{title} on {count} images")
+                answers = probabilities(forms[graph, engine], spec, judged)
+                found = agreements[graph, engine] = agreement(expected, answers[:count])
                 if not self._choose:
-                    _check(name, agreements[name], count)
-                tolerances[name] = _tolerance(name, golden, answers[count:])
+                    _check(title, found, count)
+                tolerance = _tolerance(graph, golden, answers[count:])
+                tolerances[graph] = max(tolerances.get(graph, 0.0), tolerance)
             begin("measuring how fast they are")
-            speeds = measure_speed(paths, spec)
+            speeds = measure_speed({_title(*key): form for key, form in forms.items()}, spec)
         self.rows = [
-            Row(name, _size(path), speeds[name], agreements[name]) for name, path in paths.items()
+            Row(
+                name,
+                _size(form.path),
+                speeds[_title(name, engine)],
+                agreements[name, engine],
+                engine,
+            )
+            for (name, engine), form in forms.items()
         ]
-        recommended, self._why = recommend(self.rows) if self._choose else (None, "")
+        best, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
         for name in self._names:
-            found = agreements[name]
+            found = next(row.agreement for row in self.rows if row.name == name)
             if not _agrees(found):
                 for file in variant_files(name):
                     (bundle / file).unlink()
@@ -171,20 +193,36 @@ class VariantJob:
             variants.append(
                 Variant(
                     name=name,
-                    size_bytes=_size(paths[name]),
+                    size_bytes=sum(map(_size, map(bundle.joinpath, variant_files(name)[:1]))),
                     images=count,
                     top1_agreement=found.top1,
                     max_probability_difference=found.max_probability_difference,
                     tolerance=tolerances[name],
                 )
             )
-        record = Variants(variants=variants, recommended=recommended, why=self._why)
+        record = Variants(variants=variants, why=self._why)
+        if best is not None:
+            recommended = next((one for one in VARIANT_NAMES if one == best.name), None)
+            record = record.model_copy(update={"recommended": recommended, "engine": best.engine})
         record.write(bundle / VARIANTS_FILE)
+
+    def _forms(self, bundle: Path) -> dict[tuple[str, CpuEngine], Form]:
+        """What is judged and measured: float32 first, each variant on its own engine, and where the
+        best is looked for what OpenVINO runs as well."""
+        forms: dict[tuple[str, CpuEngine], Form] = {_FLOAT32: Form(bundle / MODEL_FILE)}
+        for name in self._names:
+            engine = _ENGINES.get(name, "onnxruntime")
+            forms[name, engine] = Form(_path(bundle, name), engine, bf16=name == "bf16")
+        if self._choose and openvino_is_installed():
+            for graph in ("float32", "int8"):
+                if (graph, "onnxruntime") in forms:
+                    forms[graph, "openvino"] = Form(forms[graph, "onnxruntime"].path, "openvino")
+        return forms
 
     def report(self) -> list[str]:
         """What was measured, what was left out, and what is best."""
         left_out = [
-            f"{row.name} is left out: it keeps fewer than {MIN_TOP1_AGREEMENT:.1%} of the labels"
+            f"{row.title} is left out: it keeps fewer than {MIN_TOP1_AGREEMENT:.1%} of the labels"
             for row in self.rows
             if not _agrees(row.agreement)
         ]
@@ -192,26 +230,29 @@ class VariantJob:
         return [*table(self.rows), *left_out, *([self._why + how] if self._choose else [])]
 
 
-def recommend(rows: Sequence[Row]) -> tuple[VariantName | None, str]:
-    """The fastest graph by the mean of its times at batch 1 and 8, of equal ones the smallest."""
+def recommend(rows: Sequence[Row]) -> tuple[Row, str]:
+    """The fastest graph by the mean of its times at batch 1 and 8, of equal ones the smallest, and
+    of these the first; and why."""
     usable = [row for row in rows if _agrees(row.agreement)]
     fastest = min(map(_seconds, usable))
     equal = [row for row in usable if _seconds(row) <= _SAME_SPEED * fastest]
     best = min(equal, key=lambda row: row.size_bytes)
     float32 = next(row for row in rows if row.name == "float32")
     why = (
-        f"{best.name} takes {_seconds(best) / _seconds(float32):.2f} of float32's time and "
+        f"{best.title} takes {_seconds(best) / _seconds(float32):.2f} of float32's time and "
         f"{best.size_bytes / float32.size_bytes:.2f} of its size on this machine, and agrees on "
         f"{best.agreement.top1:.1%} of the labels"
     )
-    return next((name for name in VARIANT_NAMES if name == best.name), None), why
+    return best, why
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """The measurements as lines of equal columns."""
-    lines = ["variant    size MB  load s  batch 1 ms  batch 8 ms/image  same top-1  largest change"]
+    wide = max(len("variant"), *(len(row.title) for row in rows))
+    columns = "size MB  load s  batch 1 ms  batch 8 ms/image  same top-1  largest change"
+    lines = [f"{'variant':{wide}}  {columns}"]
     lines += [
-        f"{row.name:9} {row.size_bytes / 1e6:8.0f} {row.speed.load_s:7.2f} "
+        f"{row.title:{wide}} {row.size_bytes / 1e6:8.0f} {row.speed.load_s:7.2f} "
         f"{row.speed.batch1_s * 1e3:11.0f} {row.speed.batch8_s * 1e3:17.0f} "
         f"{row.agreement.top1:11.1%} {row.agreement.max_probability_difference:15.1e}"
         for row in rows
@@ -223,7 +264,7 @@ def _agrees(found: Agreement) -> bool:
     return found.top1 >= MIN_TOP1_AGREEMENT
 
 
-def _check(name: VariantName, found: Agreement, count: int) -> None:
+def _check(name: str, found: Agreement, count: int) -> None:
     if not _agrees(found):
         raise ExportError(
             f"variant {name} gives another label than float32 for {1 - found.top1:.1%} of {count} "
@@ -231,7 +272,7 @@ def _check(name: VariantName, found: Agreement, count: int) -> None:
         )
 
 
-def _tolerance(name: VariantName, golden: GoldenSamples, answers: NDArray[np.float32]) -> float:
+def _tolerance(name: str, golden: GoldenSamples, answers: NDArray[np.float32]) -> float:
     difference = agreement(golden.probabilities, answers).max_probability_difference
     # Here it ran on a processor, which computes in float32 what is stored in float16; on an H200
     # fp16 was off by 2.1 times as much.
@@ -247,8 +288,14 @@ def _spread(data: ImageData, split: Split, spec: ModelSpec, most: int) -> NDArra
     return torch.stack([dataset.pixels(index) for index in chosen]).numpy()
 
 
+def _title(name: str, engine: CpuEngine) -> str:
+    """An engine is named where there are two for a graph."""
+    return f"{name} on OpenVINO" if engine == "openvino" and name != "bf16" else name
+
+
 def _path(bundle: Path, name: VariantName) -> Path:
-    return bundle / variant_files(name)[0]
+    """The graph to load."""
+    return bundle / (*variant_files(name), MODEL_FILE)[0]
 
 
 def _size(path: Path) -> int:

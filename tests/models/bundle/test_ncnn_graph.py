@@ -13,7 +13,7 @@ from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE
 from models.bundle.ncnn_graph import NcnnError, NcnnGraph
 from models.bundle.spec import ModelSpec
 from models.export.ncnn_export import write_ncnn
-from models.export.onnx_variants import probabilities
+from models.export.onnx_variants import Form, probabilities
 from testing.small_vgg import pixels, write_small_bundle
 
 pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")
@@ -39,7 +39,7 @@ def test_answers_are_those_of_onnx_runtime(
     images = pixels(count, first_seed=50)
     answers, features = NcnnGraph(param, spec, threads)(images)
     assert answers.dtype == np.float32
-    np.testing.assert_allclose(answers, probabilities(model, spec, images), atol=1e-5)
+    np.testing.assert_allclose(answers, probabilities(Form(model), spec, images), atol=1e-5)
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     (expected,) = session.run([FEATURES_OUTPUT], {spec.input_name: images})
     assert features is not None

@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_beside
 from models.bundle.spec import ModelSpec
-from models.bundle.variants import VariantName, variant_files
-from models.export.onnx_variants import agreement, make_variant, measure_speed, probabilities
+from models.bundle.variants import CpuEngine, VariantName, variant_files
+from models.export.onnx_variants import (
+    Form,
+    agreement,
+    make_variant,
+    measure_speed,
+    probabilities,
+)
 from testing.bundles import tiny_spec
 from testing.small_vgg import pixels, write_small_bundle
 
@@ -46,8 +52,8 @@ def test_variants_answer_as_float32_does(
     bundle, spec, _ = exported
     target = tmp_path / "variant.onnx"
     make_variant(name, bundle / MODEL_FILE, target, spec, IMAGES[:8])
-    expected = probabilities(bundle / MODEL_FILE, spec, IMAGES)
-    found = agreement(expected, probabilities(target, spec, IMAGES))
+    expected = probabilities(Form(bundle / MODEL_FILE), spec, IMAGES)
+    found = agreement(expected, probabilities(Form(target), spec, IMAGES))
     assert np.ptp(expected, axis=0).min() > 0.2  # the images tell models apart
     assert 0 < found.max_probability_difference <= limit
     assert found.top1 >= top1
@@ -94,7 +100,8 @@ def test_variants_of_a_graph_with_its_weights_beside_it(
     targets = [tmp_path / f"{place}-{variant_files(name)[0]}" for place in ("inside", "beside")]
     for graph, target in zip((bundle / MODEL_FILE, source), targets, strict=True):
         make_variant(name, graph, target, spec, IMAGES[:8])
-    inside, beside = (probabilities(target, spec, IMAGES) for target in targets)
+    engine: CpuEngine = "ncnn" if name == "ncnn" else "onnxruntime"
+    inside, beside = (probabilities(Form(target, engine), spec, IMAGES) for target in targets)
     np.testing.assert_allclose(beside, inside, atol=1e-6)
 
 
@@ -124,8 +131,8 @@ def test_fp16_keeps_float32_where_it_would_overflow(
     source, target = tmp_path / "large.onnx", tmp_path / "fp16.onnx"
     onnx.save_model(model, source)
     make_variant("fp16", source, target, spec, IMAGES[:4])
-    expected = probabilities(source, spec, IMAGES)
-    found = agreement(expected, probabilities(target, spec, IMAGES))
+    expected = probabilities(Form(source), spec, IMAGES)
+    found = agreement(expected, probabilities(Form(target), spec, IMAGES))
     assert found.max_probability_difference < 0.1  # NaN, if the first one were float16
 
 
@@ -140,7 +147,9 @@ def test_agreement() -> None:
 
 def test_speed_is_measured_of_each(exported: tuple[Path, ModelSpec, GoldenSamples]) -> None:
     bundle, spec, _ = exported
-    speeds = measure_speed({"a": bundle / MODEL_FILE, "b": bundle / MODEL_FILE}, spec, rounds=2)
+    speeds = measure_speed(
+        {"a": Form(bundle / MODEL_FILE), "b": Form(bundle / MODEL_FILE)}, spec, rounds=2
+    )
     assert set(speeds) == {"a", "b"}
     for speed in speeds.values():
         assert min(speed.load_s, speed.batch1_s, speed.batch8_s) > 0
@@ -155,19 +164,19 @@ def test_threads_that_still_spin_are_waited_for(monkeypatch: pytest.MonkeyPatch)
         nonlocal now
         now += seconds
 
-    def load(path: Path, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], None]:
+    def load(form: Form, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], None]:
         def run(images: NDArray[np.uint8]) -> None:
             nonlocal now, spinning_until, spinning
-            disturbed = now < spinning_until and spinning != path.name
+            disturbed = now < spinning_until and spinning != form.path.name
             now += len(images) * (0.04 if disturbed else 0.03)
-            spinning_until, spinning = now + 0.05, path.name
+            spinning_until, spinning = now + 0.05, form.path.name
 
         return run
 
     monkeypatch.setattr("models.export.onnx_variants._load", load)
     monkeypatch.setattr("models.export.onnx_variants.time.perf_counter", lambda: now)
     monkeypatch.setattr("models.export.onnx_variants.time.sleep", sleep)
-    speeds = measure_speed({"a": Path("a"), "b": Path("b")}, tiny_spec())
+    speeds = measure_speed({"a": Form(Path("a")), "b": Form(Path("b"))}, tiny_spec())
     for speed in speeds.values():
         assert speed.batch1_s == pytest.approx(0.03)
         assert speed.batch8_s == pytest.approx(0.03)

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from models.bundle.variants import Variant, VariantName, Variants
 from serving.engine import providers
 from serving.engine.providers import (
     CPU,
     CUDA,
     TENSORRT,
-    CpuEngine,
     GpuOptions,
     Precision,
     SessionError,
@@ -24,7 +22,6 @@ from serving.engine.providers import (
     gpu_count,
     has_cuda_driver,
     tensorrt_options,
-    variant_for,
 )
 
 FULL_BUILD, GPU_BUILD, CPU_BUILD = [TENSORRT, CUDA, CPU], [CUDA, CPU], [CPU]
@@ -70,7 +67,7 @@ def test_cpu_is_cpu_even_with_a_gpu() -> None:
     [
         ("cuda", GpuOptions(tensorrt=True), GPU_BUILD, "has no TensorrtExecutionProvider"),
         ("cpu", GpuOptions(tensorrt=True), FULL_BUILD, "there is no GPU to use"),
-        ("cpu", GpuOptions(precision="float16"), FULL_BUILD, "choose float32, fc8 or int8"),
+        ("cpu", GpuOptions(precision="float16"), FULL_BUILD, "choose float32, bf16, fc8 or int8"),
     ],
 )
 def test_what_cannot_be_had_is_an_error(
@@ -144,68 +141,3 @@ def test_gpus_are_counted_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "load_driver", lambda: None)
     assert (has_cuda_driver(), gpu_count()) == (False, 0)
-
-
-def variants(*names: VariantName, recommended: VariantName | None = None) -> Variants:
-    return Variants(
-        variants=[
-            Variant(
-                name=name,
-                size_bytes=1,
-                images=200,
-                top1_agreement=1.0,
-                max_probability_difference=0.0,
-                tolerance=1e-4,
-            )
-            for name in names
-        ],
-        recommended=recommended,
-    )
-
-
-class TestVariantFor:
-    @pytest.mark.parametrize(
-        ("gpu", "expected"),
-        [
-            (GpuOptions(), None),
-            (GpuOptions(precision="tf32"), None),
-            (GpuOptions(precision="float16", tensorrt=True), None),  # TensorRT makes its own
-            (GpuOptions(precision="float16"), "fp16"),
-            (GpuOptions(precision="fc8"), "fc8"),
-            (GpuOptions(precision="auto"), "fc8"),
-        ],
-    )
-    def test_by_precision(self, gpu: GpuOptions, expected: str | None) -> None:
-        chosen = variant_for(gpu, variants("fp16", "fc8", recommended="fc8"), "onnxruntime")
-        assert (chosen and chosen.name) == expected
-
-    def test_auto_without_a_recommendation_is_float32(self) -> None:
-        assert variant_for(GpuOptions(precision="auto"), variants("fc8"), "onnxruntime") is None
-
-    def test_what_was_measured_on_a_processor_is_not_taken_for_a_gpu(self) -> None:
-        """ncnn would run on the CPU beside the GPU that was asked for."""
-        found = variants("fc8", "ncnn", recommended="ncnn")
-        assert variant_for(GpuOptions(precision="auto"), found, None) is None
-        with_fp16 = variants("fp16", "ncnn", recommended="ncnn")
-        chosen = variant_for(GpuOptions(precision="auto"), with_fp16, None)
-        assert chosen is not None
-        assert chosen.name == "fp16"
-        assert variant_for(GpuOptions(precision="auto"), found, "onnxruntime") is not None
-        assert variant_for(GpuOptions(precision="fc8"), found, None) is not None
-
-    def test_ncnn(self) -> None:
-        chosen = variant_for(GpuOptions(), variants("fc8", "ncnn"), "ncnn")
-        assert chosen is not None
-        assert chosen.files == ("model.ncnn.param", "model.ncnn.bin")
-
-    @pytest.mark.parametrize(
-        ("gpu", "engine", "words"),
-        [
-            (GpuOptions(precision="int8"), "onnxruntime", "--variant int8"),
-            (GpuOptions(), "ncnn", "--variant ncnn"),
-            (GpuOptions(precision="fc8"), "ncnn", "choose one of the two"),
-        ],
-    )
-    def test_what_is_not_there(self, gpu: GpuOptions, engine: CpuEngine, words: str) -> None:
-        with pytest.raises(SessionError, match=words):
-            variant_for(gpu, variants("fc8"), engine)

@@ -86,6 +86,7 @@ def test_rows_are_those_of_the_local_engine(home: Path, images: Path, tmp_path: 
 
 
 @needs_ray
+@pytest.mark.exhaustive
 def test_an_end_is_one_line_and_keeps_what_is_done(
     home: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.bundle import openvino_graph
 from models.bundle.bundle import TENSOR_CORE_TOLERANCE, open_bundle
-from models.bundle.variants import VARIANTS_FILE, variant_files
+from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
+from models.bundle.variants import VARIANTS_FILE, CpuEngine, variant_files
 from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.export.onnx_export import ExportError
 from models.export.onnx_variants import Agreement, Speed
 from serving.engine.options import SessionOptions
-from serving.engine.providers import CPU, CpuEngine, GpuOptions, Precision
+from serving.engine.providers import CPU, GpuOptions, Precision, engine_name
 from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
@@ -24,6 +26,12 @@ from training.loop.run import Run
 from training.reporter import SilentReporter
 
 pytestmark = pytest.mark.slow
+needs_openvino = pytest.mark.skipif(
+    not openvino_is_installed(), reason="the extra openvino is not installed"
+)
+needs_bf16 = pytest.mark.skipif(
+    not computes_in_bf16(), reason="OpenVINO isn't there, or the processor has no bfloat16"
+)
 
 
 @pytest.fixture
@@ -102,8 +110,50 @@ def test_auto_is_what_the_service_takes(bundle: Path) -> None:
     record = open_bundle(bundle).variants()
     assert {"fc8", "int8"} <= {variant.name for variant in record.variants}
     assert "of float32's time" in record.why
-    chosen = session(bundle, "auto").variant
-    assert (chosen and chosen.name) == record.recommended
+    chosen = session(bundle, "auto")
+    assert (chosen.variant and chosen.variant.name) == record.recommended
+    assert engine_name(chosen.provider) == record.engine
+
+
+@needs_openvino
+def test_auto_looks_at_openvino_as_well(bundle: Path) -> None:
+    job = make(bundle, "auto")
+    titles = [row.title for row in job.rows]
+    assert {"float32", "float32 on OpenVINO", "int8", "int8 on OpenVINO"} <= set(titles)
+    assert ("bf16" in titles) == computes_in_bf16()
+    by_title = {row.title: row.agreement for row in job.rows}
+    assert by_title["float32 on OpenVINO"].max_probability_difference < 1e-5
+
+
+@needs_bf16
+def test_bf16_is_the_float32_graph_run_in_it(bundle: Path) -> None:
+    make(bundle, "bf16")
+    (variant,) = open_bundle(bundle).variants().variants
+    assert (variant.files, variant.size_bytes) == ((), 0)
+    assert 0 < variant.max_probability_difference < 0.05
+    images = list(pixels(4, 300))
+    plain = np.stack(session(bundle, "float32").run(images))
+    bf16 = session(bundle, "bf16")
+    assert bf16.provider == "OpenVINO"
+    assert 1e-6 < np.abs(np.stack(bf16.run(images)) - plain).max() < 0.05
+
+
+@needs_openvino
+def test_bf16_needs_a_processor_for_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_graph, "computes_in_bf16", lambda: False)
+    with pytest.raises(UserError, match="finds no bfloat16 in this processor"):
+        make(bundle, "bf16")
+
+
+@needs_openvino
+def test_openvino_answers_as_onnx_runtime_does(bundle: Path) -> None:
+    make(bundle, "int8")
+    images = list(pixels(4, 300))
+    for precision, limit in (("float32", 1e-5), ("int8", 0.05)):
+        ours = session(bundle, precision, "openvino")  # type: ignore[arg-type]
+        assert ours.provider == "OpenVINO"
+        plain = np.stack(session(bundle, precision).run(images))  # type: ignore[arg-type]
+        np.testing.assert_allclose(np.stack(ours.run(images)), plain, atol=limit)
 
 
 def test_a_variant_that_was_altered_is_not_served(bundle: Path) -> None:
@@ -126,15 +176,15 @@ def row(name: str, megabytes: float, seconds: float, top1: float = 1.0) -> Row:
     ("rows", "expected"),
     [
         ([row("float32", 575, 0.3), row("fc8", 203, 0.31), row("int8", 140, 0.35)], "fc8"),
-        ([row("float32", 575, 0.3), row("fc8", 203, 0.33)], None),  # a tenth slower
+        ([row("float32", 575, 0.3), row("fc8", 203, 0.33)], "float32"),  # a tenth slower
         ([row("float32", 575, 0.3), row("int8", 140, 0.15)], "int8"),
-        ([row("float32", 575, 0.3), row("int8", 140, 0.15, top1=0.99)], None),
+        ([row("float32", 575, 0.3), row("int8", 140, 0.15, top1=0.99)], "float32"),
     ],
 )
 def test_recommended_is_the_fastest_that_agrees_and_of_equals_the_smallest(
-    rows: list[Row], expected: str | None
+    rows: list[Row], expected: str
 ) -> None:
-    assert recommend(rows)[0] == expected
+    assert recommend(rows)[0].name == expected
 
 
 def test_the_table_has_equal_columns() -> None:

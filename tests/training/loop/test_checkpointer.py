@@ -231,6 +231,7 @@ def killed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sce
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.exhaustive
 def test_killed_before_any_change_of_a_file_best_is_the_one_of_the_state(
     killed_runs: Iterator[Scene],
 ) -> None:

@@ -311,7 +311,15 @@ class TestResume:
             del row["images_per_second"]
         assert histories[0] == histories[1]
 
-    @pytest.mark.parametrize("moment", ["training", "computing features", "evaluating", "finish"])
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            "training",
+            "finish",
+            pytest.param("computing features", marks=pytest.mark.exhaustive),
+            pytest.param("evaluating", marks=pytest.mark.exhaustive),
+        ],
+    )
     def test_it_needs_nothing_but_the_run_and_its_images(
         self, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -133,7 +133,11 @@ def our_loop(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "strategy", "optimizer_name"),
-    [(vgg19, "full", "adamw"), (vgg19, "fc", "adamw"), (thin_vgg19, "full", "sgd")],
+    [
+        pytest.param(vgg19, "full", "adamw", marks=pytest.mark.exhaustive),
+        (vgg19, "fc", "adamw"),
+        (thin_vgg19, "full", "sgd"),
+    ],
 )
 def test_three_steps_equal_the_plain_pytorch_loop(
     network: Callable[..., VGG],

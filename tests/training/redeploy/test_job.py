@@ -228,7 +228,13 @@ def test_old_jobs_are_removed_but_never_that_of_production(place: Place) -> None
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        step if step in ("train", "promote") else pytest.param(step, marks=pytest.mark.exhaustive)
+        for step in STEPS
+    ],
+)
 def test_killed_at_a_step_and_run_again_comes_to_the_same(
     place: Place, step: str, moment: str
 ) -> None:

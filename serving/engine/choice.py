@@ -1,0 +1,117 @@
+"""Which graph of a model is run, and by which engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
+from models.bundle.variants import CpuEngine, Variant, VariantName, Variants
+from serving.engine.providers import GpuOptions, Precision, SessionError
+
+_VARIANTS: dict[Precision, VariantName] = {
+    "float16": "fp16",
+    "bf16": "bf16",
+    "fc8": "fc8",
+    "fc4": "fc4",
+    "int8": "int8",
+}
+# Which precisions each engine has; ONNX Runtime has those of all variants' graphs.
+_NCNN: tuple[Precision, ...] = ("float32", "auto")
+_OPENVINO: tuple[Precision, ...] = ("float32", "bf16", "int8", "auto")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What may be run on the CPU here. (Asked only where it matters: OpenVINO is loaded for it.)"""
+
+    has_openvino: Callable[[], bool] = openvino_is_installed
+    has_bf16: Callable[[], bool] = computes_in_bf16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is run of a model. variant: None is its float32 graph. engine: on the CPU; None: it is
+    for a GPU."""
+
+    variant: Variant | None
+    engine: CpuEngine | None
+
+
+def choose_variant(
+    gpu: GpuOptions, variants: Variants, engine: CpuEngine | None, machine: Machine
+) -> Choice:
+    """What is to be run.
+
+    `auto` on a CPU follows what `vgg19 export --variant auto` found to be the fastest, if this
+    machine can run it.
+
+    Args:
+        engine: of the processor, as it is set; None: it runs on a GPU.
+
+    Raises:
+        SessionError: the model wasn't exported with the variant, or there is none such.
+    """
+    if engine == "ncnn":
+        _check_precision(gpu, "ncnn", _NCNN)
+        return Choice(_find(variants, "ncnn", "VGG19_CPU_ENGINE is ncnn", "onnxruntime"), "ncnn")
+    if engine == "openvino":
+        _check_precision(gpu, "openvino", _OPENVINO)
+    if gpu.precision == "bf16":
+        return _in_bf16(variants, engine, machine)
+    if gpu.precision == "auto":
+        return _recommended(variants, engine, machine)
+    if gpu.precision in ("float32", "tf32") or (gpu.precision == "float16" and gpu.tensorrt):
+        return Choice(None, engine)
+    asked = f"VGG19_PRECISION is {gpu.precision}"
+    return Choice(_find(variants, _VARIANTS[gpu.precision], asked, "float32"), engine)
+
+
+def _recommended(variants: Variants, engine: CpuEngine | None, machine: Machine) -> Choice:
+    if engine is None:
+        return Choice(variants.find("fp16"), None)
+    best = variants.recommended
+    if engine == "openvino" and best not in ("bf16", "int8"):
+        best = None
+    fastest = "openvino" if engine == "openvino" else variants.engine
+    if fastest == "openvino" and not machine.has_openvino():
+        # The same graph, if there is one for it.
+        best, fastest = (None if best == "bf16" else best), "onnxruntime"
+    if best == "bf16" and not machine.has_bf16():
+        best = None
+    return Choice(
+        None if best is None else variants.find(best), "ncnn" if best == "ncnn" else fastest
+    )
+
+
+def _in_bf16(variants: Variants, engine: CpuEngine | None, machine: Machine) -> Choice:
+    if engine is None:
+        raise SessionError(
+            "VGG19_PRECISION is bf16, for which ONNX Runtime has no convolution on a GPU; choose "
+            "float16 or tf32"
+        )
+    variant = _find(variants, "bf16", "VGG19_PRECISION is bf16", "float32")
+    if machine.has_openvino() and not machine.has_bf16():
+        raise SessionError(
+            "VGG19_PRECISION is bf16, but this processor doesn't compute in it (it has neither "
+            "AVX512_BF16 nor AMX); choose float32, int8 or auto"
+        )
+    return Choice(variant, "openvino")
+
+
+def _check_precision(gpu: GpuOptions, engine: CpuEngine, has: tuple[Precision, ...]) -> None:
+    if gpu.precision not in has:
+        raise SessionError(
+            f"VGG19_CPU_ENGINE is {engine}, which has {', '.join(has)}, but VGG19_PRECISION is "
+            f"{gpu.precision}; choose one of these, or another engine"
+        )
+
+
+def _find(variants: Variants, name: VariantName, asked: str, otherwise: str) -> Variant:
+    variant = variants.find(name)
+    if variant is None:
+        raise SessionError(
+            f"{asked}, but this model has no variant {name}; export it with 'vgg19 export RUN "
+            f"--variant {name}', or choose {otherwise}"
+        )
+    return variant
