@@ -31,6 +31,7 @@ from training.data.sources import SPLITS, Split
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
 from training.loop.context import TrainContext
 from training.loop.image_batches import ImageBatches
+from training.loop.precision import frozen_autocast, frozen_precision
 from training.loop.trainer import evaluation_batch_size, network_inputs
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
@@ -55,6 +56,7 @@ class CachedFeatures:
         self._context = context
         self._tuner = tuner
         self._images = ImageBatches(context)
+        self._precision = frozen_precision(context.config.mixed_precision, context.accelerator)
         self._root = context.config.cache_dir or default_root()
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._weights: dict[int, str] = {}
@@ -120,7 +122,7 @@ class CachedFeatures:
             self._context.reporter.say(
                 f"caching the inputs of {layer}: {values:,} values an image, "
                 f"{sum(key.count for key in keys):,} images and views, {size / 1e6:,.0f} MB in "
-                f"{self._root}"
+                f"{self._root}{self._why_bf16()}"
             )
         else:
             self._without.add(boundary)
@@ -130,6 +132,11 @@ class CachedFeatures:
                 f"{self._root} has room for; fewer views, cache_dtype float16 or a higher "
                 "--cache-limit would help"
             )
+
+    def _why_bf16(self) -> str:
+        if self._precision == self._context.accelerator.mixed_precision:
+            return ""
+        return "; computed in bf16, as this processor can (--mixed-precision no: in float32)"
 
     def _array(self, split: Split, view: int = 0) -> NDArray[np.generic] | None:
         """The features of a split, computed if need be; None where they are not cached."""
@@ -183,7 +190,7 @@ class CachedFeatures:
         bar = f"features of {split}, view {view + 1}"
         with context.reporter.progress(bar, images, unit="images") as advance:
             for batch in chain.from_iterable(loaders):
-                with torch.inference_mode(), context.accelerator.autocast():
+                with torch.inference_mode(), frozen_autocast(self._precision, context.accelerator):
                     inputs = network_inputs(batch, normalize, context.accelerator.device)
                     features = prefix(inputs.contiguous(memory_format=torch.channels_last))
                 block = int(batch.indices[0]) // file.key.block_size
@@ -231,7 +238,7 @@ class CachedFeatures:
             "preprocessing": context.spec.preprocessing.model_dump(mode="json"),
             "augmentation": augmentation and augmentation | {"view": view},
             "device": device.type,
-            "precision": context.accelerator.mixed_precision,
+            "precision": self._precision,
             "decoding": decoding(),
             "packages": {name: version(name) for name in ("pillow", "torch", "torchvision")},
         }

@@ -1,5 +1,5 @@
 """Learning-rate range test (Smith 2015, arXiv:1506.01186): raise the rate step by step, watch the
-loss, and suggest the rate in the middle of its longest fall."""
+loss, and suggest the rate around which it falls fastest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from training.data.batch import Batch, BatchSource
@@ -24,6 +25,8 @@ from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
 # fastai's and PyTorch Lightning's range tests smooth by as much and stop as early.
 _SMOOTHING = 0.9
 _STOP_AT = 4.0
+# A slope is that of so many powers of ten of the rate, and of no fewer points.
+_DECADE, _LEAST_POINTS = 1.0, 3
 
 
 @dataclass(frozen=True)
@@ -82,22 +85,26 @@ def find_learning_rate(
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate in the middle of the longest fall of the loss, which may rise in between.
+    """The rate around which the loss falls fastest, before its lowest point.
 
-    fastai's `valley`. The steepest fall between neighbours is noise, as a rule that of the first
-    steps, whose losses are averages of few.
-
-    Args:
-        rates: rising by a factor from step to step.
+    By the line of least squares through the losses of a decade of rates: from one step to the next,
+    noise falls faster, most of all at the beginning, where the average is one of few. (The middle
+    of the longest fall, fastai's `valley`, was a tenth of the best rate: a long flat beginning that
+    falls by next to nothing counts there as well; see docs/training.md.) The first half of a decade
+    is not suggested.
     """
-    # Of each step: how many losses fall to it, and where the longest such fall begins.
-    falls: list[tuple[int, int]] = []
-    for step, loss in enumerate(losses):
-        above = (falls[before] for before in range(step) if losses[before] > loss)
-        length, begin = max(above, default=(0, step), key=lambda fall: fall[0])
-        falls.append((length + 1, begin))
-    end = max(range(len(losses)), key=lambda step: falls[step][0])
-    return rates[(falls[end][1] + end) // 2]
+    lowest = min(range(len(losses)), key=losses.__getitem__)
+    logs = np.log10(rates[: lowest + 1])
+    before = np.array(losses[: lowest + 1])
+
+    def slope(place: int) -> float:
+        near = np.abs(logs - logs[place]) <= _DECADE / 2
+        if near.sum() < _LEAST_POINTS:
+            return 0.0
+        return float(np.polyfit(logs[near], before[near], 1)[0])
+
+    inner = [place for place in range(lowest + 1) if logs[place] - logs[0] >= _DECADE / 2]
+    return rates[min(inner, key=slope, default=lowest)]
 
 
 def loss_range(losses: Sequence[float]) -> tuple[float, float]:

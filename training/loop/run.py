@@ -35,6 +35,7 @@ from models.network.weights import IMAGENET, imagenet_file
 from models.text import utf8
 from training.data.decoding import decoding
 from training.loop.config import TrainConfig
+from training.loop.precision import cpu_computes_in_bf16
 from training.loop.signals import resume_command
 
 _PACKAGES = (
@@ -244,6 +245,7 @@ def hardware() -> dict[str, str]:
     return {
         "machine": platform.machine(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "bf16": "yes" if cpu_computes_in_bf16() else "no",
         "threads": str(torch.get_num_threads()),
         "GPUs": ", ".join(gpus) or "none",
     }

@@ -25,6 +25,7 @@ from models.errors import UserError
 from models.network.architecture import Architecture
 from models.network.strategies import FineTuner, ParameterGroup
 from training.data.batch import Batch
+from training.loop.precision import choose_precision
 
 # AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
 _FUSED_DEVICES = ("cpu", "cuda", "mps")
@@ -135,15 +136,6 @@ def make_accelerator(
             "GB on each GPU without it: run torchrun, or choose no FSDP in 'accelerate config'"
         )
     return accelerator
-
-
-def choose_precision(
-    wanted: Literal["auto", "no", "bf16", "fp16"], device: str
-) -> Literal["no", "bf16", "fp16"]:
-    """`auto` is bf16 where the GPU computes in it, else float32."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no"
 
 
 def make_optimizer(

@@ -56,6 +56,7 @@ def make(network: VGG, data: Path, tmp_path: Path) -> Make:
             "data": data, "output": tmp_path / "run", "image_size": 32, "batch_size": 4,
             "split_by": "exact",
             "cache_dir": tmp_path / "cache", "micro_batch_size": 3, "epochs": 4,
+            "mixed_precision": "no",
         }  # fmt: skip
         config = load_config(None, values | changes).resolved(blocks=5)
         reporter = SilentReporter()
@@ -123,6 +124,21 @@ class TestValues:
                 pixels = context.normalize(dataset.pixels(image)[None])
                 expected = VGG19.run(network, pixels, 0, batch.start)[0]
             torch.testing.assert_close(batch.inputs, expected, atol=1e-5, rtol=1e-4)
+
+    def test_bf16_is_near_float32_and_kept_apart(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a processor without its instructions emulates it."""
+        plain, *_ = make(augment="none")
+        expected = by_image(plain.batches("train", 1))
+        monkeypatch.setattr("training.loop.precision.cpu_computes_in_bf16", lambda: True)
+        rounded, _, reporter = make(augment="none", mixed_precision="auto")
+        found = by_image(rounded.batches("train", 1))
+        assert any("computed in bf16" in line for line in reporter.messages)
+        for image, batch in found.items():
+            assert batch.inputs.dtype == torch.float32
+            error = (batch.inputs - expected[image].inputs).norm() / expected[image].inputs.norm()
+            assert 1e-4 < error < 2e-2
 
     def test_batches_are_those_of_training_without_them(self, make: Make) -> None:
         features, context, _ = make(augment="none", balanced_sampling=True)
@@ -386,6 +402,7 @@ def config(tmp_path: Path, data: Path, **changes: Any) -> TrainConfig:
         "data": data, "weights": "none", "image_size": 32, "batch_size": 4, "optimizer": "sgd",
         "split_by": "exact",
         "dropout": 0.0, "augment": "none", "learning_rate": 0.01, "cache_dir": tmp_path / "cache",
+        "mixed_precision": "no",
     }  # fmt: skip
     return load_config(None, values | changes)
 

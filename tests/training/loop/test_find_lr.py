@@ -15,7 +15,9 @@ from training.reporter import SilentReporter
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.5])
-def test_the_suggestion_is_in_the_middle_of_the_longest_fall(noise: float, seed: int) -> None:
+def test_the_suggestion_is_where_the_loss_falls_fastest_in_spite_of_noise(
+    noise: float, seed: int
+) -> None:
     """Noise falls by more from step to step than the loss does, most of all at the beginning."""
     rates = [10 ** (-7 + i / 12) for i in range(84)]
     randomness = random.Random(seed)
@@ -26,7 +28,7 @@ def test_the_suggestion_is_in_the_middle_of_the_longest_fall(noise: float, seed:
         + randomness.gauss(0, noise / (1 + step))
         for step, rate in enumerate(rates)
     ]
-    assert math.log10(suggest(rates, losses)) == pytest.approx(-3.3, abs=0.9)
+    assert math.log10(suggest(rates, losses)) == pytest.approx(-3, abs=0.5)
 
 
 def test_a_curve_that_only_rises_has_a_suggestion() -> None:

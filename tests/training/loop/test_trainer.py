@@ -32,7 +32,6 @@ from training.loop.trainer import (
     Trainer,
     TrainingError,
     TrainState,
-    choose_precision,
     make_accelerator,
     make_optimizer,
     predict,
@@ -409,23 +408,6 @@ def test_rates_follow_the_factor_each_from_its_own() -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(TrainingError, match="device is 'cuda', which PyTorch doesn't find here"):
         make_accelerator("cuda", "no")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "device", "has_bf16", "expected"),
-    [
-        ("auto", "cuda", True, "bf16"),
-        ("auto", "cuda", False, "no"),
-        ("auto", "cpu", True, "no"),
-        ("fp16", "cuda", True, "fp16"),
-        ("no", "cuda", True, "no"),
-    ],
-)
-def test_precision(
-    monkeypatch: pytest.MonkeyPatch, wanted: Any, device: str, has_bf16: bool, expected: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    assert choose_precision(wanted, device) == expected
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
