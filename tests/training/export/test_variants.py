@@ -13,6 +13,7 @@ from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
 from models.bundle.variants import VARIANTS_FILE, CpuEngine, variant_files
 from models.bundle.writer import write_manifest
 from models.errors import UserError
+from models.export import onnx_variants
 from models.export.onnx_export import ExportError
 from models.export.onnx_variants import Agreement, Speed
 from serving.engine.options import SessionOptions
@@ -39,6 +40,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All that `vgg19 export` has written before it comes to variants."""
     images = Images(training=pixels(8, 100), held_out=pixels(30, 200))
     monkeypatch.setattr(variants, "read_images", lambda run, spec, reporter: images)
+    monkeypatch.setattr(onnx_variants, "_PAUSE_S", 0)  # nobody asks how fast these are
     return tmp_path / "bundle"
 
 
