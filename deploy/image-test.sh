@@ -65,7 +65,8 @@ size=$(du -sm --exclude=./home/bentoml/bento/models "$root" | cut -f1)
 echo "image without the model: $size MB; the largest packages:"
 du -m -d 2 "$root" 2>/dev/null | sort -rn | sed -n "s#$root##;2,9p"
 du -sm "$root"/app/.venv/lib/python3*/site-packages/* | sort -rn | sed -n "s#$root##;1,8p"
-[ "$size" -le 600 ] || fail "$size MB, the limit is 600"
+# 180 MB of it are OpenVINO.
+[ "$size" -le 750 ] || fail "$size MB, the limit is 750"
 for name in app/.venv/lib/python3*/site-packages/torch* home/bentoml/bento/src/training home/bentoml/bento/src/tests; do
   compgen -G "$root/$name" >/dev/null && fail "$name is in the image"
 done
