@@ -207,14 +207,14 @@ class VariantJob:
         record.write(bundle / VARIANTS_FILE)
 
     def _forms(self, bundle: Path) -> dict[tuple[str, CpuEngine], Form]:
-        """What is judged and measured: float32 first, each variant on its own engine, and where the
-        best is looked for what OpenVINO runs as well."""
+        """What is judged and measured: float32 first, each variant on its own engine, int8 on all
+        that may run it, and float32 on OpenVINO where the best is looked for."""
         forms: dict[tuple[str, CpuEngine], Form] = {_FLOAT32: Form(bundle / MODEL_FILE)}
         for name in self._names:
             engine = _ENGINES.get(name, "onnxruntime")
             forms[name, engine] = Form(_path(bundle, name), engine, bf16=name == "bf16")
-        if self._choose and openvino_is_installed():
-            for graph in ("float32", "int8"):
+        if openvino_is_installed():
+            for graph in ("float32", "int8") if self._choose else ("int8",):
                 if (graph, "onnxruntime") in forms:
                     forms[graph, "openvino"] = Form(forms[graph, "onnxruntime"].path, "openvino")
         return forms

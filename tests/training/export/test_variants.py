@@ -149,9 +149,11 @@ def test_bf16_needs_a_processor_for_it(bundle: Path, monkeypatch: pytest.MonkeyP
 
 @needs_openvino
 def test_openvino_answers_as_onnx_runtime_does(bundle: Path) -> None:
-    make(bundle, "int8")
+    """int8 as near as two processors are: without VNNI, ONNX Runtime's sums saturate."""
+    job = make(bundle, "int8")
+    assert [row.title for row in job.rows] == ["float32", "int8", "int8 on OpenVINO"]
     images = list(pixels(4, 300))
-    for precision, limit in (("float32", 1e-5), ("int8", 0.05)):
+    for precision, limit in (("float32", 1e-5), ("int8", 0.2)):
         ours = session(bundle, precision, "openvino")  # type: ignore[arg-type]
         assert ours.provider == "OpenVINO"
         plain = np.stack(session(bundle, precision).run(images))  # type: ignore[arg-type]
