@@ -29,7 +29,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: setup  ## the whole main job on handwritten digits, about 5 minutes on two cores
 	@exec $(BIN)/python examples/demo.py
 
-demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned model, roll back; 15 minutes
+demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned model, roll back; 9 minutes
 	@exec $(BIN)/python examples/redeploy.py
 
 # Tests run beside each other, and so do the processes that they start: PyTorch's threads would wait

@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 OUTPUT = Path("redeploy-output")
 CONFIG = "examples/redeploy.yaml"
 URL = "http://127.0.0.1:3900"
-FEW, MANY = 300, 1200
+FEW, MANY = 600, 1200
 
 
 def main() -> None:
