@@ -19,7 +19,6 @@ from models.bundle.bundle import MODEL_FILE, PARITY_TOLERANCE
 from models.bundle.openvino_graph import computes_in_bf16
 from models.bundle.variants import (
     VARIANTS_FILE,
-    CpuEngine,
     Variant,
     VariantName,
     Variants,
@@ -34,11 +33,7 @@ from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")
 SMALL, USUAL, LARGE = "64 x 64", "500 x 400", "12 megapixels"
-_VARIANTS: dict[VariantName, CpuEngine] = {
-    "ncnn": "ncnn",
-    "int8": "onnxruntime",
-    "bf16": "openvino",
-}
+_VARIANTS: tuple[VariantName, ...] = ("ncnn", "int8", "bf16")
 _SIZES = {SMALL: (64, 64), USUAL: (500, 400), LARGE: (4000, 3000)}
 
 
@@ -104,12 +99,11 @@ def _write_variants(path: Path, images: NDArray[np.uint8]) -> None:
     source = path / MODEL_FILE
     answers = probabilities(Form(source), SPEC, images)
     variants = []
-    for name, engine in _VARIANTS.items():
+    for name in _VARIANTS:
         if name == "bf16" and not computes_in_bf16():
             continue
-        target = path / (*variant_files(name), MODEL_FILE)[0]
-        make_variant(name, source, target, SPEC, images)
-        form = Form(target, engine, bf16=name == "bf16")
+        form = Form.of(name, path)
+        make_variant(name, source, form.path, SPEC, images)
         found = agreement(answers, probabilities(form, SPEC, images))
         variant = Variant(
             name=name,

@@ -40,7 +40,13 @@ from models.bundle.manifest import (
     stat_key,
 )
 from models.bundle.spec import ModelSpec
-from models.bundle.variants import VARIANTS_FILE, Variant, Variants
+from models.bundle.variants import (
+    VARIANTS_FILE,
+    Variant,
+    VariantName,
+    Variants,
+    variant_files,
+)
 from models.errors import BundleError
 
 MODEL_FILE = "model.onnx"
@@ -129,7 +135,7 @@ class Bundle:
 
     def graph_path(self, variant: Variant | None) -> Path:
         """The file to load for a variant (None: float32)."""
-        return self.path / _graph_files(variant)[0]
+        return self.path / _files_to_run(variant)[0]
 
     @property
     def model_bytes(self) -> int:
@@ -146,7 +152,7 @@ class Bundle:
         weights = self._weights(variant)
         if weights is not None:
             self._listed(weights)
-        for name in _graph_files(variant):
+        for name in _files_to_run(variant):
             self._check_graph_file(name)
 
     def check_weights(
@@ -167,7 +173,7 @@ class Bundle:
             self._check_graph_file(weights, between or (lambda: None))
 
     def _weights(self, variant: Variant | None) -> str | None:
-        weights = weights_beside(self.path / _graph_files(variant)[0])
+        weights = weights_beside(self.path / _files_to_run(variant)[0])
         return weights.name if weights.exists() else None
 
     @property
@@ -335,6 +341,10 @@ def graph_bytes(path: Path) -> int:
     return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
-def _graph_files(variant: Variant | None) -> tuple[str, ...]:
+def graph_files(name: VariantName | None) -> tuple[str, ...]:
     """What is read to run a variant (None: float32); the first is the one to load."""
-    return (variant and variant.files) or (MODEL_FILE,)
+    return (name and variant_files(name)) or (MODEL_FILE,)
+
+
+def _files_to_run(variant: Variant | None) -> tuple[str, ...]:
+    return graph_files(None if variant is None else variant.name)

@@ -25,6 +25,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from models.bundle.bundle import graph_files
 from models.bundle.ncnn_graph import NcnnGraph
 from models.bundle.openvino_graph import OpenVinoGraph
 from models.bundle.spec import ModelSpec
@@ -78,6 +79,13 @@ class Form:
     path: Path
     engine: CpuEngine = "onnxruntime"
     bf16: bool = False
+
+    @classmethod
+    def of(cls, name: VariantName, bundle: Path) -> Form:
+        """A variant of a bundle, on the engine that it is made for."""
+        engines: dict[str, CpuEngine] = {"ncnn": "ncnn", "bf16": "openvino"}
+        path = bundle / graph_files(name)[0]
+        return cls(path, engines.get(name, "onnxruntime"), bf16=name == "bf16")
 
 
 @dataclass(frozen=True)

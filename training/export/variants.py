@@ -16,6 +16,7 @@ from models.bundle.bundle import (
     TENSOR_CORE_TOLERANCE,
     GoldenSamples,
     graph_bytes,
+    graph_files,
 )
 from models.bundle.ncnn_graph import ncnn_is_installed
 from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
@@ -59,8 +60,6 @@ _CALIBRATION_IMAGES = 32
 _TOLERANCE_FACTOR = 2
 # What `auto` tries: fp16 is for GPUs, which it can't measure; fc4 is smaller than fc8, not faster.
 _CPU_VARIANTS: tuple[VariantName, ...] = ("fc8", "int8")
-# Of those variants that ONNX Runtime doesn't run.
-_ENGINES: dict[str, CpuEngine] = {"ncnn": "ncnn", "bf16": "openvino"}
 _FLOAT32: tuple[str, CpuEngine] = ("float32", "onnxruntime")
 # Speeds within this factor of the best count as equal, and the smaller one wins.
 _SAME_SPEED = 1.05
@@ -158,7 +157,8 @@ class VariantJob:
         with steps(self._reporter, "variants", len(self._names) + len(forms) + 1) as begin:
             for name in self._names:
                 begin(f"making {name}")
-                make_variant(name, bundle / MODEL_FILE, _path(bundle, name), spec, images.training)
+                target = bundle / graph_files(name)[0]
+                make_variant(name, bundle / MODEL_FILE, target, spec, images.training)
             begin(f"float32 on {count} images")
             expected = probabilities(forms[_FLOAT32], spec, images.held_out)
             for graph, engine in list(forms)[1:]:
@@ -186,24 +186,24 @@ class VariantJob:
         variants = []
         for name in self._names:
             found = next(row.agreement for row in self.rows if row.name == name)
+            files = variant_files(name)
             if not _agrees(found):
-                for file in variant_files(name):
+                for file in files:
                     (bundle / file).unlink()
                 continue
             variants.append(
                 Variant(
                     name=name,
-                    size_bytes=sum(map(_size, map(bundle.joinpath, variant_files(name)[:1]))),
+                    size_bytes=_size(bundle / files[0]) if files else 0,
                     images=count,
                     top1_agreement=found.top1,
                     max_probability_difference=found.max_probability_difference,
                     tolerance=tolerances[name],
                 )
             )
-        record = Variants(variants=variants, why=self._why)
-        if best is not None:
-            recommended = next((one for one in VARIANT_NAMES if one == best.name), None)
-            record = record.model_copy(update={"recommended": recommended, "engine": best.engine})
+        recommended = next((one for one in VARIANT_NAMES if best and one == best.name), None)
+        engine = best.engine if best else "onnxruntime"
+        record = Variants(variants=variants, recommended=recommended, engine=engine, why=self._why)
         record.write(bundle / VARIANTS_FILE)
 
     def _forms(self, bundle: Path) -> dict[tuple[str, CpuEngine], Form]:
@@ -211,8 +211,8 @@ class VariantJob:
         that may run it, and float32 on OpenVINO where the best is looked for."""
         forms: dict[tuple[str, CpuEngine], Form] = {_FLOAT32: Form(bundle / MODEL_FILE)}
         for name in self._names:
-            engine = _ENGINES.get(name, "onnxruntime")
-            forms[name, engine] = Form(_path(bundle, name), engine, bf16=name == "bf16")
+            form = Form.of(name, bundle)
+            forms[name, form.engine] = form
         if openvino_is_installed():
             for graph in ("float32", "int8") if self._choose else ("int8",):
                 if (graph, "onnxruntime") in forms:
@@ -291,11 +291,6 @@ def _spread(data: ImageData, split: Split, spec: ModelSpec, most: int) -> NDArra
 def _title(name: str, engine: CpuEngine) -> str:
     """An engine is named where there are two for a graph."""
     return f"{name} on OpenVINO" if engine == "openvino" and name != "bf16" else name
-
-
-def _path(bundle: Path, name: VariantName) -> Path:
-    """The graph to load."""
-    return bundle / (*variant_files(name), MODEL_FILE)[0]
 
 
 def _size(path: Path) -> int:
