@@ -185,7 +185,8 @@ class VariantJob:
         best, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
         for name in self._names:
-            found = next(row.agreement for row in self.rows if row.name == name)
+            rows = (row.agreement for row in self.rows if row.name == name)
+            found = min(rows, key=lambda one: one.top1)  # on whichever engine it is to run
             files = variant_files(name)
             if not _agrees(found):
                 for file in files:
@@ -233,7 +234,8 @@ class VariantJob:
 def recommend(rows: Sequence[Row]) -> tuple[Row, str]:
     """The fastest graph by the mean of its times at batch 1 and 8, of equal ones the smallest, and
     of these the first; and why."""
-    usable = [row for row in rows if _agrees(row.agreement)]
+    left_out = {row.name for row in rows if not _agrees(row.agreement)} - {_FLOAT32[0]}
+    usable = [row for row in rows if _agrees(row.agreement) and row.name not in left_out]
     fastest = min(map(_seconds, usable))
     equal = [row for row in usable if _seconds(row) <= _SAME_SPEED * fastest]
     best = min(equal, key=lambda row: row.size_bytes)
