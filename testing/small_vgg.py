@@ -17,29 +17,38 @@ from models.export.onnx_export import ServingModule, export, reference_probabili
 from testing.bundles import tiny_spec, write_beside_model
 from testing.images import coloured_pixels
 
-_THIN_LAYERS: list[str | int] = [width if width == "M" else width // 16 for width in cfgs["E"]]
+_Layers = list[str | int]  # channels of a convolution, or "M" for max pooling
+_THIN_LAYERS: _Layers = [width if width == "M" else width // 16 for width in cfgs["E"]]
 TEMPERATURE = 0.03  # makes the untrained network's answers differ from image to image
 
 
 def small_vgg() -> VGG:
-    torch.manual_seed(0)
-    model = VGG(make_layers([8, "M", 16, "M"]), num_classes=3, init_weights=True)
-    model.classifier = nn.Sequential(
-        *(nn.Linear(16 * 49, 64), nn.ReLU(), nn.Dropout()),
-        *(nn.Linear(64, 64), nn.ReLU(), nn.Dropout()),
-        nn.Linear(64, 3),
-    )
+    """Of the seeds below 40, this one leaves the labels furthest from changing by rounding."""
+    torch.manual_seed(30)
+    model = _vgg([8, "M", 16, "M"], 64, 3)
     nn.init.normal_(model.classifier[6].bias, std=0.01)
     return model
 
 
-def thin_vgg19(*, weights: None = None, num_classes: int = 1000, init_weights: bool = True) -> VGG:
+def thin_vgg19(*, weights: None = None, num_classes: int = 1000) -> VGG:
     """torchvision's `vgg19` with all its layers, a sixteenth as wide: 0.5 MB instead of 575."""
-    model = VGG(make_layers(_THIN_LAYERS), num_classes, init_weights)
+    return _vgg(_THIN_LAYERS, 32, num_classes)
+
+
+def _vgg(layers: _Layers, width: int, num_classes: int) -> VGG:
+    with torch.device("meta"):  # the 120 million weights of a classifier that is replaced
+        model = VGG(nn.Sequential(), num_classes, init_weights=False)
+    model.features = make_layers(layers)
+    for module in model.features:
+        if isinstance(module, nn.Conv2d):  # as torchvision does
+            assert module.bias is not None
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    channels = [width for width in layers if isinstance(width, int)][-1]
     model.classifier = nn.Sequential(
-        *(nn.Linear(32 * 49, 32), nn.ReLU(True), nn.Dropout()),
-        *(nn.Linear(32, 32), nn.ReLU(True), nn.Dropout()),
-        nn.Linear(32, num_classes),
+        *(nn.Linear(channels * 49, width), nn.ReLU(True), nn.Dropout()),
+        *(nn.Linear(width, width), nn.ReLU(True), nn.Dropout()),
+        nn.Linear(width, num_classes),
     )
     return model
 

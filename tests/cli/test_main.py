@@ -178,7 +178,11 @@ def test_mistakes(vgg19: Vgg19, tmp_path: Path, arguments: str, words: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "place", [("--debug", "evaluate", "none"), ("evaluate", "none", "--debug")]
+    "place",
+    [
+        ("evaluate", "none", "--debug"),
+        pytest.param(("--debug", "evaluate", "none"), marks=pytest.mark.exhaustive),
+    ],
 )
 def test_debug_shows_the_traceback_wherever_it_stands(
     tmp_path: Path, place: tuple[str, ...]

@@ -97,7 +97,14 @@ def environment(home: Path, hostile: Path, python_path: str) -> dict[str, str]:
 FEW = ("key", "models", "doctor", "predict", "history", "label")
 
 
-@pytest.mark.parametrize("python_path", ["", "HERE", ".", "LIBRARIES"])
+@pytest.mark.parametrize(
+    "python_path",
+    [
+        "",
+        "HERE",
+        *(pytest.param(path, marks=pytest.mark.exhaustive) for path in (".", "LIBRARIES")),
+    ],
+)
 def test_a_few_commands_import_this_project(
     python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path
 ) -> None:
@@ -151,7 +158,7 @@ def test_what_starts_on_several_processes(hostile: Path, tiny_home: Path) -> Non
     assert "missing" in result.stderr
 
 
-@pytest.mark.parametrize("python_path", ["", "HERE"])
+@pytest.mark.parametrize("python_path", [pytest.param("", marks=pytest.mark.exhaustive), "HERE"])
 def test_vgg19_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path) -> None:
     variables = environment(tiny_home, hostile, str(hostile) if python_path else "")
     http_port, grpc_port = str(free_port()), str(free_port())
@@ -168,7 +175,7 @@ def test_vgg19_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_path:
     assert "IMPORTED" not in (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize("python_path", ["", "OURS"])
+@pytest.mark.parametrize("python_path", [pytest.param("", marks=pytest.mark.exhaustive), "OURS"])
 def test_bentoml_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path) -> None:
     """With the project's directory named. (A PYTHONPATH that takes the place of BentoML's own
     imports stops BentoML before anything of this project is there.)"""
@@ -200,10 +207,19 @@ def running(
         process.wait(60)
 
 
-def test_relative_paths_are_those_of_the_directory(tiny_home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "urls",
+    [
+        ("kept", "file:kept"),
+        pytest.param(("./kept", "file://kept", "local://kept"), marks=pytest.mark.exhaustive),
+    ],
+)
+def test_relative_paths_are_those_of_the_directory(
+    urls: tuple[str, ...], tiny_home: Path, tmp_path: Path
+) -> None:
     """By either command, for what is read and what is written; nothing lands in the source."""
     before = {path.name for path in ROOT.iterdir()}
-    for number, url in enumerate(("kept", "./kept", "file:kept", "file://kept", "local://kept")):
+    for number, url in enumerate(urls):
         place, log = tmp_path / f"place{number}", tmp_path / f"log{number}"
         place.mkdir()
         settings = {

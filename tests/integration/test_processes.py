@@ -83,7 +83,16 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("numbers", ENDS.values(), ids=ENDS)
+_FIRST = ("term", "term hup", "hup hup term")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param(numbers, id=name, marks=[pytest.mark.exhaustive] * (name not in _FIRST))
+        for name, numbers in ENDS.items()
+    ],
+)
 def test_signals_close_together_end_the_service_in_peace(
     numbers: tuple[signal.Signals, ...], tiny_home: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +127,7 @@ def test_signals_at_any_time_of_the_start_end_it(tiny_home: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
 def test_workers_end_with_a_parent_that_is_killed(
     workers: str, tiny_home: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,9 @@ PNG = {"Content-Type": "image/png"}
 REQUESTS = 200
 
 
-@pytest.mark.parametrize("kind", ["closed pipe", "full disk"])
+@pytest.mark.parametrize(
+    "kind", ["closed pipe", pytest.param("full disk", marks=pytest.mark.exhaustive)]
+)
 def test_requests_are_answered_and_stderr_stays_short(
     kind: str, tiny_home: Path, tmp_path: Path
 ) -> None:

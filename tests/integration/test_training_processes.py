@@ -42,6 +42,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.exhaustive
 def test_killed_at_a_random_moment_and_resumed_ends_bit_identical(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "data", {"blue": 12, "red": 12})
     (tmp_path / "c.yaml").write_text("save_every_steps: 2\nunfreeze: [features.34]\n")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from models.bundle.acceptance import Acceptance
@@ -145,6 +144,8 @@ def ood_metrics(
 ) -> dict[str, Any]:
     """How well distance tells OOD images from held-out ones: the area under the ROC curve, the
     probability that one of those is further away than one of these."""
+    from sklearn.metrics import roc_auc_score  # a second, for those alone who give OOD images
+
     near, far = (statistics.distances(looked.features) for looked in (held_out, others))
     is_other = np.repeat([0, 1], [len(near), len(far)])
     return {

@@ -60,6 +60,7 @@ class CachedFeatures:
         self._root = context.config.cache_dir or default_root()
         self._arrays: dict[str, NDArray[np.generic]] = {}
         self._weights: dict[int, str] = {}
+        self._shapes: dict[int, tuple[int, ...]] = {}
         self._planned: dict[str, int] = {}
         self._without: set[int] = set()
 
@@ -245,10 +246,17 @@ class CachedFeatures:
         return FeatureKey(
             ingredients,
             count=len(samples),
-            shape=context.architecture.shape_before(boundary, context.config.image_size),
+            shape=self._shape(boundary),
             dtype=context.config.feature_type(device.type),
             block_size=evaluation_batch_size(device, context.config.micro_batch_size),
         )
+
+    def _shape(self, boundary: int) -> tuple[int, ...]:
+        if boundary not in self._shapes:
+            context = self._context
+            shape = context.architecture.shape_before(boundary, context.config.image_size)
+            self._shapes[boundary] = shape
+        return self._shapes[boundary]
 
     def _prefix_digest(self, boundary: int) -> str:
         """SHA-256 of the frozen weights, which are the same throughout the run."""

@@ -97,7 +97,9 @@ def test_an_interrupted_run_goes_on(home: Path, images: Path, tmp_path: Path) ->
     assert rows[9:] == read(whole)[9:]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)]
+)
 def test_an_interruption_says_how_to_go_on(
     home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

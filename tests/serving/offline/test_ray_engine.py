@@ -53,6 +53,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @needs_ray
+@pytest.mark.exhaustive  # Ray takes half a minute to start and to end
 def test_rows_are_those_of_the_local_engine(home: Path, images: Path, tmp_path: Path) -> None:
     """Relative names, an interrupted run that goes on, files that can't be read; no word of Ray's,
     and nothing of it left."""
@@ -127,7 +128,10 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [("nowhere", "it must be HOST:PORT"), ("127.0.0.1:1", "Connection refused")],
+    [
+        ("nowhere", "it must be HOST:PORT"),
+        pytest.param("127.0.0.1:1", "Connection refused", marks=pytest.mark.exhaustive),
+    ],
 )
 @needs_ray
 def test_no_cluster_at_the_address(

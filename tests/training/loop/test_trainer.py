@@ -134,7 +134,8 @@ def our_loop(
     ("network", "strategy", "optimizer_name"),
     [
         pytest.param(vgg19, "full", "adamw", marks=pytest.mark.exhaustive),
-        (vgg19, "fc", "adamw"),
+        pytest.param(vgg19, "fc", "adamw", marks=pytest.mark.exhaustive),
+        (thin_vgg19, "fc", "adamw"),
         (thin_vgg19, "full", "sgd"),
     ],
 )

@@ -323,7 +323,9 @@ class TestAServiceThatDoesNotTakeItUp:
         assert outcome.exit_code == ROLLED_BACK
         assert outcome.message.endswith("there is no earlier model to go back to")
 
-    @pytest.mark.parametrize("kill", ["before:rollback", "after:rollback"])
+    @pytest.mark.parametrize(
+        "kill", ["before:rollback", pytest.param("after:rollback", marks=pytest.mark.exhaustive)]
+    )
     def test_killed_around_the_rollback_it_goes_back_once(self, place: Place, kill: str) -> None:
         for last in (200, 250):  # two champions, so that going back twice would show
             place.add(151, last)
