@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.contenders import CONTENDERS, OURS, run
+from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.load import check_tools, closed_loop
 from benchmarks.report import medians, save
+from benchmarks.running import run
 from benchmarks.workload import PLACE, USUAL, photographs, prepare
 from models.bundle.spec import ModelSpec
 from models.imaging.image import load_image

@@ -16,21 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Self
 
 import numpy as np
 
 from benchmarks import v2
-from benchmarks.contenders import (
-    CONTENDERS,
-    GRPC_METHOD,
-    Contender,
-    Running,
-    log_tail,
-    run,
-)
+from benchmarks.contenders import CONTENDERS
 from benchmarks.load import (
     Load,
     check_tools,
@@ -44,11 +37,11 @@ from benchmarks.peers import common
 from benchmarks.plots import bar_chart
 from benchmarks.report import OUTPUT, save
 from benchmarks.results import Failure, Measurement, Row, markdown, summarise
+from benchmarks.running import GRPC_METHOD, Contender, Running, log_tail, run
+from benchmarks.scenarios import PIXEL_IMAGES, REAL, REFERENCE, SCENARIOS, V2, Scenario
 from benchmarks.usage import cpu_seconds_of_others
 from benchmarks.workload import (
-    LARGE,
     PLACE,
-    SMALL,
     USUAL,
     Expected,
     ServedBundle,
@@ -62,38 +55,6 @@ from models.imaging.preprocessing import Preprocessing
 PEERS_DECODE, OUR_DECODE = "decode + resize alone, the peers'", "decode + resize alone, ours"
 BARE_1, BARE_16 = "bare loop, batch 1", "bare loop, batch 16"
 _WARM_UP_S = 2.0
-_PIXEL_IMAGES = 16
-_V2 = (v2.JSON, v2.BINARY)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """kind: `closed` (loop), `rate` (constant), `grpc` (closed loop), or one of `benchmarks.v2`: a
-    closed loop of requests of `_PIXEL_IMAGES` images each, as pixels.
-
-    at_least_s: where requests take seconds, so that there are many; 0: they don't.
-    """
-
-    name: str
-    model: str
-    kind: str
-    image: str
-    connections: int
-    at_least_s: float = 0.0
-
-
-SCENARIOS = (
-    Scenario(f"64 connections, {SMALL}", "null", "closed", SMALL, 64),
-    Scenario(f"64 connections, {USUAL}", "null", "closed", USUAL, 64),
-    Scenario(f"16 connections, {LARGE}", "null", "closed", LARGE, 16, 20.0),
-    Scenario(f"gRPC, 64 calls, {USUAL}", "null", "grpc", USUAL, 64),
-    Scenario(f"constant rate, {USUAL}", "null", "rate", USUAL, 0),
-    Scenario(f"1 connection, {USUAL}", "real", "closed", USUAL, 1, 10.0),
-    Scenario(f"16 connections, {USUAL}", "real", "closed", USUAL, 16, 40.0),
-    Scenario(f"v2 JSON, 4 connections, {_PIXEL_IMAGES} x pixels", "null", v2.JSON, USUAL, 4),
-    Scenario(f"v2 binary, 4 connections, {_PIXEL_IMAGES} x pixels", "null", v2.BINARY, USUAL, 4),
-)
-REFERENCE, REAL = SCENARIOS[1], SCENARIOS[6]
 
 
 class Bench:
@@ -160,7 +121,7 @@ class Bench:
         name = running.contender.name
         if scenario.kind == "grpc" and running.contender.counter is None:
             return
-        if scenario.kind in _V2 and running.contender.folder is not None:
+        if scenario.kind in V2 and running.contender.folder is not None:
             return  # the peers' servers decode, and take no pixels
         image = self.images[scenario.image]
         running.tree.settle()  # what clients left behind when the last measurement ended
@@ -193,12 +154,12 @@ class Bench:
             return closed_loop(*_target(running, image), scenario.connections, seconds)
         if scenario.kind == "rate":
             return constant_rate(*_target(running, image), self.rate, self.seconds)
-        if scenario.kind in _V2:
+        if scenario.kind in V2:
             return self._load_v2(running, scenario, image)
         return self._load_grpc(running, scenario, image)
 
     def _load_v2(self, running: Running, scenario: Scenario, image: bytes) -> Load:
-        pixels = np.stack([load_image(image, Preprocessing())] * _PIXEL_IMAGES)
+        pixels = np.stack([load_image(image, Preprocessing())] * PIXEL_IMAGES)
         body = v2.body_of(scenario.kind, pixels)
         right = self._expected[scenario.image]
         for index, probability in v2.best_of(running.base, body):
@@ -285,7 +246,7 @@ def _rate(scenario: Scenario, load: Load) -> float:
     if scenario.at_least_s and not load.errors:
         return load.steady_rate(scenario.connections)
     failed = (
-        load.errors if scenario.kind in ("closed", *_V2) else 0
+        load.errors if scenario.kind in ("closed", *V2) else 0
     )  # elsewhere they aren't in `requests`
     return (load.requests - failed) / load.seconds
 

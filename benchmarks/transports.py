@@ -20,9 +20,9 @@ import grpc
 import uvicorn
 import uvloop
 
-from benchmarks.contenders import GRPC_METHOD
 from benchmarks.load import Load, check_tools, closed_loop, grpc_closed_loop, infer_request
 from benchmarks.report import medians, save
+from benchmarks.running import GRPC_METHOD
 from benchmarks.usage import Tree
 from benchmarks.workload import USUAL, photographs
 from protocol import open_inference_pb2 as pb
