@@ -6,28 +6,34 @@ import base64
 import json
 from typing import Any
 
+from benchmarks import v2
+from benchmarks.null_model import SPEC
+from benchmarks.peers import common
 from benchmarks.running import Contender, best_of_row
+from benchmarks.v2 import Body
 from benchmarks.workload import Expected
 
 OURS, OURS_NCNN, OURS_INT8 = "this project", "this project on ncnn", "this project in int8"
 OURS_BF16, OURS_INT8_OPENVINO = "this project in bf16", "this project in int8 on OpenVINO"
 _INT8_TOLERANCE = 0.2  # int8 differs from float32
 _BOUNDARY = "benchmark-boundary"
+_GRAPH_INPUT = SPEC.input_name  # of model.onnx, for servers that show a graph's own inputs
 
 
-def _same(image: bytes) -> bytes:
-    return image
+def _raw(image: bytes) -> Body:
+    return Body(image, "image/jpeg")
 
 
-def _form(image: bytes) -> bytes:
+def _form(image: bytes) -> Body:
     head = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="image.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
     )
-    return head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    content = head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return Body(content, f"multipart/form-data; boundary={_BOUNDARY}")
 
 
-def _v2(image: bytes) -> bytes:
+def _v2_base64(image: bytes) -> Body:
     tensor = {
         "name": "image",
         "shape": [1, 1],
@@ -35,7 +41,16 @@ def _v2(image: bytes) -> bytes:
         "parameters": {"content_type": "base64"},
         "data": [base64.b64encode(image).decode()],
     }
-    return json.dumps({"inputs": [tensor]}).encode()
+    return Body(json.dumps({"inputs": [tensor]}).encode(), "application/json")
+
+
+def _pixels(image: bytes) -> Body:
+    return v2.one_image_of_pixels(common.decode(image), _GRAPH_INPUT)
+
+
+def _instances(image: bytes) -> Body:
+    instance = {"b64": base64.b64encode(image).decode()}
+    return Body(json.dumps({"instances": [instance]}).encode(), "application/json")
 
 
 def _ours_best(reply: Any) -> Expected:
@@ -51,15 +66,19 @@ def _v2_best(reply: Any) -> Expected:
     return best_of_row(reply["outputs"][0]["data"])
 
 
+def _instances_best(reply: Any) -> Expected:
+    return best_of_row(reply["predictions"][0])
+
+
 _SERVER = ("python", "{peer}/server.py")
-_RAW = ("/classify", "image/jpeg", _same)
-_FORM = ("/classify", f"multipart/form-data; boundary={_BOUNDARY}", _form)
+_RAW = ("/classify", _raw)
+_V2_SERVER = ("/v2/models/vgg19/infer", _pixels, _v2_best)
 CONTENDERS = {
     contender.name: contender
     for contender in (
         Contender(
             OURS, None, (), *_RAW, _ours_best,
-            r'vgg19_requests_total\{(?=.*transport="grpc")(?=.*outcome="ok")',
+            r'vgg19_requests_total\{(?=.*transport="grpc")(?=.*outcome="ok")', pixels="pixels",
         ),
         Contender(
             OURS_NCNN, None, (), *_RAW, _ours_best,
@@ -83,14 +102,40 @@ CONTENDERS = {
             "BentoML batchable", "bentoml_batchable",
             ("bentoml", "serve", "server:Classifier", "--working-dir", "{peer}",
              "--host", "127.0.0.1", "--port", "{port}"),
-            *_FORM, _plain_best,
+            "/classify", _form, _plain_best,
         ),
         Contender("LitServe", "lit_serve", _SERVER, *_RAW, _plain_best),
         Contender(
             "MLServer", "ml_server", ("mlserver", "start", "{peer}"),
-            "/v2/models/vgg19/infer", "application/json", _v2, _v2_best,
+            "/v2/models/vgg19/infer", _v2_base64, _v2_best,
             r'grpc_server_handled_total\{(?=.*grpc_code="OK")(?=.*ModelInfer)',
         ),
         Contender("Ray Serve", "ray_serve", _SERVER, *_RAW, _plain_best),
+        Contender(
+            "TorchServe", "torch_serve", ("python", "{peer}/start.py"),
+            "/predictions/vgg19", _raw, _plain_best, needs={"java": "openjdk-17-jre-headless"},
+        ),
+        Contender(
+            "mosec", "mosec_pipeline",
+            (*_SERVER, "--address", "127.0.0.1", "--port", "{port}", "--timeout", "120000",
+             "--log-level", "warning"),
+            *_RAW, _plain_best,
+        ),
+        Contender(
+            "PyTriton", "py_triton", _SERVER, "/v2/models/vgg19/infer", v2.one_image, _v2_best,
+            r"nv_inference_request_success\{",
+        ),
+        Contender(
+            "Fastify", "fastify", ("node", "{peer}/server.js"), *_RAW, _plain_best,
+            needs={"node": "nodejs", "npm": "npm"},
+        ),
+        Contender("Triton", "triton", (), *_V2_SERVER, images=False, pixels=_GRAPH_INPUT),
+        Contender(
+            "OpenVINO Model Server", "ovms", (), *_V2_SERVER, images=False, pixels=_GRAPH_INPUT
+        ),
+        Contender(
+            "TensorFlow Serving", "tf_serving", (), "/v1/models/vgg19:predict", _instances,
+            _instances_best,
+        ),
     )
 }  # fmt: skip

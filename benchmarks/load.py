@@ -100,11 +100,20 @@ def closed_loop(
     return Load(requests, errors, duration / 1e6, mean, p50, p95, p99)
 
 
-def constant_rate(url: str, body: bytes, content_type: str, rate: float, seconds: float) -> Load:
+def constant_rate(
+    url: str,
+    body: bytes,
+    content_type: str,
+    rate: float,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     """`rate` requests a second over `_RATE_CLIENTS` connections of HTTP/1.1.
 
     A client whose answer is late sends its next request after it, so times are those from sending.
     """
+    sent = {"Content-Type": content_type, **(headers or {})}
+    words = [word for key, value in sent.items() for word in ("-H", f"{key}: {value}")]
     with tempfile.TemporaryDirectory() as name:
         data = Path(name, "body")
         data.write_bytes(body)
@@ -114,7 +123,7 @@ def constant_rate(url: str, body: bytes, content_type: str, rate: float, seconds
             for log in logs:
                 command = _h2load(
                     url, data, seconds, log, "--h1", "-c1", f"--rps={rate / _RATE_CLIENTS:.4f}",
-                    "-H", f"content-type: {content_type}",
+                    *words,
                 )  # fmt: skip
                 processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
                 time.sleep(1 / rate)
@@ -147,7 +156,7 @@ def grpc_closed_loop(
 def infer_request(image: bytes) -> pb.ModelInferRequest:
     """The v2 protocol's request for one encoded image."""
     request = pb.ModelInferRequest(model_name="vgg19")
-    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
     tensor.contents.bytes_contents.append(image)
     return request
 

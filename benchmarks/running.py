@@ -18,9 +18,11 @@ import grpc
 import httpx
 import numpy as np
 
+from benchmarks import v2
 from benchmarks.load import infer_request
 from benchmarks.null_model import SPEC
-from benchmarks.usage import Tree
+from benchmarks.scenarios import V2
+from benchmarks.usage import Tree, Unseen
 from benchmarks.workload import Expected, ServedBundle
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.ports import free_port
@@ -31,7 +33,7 @@ GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 TOLERANCE = 2e-2
 _ROOT = Path(__file__).parents[1]
 _PEERS = Path(__file__).with_name("peers")
-_VENVS = Path("build/benchmarks/peers")
+_HOMES = Path("build/benchmarks/peers")
 _START_S = 120
 
 
@@ -46,26 +48,50 @@ class Contender:
     Args:
         name: in the results.
         folder: in benchmarks/peers; None: this project.
-        command: arguments after the virtual environment's `bin/`, `{...}` are filled in.
-        encode: an image -> the request's body.
+        command: a program of the virtual environment or of the machine with its arguments, `{...}`
+            are filled in; none: somebody else starts it and says where.
+        encode: an image -> a request.
         best: the answer's JSON -> label and probability.
         counter: the sample on /metrics that counts gRPC calls that were answered; None: no gRPC.
         settings: this project's environment variables.
         models: that it is measured with.
         tolerance: largest difference of the probability from the right one.
+        images: whether it decodes them; else it is measured with pixels only.
+        pixels: its input of the v2 protocol that takes pixels; None: it has none.
+        needs: programs that neither pip nor npm brings, and the Debian package of each.
     """
 
     name: str
     folder: str | None
     command: tuple[str, ...]
     path: str
-    content_type: str
-    encode: Callable[[bytes], bytes]
+    encode: Callable[[bytes], v2.Body]
     best: Callable[[Any], Expected]
     counter: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ("null", "real")
     tolerance: float = TOLERANCE
+    images: bool = True
+    pixels: str | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def external(self) -> bool:
+        return self.folder is not None and not self.command
+
+    def takes(self, kind: str) -> bool:
+        """Whether it can be asked in scenarios of this kind."""
+        if kind == "grpc":
+            return self.counter is not None
+        return self.pixels is not None if kind in V2 else self.images
+
+    def missing(self) -> list[str]:
+        """What to install before it can run, as commands."""
+        return [
+            f"apt-get install {package}"
+            for program, package in self.needs.items()
+            if shutil.which(program) is None
+        ]
 
 
 @dataclass(frozen=True)
@@ -76,7 +102,7 @@ class Running:
     base: str
     grpc_address: str
     metrics: str
-    tree: Tree
+    tree: Tree | Unseen
 
     @property
     def url(self) -> str:
@@ -85,8 +111,7 @@ class Running:
     def check(self, image: bytes, expected: Expected) -> None:
         """Raises ContenderError unless one request is answered as expected."""
         contender = self.contender
-        headers = {"Content-Type": contender.content_type}
-        reply = httpx.post(self.url, content=contender.encode(image), headers=headers, timeout=60)
+        reply = _post(self.url, contender.encode(image), timeout_s=60)
         if reply.status_code != httpx.codes.OK:
             raise ContenderError(f"answered {reply.status_code}: {reply.text[:300]}")
         _compare(contender.best(reply.json()), expected, contender.tolerance)
@@ -118,14 +143,23 @@ class Running:
 
 
 @contextmanager
-def run(contender: Contender, served: ServedBundle, place: Path, image: bytes) -> Iterator[Running]:
+def run(
+    contender: Contender, served: ServedBundle, place: Path, image: bytes, at: str | None = None
+) -> Iterator[Running]:
     """The server from when it answers `image` to stopped; its log is `place`/log.
+
+    Args:
+        at: where one runs that somebody else started, and goes on: http://host:port.
 
     Raises:
         ContenderError: it doesn't start.
     """
     place.mkdir(parents=True, exist_ok=True)
-    if contender.folder is None:
+    if at is not None:
+        running = Running(contender, at, "", "", Unseen())
+        _wait(running, image)
+        yield running
+    elif contender.folder is None:
         with _run_ours(contender, served, place) as running:
             yield running
     else:
@@ -160,13 +194,17 @@ def _run_peer(
     contender: Contender, folder: str, served: ServedBundle, place: Path
 ) -> Iterator[Running]:
     port, grpc_port, metrics_port = free_port(), free_port(), free_port()
-    binaries = _environment(folder) / "bin"
+    home = _environment(folder)
     words = [word.format(peer=_PEERS / folder, port=port) for word in contender.command]
+    program = home / "bin" / words[0]
     environment = os.environ | {
         "PYTHONPATH": str(_ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "MODEL_PATH": str(served.model_file),
         "PORT": str(port),
+        "GRPC_PORT": str(grpc_port),
+        "METRICS_PORT": str(metrics_port),
+        "NODE_PATH": str(home / "node_modules"),
         "BENTOML_HOME": str(place / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "MLSERVER_HTTP_PORT": str(port),
@@ -176,7 +214,7 @@ def _run_peer(
     }
     with (place / "log").open("wb") as output:
         process = subprocess.Popen(
-            [str(binaries / words[0]), *words[1:]],
+            [str(program) if program.exists() else words[0], *words[1:]],
             cwd=place, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     tree = Tree(process.pid)
@@ -196,14 +234,12 @@ def _run_peer(
 
 def _wait(running: Running, image: bytes) -> None:
     body = running.contender.encode(image)
-    headers = {"Content-Type": running.contender.content_type}
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if not running.tree.is_running():
             raise ContenderError("ended while starting")
         try:
-            reply = httpx.post(running.url, content=body, headers=headers, timeout=30)
-            if reply.status_code == httpx.codes.OK:
+            if _post(running.url, body, timeout_s=30).status_code == httpx.codes.OK:
                 return
         except httpx.HTTPError:
             pass
@@ -211,24 +247,43 @@ def _wait(running: Running, image: bytes) -> None:
     raise ContenderError(f"not ready after {_START_S} s")
 
 
+def _post(url: str, body: v2.Body, timeout_s: float) -> httpx.Response:
+    headers = {"Content-Type": body.content_type, **body.headers}
+    return httpx.post(url, content=body.content, headers=headers, timeout=timeout_s)
+
+
 def _environment(folder: str) -> Path:
-    """The peer's virtual environment; made when it isn't there."""
-    venv = (_VENVS / folder / ".venv").absolute()
-    if venv.exists():
-        return venv
+    """The peer's own packages, of Python or of Node.js; installed when they aren't there."""
+    home = (_HOMES / folder / ".venv").absolute()
+    if home.exists():
+        return home
     print(f"installing {folder}", flush=True)
     try:
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        requirements = str(_PEERS / folder / "requirements.txt")
-        subprocess.run(
-            [str(venv / "bin" / "pip"), "install", "--quiet", "-r", requirements], check=True
-        )
+        if (_PEERS / folder / "package.json").exists():
+            _install_node(_PEERS / folder, home)
+        else:
+            _install_python(_PEERS / folder, home)
     except BaseException as error:
-        shutil.rmtree(venv, ignore_errors=True)  # half of one would be taken for a whole one
+        shutil.rmtree(home, ignore_errors=True)  # half of one would be taken for a whole one
         if isinstance(error, subprocess.CalledProcessError):
             raise ContenderError(f"can't be installed: {error}") from None
         raise
-    return venv
+    return home
+
+
+def _install_python(peer: Path, home: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    pip, requirements = str(home / "bin" / "pip"), str(peer / "requirements.txt")
+    subprocess.run([pip, "install", "--quiet", "-r", requirements], check=True)
+
+
+def _install_node(peer: Path, home: Path) -> None:
+    home.mkdir(parents=True)
+    shutil.copy(peer / "package.json", home)
+    # Its libraries for CPUs are in the package; what it would fetch are those for CUDA.
+    environment = os.environ | {"ONNXRUNTIME_NODE_INSTALL": "skip"}
+    command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(command, cwd=home, env=environment, check=True)
 
 
 def _compare(actual: Expected, expected: Expected, tolerance: float) -> None:

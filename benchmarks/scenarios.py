@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from benchmarks import v2
 from benchmarks.workload import LARGE, SMALL, USUAL
 
-PIXEL_IMAGES = 16
+_PIXEL_IMAGES = 16
 V2 = (v2.JSON, v2.BINARY)
 
 
 @dataclass(frozen=True)
 class Scenario:
     """kind: `closed` (loop), `rate` (constant), `grpc` (closed loop), or one of `benchmarks.v2`: a
-    closed loop of requests of `PIXEL_IMAGES` images each, as pixels.
+    closed loop of requests of `pixel_images` images each, as pixels.
 
     at_least_s: where requests take seconds, so that there are many; 0: they don't.
+    beside_external: only where a server takes part that somebody else started.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Scenario:
     image: str
     connections: int
     at_least_s: float = 0.0
+    pixel_images: int = 1
+    beside_external: bool = False
 
 
 SCENARIOS = (
@@ -35,7 +38,11 @@ SCENARIOS = (
     Scenario(f"constant rate, {USUAL}", "null", "rate", USUAL, 0),
     Scenario(f"1 connection, {USUAL}", "real", "closed", USUAL, 1, 10.0),
     Scenario(f"16 connections, {USUAL}", "real", "closed", USUAL, 16, 40.0),
-    Scenario(f"v2 JSON, 4 connections, {PIXEL_IMAGES} x pixels", "null", v2.JSON, USUAL, 4),
-    Scenario(f"v2 binary, 4 connections, {PIXEL_IMAGES} x pixels", "null", v2.BINARY, USUAL, 4),
-)
+    Scenario(f"v2 JSON, 4 connections, {_PIXEL_IMAGES} x pixels", "null", v2.JSON, USUAL, 4,
+             pixel_images=_PIXEL_IMAGES),
+    Scenario(f"v2 binary, 4 connections, {_PIXEL_IMAGES} x pixels", "null", v2.BINARY, USUAL, 4,
+             pixel_images=_PIXEL_IMAGES),
+    Scenario("v2 binary, 16 connections, 1 x pixels", "real", v2.BINARY, USUAL, 16, 40.0,
+             beside_external=True),
+)  # fmt: skip
 REFERENCE, REAL = SCENARIOS[1], SCENARIOS[6]

@@ -14,7 +14,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -38,7 +38,7 @@ from benchmarks.plots import bar_chart
 from benchmarks.report import OUTPUT, save
 from benchmarks.results import Failure, Measurement, Row, markdown, summarise
 from benchmarks.running import GRPC_METHOD, Contender, Running, log_tail, run
-from benchmarks.scenarios import PIXEL_IMAGES, REAL, REFERENCE, SCENARIOS, V2, Scenario
+from benchmarks.scenarios import REAL, REFERENCE, SCENARIOS, V2, Scenario
 from benchmarks.usage import cpu_seconds_of_others
 from benchmarks.workload import (
     PLACE,
@@ -54,6 +54,8 @@ from models.imaging.preprocessing import Preprocessing
 
 PEERS_DECODE, OUR_DECODE = "decode + resize alone, the peers'", "decode + resize alone, ours"
 BARE_1, BARE_16 = "bare loop, batch 1", "bare loop, batch 16"
+_STARTED = [name for name, contender in CONTENDERS.items() if not contender.external]
+_EXTERNAL = [name for name, contender in CONTENDERS.items() if contender.external]
 _WARM_UP_S = 2.0
 
 
@@ -62,11 +64,15 @@ class Bench:
 
     Args:
         seconds: of each measurement.
+        at: of contenders that somebody else started, their address by name.
     """
 
-    def __init__(self, contenders: Sequence[Contender], seconds: float) -> None:
+    def __init__(
+        self, contenders: Sequence[Contender], seconds: float, at: Mapping[str, str]
+    ) -> None:
         self.contenders = contenders
         self.seconds = seconds
+        self.at = at
         self.images = photographs()
         self.measurements: list[Measurement] = []
         self.failures: list[Failure] = []
@@ -81,7 +87,9 @@ class Bench:
         shift = number % len(contenders)
         order = [*contenders[shift:], *contenders[:shift]]
         self._run_alone(served, number)
-        scenarios = [s for s in SCENARIOS if s.model == served.name]
+        scenarios = [
+            s for s in SCENARIOS if s.model == served.name and (self.at or not s.beside_external)
+        ]
         for contender in order:
             self._run_server(contender, served, [s for s in scenarios if s.kind != "rate"], number)
         self.rate = self.rate or self._half_of_slowest()
@@ -100,12 +108,11 @@ class Bench:
         """One that fails is reported, with the end of its log, and the rest goes on."""
         place = PLACE.resolve() / "logs" / contender.name.replace(" ", "-")
         scenario = scenarios[0]
+        at = self.at.get(contender.name)
         try:
-            with run(contender, served, place, self.images[USUAL]) as running:
+            with run(contender, served, place, self.images[USUAL], at) as running:
                 warm_up = min(_WARM_UP_S, self.seconds)
-                closed_loop(
-                    *_target(running, self.images[USUAL]), scenario.connections or 16, warm_up
-                )
+                _closed_loop(running, self.images[USUAL], scenario.connections or 16, warm_up)
                 for scenario in scenarios:
                     self._measure(running, scenario, number)
         except Exception as error:  # whatever a server does must not end the run
@@ -119,10 +126,8 @@ class Bench:
 
     def _measure(self, running: Running, scenario: Scenario, number: int) -> None:
         name = running.contender.name
-        if scenario.kind == "grpc" and running.contender.counter is None:
+        if not running.contender.takes(scenario.kind):
             return
-        if scenario.kind in V2 and running.contender.folder is not None:
-            return  # the peers' servers decode, and take no pixels
         image = self.images[scenario.image]
         running.tree.settle()  # what clients left behind when the last measurement ended
         running.check(image, self._expected[scenario.image])
@@ -144,29 +149,35 @@ class Bench:
                 cpu_ms_per_request=1e3 * cpu_s / max(1, load.requests),
                 pss_mb=running.tree.pss_bytes() / 1e6,
                 errors=load.errors,
-                other_cores=others.cores,
+                # Somebody else's server would be taken for a disturbance.
+                other_cores=0.0 if running.contender.external else others.cores,
             )
         )
 
     def _load(self, running: Running, scenario: Scenario, image: bytes) -> Load:
         if scenario.kind == "closed":
             seconds = max(self.seconds, scenario.at_least_s)
-            return closed_loop(*_target(running, image), scenario.connections, seconds)
+            return _closed_loop(running, image, scenario.connections, seconds)
         if scenario.kind == "rate":
-            return constant_rate(*_target(running, image), self.rate, self.seconds)
+            body = running.contender.encode(image)
+            return constant_rate(
+                running.url, body.content, body.content_type, self.rate, self.seconds, body.headers
+            )
         if scenario.kind in V2:
             return self._load_v2(running, scenario, image)
         return self._load_grpc(running, scenario, image)
 
     def _load_v2(self, running: Running, scenario: Scenario, image: bytes) -> Load:
-        pixels = np.stack([load_image(image, Preprocessing())] * PIXEL_IMAGES)
-        body = v2.body_of(scenario.kind, pixels)
+        pixels = np.stack([load_image(image, Preprocessing())] * scenario.pixel_images)
+        name = running.contender.pixels
+        assert name is not None
+        body = v2.body_of(scenario.kind, pixels, name)
         right = self._expected[scenario.image]
         for index, probability in v2.best_of(running.base, body):
             running.compare(Expected(SPEC.labels[index], probability), right)
         return closed_loop(
             running.base + v2.PATH, body.content, body.content_type, scenario.connections,
-            self.seconds, body.headers,
+            max(self.seconds, scenario.at_least_s), body.headers,
         )  # fmt: skip
 
     def _load_grpc(self, running: Running, scenario: Scenario, image: bytes) -> Load:
@@ -209,6 +220,7 @@ class Bench:
             if m.scenario == REFERENCE.name
             and m.server in CONTENDERS
             and CONTENDERS[m.server].folder is not None
+            and not CONTENDERS[m.server].external
         ]
         return min(rates, default=0.0) / 2
 
@@ -227,7 +239,7 @@ def main() -> None:
     options = _options()
     check_tools()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are stopped then, too
-    bench = Bench([CONTENDERS[name] for name in options.servers], options.seconds)
+    bench = Bench(_present(options.servers), options.seconds, options.at)
     bundles = [prepare(name) for name in options.model]
     for number in range(options.rounds):
         for served in bundles:
@@ -324,9 +336,11 @@ def write(rows: Sequence[Row], bench: Bench) -> None:
             )
 
 
-def _target(running: Running, image: bytes) -> tuple[str, bytes, str]:
-    contender = running.contender
-    return running.url, contender.encode(image), contender.content_type
+def _closed_loop(running: Running, image: bytes, connections: int, seconds: float) -> Load:
+    body = running.contender.encode(image)
+    return closed_loop(
+        running.url, body.content, body.content_type, connections, seconds, body.headers
+    )
 
 
 def _repeat(work: Callable[[], object], seconds: float) -> float:
@@ -339,19 +353,42 @@ def _repeat(work: Callable[[], object], seconds: float) -> float:
     return done / (time.monotonic() - started)
 
 
+def _present(names: Sequence[str]) -> list[Contender]:
+    """Those that this machine can run; of others it says what they need."""
+    found = []
+    for contender in (CONTENDERS[name] for name in names):
+        if missing := contender.missing():
+            print(f"{contender.name} is left out: first {' and '.join(missing)}", flush=True)
+        else:
+            found.append(contender)
+    return found
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serving, side by side.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument(
-        "--servers", default=",".join(CONTENDERS), help="names with commas; default: %(default)s"
+        "--servers", default=",".join(_STARTED), help="names with commas; default: %(default)s"
     )
+    parser.add_argument(
+        "--at", action="append", default=[], metavar="NAME=URL",
+        help=f"a server that runs already, of {', '.join(_EXTERNAL)}; see benchmarks/peers",
+    )  # fmt: skip
     parser.add_argument("--model", choices=["null", "real", "both"], default="both")
     options = parser.parse_args()
     options.servers = [name.strip() for name in options.servers.split(",")]
-    unknown = [name for name in options.servers if name not in CONTENDERS]
-    if unknown:
-        parser.error(f"no server '{unknown[0]}'; there are {', '.join(CONTENDERS)}")
+    options.at = dict(word.partition("=")[::2] for word in options.at)
+    for given, known, what in (
+        (options.servers, _STARTED, "server"),
+        (options.at, _EXTERNAL, "server for --at NAME=URL"),
+    ):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            parser.error(f"no {what} '{unknown[0]}'; there are {', '.join(known)}")
+    if options.at and options.model == "both":
+        parser.error("a server that runs already has one model: add --model null or --model real")
+    options.servers += options.at
     options.model = ["null", "real"] if options.model == "both" else [options.model]
     return options
 

@@ -31,6 +31,22 @@ def anonymous_mb() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e3
 
 
+class Unseen:
+    """Stands for the processes of a server that somebody else started: nothing is known of them."""
+
+    def is_running(self) -> bool:
+        return True
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    def settle(self) -> None:
+        time.sleep(_IDLE_S)
+
+    def pss_bytes(self) -> int:
+        return 0
+
+
 class Tree:
     """A process and its descendants.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,16 +24,32 @@ class Body:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def body_of(kind: str, pixels: NDArray[np.uint8]) -> Body:
-    """Args: kind: `JSON` or `BINARY`. pixels: uint8[N,S,S,3]."""
-    tensor = {"name": "pixels", "datatype": "UINT8", "shape": list(pixels.shape)}
+def body_of(kind: str, pixels: NDArray[np.uint8], name: str = "pixels") -> Body:
+    """Args: kind: `JSON` or `BINARY`. pixels: uint8[N,S,S,3]. name: the server's, of its input."""
+    tensor = {"name": name, "datatype": "UINT8", "shape": list(pixels.shape)}
     if kind == JSON:
         content = {"inputs": [{**tensor, "data": pixels.ravel().tolist()}]}
         return Body(json.dumps(content).encode(), "application/json")
-    raw = pixels.tobytes()
     outputs = [{"name": "probabilities", "parameters": {"binary_data": True}}]
+    return _binary(tensor, pixels.tobytes(), outputs=outputs)
+
+
+def one_image(data: bytes) -> Body:
+    """An encoded image as a BYTES tensor [1,1] in binary; the answer is JSON."""
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1, 1]}
+    return _binary(tensor, struct.pack("<I", len(data)) + data)
+
+
+def one_image_of_pixels(pixels: NDArray[np.uint8], name: str) -> Body:
+    """uint8[S,S,3] as a tensor [1,S,S,3] in binary; the answer is JSON."""
+    tensor = {"name": name, "datatype": "UINT8", "shape": [1, *pixels.shape]}
+    return _binary(tensor, pixels.tobytes())
+
+
+def _binary(tensor: Mapping[str, object], raw: bytes, **more: object) -> Body:
+    """The protocol's extension for binary tensors: JSON, and after it what it describes."""
     inputs = [{**tensor, "parameters": {"binary_data_size": len(raw)}}]
-    head = json.dumps({"inputs": inputs, "outputs": outputs}).encode()
+    head = json.dumps({"inputs": inputs, **more}).encode()
     headers = {"Inference-Header-Content-Length": str(len(head))}
     return Body(head + raw, "application/octet-stream", headers)
 
