@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Self
 
 import numpy as np
 
 from benchmarks import v2
+from benchmarks.alone import Others, decode_alone, repeat
 from benchmarks.contenders import CONTENDERS
 from benchmarks.load import (
     Load,
@@ -39,7 +37,6 @@ from benchmarks.report import OUTPUT, save
 from benchmarks.results import Failure, Measurement, Row, markdown, summarise
 from benchmarks.running import GRPC_METHOD, Contender, Running, log_tail, run
 from benchmarks.scenarios import REAL, REFERENCE, SCENARIOS, V2, Scenario
-from benchmarks.usage import cpu_seconds_of_others
 from benchmarks.workload import (
     PLACE,
     USUAL,
@@ -132,7 +129,7 @@ class Bench:
         running.tree.settle()  # what clients left behind when the last measurement ended
         running.check(image, self._expected[scenario.image])
         before = running.tree.cpu_seconds()
-        with _Others() as others:
+        with Others() as others:
             load = self._load(running, scenario, image)
             cpu_s = running.tree.cpu_seconds() - before
             others.not_counting(cpu_s)
@@ -207,8 +204,8 @@ class Bench:
         image = common.decode(self.images[USUAL])
         model = common.load(str(served.model_file))
         for name, size in ((BARE_1, 1), (BARE_16, 16)):
-            with _Others() as others:
-                rate = _repeat(partial(model.run, [image] * size), self.seconds) * size
+            with Others() as others:
+                rate = repeat(partial(model.run, [image] * size), self.seconds) * size
             self._add(
                 Measurement(name, served.name, REAL.name, number, rate, other_cores=others.cores)
             )
@@ -263,49 +260,6 @@ def _rate(scenario: Scenario, load: Load) -> float:
     return (load.requests - failed) / load.seconds
 
 
-def decode_alone(
-    name: str, decode: Callable[[], object], seconds: float, number: int
-) -> Measurement:
-    """A decoder of one image in two threads."""
-    until = time.monotonic() + seconds
-
-    def work(_: int) -> int:
-        done = 0
-        while time.monotonic() < until:
-            decode()
-            done += 1
-        return done
-
-    cpu, started = time.process_time(), time.monotonic()
-    with _Others() as others, ThreadPoolExecutor(2) as pool:
-        done = sum(pool.map(work, range(2)))
-    cpu_ms = 1e3 * (time.process_time() - cpu) / done
-    rate = done / (time.monotonic() - started)
-    return Measurement(
-        name, "null", REFERENCE.name, number, rate, cpu_ms_per_request=cpu_ms,
-        other_cores=others.cores,
-    )  # fmt: skip
-
-
-class _Others:
-    """The cores that processes used meanwhile which are neither this one nor its children, in
-    `cores` after the block."""
-
-    cores = 0.0
-
-    def __enter__(self) -> Self:
-        self._started, self._before = time.monotonic(), cpu_seconds_of_others()
-        return self
-
-    def not_counting(self, seconds: float) -> None:
-        """Of CPU time, which the server used."""
-        self._before += seconds
-
-    def __exit__(self, *_: object) -> None:
-        used = cpu_seconds_of_others() - self._before
-        self.cores = max(0.0, used) / (time.monotonic() - self._started)
-
-
 def write(rows: Sequence[Row], bench: Bench) -> None:
     """serving.json, and the charts."""
     report = {
@@ -341,16 +295,6 @@ def _closed_loop(running: Running, image: bytes, connections: int, seconds: floa
     return closed_loop(
         running.url, body.content, body.content_type, connections, seconds, body.headers
     )
-
-
-def _repeat(work: Callable[[], object], seconds: float) -> float:
-    """Calls a second, after one that warms up."""
-    work()
-    started, done = time.monotonic(), 0
-    while time.monotonic() - started < seconds:
-        work()
-        done += 1
-    return done / (time.monotonic() - started)
 
 
 def _present(names: Sequence[str]) -> list[Contender]:
