@@ -63,7 +63,8 @@ def _plain_best(reply: Any) -> Expected:
 
 
 def _v2_best(reply: Any) -> Expected:
-    return best_of_row(reply["outputs"][0]["data"])
+    row = next(output["data"] for output in reply["outputs"] if output["name"] == "probabilities")
+    return best_of_row(row)
 
 
 def _instances_best(reply: Any) -> Expected:

@@ -322,7 +322,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", choices=["null", "real", "both"], default="both")
     options = parser.parse_args()
     options.servers = [name.strip() for name in options.servers.split(",")]
-    options.at = dict(word.partition("=")[::2] for word in options.at)
+    options.at = {name: url for name, _, url in (word.partition("=") for word in options.at)}
     for given, known, what in (
         (options.servers, _STARTED, "server"),
         (options.at, _EXTERNAL, "server for --at NAME=URL"),
@@ -330,6 +330,9 @@ def _options() -> argparse.Namespace:
         unknown = [name for name in given if name not in known]
         if unknown:
             parser.error(f"no {what} '{unknown[0]}'; there are {', '.join(known)}")
+    for name, url in options.at.items():
+        if not url.startswith("http://"):
+            parser.error(f"--at {name} has no address; write '{name}=http://127.0.0.1:8000'")
     if options.at and options.model == "both":
         parser.error("a server that runs already has one model: add --model null or --model real")
     options.servers += options.at

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 PATH = "/v2/models/vgg19/infer"
 JSON, BINARY = "v2 json", "v2 binary"
+_OUTPUT = "probabilities"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def body_of(kind: str, pixels: NDArray[np.uint8], name: str = "pixels") -> Body:
     if kind == JSON:
         content = {"inputs": [{**tensor, "data": pixels.ravel().tolist()}]}
         return Body(json.dumps(content).encode(), "application/json")
-    outputs = [{"name": "probabilities", "parameters": {"binary_data": True}}]
+    outputs = [{"name": _OUTPUT, "parameters": {"binary_data": True}}]
     return _binary(tensor, pixels.tobytes(), outputs=outputs)
 
 
@@ -43,7 +44,7 @@ def one_image(data: bytes) -> Body:
 def one_image_of_pixels(pixels: NDArray[np.uint8], name: str) -> Body:
     """uint8[S,S,3] as a tensor [1,S,S,3] in binary; the answer is JSON."""
     tensor = {"name": name, "datatype": "UINT8", "shape": [1, *pixels.shape]}
-    return _binary(tensor, pixels.tobytes())
+    return _binary(tensor, pixels.tobytes(), outputs=[{"name": _OUTPUT}])
 
 
 def _binary(tensor: Mapping[str, object], raw: bytes, **more: object) -> Body:
@@ -64,8 +65,12 @@ def best_of(base: str, body: Body) -> Sequence[tuple[int, float]]:
     reply = httpx.post(base + PATH, content=body.content, headers=headers, timeout=60)
     reply.raise_for_status()
     head = int(reply.headers.get("Inference-Header-Content-Length", len(reply.content)))
-    output = json.loads(reply.content[:head])["outputs"][0]
     raw = reply.content[head:]
-    values = np.frombuffer(raw, np.float32) if raw else np.array(output["data"], np.float32)
+    for output in json.loads(reply.content[:head])["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size", 0)
+        if output["name"] == _OUTPUT:
+            break
+        raw = raw[size:]  # some servers answer with every output, whatever is asked for
+    values = np.frombuffer(raw[:size], np.float32) if size else np.array(output["data"], np.float32)
     rows = values.reshape(output["shape"])
     return [(int(row.argmax()), float(row.max())) for row in rows]

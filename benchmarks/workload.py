@@ -1,8 +1,14 @@
-"""Images and models of the serving benchmark, kept in build/benchmarks/serving."""
+"""Images and models of the serving benchmark, kept in build/benchmarks/serving.
+
+    python -m benchmarks.workload real
+
+makes a model before the benchmark does, for servers that are started by hand.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,3 +132,7 @@ def expected(served: ServedBundle, images: dict[str, bytes]) -> dict[str, Expect
         best = common.reply(model.labels, model.run([common.decode(data)])[0])["predictions"][0]
         answers[name] = Expected(best["label"], best["probability"])
     return answers
+
+
+if __name__ == "__main__":
+    print(prepare(sys.argv[1]).bundle)
