@@ -74,7 +74,7 @@ bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tool
 	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
 	$(BIN)/python -m benchmarks.decode
 
-bench-serving: setup  ## serving against FastAPI, BentoML, LitServe, MLServer, Ray Serve; an hour
+bench-serving: setup  ## serving against nine other servers, benchmarks/peers; an hour and a half
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.batches

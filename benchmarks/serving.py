@@ -62,14 +62,16 @@ class Bench:
     Args:
         seconds: of each measurement.
         at: of contenders that somebody else started, their address by name.
+        only: a text that the names of the scenarios to run hold.
     """
 
     def __init__(
-        self, contenders: Sequence[Contender], seconds: float, at: Mapping[str, str]
+        self, contenders: Sequence[Contender], seconds: float, at: Mapping[str, str], only: str
     ) -> None:
         self.contenders = contenders
         self.seconds = seconds
         self.at = at
+        self.only = only
         self.images = photographs()
         self.measurements: list[Measurement] = []
         self.failures: list[Failure] = []
@@ -79,16 +81,21 @@ class Bench:
     def run_round(self, served: ServedBundle, number: int) -> None:
         """Every server once, beginning with another one each time; then those at a constant rate,
         which the first round has set."""
+        scenarios = [
+            s
+            for s in SCENARIOS
+            if s.model == served.name and self.only in s.name and (self.at or not s.beside_external)
+        ]
+        if not scenarios:
+            return
         self._expected = expected(served, self.images)
         contenders = [one for one in self.contenders if served.name in one.models]
         shift = number % len(contenders)
         order = [*contenders[shift:], *contenders[:shift]]
         self._run_alone(served, number)
-        scenarios = [
-            s for s in SCENARIOS if s.model == served.name and (self.at or not s.beside_external)
-        ]
-        for contender in order:
-            self._run_server(contender, served, [s for s in scenarios if s.kind != "rate"], number)
+        loops = [s for s in scenarios if s.kind != "rate"]
+        for contender in order if loops else []:
+            self._run_server(contender, served, loops, number)
         self.rate = self.rate or self._half_of_slowest()
         constant = [s for s in scenarios if s.kind == "rate"]
         if constant and self.rate:
@@ -236,7 +243,7 @@ def main() -> None:
     options = _options()
     check_tools()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are stopped then, too
-    bench = Bench(_present(options.servers), options.seconds, options.at)
+    bench = Bench(_present(options.servers), options.seconds, options.at, options.only)
     bundles = [prepare(name) for name in options.model]
     for number in range(options.rounds):
         for served in bundles:
@@ -319,6 +326,7 @@ def _options() -> argparse.Namespace:
         "--at", action="append", default=[], metavar="NAME=URL",
         help=f"a server that runs already, of {', '.join(_EXTERNAL)}; see benchmarks/peers",
     )  # fmt: skip
+    parser.add_argument("--only", default="", metavar="TEXT", help="scenarios whose names hold it")
     parser.add_argument("--model", choices=["null", "real", "both"], default="both")
     options = parser.parse_args()
     options.servers = [name.strip() for name in options.servers.split(",")]
@@ -333,6 +341,9 @@ def _options() -> argparse.Namespace:
     for name, url in options.at.items():
         if not url.startswith("http://"):
             parser.error(f"--at {name} has no address; write '{name}=http://127.0.0.1:8000'")
+    if not any(options.only in scenario.name for scenario in SCENARIOS):
+        names = "; ".join(scenario.name for scenario in SCENARIOS)
+        parser.error(f"no scenario's name holds '{options.only}'; there are {names}")
     if options.at and options.model == "both":
         parser.error("a server that runs already has one model: add --model null or --model real")
     options.servers += options.at

@@ -18,12 +18,24 @@ from benchmarks.contenders import CONTENDERS
 from benchmarks.running import Contender, ContenderError, run
 from benchmarks.serving import main
 from benchmarks.workload import Expected, ServedBundle
-from testing.bundles import COLOURS, SIZE, tiny_probabilities
+from testing.bundles import tiny_probabilities
+from testing.images import COLOURS, SIZE
 from testing.server import make_home, serve
 
 PEERS = Path("benchmarks/peers")
 STARTED = {c.folder for c in CONTENDERS.values() if c.folder and not c.external}
 EXTERNAL = {c.folder for c in CONTENDERS.values() if c.folder and c.external}
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def best(reply: Any) -> Expected:
+    (row,) = [out["data"] for out in reply["outputs"] if out["name"] == "probabilities"]
+    return Expected(COLOURS[int(np.argmax(row))], max(row))
 
 
 @pytest.mark.parametrize("folder", sorted(STARTED))
@@ -48,7 +60,7 @@ def test_a_container_is_pinned_and_says_that_it_was_not_run(folder: str) -> None
 
 def test_a_program_that_is_missing_is_named_with_its_package() -> None:
     here = {"python3": "python3", "no-such-program": "its-package"}
-    peer = Contender("peer", "folder", ("no-such-program",), "/", v2.one_image, dict, needs=here)
+    peer = Contender("peer", "folder", ("no-such-program",), "/", v2.one_image, best, needs=here)
     assert peer.missing() == ["apt-get install its-package"]
 
 
@@ -58,6 +70,7 @@ def test_a_program_that_is_missing_is_named_with_its_package() -> None:
         (["--servers", "Triton"], "no server 'Triton'; there are this project"),
         (["--at", "FastAPI=http://127.0.0.1:1", "--model", "null"], "there are Triton, "),
         (["--at", "Triton=http://127.0.0.1:1"], "add --model null or --model real"),
+        (["--only", "65 connections"], "there are 64 connections, 64 x 64; "),
         (["--at", "Triton", "--model", "null"], "--at Triton has no address"),
     ],
 )
@@ -71,17 +84,6 @@ def test_a_wrong_choice_is_one_line(
     with pytest.raises(SystemExit):
         main()
     assert said in capsys.readouterr().err
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def best(reply: Any) -> Expected:
-    (row,) = [out["data"] for out in reply["outputs"] if out["name"] == "probabilities"]
-    return Expected(COLOURS[int(np.argmax(row))], max(row))
 
 
 @pytest.mark.slow

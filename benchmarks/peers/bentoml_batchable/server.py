@@ -1,6 +1,7 @@
 """BentoML's own batching: a batchable API that takes a list of Pillow images."""
 
 # No `from __future__ import annotations`: BentoML reads the annotations as types.
+import os
 from typing import Any
 
 import bentoml
@@ -9,7 +10,11 @@ from PIL.Image import Image
 from benchmarks.peers.common import load, prepare, reply
 
 
-@bentoml.service(traffic={"timeout": 120}, logging={"access": {"enabled": False}})
+@bentoml.service(
+    workers=int(os.environ["WORKERS"]),
+    traffic={"timeout": 120},
+    logging={"access": {"enabled": False}},
+)
 class Classifier:
     def __init__(self) -> None:
         self.model = load()

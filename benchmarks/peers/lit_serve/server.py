@@ -38,7 +38,8 @@ class Classifier(ls.LitAPI):
 
 if __name__ == "__main__":
     api = Classifier(max_batch_size=32, batch_timeout=0.005, api_path="/classify")
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=120)
+    workers = int(os.environ["WORKERS"])
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=120)
     server.run(
         host="127.0.0.1",
         port=int(os.environ["PORT"]),

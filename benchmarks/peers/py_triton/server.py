@@ -40,7 +40,7 @@ if __name__ == "__main__":
     with Triton(config=addresses) as triton:
         triton.bind(
             "vgg19",
-            classify,
+            [classify] * int(os.environ["WORKERS"]),
             inputs=[Tensor(name="image", dtype=bytes, shape=(1,))],
             outputs=[Tensor(name="probabilities", dtype=np.float32, shape=(len(model.labels),))],
             config=ModelConfig(max_batch_size=32, batcher=batcher),

@@ -1,4 +1,4 @@
-"""Ray Serve: one replica, its requests batched by `@serve.batch`."""
+"""Ray Serve: replicas whose requests are batched by `@serve.batch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.peers.common import decode, load, reply
 
 
 # Its default of 5 requests at once would keep batches small.
-@serve.deployment(num_replicas=1, max_ongoing_requests=256)
+@serve.deployment(num_replicas=int(os.environ["WORKERS"]), max_ongoing_requests=256)
 class Classifier:
     def __init__(self) -> None:
         self.model = load()

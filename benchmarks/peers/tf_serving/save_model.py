@@ -70,7 +70,7 @@ class Network(tf.Module):
 
     def _run(self, node: Any, values: dict[str, Any]) -> Any:
         x = values[node.input[0]]
-        constants = [self._constants.get(name) for name in node.input[1:]]
+        constants = [self._constants[name] for name in node.input[1:]]
         if node.op_type in ("Conv", "Gemm"):
             weight = self._weights[node.input[1]]
             y = tf.nn.conv2d(x, weight, 1, "SAME") if node.op_type == "Conv" else x @ weight

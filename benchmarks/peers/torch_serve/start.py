@@ -33,11 +33,17 @@ load_models=vgg19.mar
 """
 
 
+def model_configuration() -> str:
+    template = (_HERE / "model-config.yaml").read_text()
+    return template.format(workers=os.environ["WORKERS"])
+
+
 def main() -> None:
+    Path("model-config.yaml").write_text(model_configuration())
     subprocess.run(
         [
             _TOOLS / "torch-model-archiver", "--force", "--model-name", "vgg19", "--version", "1.0",
-            "--handler", _HERE / "handler.py", "--config-file", _HERE / "model-config.yaml",
+            "--handler", _HERE / "handler.py", "--config-file", "model-config.yaml",
         ],
         check=True,
     )  # fmt: skip
