@@ -61,7 +61,7 @@ class Contender:
         settings: this project's environment variables.
         models: that it is measured with.
         tolerance: largest difference of the probability from the right one.
-        images: whether it decodes them; else it is measured with pixels only.
+        skips: kinds of scenarios that it can't be measured in.
         pixels: its input of the v2 protocol that takes pixels; None: it has none.
         needs: programs that neither pip nor npm brings, and the Debian package of each.
     """
@@ -76,7 +76,7 @@ class Contender:
     settings: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ("null", "real")
     tolerance: float = TOLERANCE
-    images: bool = True
+    skips: tuple[str, ...] = ()
     pixels: str | None = None
     needs: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,7 +88,9 @@ class Contender:
         """Whether it can be asked in scenarios of this kind."""
         if kind == "grpc":
             return self.counter is not None
-        return self.pixels is not None if kind in V2 else self.images
+        if kind in V2:
+            return self.pixels is not None
+        return kind not in self.skips
 
     def missing(self) -> list[str]:
         """What to install before it can run, as commands."""

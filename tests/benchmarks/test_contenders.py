@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks import v2
 from benchmarks.contenders import CONTENDERS
 from benchmarks.running import Contender, ContenderError, run
+from benchmarks.scenarios import SCENARIOS
 from benchmarks.serving import main
 from benchmarks.workload import Expected, ServedBundle
 from testing.bundles import tiny_probabilities
@@ -62,6 +63,20 @@ def test_a_program_that_is_missing_is_named_with_its_package() -> None:
     here = {"python3": "python3", "no-such-program": "its-package"}
     peer = Contender("peer", "folder", ("no-such-program",), "/", v2.one_image, best, needs=here)
     assert peer.missing() == ["apt-get install its-package"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("this project", {"closed", "rate", "grpc", v2.JSON, v2.BINARY}),
+        ("PyTriton", {"closed", "rate", "grpc"}),
+        ("TorchServe", {"closed"}),
+        ("Triton", {v2.JSON, v2.BINARY}),
+        ("TensorFlow Serving", {"closed", "rate"}),
+    ],
+)
+def test_a_server_is_asked_what_it_can_be_asked(name: str, kinds: set[str]) -> None:
+    assert {s.kind for s in SCENARIOS if CONTENDERS[name].takes(s.kind)} == kinds
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,12 @@ const SHORT = 256, SIZE = 224, TOP = 5;
 const modelPath = process.env.MODEL_PATH;
 const { labels } = JSON.parse(fs.readFileSync(path.join(path.dirname(modelPath), "spec.json"), "utf8"));
 
+// As Python's `round`, which torchvision's crop uses.
+function roundHalfEven(x) {
+  const up = Math.round(x);
+  return x % 1 === 0.5 && up % 2 ? up - 1 : up;
+}
+
 // An encoded image -> uint8[224,224,3], RGB, by the rule of torchvision's preset (peers/common.py).
 async function decode(data) {
   const image = sharp(data);
@@ -19,7 +25,7 @@ async function decode(data) {
   const { width, height } = autoOrient;
   const long = Math.floor((SHORT * Math.max(width, height)) / Math.min(width, height));
   const [w, h] = width <= height ? [SHORT, long] : [long, SHORT];
-  const box = { left: Math.round((w - SIZE) / 2), top: Math.round((h - SIZE) / 2), width: SIZE, height: SIZE };
+  const box = { left: roundHalfEven((w - SIZE) / 2), top: roundHalfEven((h - SIZE) / 2), width: SIZE, height: SIZE };
   return image.autoOrient().toColourspace("srgb").removeAlpha()
     .resize(w, h, { fit: "fill", kernel: "linear" })
     .extract(box).raw().toBuffer();
