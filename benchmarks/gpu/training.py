@@ -15,10 +15,11 @@ from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
 from training.data.batch import Batch
 from training.features.batches import CachedFeatures
+from training.loop.accelerator import make_accelerator
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data
 from training.loop.setup import set_up, trainable_in
-from training.loop.trainer import Trainer, TrainState, make_accelerator
+from training.loop.trainer import Trainer, TrainState
 from training.reporter import SilentReporter
 
 _RATE = 1e-5

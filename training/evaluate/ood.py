@@ -22,7 +22,7 @@ from training.data.folders import unlabelled
 from training.data.sources import Split
 from training.evaluate.feature_statistics import fit, with_limit
 from training.loop.context import TrainContext
-from training.loop.trainer import network_inputs
+from training.loop.inference import network_inputs
 
 # Images of each split that are looked at: enough for a mean of each class and a 99% quantile, and
 # some minutes of a CPU at most where nothing is cached.

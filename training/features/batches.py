@@ -31,8 +31,8 @@ from training.data.sources import SPLITS, Split
 from training.features.cache import FeatureFile, FeatureKey, FeatureType, default_root, evict
 from training.loop.context import TrainContext
 from training.loop.image_batches import ImageBatches
+from training.loop.inference import evaluation_batch_size, network_inputs
 from training.loop.precision import frozen_autocast, frozen_precision
-from training.loop.trainer import evaluation_batch_size, network_inputs
 
 # From features there are mostly fully connected layers to go, and a batch of any size has to read
 # their 478 MB of weights.

@@ -21,8 +21,8 @@ from training.data.image_data import ImageData, load_images
 from training.data.sampling import EpochBatches, balanced_probabilities, epoch_order
 from training.data.sources import SPLITS, Split
 from training.loop.config import TrainConfig
+from training.loop.inference import predict
 from training.loop.signals import StopNow, StopRequest
-from training.loop.trainer import predict
 from training.reporter import Reporter
 
 

@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 
 from training.data.batch import Batch, BatchSource
 from training.features.batches import CachedFeatures
+from training.loop.accelerator import make_accelerator
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config, check_rates
 from training.loop.setup import set_up, trainable_in
-from training.loop.trainer import TrainingError, TrainState, make_accelerator
+from training.loop.trainer import TrainingError, TrainState
 from training.reporter import Reporter
 from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
 

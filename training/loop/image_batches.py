@@ -9,7 +9,7 @@ from training.data.batch import Batch
 from training.data.dataset import make_loader
 from training.data.sources import Split
 from training.loop.context import TrainContext
-from training.loop.trainer import evaluation_batch_size
+from training.loop.inference import evaluation_batch_size
 
 
 @dataclass(frozen=True)

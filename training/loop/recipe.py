@@ -19,6 +19,7 @@ from training.evaluate.calibration import fit_temperature
 from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_ood_data, find_acceptance, summary
 from training.features.batches import CachedFeatures
+from training.loop.accelerator import make_accelerator
 from training.loop.advice import advice
 from training.loop.checkpointer import Checkpointer, restore
 from training.loop.config import TrainConfig, read_resumed
@@ -38,13 +39,7 @@ from training.loop.signals import (
     stop_on_signals,
 )
 from training.loop.state import is_finished, read_state
-from training.loop.trainer import (
-    Trainer,
-    TrainingError,
-    TrainState,
-    check_validation,
-    make_accelerator,
-)
+from training.loop.trainer import Trainer, TrainingError, TrainState, check_validation
 from training.reporter import Reporter, SilentReporter
 from training.reports.training import write_report
 

@@ -13,13 +13,8 @@ from training.data.augment import BatchMixing
 from training.data.sampling import balanced_class_weights, derive_seed
 from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow
-from training.loop.trainer import (
-    Objective,
-    Trainer,
-    make_optimizer,
-    optimizer_group,
-    schedule_factor,
-)
+from training.loop.optimizer import make_optimizer, optimizer_group, schedule_factor
+from training.loop.trainer import Objective, Trainer
 
 # Enough for the variance estimate of `initialise_from_data`.
 _INITIALISATION_IMAGES = 64

@@ -1,4 +1,4 @@
-"""The loop: steps, epochs and predictions. Knows no files and no console.
+"""The loop's steps. Knows no files and no console.
 
 Accelerate does devices, mixed precision and distribution.
 """
@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.errors import UserError
-from models.network.architecture import Architecture
-from models.network.strategies import FineTuner, ParameterGroup
+from models.network.strategies import FineTuner
 from training.data.batch import Batch
-from training.loop.precision import choose_precision
-
-# AdamW's and SGD's fused kernels exist on these devices (torch.optim documentation).
-_FUSED_DEVICES = ("cpu", "cuda", "mps")
-
+from training.loop.inference import network_inputs
 
 _LOWER_THE_RATE = "Lower the learning rate (--learning-rate; 'vgg19 find-lr' suggests one)"
 
@@ -95,87 +89,6 @@ class Objective:
         if self.class_weights is not None and targets.ndim == 1:
             weights = weights * self.class_weights[targets]
         return weights.sum()
-
-
-# Four float32 of each of the 143.7 million parameters (weight, gradient, two moments) are 2.3 GB,
-# which no GPU of today needs to split. What stands in the way: best weights, state and report are
-# made of whole weights by one process, and Accelerate shards on no CPU, so no test could show it.
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-
-
-def make_accelerator(
-    device: str, mixed_precision: Literal["auto", "no", "bf16", "fp16"], **options: Any
-) -> Accelerator:
-    """Accelerate on the chosen device; `auto` takes CUDA, then Apple's GPU, then the CPU.
-
-    Raises:
-        TrainingError: the named device isn't there, or Accelerate is configured to shard.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        device = next(name for name, there in available.items() if there)
-    if not available[device]:
-        usable = ", ".join(name for name, there in available.items() if there)
-        raise TrainingError(
-            f"device is '{device}', which PyTorch doesn't find here (it finds {usable}); use "
-            "device auto"
-        )
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=choose_precision(mixed_precision, device),
-        **options,
-    )
-    if accelerator.distributed_type in _SHARDED:
-        raise TrainingError(
-            f"Accelerate is configured for {accelerator.distributed_type.value}, which splits the "
-            "weights among processes, and checkpoints need them whole; VGG-19 and AdamW take 2.3 "
-            "GB on each GPU without it: run torchrun, or choose no FSDP in 'accelerate config'"
-        )
-    return accelerator
-
-
-def make_optimizer(
-    groups: Iterable[ParameterGroup],
-    kind: Literal["adamw", "sgd"],
-    *,
-    weight_decay: float,
-    momentum: float,
-    device: torch.device,
-) -> Optimizer:
-    """AdamW or SGD over the trainable layers, each at its own learning rate."""
-    fused = device.type in _FUSED_DEVICES
-    parameters = [optimizer_group(group) for group in groups]
-    if kind == "sgd":
-        return SGD(parameters, momentum=momentum, weight_decay=weight_decay, fused=fused)
-    return AdamW(parameters, weight_decay=weight_decay, fused=fused)
-
-
-def optimizer_group(group: ParameterGroup) -> dict[str, Any]:
-    """`base_lr` is the rate that the schedule's factor is applied to."""
-    return {
-        "params": group.parameters,
-        "lr": group.learning_rate,
-        "base_lr": group.learning_rate,
-        "name": group.name,
-    }
-
-
-def schedule_factor(
-    step: int, *, total_steps: int, warmup_steps: int, kind: Literal["cosine", "constant"]
-) -> float:
-    """Learning-rate factor, 0..1, of a step counted from 0.
-
-    Linear up over the warm-up, then constant or half a cosine down to zero.
-    """
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    if kind == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps)))
 
 
 class _Read:
@@ -417,58 +330,3 @@ def check_validation(loss: float, epoch: int) -> None:
             f"the validation loss is {loss} after epoch {epoch}; its weights are not saved. "
             f"{_LOWER_THE_RATE}"
         )
-
-
-def evaluation_batch_size(device: torch.device, micro_batch_size: int | None) -> int:
-    """Images at once where nothing is kept for a backward pass.
-
-    On a GPU as many as fill it; on the CPU as many as its cache likes (at 224 px on two cores 0.226
-    s an image in batches of 4, 0.240 in batches of 16, 0.244 in batches of 32). Never more than the
-    user found to fit.
-    """
-    size = 16 if device.type == "cpu" else 64
-    return min(size, micro_batch_size or size)
-
-
-def network_inputs(batch: Batch, normalize: nn.Module, device: torch.device) -> Tensor:
-    """float32: normalised images [N,3,S,S], or features as they are."""
-    inputs = batch.inputs.to(device, non_blocking=True)
-    prepared: Tensor = normalize(inputs) if batch.start == 0 else inputs.float()
-    return prepared
-
-
-def predict(
-    accelerator: Accelerator,
-    architecture: Architecture,
-    model: nn.Module,
-    normalize: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    gather: bool = True,
-    on_batch: Callable[[int], None] = lambda images: None,
-) -> tuple[Tensor, Tensor]:
-    """Run the model in eval mode over batches.
-
-    Args:
-        gather: the batches are this process's share; put those of all together.
-
-    Returns:
-        logits float32[N,C] and targets int64[N], on the CPU, in the order of the data set.
-    """
-    model.eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        with torch.inference_mode(), accelerator.autocast():
-            inputs = network_inputs(batch, normalize, accelerator.device)
-            if batch.start == 0:
-                logits = model(inputs)
-            else:
-                logits = architecture.run(model, inputs, batch.start)
-        kept = batch.weights > 0
-        parts.append((batch.indices[kept], logits.float().cpu()[kept], batch.targets[kept]))
-        on_batch(int(kept.sum()))
-    if gather and accelerator.num_processes > 1:
-        parts = gather_object(parts)
-    indices, logits, targets = map(torch.cat, zip(*parts, strict=True))
-    order = indices.argsort()
-    return logits[order], targets[order]

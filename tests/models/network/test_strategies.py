@@ -18,7 +18,7 @@ from models.network.strategies import (
 )
 from models.network.unfreezing import Strategy, default_unfreeze_epochs
 from models.network.vgg19 import VGG19
-from training.loop.trainer import make_optimizer
+from training.loop.optimizer import make_optimizer
 
 NAMES = list(VGG19.layers(VGG19.empty(num_classes=2)))
 FC = {"classifier.0", "classifier.3", "classifier.6"}

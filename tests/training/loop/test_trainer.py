@@ -4,12 +4,10 @@ import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torchvision.models import VGG, VGG19_Weights, vgg19
@@ -27,16 +25,10 @@ from models.network.unfreezing import Strategy
 from models.network.vgg19 import VGG19
 from testing.small_vgg import thin_vgg19
 from training.data.batch import Batch
-from training.loop.trainer import (
-    Objective,
-    Trainer,
-    TrainingError,
-    TrainState,
-    make_accelerator,
-    make_optimizer,
-    predict,
-    schedule_factor,
-)
+from training.loop.accelerator import make_accelerator
+from training.loop.inference import predict
+from training.loop.optimizer import make_optimizer
+from training.loop.trainer import Objective, Trainer, TrainingError, TrainState
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -255,24 +247,6 @@ def test_train_and_eval_modes() -> None:
     assert tiny.modes == [False, True, False]
 
 
-def test_predictions_come_in_the_order_of_the_data_without_fillers() -> None:
-    batches = [
-        Batch(torch.tensor([[5.0, 6], [1, 2]]), torch.tensor([9, 7]), torch.tensor([2, 0]), ONES),
-        Batch(
-            torch.tensor([[3.0, 4], [0, 0]]),
-            torch.tensor([8, 0]),
-            torch.tensor([1, 0]),
-            torch.tensor([1.0, 0.0]),
-        ),
-    ]
-    logits, targets = predict(
-        make_accelerator("cpu", "no"), VGG19, nn.Identity(), nn.Identity(), batches
-    )
-    assert logits.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert targets.tolist() == [7, 8, 9]
-
-
-ONES = torch.ones(2)
 INPUTS = torch.tensor([[1.0, -1], [0.5, 2], [-1, 0.25], [2, 1], [0, 1]])
 TARGETS = torch.tensor([0, 1, 1, 0, 1])
 
@@ -368,20 +342,6 @@ def test_without_auto_batch_out_of_memory_is_an_error() -> None:
         tiny_trainer(Full()).step(as_batch(INPUTS, TARGETS), TrainState())
 
 
-def test_schedule_by_hand() -> None:
-    def factors(kind: Literal["cosine", "constant"], warmup: int, total: int = 6) -> list[float]:
-        return [
-            schedule_factor(step, total_steps=total, warmup_steps=warmup, kind=kind)
-            for step in range(total + 1)
-        ]
-
-    half = math.sqrt(0.5)
-    assert factors("cosine", 0, 4) == pytest.approx([1, (1 + half) / 2, 0.5, (1 - half) / 2, 0])
-    assert factors("cosine", 2)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
-    assert factors("cosine", 2)[-1] == pytest.approx(0)
-    assert factors("constant", 2) == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1])
-
-
 def test_rates_follow_the_factor_each_from_its_own() -> None:
     tiny = Tiny()
     optimizer = SGD(
@@ -403,19 +363,3 @@ def test_rates_follow_the_factor_each_from_its_own() -> None:
         trainer.step(as_batch(INPUTS, TARGETS), state)
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates == pytest.approx([0.5**step, 0.1 * 0.5**step])
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what it asks for")
-def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(TrainingError, match="device is 'cuda', which PyTorch doesn't find here"):
-        make_accelerator("cuda", "no")
-
-
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
-def test_sharded_weights_are_refused_before_anything_is_read(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configured = SimpleNamespace(distributed_type=DistributedType[kind])
-    monkeypatch.setattr("training.loop.trainer.Accelerator", lambda **_: configured)
-    with pytest.raises(TrainingError, match=f"configured for {kind}.* run torchrun"):
-        make_accelerator("cpu", "no")
