@@ -24,6 +24,7 @@ from models.errors import UserError
 from models.network.strategies import FineTuner
 from training.data.batch import Batch
 from training.loop.inference import network_inputs
+from training.loop.linear_step import LinearStep, large_linear_layers
 
 _LOWER_THE_RATE = "Lower the learning rate (--learning-rate; 'vgg19 find-lr' suggests one)"
 
@@ -167,6 +168,11 @@ class Trainer:
         compiled: Any = torch.compile(self.model) if self._compile else self.model
         self._prepared: nn.Module = self.accelerator.prepare_model(compiled)
         self._prepared.train()
+        # Who wraps or compiles it, or scales its gradients, needs to find them.
+        alone = self._prepared is self.model and self.accelerator.scaler is None
+        on_cpu = self.accelerator.device.type == "cpu"
+        layers = large_linear_layers(self.model, self.optimizer) if alone and on_cpu else []
+        self._linear_step = LinearStep(layers, self.optimizer)
 
     @property
     def inference_model(self) -> nn.Module:
@@ -213,9 +219,10 @@ class Trainer:
             # The optimizer leaves the weights alone, on the device: to look at the loss first would
             # keep a GPU waiting for what it is to do next.
             self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
-        else:
+        if not self._guarded or self._linear_step.has_recorded:
             self._check_finite(figures, batch, state)
         self._clip()
+        self._linear_step.take()
         if self.accelerator.scaler is None:
             self.optimizer.step()  # Accelerate's would look for packages in each step
         else:
@@ -237,9 +244,7 @@ class Trainer:
         if self._clip_norm is None:
             return
         self.accelerator.unscale_gradients()
-        groups = self.optimizer.param_groups
-        trained = [parameter for group in groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(trained, self._clip_norm)
+        self._linear_step.clip(self._clip_norm)
 
     @property
     def _guarded(self) -> bool:
@@ -271,7 +276,8 @@ class Trainer:
         """`_backward`; with `auto_batch`, in ever smaller pieces until they fit."""
         while True:
             try:
-                return self._backward(inputs, targets, weights, total, start)
+                with self._linear_step.record(len(inputs)):
+                    return self._backward(inputs, targets, weights, total, start)
             except Exception as error:
                 size = min(self.micro_batch_size or len(inputs), len(inputs))
                 if not (self._auto_batch and size > 1 and should_reduce_batch_size(error)):
