@@ -72,6 +72,7 @@ audit: setup  ## look up published vulnerabilities of everything that is locked;
 bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, 30 to 60 minutes
 	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
 	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
+	$(BIN)/python -m benchmarks.linear_step
 	$(BIN)/python -m benchmarks.decode
 
 bench-serving: setup  ## serving against nine other servers, benchmarks/peers; an hour and a half

@@ -29,9 +29,10 @@ FC1, FC2 = "2.weight", "5.weight"
 
 
 @pytest.fixture(autouse=True)
-def thin_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """26 rows of FC1, which has 200; of FC2 40 of 150."""
+def thin_layers_count_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """26 rows at a time of FC1, which has 200; of FC2 40 of 150."""
     monkeypatch.setattr(linear_step, "CHUNK_VALUES", 8_000)
+    monkeypatch.setattr(linear_step, "LEAST_SIDE", 8)
 
 
 @pytest.fixture
