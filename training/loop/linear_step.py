@@ -1,9 +1,9 @@
 """Steps of large linear layers whose gradients never exist as a whole.
 
 The gradient of a linear layer's weight is `D^T X`: X float32[N,in] went into the layer, and D
-float32[N,out] is the gradient of the loss by what came out. On a CPU it takes a third of a step of
-FC1 and FC2 to write the 478 MB of it, to read them for the norm, to scale them, and to read them
-again beside weights and moments. So X and D are kept in its place, a few megabytes. The norm
+float32[N,out] is the gradient of the loss by what came out. On a CPU, much of a small batch's step
+is to write the 478 MB of it for FC1 and FC2, to read them for the norm, to scale them, and to read
+them again beside weights and moments. So X and D are kept in its place, a few megabytes. The norm
 follows from them, and the optimizer's step is taken some rows at a time, whose gradient is made in
 the processor's cache and used there.
 
