@@ -1,0 +1,1 @@
+"""What a linear classifier makes of the frozen features, depth by depth, and of the labels."""
