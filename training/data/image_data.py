@@ -19,6 +19,7 @@ from training.data.checks import (
     keep_apart,
     tell,
 )
+from training.data.exclude import leave_out
 from training.data.listing import SkippedFile, SplitBy
 from training.data.sources import (
     SPLITS,
@@ -64,7 +65,7 @@ class ImageData:
             counts[sample.split][sample.label] += 1
         return counts
 
-    def _name(self, path: Path) -> str:
+    def name(self, path: Path) -> str:
         """Relative within the root, else absolute: `..` leads elsewhere from behind a link."""
         inside = path.is_relative_to(self.root)
         return str(path.relative_to(self.root) if inside else path.absolute())
@@ -82,7 +83,7 @@ class ImageData:
             ],
             "files": [
                 {
-                    "path": self._name(s.path),
+                    "path": self.name(s.path),
                     "label": s.label,
                     "split": s.split,
                     "sha256": s.sha256,
@@ -103,6 +104,7 @@ def load_images(
     allow_conflicting_labels: bool,
     seed: int,
     split_by: SplitBy,
+    exclude: Path | None = None,
     reporter: Reporter,
 ) -> ImageData:
     """Find, decode once (to find bad files before training does) and split labelled images.
@@ -112,13 +114,19 @@ def load_images(
 
     Args:
         data: see `training.data.sources.find_images`.
+        exclude: a table of images to leave out, see `training.data.exclude.leave_out`.
 
     Raises:
         DataError: no images, fewer than two classes, an empty class, more than `max_bad_fraction`
-            of a class unreadable, or an image with two labels in a table.
+            of a class unreadable, an image with two labels in a table, or a table of images to
+            leave out that names one which isn't there.
     """
     listing = find_images(data, columns)
     tell(listing, reporter)
+    excluded: list[SkippedFile] = []
+    if exclude is not None:
+        listing.files, excluded = leave_out(listing.files, exclude, data_root(data))
+        reporter.say(f"{len(excluded)} images are left out: {exclude} excludes them")
     labels = _check_classes(listing.files, data)
     samples, unreadable = check_files(listing.files, preprocessing, reporter)
     skipped = [*listing.skipped, *unreadable]
@@ -132,7 +140,7 @@ def load_images(
     if not any(sample.split == "val" for sample in samples):
         rule = SplitRule(val_fraction, test_fraction, seed)
         samples = (split_by_hash if split_by == "hash" else split_exactly)(samples, rule)
-    images = ImageData(data_root(data), labels, tuple(samples), (*skipped, *copies))
+    images = ImageData(data_root(data), labels, tuple(samples), (*skipped, *copies, *excluded))
     _check_splits(images)
     _warn_of_classes_not_judged(images, reporter)
     return images

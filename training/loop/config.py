@@ -224,6 +224,11 @@ class TrainConfig(BaseModel):
         description="hash: by each image alone, as redeploy does, so that it stays where it is "
         "when others come; exact: the fractions to the image, anew for other images",
     )
+    exclude: LocalPath | None = Field(
+        default=None,
+        description="CSV file whose first column names images to leave out, such as probe's "
+        "--suspects",
+    )
     max_bad_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="of a class that may be unreadable and is skipped"
     )
@@ -334,6 +339,7 @@ class TrainConfig(BaseModel):
                 "weights": absolute_weights(self.weights),
                 "cache_dir": self.cache_dir and self.cache_dir.absolute(),
                 "ood_data": self.ood_data and self.ood_data.absolute(),
+                "exclude": self.exclude and self.exclude.absolute(),
             }
         )
 

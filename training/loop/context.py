@@ -47,6 +47,7 @@ def load_data(config: TrainConfig, reporter: Reporter) -> ImageData:
         allow_conflicting_labels=config.allow_conflicting_labels,
         seed=config.seed,
         split_by=config.split_by,
+        exclude=config.exclude,
         reporter=reporter,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -100,11 +100,51 @@ def reliability_diagram(rows: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
-def save_plot(figure: Figure, path: Path) -> None:
-    """Write a picture; a name in a script that no font here has is shown as boxes."""
+def depth_scores(
+    names: Sequence[str],
+    accuracies: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    majority: float,
+) -> Figure:
+    """Accuracy (0..1) at each depth, with its interval; dotted: the share of the largest class."""
+    figure = Figure(figsize=(5.6, 3.2))
+    axes = figure.add_subplot()
+    percent = 100 * np.array(accuracies)
+    low, high = 100 * np.array(intervals).T
+    axes.errorbar(
+        range(len(names)), percent, yerr=(percent - low, high - percent),
+        color=BLUE, marker="o", linestyle="", capsize=4,
+    )  # fmt: skip
+    axes.axhline(100 * majority, color=_GREY, linestyle=":")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set(ylabel="accuracy (%)")
+    return figure
+
+
+def learning_curve(
+    images: Sequence[int], accuracies: Sequence[float], twice: float | None
+) -> Figure:
+    """Accuracy (0..1) against the number of images; dashed: what twice as many would bring."""
+    figure = Figure(figsize=(4.8, 3.2))
+    axes = figure.add_subplot()
+    percent = [100 * accuracy for accuracy in accuracies]
+    axes.plot(images, percent, color=BLUE, marker="o")
+    ticks = list(images)
+    if twice is not None:
+        ticks.append(2 * images[-1])
+        axes.plot(ticks[-2:], [percent[-1], 100 * twice], color=ORANGE, marker="o", linestyle="--")
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
+    axes.set(xlabel="training images", ylabel="accuracy (%)")
+    return figure
+
+
+def save_plot(figure: Figure, to: Path | IO[bytes]) -> None:
+    """Write a PNG; a name in a script that no font here has is shown as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(path, bbox_inches="tight")
+        figure.savefig(to, bbox_inches="tight")
 
 
 def _short(text: str, length: int) -> str:

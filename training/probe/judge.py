@@ -1,0 +1,162 @@
+"""How good the leave-one-out predictions are: accuracy, the learning curve, what is confused."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from training.probe.features import Depth
+from training.probe.ridge import Design, Floats, Integers, Ridge, fit
+
+# Shares of the images whose accuracies make the learning curve, each 1 / number.
+CURVE = (8, 4, 2)
+# Up to so many images, every part of the images is fitted on in its turn, and the accuracies are
+# averaged; of more, one part is enough, and takes as long as a fit to them all did before.
+_ALL_PARTS_UP_TO = 5000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is said of images by a fit that didn't see them.
+
+    Args:
+        targets: int64[N], their labels.
+        suggested: int64[N], of the other classes the one with the highest score.
+        margin: float64[N], that score less the label's own. Above 0, the label is contradicted.
+    """
+
+    targets: Integers
+    suggested: Integers
+    margin: Floats
+
+    @cached_property
+    def is_right(self) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.margin < 0
+        return right
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.is_right.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, of the accuracy, Wilson's (1927)."""
+        right, count = int(self.is_right.sum()), len(self.targets)
+        interval = stats.binomtest(right, count).proportion_ci(method="wilson")
+        return float(interval.low), float(interval.high)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes of the share that is right."""
+        counts = np.bincount(self.targets)
+        right = np.bincount(self.targets, weights=self.is_right)
+        return float((right[counts > 0] / counts[counts > 0]).mean())
+
+    def hardest_pairs(self, count: int) -> list[tuple[int, int, int]]:
+        """Two classes, and how many images of one got the other's label; the most first."""
+        wrong = ~self.is_right
+        pairs = Counter(
+            tuple(sorted(pair))
+            for pair in zip(
+                self.targets[wrong].tolist(), self.suggested[wrong].tolist(), strict=True
+            )
+        )
+        ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+        return [(one, other, images) for (one, other), images in ordered[:count]]
+
+
+@dataclass(frozen=True)
+class DepthScore:
+    """One depth, judged by leaving each training image out. `seconds`: of fitting and judging."""
+
+    depth: Depth
+    predictions: Predictions
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The accuracy that a fit to so many images has on others."""
+
+    images: int
+    accuracy: float
+
+
+def score(design: Design, depth: Depth) -> DepthScore:
+    """Fit, and judge each image by what the others say of it."""
+    started = time.perf_counter()
+    predictions = left_out(fit(design))
+    return DepthScore(depth, predictions, time.perf_counter() - started)
+
+
+def left_out(ridge: Ridge) -> Predictions:
+    """The leave-one-out predictions, in the order of the design's rows."""
+    targets = ridge.design.targets
+    parts = [_compare(scores, targets[rows]) for rows, scores in ridge.leave_one_out()]
+    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _compare(scores: Floats, targets: Integers) -> tuple[Integers, Integers, Floats]:
+    """Scores float64[n,C] -> the fields of `Predictions`."""
+    rows = np.arange(len(targets))
+    others = scores.copy()
+    others[rows, targets] = -np.inf
+    suggested = others.argmax(axis=1)
+    return targets, suggested, others[rows, suggested] - scores[rows, targets]
+
+
+def learning_curve(design: Design, seed: int) -> list[CurvePoint]:
+    """What an eighth, a quarter and a half of the images give; the whole is known by then.
+
+    Each fit is judged on all images, on those that it was fitted to by leaving them out. Shares
+    with less than one image a class are left out.
+    """
+    points = []
+    for parts in CURVE:
+        if len(design) < parts * max(2, design.classes):
+            continue
+        order = _by_class(design, seed)
+        chosen = range(parts) if len(design) <= _ALL_PARTS_UP_TO else range(1)
+        accuracies = [_part_accuracy(design, order[part::parts]) for part in chosen]
+        points.append(CurvePoint(len(design) // parts, float(np.mean(accuracies))))
+    return points
+
+
+def _by_class(design: Design, seed: int) -> Integers:
+    """All rows, shuffled, class after class: every n-th has each class in its share."""
+    shuffled = np.random.default_rng(seed).permutation(len(design.targets))
+    return shuffled[np.argsort(design.targets[shuffled], kind="stable")]
+
+
+def _part_accuracy(design: Design, rows: Integers) -> float:
+    ridge = fit(replace(design, rows=np.sort(rows)))
+    right = int(left_out(ridge).is_right.sum())
+    others = np.setdiff1d(np.arange(len(design.targets)), rows)
+    classifier = ridge.classifier
+    for _, features, one_hot in replace(design, rows=others).blocks():
+        targets = one_hot.argmax(axis=1)
+        right += int((_compare(classifier.scores(features), targets)[2] < 0).sum())
+    return right / len(design.targets)
+
+
+def at_twice(curve: list[CurvePoint], whole: float) -> float | None:
+    """The accuracy that twice as many images would bring, if the error went on to shrink by the
+    factor by which the last doubling has shrunk it (a power law, as learning curves mostly are:
+    Hestness et al. 2017, arXiv:1712.00409).
+
+    Args:
+        curve: up to the half of the images. whole: the accuracy of all of them.
+
+    Returns:
+        None where that can't be told: there was no half.
+    """
+    if not curve:
+        return None
+    error, before = 1 - whole, 1 - curve[-1].accuracy
+    return 1 - error * min(1.0, error / before) if before > 0 else whole

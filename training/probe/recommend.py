@@ -1,0 +1,99 @@
+"""From the scores of all depths to what to train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.network.architecture import Architecture
+from models.network.unfreezing import default_unfreeze_epochs
+from training.evaluate.significance import mcnemar
+from training.loop.config import TrainConfig
+from training.probe.judge import DepthScore
+
+# Depths whose scores on the same images may differ by luck as often as this are alike.
+_SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to train, and why, in a sentence; `options` are those of `vgg19 train`, None where that
+    can't be told."""
+
+    reason: str
+    options: str | None
+
+
+def best_of(scores: Sequence[DepthScore]) -> DepthScore:
+    """The depth with the most images right; of several, the one nearest to the head."""
+    return max(reversed(scores), key=lambda score: score.predictions.accuracy)
+
+
+def recommend(
+    scores: Sequence[DepthScore], majority: float, config: TrainConfig, architecture: Architecture
+) -> Recommendation:
+    """Train what lies above the deepest features that are as good as the best.
+
+    Args:
+        scores: of all depths, from the images on.
+        majority: the share of the largest class.
+    """
+    best = best_of(scores)
+    low, high = best.predictions.interval
+    reached = f"{best.predictions.accuracy:.1%} ({low:.1%} to {high:.1%})"
+    if low <= majority:
+        return Recommendation(
+            f"can't tell what to train: {best.depth.name} is the best with {reached}, and always "
+            f"answering the largest class is right for {majority:.1%}; look at the labels and the "
+            "image size, or add images",
+            None,
+        )
+    if config.weights == "none":
+        return Recommendation(
+            f"train all layers: with weights none, what stays frozen stays random; expect at least "
+            f"what {best.depth.name}'s random features give, {reached}",
+            "--strategy full",
+        )
+    alike = [score for score in scores if _are_alike(score, best)]
+    chosen = alike[-1]
+    place = scores.index(chosen)
+    what, options = _what_to_train(place, config, architecture)
+    low, high = chosen.predictions.interval
+    expected = f"expect about {chosen.predictions.accuracy:.1%} ({low:.1%} to {high:.1%}) or more"
+    others = [score.depth.name for score in alike[:-1]]
+    doubt = (
+        f"; these images can't tell it from {', '.join(others)}, which would train more"
+        if others
+        else ""
+    )
+    return Recommendation(
+        f"{chosen.depth.name} is the deepest that is as good as any, so {what}; {expected}{doubt}",
+        options,
+    )
+
+
+def _are_alike(score: DepthScore, best: DepthScore) -> bool:
+    p_value = mcnemar(score.predictions.is_right, best.predictions.is_right)
+    return score is best or p_value >= _SIGNIFICANCE
+
+
+def _what_to_train(place: int, config: TrainConfig, architecture: Architecture) -> tuple[str, str]:
+    """In words, and as options: all that lies above a depth.
+
+    Args:
+        place: of the depth, counted from the images.
+    """
+    blocks = len(architecture.blocks)
+    above = blocks - 1 - place
+    if above < 0:
+        extra = architecture.fully_connected[-above:-1]
+        options = " ".join(["--strategy head", *(f"--unfreeze {name}" for name in extra)])
+        return f"train {' and '.join((*extra, 'the head'))} on it", options
+    if above == 0:
+        return f"unfreeze from {architecture.fully_connected[0]} on", "--strategy fc"
+    first = architecture.blocks[above - 1][0]
+    if above == blocks - 1:
+        return f"unfreeze from {first} on, which is nearly everything", "--strategy full"
+    epochs = default_unfreeze_epochs(config.epochs, above)
+    given = " ".join(f"--unfreeze-epochs {epoch}" for epoch in epochs)
+    return f"unfreeze step by step, from {first} on", f"--strategy gradual {given}"
