@@ -187,6 +187,12 @@ def check_data(
     image_column: ImageColumn = None,
     split_column: SplitColumn = None,
     split_name: SplitNames = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Look for wrong labels as well, as probe does.")
+    ] = False,
+    weights: Annotated[str | None, typer.Option(help="With --labels: as of probe.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="With --labels: as of probe.")] = None,
+    suspects: probe.SuspectsOption = None,
 ) -> None:
     """Look for what is wrong with a data set; exit code 1 if images leak between its splits.
 
@@ -196,13 +202,17 @@ def check_data(
     from training.data.check_data import check_data as check
     from training.data.listing import Columns
 
-    columns = Columns().with_given(
-        **column_values(label_column, image_column, split_column, split_name)
-    )
-    report = check(data, reporter(), columns=columns)
+    network = {"weights": weights, "image_size": image_size}
+    if not labels and (suspects is not None or any(network.values())):
+        raise UserError("--weights, --image-size and --suspects are for --labels")
+    probe.check_writable(suspects)
+    names = column_values(label_column, image_column, split_column, split_name)
+    report = check(data, reporter(), columns=Columns().with_given(**names))
     print_report(report)
     if output is not None:
         report.write(output)
+    if labels:
+        probe.check_labels({"data": data, **names, **network}, suspects)
     if report.leaks:
         raise typer.Exit(1)
 

@@ -86,6 +86,23 @@ def _train_command(config: Path | None, values: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
+def check_labels(values: dict[str, Any], suspects: Path | None) -> None:
+    """Look for wrong labels alone, as `vgg19 probe` does.
+
+    Args:
+        values: fields of a run's configuration.
+        suspects: CSV file to write.
+    """
+    from cli.probe_table import print_suspects
+    from training.probe import probe as room
+    from training.probe.suspects import write_suspects
+
+    found = room.probe(load_config(None, given(values)), reporter(), train="vgg19 train")
+    print_suspects(found.suspects, len(found.best.predictions.targets))
+    if suspects is not None:
+        write_suspects(found.suspects, suspects)
+
+
 def check_writable(*files: Path | None) -> None:
     """Raise UserError where a file that is to be written has no directory, before the work."""
     for file in files:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +87,8 @@ def _places(architecture: Architecture) -> Iterator[tuple[str, int]]:
     for number, (_, above) in enumerate(pairwise(blocks), start=1):
         yield f"block {number}", architecture.index(empty, above[0])
     yield f"block {len(blocks)}", architecture.index(empty, architecture.pooling)
-    for number, above in enumerate(architecture.fully_connected[1:], start=1):
-        yield f"FC{number}", architecture.index(empty, above)
+    for number, layer in enumerate(architecture.fully_connected[1:], start=1):
+        yield f"FC{number}", architecture.index(empty, layer)
 
 
 def _side(shape: tuple[int, ...]) -> int:
@@ -120,7 +121,7 @@ class _AllDepths:
 
 def depth_features(
     context: TrainContext, model: nn.Module, places: tuple[Depth, ...]
-) -> NDArray[np.generic]:
+) -> NDArray[np.float16]:
     """float16[N, values of all depths] of the training images, mapped from a file of the cache.
 
     What training caches is not shared with it: those are the values of one depth as they are, 100
@@ -153,7 +154,7 @@ def depth_features(
             context.reporter.say(f"features of {key.count:,} images computed in {seconds:.1f} s")
         else:
             context.reporter.say(f"features of {key.count:,} images found in {root}")
-        return file.array()
+        return cast(NDArray[np.float16], file.array())
 
 
 def _key(

@@ -14,8 +14,8 @@ from training.loop.paths import DataPath, LocalPath, Location, StartPath
 from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
-# Decided by the job itself.
-NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction")
+# Decided by the job itself, which also gives its images other names than `exclude` has.
+NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction", "exclude")
 # Of the sources, so they stand beside `data`; the job writes a table with columns of its own.
 BESIDE_DATA = (
     "label_column", "image_column", "split_column", "split_names", "allow_conflicting_labels",

@@ -115,7 +115,9 @@ def depth_scores(
         range(len(names)), percent, yerr=(percent - low, high - percent),
         color=BLUE, marker="o", linestyle="", capsize=4,
     )  # fmt: skip
-    axes.axhline(100 * majority, color=_GREY, linestyle=":")
+    margin = max(1.0, 0.1 * float(high.max() - low.min()))
+    axes.set_ylim(max(0.0, float(low.min()) - margin), min(101.0, float(high.max()) + margin))
+    axes.axhline(100 * majority, color=_GREY, linestyle=":")  # mostly far below, and not seen
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set(ylabel="accuracy (%)")
     return figure
