@@ -55,12 +55,12 @@ def print_suspects(
 def _depths(probe: Probe) -> Table:
     table = Table(box=None)
     table.add_column("depth")
-    for name in ("values", "right", "95% interval", "balanced", "seconds"):
+    for name in ("values", "error", "right", "95% interval", "balanced", "seconds"):
         table.add_column(name, justify="right")
     for score in probe.scores:
         table.add_row(*_row(score), style="bold" if score is probe.best else None)
     classes = len(probe.data.labels)
-    table.add_row("largest class", "", f"{probe.majority:.1%}", "", f"{1 / classes:.1%}", "")
+    table.add_row("largest class", "", "", f"{probe.majority:.1%}", "", f"{1 / classes:.1%}", "")
     return table
 
 
@@ -70,6 +70,7 @@ def _row(score: DepthScore) -> list[str]:
     return [
         score.depth.name,
         f"{score.depth.values:,}",
+        f"{predictions.error:.3f}",
         f"{predictions.accuracy:.1%}",
         f"{low:.1%} - {high:.1%}",
         f"{predictions.balanced_accuracy:.1%}",

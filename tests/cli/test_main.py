@@ -34,6 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = (
     "train",
     "find-lr",
+    "probe",
     "check-data",
     "reproduce",
     "evaluate",

@@ -125,8 +125,9 @@ def load_images(
     tell(listing, reporter)
     excluded: list[SkippedFile] = []
     if exclude is not None:
+        found = len(listing.files)
         listing.files, excluded = leave_out(listing.files, exclude, data_root(data))
-        reporter.say(f"{len(excluded)} images are left out: {exclude} excludes them")
+        reporter.say(f"{exclude} excludes {len(excluded)} of {found} images")
     labels = _check_classes(listing.files, data)
     samples, unreadable = check_files(listing.files, preprocessing, reporter)
     skipped = [*listing.skipped, *unreadable]

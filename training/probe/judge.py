@@ -29,11 +29,13 @@ class Predictions:
         targets: int64[N], their labels.
         suggested: int64[N], of the other classes the one with the highest score.
         margin: float64[N], that score less the label's own. Above 0, the label is contradicted.
+        errors: float64[N], the sum over the classes of the scores' squared errors (0: perfect).
     """
 
     targets: Integers
     suggested: Integers
     margin: Floats
+    errors: Floats
 
     @cached_property
     def is_right(self) -> NDArray[np.bool_]:
@@ -43,6 +45,10 @@ class Predictions:
     @property
     def accuracy(self) -> float:
         return float(self.is_right.mean())
+
+    @property
+    def error(self) -> float:
+        return float(self.errors.mean())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -102,13 +108,15 @@ def left_out(ridge: Ridge) -> Predictions:
     return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _compare(scores: Floats, targets: Integers) -> tuple[Integers, Integers, Floats]:
+def _compare(scores: Floats, targets: Integers) -> tuple[Integers, Integers, Floats, Floats]:
     """Scores float64[n,C] -> the fields of `Predictions`."""
     rows = np.arange(len(targets))
     others = scores.copy()
     others[rows, targets] = -np.inf
     suggested = others.argmax(axis=1)
-    return targets, suggested, others[rows, suggested] - scores[rows, targets]
+    own = scores[rows, targets]
+    errors = np.square(scores).sum(axis=1) - 2 * own + 1  # their targets are 0, the own one's 1
+    return targets, suggested, others[rows, suggested] - own, errors
 
 
 def learning_curve(design: Design, seed: int) -> list[CurvePoint]:

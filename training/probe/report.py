@@ -118,6 +118,7 @@ def _depth_row(score: DepthScore) -> tuple[str, ...]:
     return (
         score.depth.name,
         f"{score.depth.values:,}",
+        f"{predictions.error:.3f}",
         f"{predictions.accuracy:.1%}",
         f"{low:.1%} to {high:.1%}",
         f"{predictions.balanced_accuracy:.1%}",
@@ -129,6 +130,7 @@ def _depth(score: DepthScore) -> dict[str, Any]:
     return {
         "name": score.depth.name,
         "values": score.depth.values,
+        "error": predictions.error,
         "accuracy": predictions.accuracy,
         "interval": list(predictions.interval),
         "balanced_accuracy": predictions.balanced_accuracy,

@@ -28,15 +28,17 @@ def test_what_is_predicted_is_the_highest_score() -> None:
     assert predictions.balanced_accuracy == pytest.approx(
         balanced_accuracy_score(design.targets, predicted)
     )
+    np.testing.assert_allclose(
+        predictions.errors, np.square(scores - np.eye(3)[design.targets]).sum(axis=1)
+    )
     row = int(np.flatnonzero(wrong)[0])
     others = scores[row].max() - scores[row, design.targets[row]]
     assert predictions.margin[row] == pytest.approx(others)
 
 
 def test_the_interval_is_wilsons() -> None:
-    predictions = Predictions(
-        np.zeros(10, np.int64), np.ones(10, np.int64), np.where(np.arange(10) < 9, -1.0, 1.0)
-    )
+    margin = np.where(np.arange(10) < 9, -1.0, 1.0)
+    predictions = Predictions(np.zeros(10, np.int64), np.ones(10, np.int64), margin, margin)
     assert predictions.accuracy == 0.9
     assert predictions.interval == pytest.approx((0.5958, 0.9821), abs=1e-4)  # Wilson's for 9 of 10
 
@@ -44,7 +46,7 @@ def test_the_interval_is_wilsons() -> None:
 def test_pairs_are_counted_in_both_directions() -> None:
     targets, suggested = np.array([0, 1, 1, 2, 2, 0]), np.array([1, 0, 2, 1, 0, 2])
     margin = np.array([1.0, 1.0, 1.0, 1.0, -1.0, -1.0])
-    pairs = Predictions(targets, suggested, margin).hardest_pairs(5)
+    pairs = Predictions(targets, suggested, margin, margin).hardest_pairs(5)
     assert pairs == [(0, 1, 2), (1, 2, 2)]
 
 

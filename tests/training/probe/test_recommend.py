@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,12 +22,15 @@ def config(**changes: str) -> TrainConfig:
 
 
 def scores(accuracies: Sequence[float]) -> list[DepthScore]:
-    """The more is right at a depth, the more of the same images are."""
+    """The more is right at a depth, the more of the same images are, and the smaller is the error
+    (but for some noise)."""
     targets, suggested = np.zeros(IMAGES, np.int64), np.ones(IMAGES, np.int64)
     places = np.arange(IMAGES) / IMAGES
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(accuracies), IMAGES))
+    noise -= noise.mean(axis=1, keepdims=True)
     return [
-        DepthScore(depth, Predictions(targets, suggested, places - accuracy), 0.0)
-        for depth, accuracy in zip(depths(VGG19, 32), accuracies, strict=True)
+        DepthScore(depth, Predictions(targets, suggested, places - accuracy, 1 - accuracy + own), 0)
+        for depth, accuracy, own in zip(depths(VGG19, 32), accuracies, noise, strict=True)
     ]
 
 
@@ -83,5 +87,19 @@ def test_random_layers_are_all_trained() -> None:
     )
 
 
+def test_the_errors_tell_depths_apart_where_as_many_images_are_right() -> None:
+    same = scores([0.8] * 7)
+    worse = [
+        replace(
+            score, predictions=replace(score.predictions, errors=score.predictions.errors + 0.1)
+        )
+        for score in same[3:]
+    ]
+    found = recommend([*same[:3], *worse], 0.1, config(), VGG19)
+    assert found.options == f"--strategy gradual {EPOCHS} 4 {EPOCHS} 8"
+
+
 def test_of_equals_the_nearest_to_the_head_is_the_best() -> None:
-    assert best_of(scores([0.5, 0.7, 0.7, 0.7, 0.6, 0.1, 0.1])).depth.name == "block 4"
+    found = scores([0.5, 0.7, 0.7, 0.7, 0.6, 0.1, 0.1])
+    equal = [replace(score, predictions=found[1].predictions) for score in found[1:4]]
+    assert best_of([found[0], *equal, *found[4:]]).depth.name == "block 4"
