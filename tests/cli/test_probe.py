@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -86,15 +87,18 @@ def test_all_that_it_writes(data: Path, vgg19: Vgg19, capsys: pytest.CaptureFixt
 def test_check_data_looks_for_wrong_labels_too_and_train_leaves_them_out(
     data: Path, vgg19: Vgg19, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copy(data / "train/blue/0000.png", data / "train/blue/copy.png")
     network = ("--weights", "none", "--image-size", "32")
     arguments = ("check-data", data.name, "--labels", *network, "--suspects", "s.csv")
     assert vgg19(*arguments) == 0
-    assert "labels that the other images contradict: 1 of 30" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "labels that the other images contradict: 1 of 31" in captured.out
+    assert "1 of 31 training images are copies of others" in captured.err
     excluding = ("probe", "--data", data.name, *OPTIONS, "--exclude", "s.csv")
     assert vgg19(*excluding) == 0
     out = capsys.readouterr().out
-    assert "s.csv excludes 1 of 36 images" in out
-    assert "labels that the other images contradict: 0 of 29" in out
+    assert "s.csv excludes 1 of 37 images" in out
+    assert "labels that the other images contradict: 0 of 30" in out
 
 
 @pytest.mark.parametrize(

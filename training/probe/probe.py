@@ -35,7 +35,7 @@ class Probe:
         scores: of each depth, from the images on.
         majority: the share of the largest class, what always answering it would be right for.
         curve: at the best depth.
-        seconds: from the first image to the last number.
+        seconds: of fitting and judging; the features have their own.
     """
 
     config: TrainConfig
@@ -68,6 +68,7 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
         ProbeError: there is no room for the features.
     """
     context, designs = _designs(config, reporter)
+    _warn_of_kin(context.data, reporter)
     started = time.monotonic()
     scores = []
     with reporter.progress("fitting", len(designs)) as advance:
@@ -91,6 +92,21 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
         suspects=find_suspects(context.data, design, best.predictions, shown=SHOWN_SUSPECTS),
         seconds=time.monotonic() - started,
     )
+
+
+def _warn_of_kin(data: ImageData, reporter: Reporter) -> None:
+    """An image of which another one is a copy, or that belongs together with others, is judged by
+    them as well."""
+    samples = data.split("train")
+    copies = len(samples) - len({sample.sha256 for sample in samples})
+    grouped = [sample.group for sample in samples if sample.group is not None]
+    together = sum(count for count in Counter(grouped).values() if count > 1)
+    for count, what in ((copies, "copies of others"), (together, "of a group with others")):
+        if count:
+            reporter.warn(
+                f"{count} of {len(samples)} training images are {what}, by which they are judged, "
+                "so the numbers flatter"
+            )
 
 
 def _designs(config: TrainConfig, reporter: Reporter) -> tuple[TrainContext, dict[Depth, Design]]:

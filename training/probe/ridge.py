@@ -55,9 +55,16 @@ class Design:
         """Rows int64[n], their features float64[n,p] and one-hot targets float64[n,C]."""
         for start in range(0, len(self), _BLOCK):
             stop = min(start + _BLOCK, len(self))
-            rows = np.arange(start, stop) if self.rows is None else self.rows[start:stop]
-            features = self.features[rows].astype(np.float64)
-            yield rows, features, np.eye(self.classes)[self.targets[rows]]
+            rows = self.numbers(start, stop)
+            yield rows, self.features[rows].astype(np.float64), self.one_hot(rows)
+
+    def numbers(self, start: int, stop: int) -> Integers:
+        """int64[stop - start], the rows of these places."""
+        return np.arange(start, stop) if self.rows is None else self.rows[start:stop]
+
+    def one_hot(self, rows: Integers) -> Floats:
+        """float64[n,C]"""
+        return np.eye(self.classes)[self.targets[rows]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,10 @@ class Ridge:
 
     Args:
         mean: float64[p], of the features. target_mean: float64[C], the classes' shares.
-        directions: float64[p,r], orthonormal. squares: float64[r], the sum of squares along each.
+        squares: float64[r], the sums of squares along the principal directions.
+        directions: float64[p,r], these, orthonormal; None where there are coordinates.
+        coordinates: float64[N,r], Z, of fewer images than features; else None, and computed when
+            they are asked for.
         products: float64[r,C], Z^T Y.
         penalty: absolute.
     """
@@ -90,27 +100,36 @@ class Ridge:
     design: Design
     mean: Floats
     target_mean: Floats
-    directions: Floats
     squares: Floats
+    directions: Floats | None
+    coordinates: Floats | None
     products: Floats
     penalty: float = np.nan
 
     @property
     def classifier(self) -> LinearClassifier:
         shrunk = self.products / (self.squares + self.penalty)[:, None]
-        weight = (self.directions @ shrunk).T
+        if self.directions is not None:
+            weight = (self.directions @ shrunk).T
+        else:  # V = X^T Z / squares
+            assert self.coordinates is not None
+            shares = (self.coordinates / self.squares) @ shrunk
+            weight, start = np.zeros((self.design.classes, self.design.width)), 0
+            for _, features, _ in self.design.blocks():
+                weight += shares[start : start + len(features)].T @ (features - self.mean)
+                start += len(features)
         return LinearClassifier(weight, self.target_mean - weight @ self.mean)
 
     def leave_one_out(self) -> Iterator[tuple[Integers, Floats]]:
         """Rows int64[n] of the design, and the scores float64[n,C] that a fit to all other images
         with the same penalty would give each of them."""
-        for rows, coordinates, targets in self._coordinates():
+        for rows, coordinates, targets in self._blocks():
             yield rows, self._left_out(coordinates, targets, self.penalty)
 
     def losses(self, penalties: Sequence[float]) -> Floats:
         """float64[L]: the mean squared leave-one-out error at each of the penalties."""
         losses = np.zeros(len(penalties))
-        for _, coordinates, targets in self._coordinates():
+        for _, coordinates, targets in self._blocks():
             for place, penalty in enumerate(penalties):
                 scores = self._left_out(coordinates, targets, penalty)
                 losses[place] += np.square(scores - targets).sum()
@@ -123,7 +142,12 @@ class Ridge:
         scores: Floats = targets - (targets - fitted) / (1 - own_share)[:, None]
         return scores
 
-    def _coordinates(self) -> Iterator[tuple[Integers, Floats, Floats]]:
+    def _blocks(self) -> Iterator[tuple[Integers, Floats, Floats]]:
+        """Rows, their coordinates and their targets."""
+        if self.coordinates is not None:
+            rows = self.design.numbers(0, len(self.design))
+            yield rows, self.coordinates, self.design.one_hot(rows)
+            return
         for rows, features, targets in self.design.blocks():
             yield rows, (features - self.mean) @ self.directions, targets
 
@@ -131,8 +155,8 @@ class Ridge:
 def fit(design: Design, penalties: Sequence[float] | None = None) -> Ridge:
     """Fit at the penalty with the smallest mean squared leave-one-out error.
 
-    Takes memory for one square matrix of min(N, p) a side and its eigenvectors, and with fewer
-    images than features for all of them in float64.
+    Takes memory for one square matrix of min(N, p) a side and its eigenvectors, and where there are
+    fewer images than features for the features of all in float64.
 
     Args:
         penalties: absolute, above 0; None: `PENALTIES`, scaled by the features.
@@ -152,12 +176,11 @@ def _decompose(design: Design) -> Ridge:
         mean += features.sum(axis=0) / len(design)
         target_mean += targets.sum(axis=0) / len(design)
     decompose = _by_features if len(design) >= design.width else _by_images
-    squares, directions, correlations = decompose(design, mean)
-    return Ridge(design, mean, target_mean, directions, squares, directions.T @ correlations)
+    return Ridge(design, mean, target_mean, *decompose(design, mean))
 
 
-def _by_features(design: Design, mean: Floats) -> tuple[Floats, Floats, Floats]:
-    """Squares float64[r], directions float64[p,r] and X^T Y float64[p,C], from X^T X."""
+def _by_features(design: Design, mean: Floats) -> tuple[Floats, Floats, None, Floats]:
+    """Squares, directions and products of `Ridge`, from X^T X."""
     scatter = np.zeros((design.width, design.width))
     correlations = np.zeros((design.width, design.classes))
     for _, features, targets in design.blocks():
@@ -165,16 +188,17 @@ def _by_features(design: Design, mean: Floats) -> tuple[Floats, Floats, Floats]:
         scatter += centred.T @ centred
         correlations += centred.T @ targets
     squares, directions = _eigen(scatter, len(design))
-    return squares, directions, correlations
+    return squares, directions, None, directions.T @ correlations
 
 
-def _by_images(design: Design, mean: Floats) -> tuple[Floats, Floats, Floats]:
-    """As `_by_features`, from X X^T."""
+def _by_images(design: Design, mean: Floats) -> tuple[Floats, None, Floats, Floats]:
+    """Squares, coordinates and products of `Ridge`, from X X^T."""
     blocks = [(features - mean, targets) for _, features, targets in design.blocks()]
     centred = np.concatenate([features for features, _ in blocks])
     targets = np.concatenate([targets for _, targets in blocks])
     squares, vectors = _eigen(centred @ centred.T, design.width)
-    return squares, centred.T @ (vectors / np.sqrt(squares)), centred.T @ targets
+    coordinates = vectors * np.sqrt(squares)
+    return squares, None, coordinates, coordinates.T @ targets
 
 
 def _eigen(matrix: Floats, other_side: int) -> tuple[Floats, Floats]:

@@ -121,11 +121,15 @@ def test_in_blocks_it_is_the_same(shape: tuple[int, int], monkeypatch: pytest.Mo
     np.testing.assert_allclose(streamed.classifier.weight, weight, atol=1e-9)
 
 
-def test_both_ways_are_the_same_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_are_the_same_where_they_meet() -> None:
+    """One more feature, a constant, and there are fewer images than features."""
     data = design(20, 20)
-    by_features = left_out(fit(data, [0.5]))
-    monkeypatch.setattr(ridge, "_by_features", ridge._by_images)
-    np.testing.assert_allclose(left_out(fit(data, [0.5])), by_features, atol=1e-9)
+    wider = Design(np.hstack([data.features, np.ones((20, 1))]), data.targets, 3)
+    by_features, by_images = fit(data, [0.5]), fit(wider, [0.5])
+    np.testing.assert_allclose(left_out(by_images), left_out(by_features), atol=1e-9)
+    weight = by_images.classifier.weight
+    np.testing.assert_allclose(weight[:, :-1], by_features.classifier.weight, atol=1e-9)
+    np.testing.assert_allclose(weight[:, -1], 0, atol=1e-12)
 
 
 def test_only_the_rows_that_are_named_take_part() -> None:
