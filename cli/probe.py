@@ -98,7 +98,7 @@ def check_labels(values: dict[str, Any], suspects: Path | None) -> None:
     from training.probe.suspects import write_suspects
 
     found = room.probe(load_config(None, given(values)), reporter(), train="vgg19 train")
-    print_suspects(found.suspects, len(found.best.predictions.targets))
+    print_suspects(found)
     if suspects is not None:
         write_suspects(found.suspects, suspects)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +9,7 @@ from cli.common import table_console, text
 from training.probe.judge import DepthScore
 from training.probe.probe import Probe
 from training.probe.report import expected_at_twice, hardest_pairs
-from training.probe.suspects import Suspect
+from training.probe.suspects import doubt
 
 _SHOWN = 10
 
@@ -28,20 +26,23 @@ def print_probe(probe: Probe, console: Console | None = None) -> None:
     if pairs:
         words = [f"{one} / {other} {count} of {all_}" for one, other, count, all_ in pairs]
         _say(out, f"most confused at {best}: {', '.join(words)}")
-    print_suspects(probe.suspects, len(probe.best.predictions.targets), out)
+    print_suspects(probe, out)
     _say(out, f"recommended: {probe.recommendation.reason}")
     if probe.command is not None:
         out.print(text(f"  {probe.command}"), style="bold", soft_wrap=True)
 
 
-def print_suspects(
-    suspects: Sequence[Suspect], images: int, console: Console | None = None
-) -> None:
+def print_suspects(probe: Probe, console: Console | None = None) -> None:
     """The worst ten, each with its nearest images."""
     out = console or table_console()
-    _say(out, f"labels that the other images contradict: {len(suspects)} of {images}")
+    suspects, predictions = probe.suspects, probe.best.predictions
+    found = f"{len(suspects)} of {len(predictions.targets)}"
+    _say(out, f"labels that the other images contradict: {found}")
     if not suspects:
         return
+    why = doubt(predictions)
+    if why is not None:
+        _say(out, f"  only {why}")
     table = Table("  file", "label", "suggested", "margin", "nearest", box=None)
     for suspect in suspects[:_SHOWN]:
         nearest = ", ".join(one.label for one in suspect.nearest)

@@ -93,7 +93,7 @@ def test_check_data_looks_for_wrong_labels_too_and_train_leaves_them_out(
     assert vgg19(*arguments) == 0
     captured = capsys.readouterr()
     assert "labels that the other images contradict: 1 of 31" in captured.out
-    assert "1 of 31 training images are copies of others" in captured.err
+    assert "2 copies or images of groups are left out together with their like" in captured.out
     excluding = ("probe", "--data", data.name, *OPTIONS, "--exclude", "s.csv")
     assert vgg19(*excluding) == 0
     out = capsys.readouterr().out

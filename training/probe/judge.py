@@ -102,10 +102,11 @@ def score(design: Design, depth: Depth) -> DepthScore:
 
 
 def left_out(ridge: Ridge) -> Predictions:
-    """The leave-one-out predictions, in the order of the design's rows."""
+    """The leave-one-out predictions, in the order of the design's rows' numbers."""
     targets = ridge.design.targets
     parts = [_compare(scores, targets[rows]) for rows, scores in ridge.leave_one_out()]
-    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    order = np.argsort(ridge.design.order, kind="stable")
+    return Predictions(*(np.concatenate(column)[order] for column in zip(*parts, strict=True)))
 
 
 def _compare(scores: Floats, targets: Integers) -> tuple[Integers, Integers, Floats, Floats]:
@@ -129,25 +130,29 @@ def learning_curve(design: Design, seed: int) -> list[CurvePoint]:
     for parts in CURVE:
         if len(design) < parts * max(2, design.classes):
             continue
-        order = _by_class(design, seed)
+        part_of = _parts(design, parts, seed)
         chosen = range(parts) if len(design) <= _ALL_PARTS_UP_TO else range(1)
-        accuracies = [_part_accuracy(design, order[part::parts]) for part in chosen]
+        accuracies = [_part_accuracy(design, part_of == part) for part in chosen]
         points.append(CurvePoint(len(design) // parts, float(np.mean(accuracies))))
     return points
 
 
-def _by_class(design: Design, seed: int) -> Integers:
-    """All rows, shuffled, class after class: every n-th has each class in its share."""
-    shuffled = np.random.default_rng(seed).permutation(len(design.targets))
-    return shuffled[np.argsort(design.targets[shuffled], kind="stable")]
+def _parts(design: Design, parts: int, seed: int) -> Integers:
+    """int64[M], in which part each image is: the units of a class, shuffled, are dealt out."""
+    units = np.arange(len(design.targets)) if design.units is None else design.units
+    _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
+    shuffled = np.random.default_rng(seed).permutation(len(first))
+    by_class = shuffled[np.argsort(design.targets[first[shuffled]], kind="stable")]
+    part_of_unit = np.empty(len(first), np.int64)
+    part_of_unit[by_class] = np.arange(len(first)) % parts
+    return part_of_unit[unit_of]
 
 
-def _part_accuracy(design: Design, rows: Integers) -> float:
-    ridge = fit(replace(design, rows=np.sort(rows)))
+def _part_accuracy(design: Design, chosen: NDArray[np.bool_]) -> float:
+    ridge = fit(replace(design, rows=np.flatnonzero(chosen)))
     right = int(left_out(ridge).is_right.sum())
-    others = np.setdiff1d(np.arange(len(design.targets)), rows)
     classifier = ridge.classifier
-    for _, features, one_hot in replace(design, rows=others).blocks():
+    for _, features, one_hot in replace(design, rows=np.flatnonzero(~chosen)).blocks():
         targets = one_hot.argmax(axis=1)
         right += int((_compare(classifier.scores(features), targets)[2] < 0).sum())
     return right / len(design.targets)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.image_data import ImageData
+from training.data.splits import unit_of
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config
@@ -18,7 +19,7 @@ from training.loop.trainer import make_accelerator
 from training.probe.features import Depth, depth_features, depths
 from training.probe.judge import CurvePoint, DepthScore, learning_curve, score
 from training.probe.recommend import Recommendation, best_of, recommend
-from training.probe.ridge import Design
+from training.probe.ridge import BLOCK, MAX_UNIT, Design, Integers
 from training.probe.suspects import Suspect, find_suspects
 from training.reporter import Reporter
 
@@ -68,7 +69,6 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
         ProbeError: there is no room for the features.
     """
     context, designs = _designs(config, reporter)
-    _warn_of_kin(context.data, reporter)
     started = time.monotonic()
     scores = []
     with reporter.progress("fitting", len(designs)) as advance:
@@ -94,19 +94,23 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
     )
 
 
-def _warn_of_kin(data: ImageData, reporter: Reporter) -> None:
-    """An image of which another one is a copy, or that belongs together with others, is judged by
-    them as well."""
-    samples = data.split("train")
-    copies = len(samples) - len({sample.sha256 for sample in samples})
-    grouped = [sample.group for sample in samples if sample.group is not None]
-    together = sum(count for count in Counter(grouped).values() if count > 1)
-    for count, what in ((copies, "copies of others"), (together, "of a group with others")):
-        if count:
-            reporter.warn(
-                f"{count} of {len(samples)} training images are {what}, by which they are judged, "
-                "so the numbers flatter"
-            )
+def _units(data: ImageData, reporter: Reporter) -> Integers | None:
+    """int64[N]: groups and copies of one image, which are judged by images other than themselves,
+    as they are split; None where there are none."""
+    names = [unit_of(sample) for sample in data.split("train")]
+    counts = Counter(names)
+    together = sum(count for count in counts.values() if count > 1)
+    if together == 0 or len(counts) < 2:
+        return None
+    reporter.say(f"{together} copies or images of groups are left out together with their like")
+    largest = max(counts.values())
+    if largest > MAX_UNIT:
+        reporter.warn(
+            f"a group of {largest:,} images is left out in pieces of {MAX_UNIT:,} to "
+            f"{MAX_UNIT + BLOCK:,}, so the rest of it flatters it"
+        )
+    numbers = {name: number for number, name in enumerate(counts)}
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 def _designs(config: TrainConfig, reporter: Reporter) -> tuple[TrainContext, dict[Depth, Design]]:
@@ -120,7 +124,8 @@ def _designs(config: TrainConfig, reporter: Reporter) -> tuple[TrainContext, dic
     places = depths(context.architecture, config.image_size)
     features = depth_features(context, trainer.model.model, places)
     targets = np.array(context.dataset("train").targets, np.int64)
+    units = _units(context.data, reporter)
     classes = len(context.data.labels)
     return context, {
-        place: Design(features[:, place.columns], targets, classes) for place in places
+        place: Design(features[:, place.columns], targets, classes, units) for place in places
     }

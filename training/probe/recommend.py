@@ -65,7 +65,10 @@ def recommend(
     place = scores.index(chosen)
     what, options = _what_to_train(place, config, architecture)
     low, high = chosen.predictions.interval
-    expected = f"expect about {chosen.predictions.accuracy:.1%} ({low:.1%} to {high:.1%}) or more"
+    expected = (
+        f"expect about {chosen.predictions.accuracy:.1%} ({low:.1%} to {high:.1%}) or more, of "
+        "images like these"
+    )
     others = [score.depth.name for score in alike[:-1]]
     doubt = (
         f"; these images can't tell it from {', '.join(others)}, which would train more"
@@ -102,5 +105,10 @@ def _what_to_train(place: int, config: TrainConfig, architecture: Architecture) 
     if above == blocks - 1:
         return f"unfreeze from {first} on, which is nearly everything", "--strategy full"
     epochs = default_unfreeze_epochs(config.epochs, above)
+    if len(epochs) < above:
+        return (
+            f"unfreeze from {first} on, for which {config.epochs} epochs are few",
+            "--strategy full",
+        )
     given = " ".join(f"--unfreeze-epochs {epoch}" for epoch in epochs)
     return f"unfreeze step by step, from {first} on", f"--strategy gradual {given}"

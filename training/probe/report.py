@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from models.files import json_text
 from training.probe.judge import DepthScore, Predictions, at_twice
 from training.probe.probe import SHOWN_SUSPECTS, Probe
-from training.probe.suspects import MARGIN, Suspect
+from training.probe.suspects import MARGIN, Suspect, doubt
 from training.reports.html_page import render
 from training.reports.plots import PLOT_STYLE, depth_scores, learning_curve, save_plot
 
@@ -83,6 +83,7 @@ def write_page(probe: Probe, path: Path) -> None:
         suspects=probe.suspects[:SHOWN_SUSPECTS],
         more_suspects=len(probe.suspects[SHOWN_SUSPECTS:]),
         margin=MARGIN,
+        doubt=doubt(probe.best.predictions),
     )
     path.write_text(page, encoding="utf-8")
 

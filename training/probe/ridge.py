@@ -9,13 +9,15 @@ coordinates Z = (X - mean) V a prediction is the mean target + Z diag(1 / (s + p
 What a fit without image i would say of image i follows from the fit with it: the residual is
 divided by 1 - h_i, where h_i is the image's own share in its prediction (the diagonal of the hat
 matrix; Allen 1974, "The relationship between variable selection and data augmentation"; it's what
-scikit-learn's RidgeCV does).
+scikit-learn's RidgeCV does). Images that are left out together have a block of that matrix instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,9 @@ Integers = NDArray[np.int64]
 # Tried, as multiples of the mean eigenvalue of X^T X: so they don't depend on the features' scale.
 PENALTIES = tuple(float(value) for value in np.logspace(-5, 3, 17))
 # Images whose features are in float64 at once: 32 MB of 4,096 features.
-_BLOCK = 1024
+BLOCK = 1024
+# Images that are left out together at most, since that takes memory and time of their square.
+MAX_UNIT = 4096
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,15 @@ class Design:
     Args:
         features: float[M,p], in memory or mapped from a file.
         targets: int64[M], 0 ... classes - 1.
-        rows: int64[N], those that take part, N >= 2; None: all.
+        units: int64[M]: images with the same number are left out together, as copies of one image
+            have to be. None: each alone.
+        rows: int64[N], those that take part, of two units at least; None: all.
     """
 
     features: NDArray[np.floating]
     targets: Integers
     classes: int
+    units: Integers | None = None
     rows: Integers | None = None
 
     @property
@@ -51,20 +58,43 @@ class Design:
     def __len__(self) -> int:
         return len(self.targets) if self.rows is None else len(self.rows)
 
-    def blocks(self) -> Iterator[tuple[Integers, Floats, Floats]]:
-        """Rows int64[n], their features float64[n,p] and one-hot targets float64[n,C]."""
-        for start in range(0, len(self), _BLOCK):
-            stop = min(start + _BLOCK, len(self))
-            rows = self.numbers(start, stop)
-            yield rows, self.features[rows].astype(np.float64), self.one_hot(rows)
+    @cached_property
+    def order(self) -> Integers:
+        """int64[N], the rows, units together."""
+        rows = np.arange(len(self.targets)) if self.rows is None else self.rows
+        return rows if self.units is None else rows[np.argsort(self.units[rows], kind="stable")]
 
-    def numbers(self, start: int, stop: int) -> Integers:
-        """int64[stop - start], the rows of these places."""
-        return np.arange(start, stop) if self.rows is None else self.rows[start:stop]
+    def blocks(self) -> Iterator[tuple[Integers, Floats, Floats]]:
+        """Rows int64[n], their features float64[n,p] and one-hot targets float64[n,C], in `order`.
+
+        Units are whole, unless they have more than `MAX_UNIT` images.
+        """
+        start = 0
+        while start < len(self):
+            stop = self._end(start)
+            rows = self.order[start:stop]
+            yield rows, self.features[rows].astype(np.float64), self.one_hot(rows)
+            start = stop
+
+    def _end(self, start: int) -> int:
+        """Of the block that starts there."""
+        stop = min(start + BLOCK, len(self))
+        if self.units is None or stop == len(self):
+            return stop
+        within = self.units[self.order[stop - 1 : start + BLOCK + MAX_UNIT]]
+        return stop - 1 + int(np.argmax(np.append(within != within[0], True)))
 
     def one_hot(self, rows: Integers) -> Floats:
         """float64[n,C]"""
         return np.eye(self.classes)[self.targets[rows]]
+
+    def together(self, rows: Integers) -> list[slice]:
+        """Of rows in `order`, where those are that are left out together with others."""
+        if self.units is None:
+            return []
+        units = self.units[rows]
+        edges = [0, *(np.flatnonzero(np.diff(units)) + 1).tolist(), len(units)]
+        return [slice(low, high) for low, high in pairwise(edges) if high - low > 1]
 
 
 @dataclass(frozen=True)
@@ -121,33 +151,42 @@ class Ridge:
         return LinearClassifier(weight, self.target_mean - weight @ self.mean)
 
     def leave_one_out(self) -> Iterator[tuple[Integers, Floats]]:
-        """Rows int64[n] of the design, and the scores float64[n,C] that a fit to all other images
-        with the same penalty would give each of them."""
+        """Rows int64[n] of the design, in its order, and the scores float64[n,C] that a fit to all
+        images but those of its unit would give each of them, with the same penalty."""
         for rows, coordinates, targets in self._blocks():
-            yield rows, self._left_out(coordinates, targets, self.penalty)
+            together = self.design.together(rows)
+            yield rows, self._left_out(coordinates, targets, together, self.penalty)
 
     def losses(self, penalties: Sequence[float]) -> Floats:
         """float64[L]: the mean squared leave-one-out error at each of the penalties."""
         losses = np.zeros(len(penalties))
-        for _, coordinates, targets in self._blocks():
+        for rows, coordinates, targets in self._blocks():
+            together = self.design.together(rows)
             for place, penalty in enumerate(penalties):
-                scores = self._left_out(coordinates, targets, penalty)
+                scores = self._left_out(coordinates, targets, together, penalty)
                 losses[place] += np.square(scores - targets).sum()
         return losses / (len(self.design) * self.design.classes)
 
-    def _left_out(self, coordinates: Floats, targets: Floats, penalty: float) -> Floats:
+    def _left_out(
+        self, coordinates: Floats, targets: Floats, together: list[slice], penalty: float
+    ) -> Floats:
         factors = 1 / (self.squares + penalty)
-        fitted = self.target_mean + (coordinates * factors) @ self.products
+        residuals = targets - self.target_mean - (coordinates * factors) @ self.products
         own_share = 1 / len(self.design) + np.square(coordinates) @ factors
-        scores: Floats = targets - (targets - fitted) / (1 - own_share)[:, None]
+        scores: Floats = targets - residuals / (1 - own_share)[:, None]
+        for rows in together:
+            unit = coordinates[rows]
+            rest = np.eye(len(unit)) - 1 / len(self.design) - (unit * factors) @ unit.T
+            scores[rows] = targets[rows] - np.linalg.solve(rest, residuals[rows])
         return scores
 
     def _blocks(self) -> Iterator[tuple[Integers, Floats, Floats]]:
         """Rows, their coordinates and their targets."""
         if self.coordinates is not None:
-            rows = self.design.numbers(0, len(self.design))
+            rows = self.design.order
             yield rows, self.coordinates, self.design.one_hot(rows)
             return
+        assert self.directions is not None
         for rows, features, targets in self.design.blocks():
             yield rows, (features - self.mean) @ self.directions, targets
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
@@ -60,6 +62,20 @@ def test_more_images_are_better_and_the_order_of_the_files_doesnt_matter() -> No
     by_class = Design(design.features[order], design.targets[order], 3)
     for one, other in zip(curve, learning_curve(by_class, seed=0), strict=True):
         assert one.accuracy == pytest.approx(other.accuracy, abs=0.02)
+
+
+def test_copies_say_nothing_of_each_other() -> None:
+    """Noise alone: with its copy among the others, each image would be known."""
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(60, 200)), rng.integers(0, 3, 60)
+    twice = Design(np.repeat(features, 2, axis=0), np.repeat(targets, 2), 3)
+    together = replace(twice, units=np.repeat(rng.permutation(60), 2))
+    assert left_out(fit(twice, [1.0])).accuracy == 1.0
+    once = left_out(fit(Design(features, targets, 3), [0.5]))
+    both = left_out(fit(together, [1.0]))
+    np.testing.assert_allclose(both.margin, np.repeat(once.margin, 2))
+    for point in learning_curve(together, seed=0):
+        assert point.accuracy < 0.6
 
 
 def test_of_many_images_one_part_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

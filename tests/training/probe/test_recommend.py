@@ -80,6 +80,11 @@ def test_what_is_as_good_as_luck_recommends_nothing() -> None:
     assert found.reason.startswith("can't tell what to train: block 2 is the best with 52.0%")
 
 
+def test_in_an_epoch_nothing_is_unfrozen_step_by_step() -> None:
+    found = recommend(scores([0.6, 0.6, 0.8, *[0.6] * 4]), 0.1, config(epochs="1"), VGG19)
+    assert found.options == "--strategy full"
+
+
 def test_random_layers_are_all_trained() -> None:
     accuracies = [0.6, 0.8, *[0.6] * 5]
     assert recommend(scores(accuracies), 0.1, config(weights="none"), VGG19).options == (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,11 +115,47 @@ def test_in_blocks_it_is_the_same(shape: tuple[int, int], monkeypatch: pytest.Mo
     data = design(*shape)
     direct = fit(data)
     expected, weight = left_out(direct), direct.classifier.weight
-    monkeypatch.setattr(ridge, "_BLOCK", 6)
+    monkeypatch.setattr(ridge, "BLOCK", 6)
     streamed = fit(data)
     assert streamed.penalty == pytest.approx(direct.penalty)
     np.testing.assert_allclose(left_out(streamed), expected, atol=1e-9)
     np.testing.assert_allclose(streamed.classifier.weight, weight, atol=1e-9)
+
+
+def of_units(images: int, width: int, units: int) -> Design:
+    data = design(images, width)
+    return replace(data, units=np.random.default_rng(1).integers(0, units, images))
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("block", [1024, 5])
+@pytest.mark.parametrize("data", [of_units(40, 6, 9), of_units(20, 45, 14)], ids=["many", "few"])
+def test_units_are_left_out_together(
+    data: Design, block: int, penalty: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ridge, "BLOCK", block)
+    assert data.units is not None
+    one_hot = np.eye(data.classes)[data.targets]
+    expected = np.empty_like(one_hot)
+    for unit in np.unique(data.units):
+        inside = data.units == unit
+        others = SklearnRidge(alpha=penalty, solver="cholesky")
+        others.fit(data.features[~inside], one_hot[~inside])
+        expected[inside] = others.predict(data.features[inside])
+    for rows, scores in fit(data, [penalty]).leave_one_out():
+        np.testing.assert_allclose(scores, expected[rows], rtol=1e-6, atol=1e-7)
+        expected[rows] = np.nan
+    assert np.isnan(expected).all()
+
+
+def test_a_unit_may_be_too_large_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge, "BLOCK", 5)
+    monkeypatch.setattr(ridge, "MAX_UNIT", 3)
+    data = replace(design(40, 3), units=np.repeat([4, 2, 9], [1, 30, 9]))
+    sizes = [len(rows) for rows, _, _ in data.blocks()]
+    assert sum(sizes) == 40
+    assert max(sizes) <= 8
+    assert sorted(np.concatenate([rows for rows, _, _ in data.blocks()])) == list(range(40))
 
 
 def test_both_ways_are_the_same_where_they_meet() -> None:
@@ -135,7 +172,7 @@ def test_both_ways_are_the_same_where_they_meet() -> None:
 def test_only_the_rows_that_are_named_take_part() -> None:
     data = design(30, 6)
     rows = np.array([3, 29, 7, 12, 20, 1])
-    part = Design(data.features, data.targets, 3, rows)
+    part = Design(data.features, data.targets, 3, rows=rows)
     alone = Design(data.features[rows], data.targets[rows], 3)
     np.testing.assert_allclose(left_out(fit(part)), left_out(fit(alone)))
     assert np.concatenate([r for r, _ in fit(part).leave_one_out()]).tolist() == rows.tolist()

@@ -56,7 +56,7 @@ def test_shuffled_labels_are_found_in_the_digits(seed: int) -> None:
 
 
 def test_the_nearest_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ridge, "_BLOCK", 7)
+    monkeypatch.setattr(ridge, "BLOCK", 7)
     features = np.random.default_rng(0).normal(5, 1, (40, 6)).astype(np.float32)
     rows = np.array([3, 39, 0])
     found = nearest(Design(features, np.zeros(40, np.int64), 1), rows, 4)
