@@ -81,8 +81,10 @@ def _train_command(config: Path | None, values: dict[str, Any]) -> str:
     for name, value in values.items():
         if isinstance(value, dict):
             words += [word for own, to in value.items() for word in (_SPLIT_NAME, f"{own}={to}")]
+        elif isinstance(value, bool):
+            words.append(flag(name) if value else f"--no-{flag(name)[2:]}")
         else:
-            words += [flag(name)] if value is True else [flag(name), str(value)]
+            words += [flag(name), str(value)]
     return shlex.join(words)
 
 

@@ -26,7 +26,7 @@ OTHER: dict[str, Any] = {
     "cache_dtype": "float16", "target_precision": 0.5, "ood_data": "other", "label_column": "l",
     "image_column": "i", "split_column": "s", "split_names": {"fit": "train"},
     "allow_conflicting_labels": True, "val_fraction": 0.2, "test_fraction": 0.2,
-    "split_by": "exact", "max_bad_fraction": 0.5,
+    "split_by": "exact", "exclude": "wrong.csv", "max_bad_fraction": 0.5,
     "seed": 5, "device": "cpu", "mixed_precision": "no", "compile": True, "num_workers": 1,
     "save_every_steps": 5, "save_every_seconds": 5.0, "tracker": "wandb",
 }  # fmt: skip

@@ -60,8 +60,7 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
     training images say of each other. Images held out to validate and test are not looked at.
 
     Args:
-        config: of a run; what it says of augmentation and of training doesn't count, but for the
-            epochs over which `gradual` would unfreeze.
+        config: of a run; what it says of augmentation and of training doesn't count.
         train: the command that trains with this configuration, without a strategy.
 
     Raises:
@@ -79,7 +78,7 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
     design = designs[best.depth]
     counts = Counter(design.targets.tolist())
     majority = max(counts.values()) / len(design)
-    recommendation = recommend(scores, majority, context.config, context.architecture)
+    recommendation = recommend(scores, majority, config.weights, context.architecture)
     return Probe(
         config=context.config,
         title=context.architecture.title,

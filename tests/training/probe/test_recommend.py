@@ -1,27 +1,26 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from models.network.architecture import Architecture
 from models.network.strategies import trainable_layers
+from models.network.unfreezing import Strategy
 from models.network.vgg19 import VGG19
-from training.loop.config import TrainConfig, load_config
+from tests.made_up_network import MADE_UP
 from training.probe.features import depths
 from training.probe.judge import DepthScore, Predictions
 from training.probe.recommend import best_of, recommend
 
 IMAGES = 1000
-EPOCHS = "--unfreeze-epochs"
 
 
-def config(**changes: str) -> TrainConfig:
-    return load_config(None, {"data": "data", **changes})
-
-
-def scores(accuracies: Sequence[float]) -> list[DepthScore]:
+def scores(accuracies: Sequence[float], architecture: Architecture = VGG19) -> list[DepthScore]:
     """The more is right at a depth, the more of the same images are, and the smaller is the error
     (but for some noise)."""
     targets, suggested = np.zeros(IMAGES, np.int64), np.ones(IMAGES, np.int64)
@@ -30,66 +29,67 @@ def scores(accuracies: Sequence[float]) -> list[DepthScore]:
     noise -= noise.mean(axis=1, keepdims=True)
     return [
         DepthScore(depth, Predictions(targets, suggested, places - accuracy, 1 - accuracy + own), 0)
-        for depth, accuracy, own in zip(depths(VGG19, 32), accuracies, noise, strict=True)
+        for depth, accuracy, own in zip(depths(architecture, 32), accuracies, noise, strict=True)
     ]
+
+
+BLOCK_2 = "--unfreeze features.5 --unfreeze features.7"
+BLOCK_5 = "--unfreeze features.28 --unfreeze 'features.3?'"
+BLOCKS_4_5 = "--unfreeze features.19 --unfreeze 'features.2?' --unfreeze 'features.3?'"
+BLOCKS_3_5 = "--unfreeze 'features.1?' --unfreeze 'features.2?' --unfreeze 'features.3?'"
 
 
 @pytest.mark.parametrize(
     ("best", "options", "first_trained"),
     [
-        (0, "--strategy full", "features.5"),
-        (1, f"--strategy gradual {EPOCHS} 3 {EPOCHS} 6 {EPOCHS} 9", "features.10"),
-        (2, f"--strategy gradual {EPOCHS} 4 {EPOCHS} 8", "features.19"),
-        (3, f"--strategy gradual {EPOCHS} 6", "features.28"),
+        (
+            0,
+            f"--strategy fc --unfreeze features.5 --unfreeze features.7 {BLOCKS_3_5}",
+            "features.5",
+        ),
+        (1, f"--strategy fc {BLOCKS_3_5}", "features.10"),
+        (2, f"--strategy fc {BLOCKS_4_5}", "features.19"),
+        (3, f"--strategy fc {BLOCK_5}", "features.28"),
         (4, "--strategy fc", "classifier.0"),
         (5, "--strategy head --unfreeze classifier.3", "classifier.3"),
         (6, "--strategy head", "classifier.6"),
     ],
-)  # fmt: skip
+)
 def test_what_lies_above_the_best_depth_is_trained(
     best: int, options: str, first_trained: str
 ) -> None:
     accuracies = [0.6] * 7
     accuracies[best] = 0.8
-    found = recommend(scores(accuracies), 0.1, config(), VGG19)
+    found = recommend(scores(accuracies), 0.1, "imagenet", VGG19)
     assert found.options == options
     assert "about 80.0% (77.4% to 82.4%)" in found.reason
     assert "can't tell" not in found.reason
-    words = options.split()
-    given = {flag: words[place + 1] for place, flag in enumerate(words) if flag.startswith("--")}
-    trained = trainable_layers(
-        VGG19,
-        given["--strategy"],  # type: ignore[arg-type]
-        epoch=10,
-        unfreeze_epochs=[int(word) for word in words if word.isdigit()],
-        unfreeze=[given["--unfreeze"]] if "--unfreeze" in given else [],
-    )
-    names = list(VGG19.layer_names)
-    assert set(names[names.index(first_trained) :]) <= trained
+    _, strategy, *rest = shlex.split(options)
+    trained = trainable_layers(VGG19, cast(Strategy, strategy), unfreeze=rest[1::2])
+    names = VGG19.layer_names
+    assert trained == set(names[names.index(first_trained) :])
+
+
+def test_another_networks_layers_have_other_names() -> None:
+    found = recommend(scores([0.8, 0.6, 0.6], MADE_UP), 0.1, "imagenet", MADE_UP)
+    assert found.options == "--strategy fc --unfreeze deep"
 
 
 def test_of_depths_that_the_images_cant_tell_apart_the_one_that_trains_least_is_taken() -> None:
-    found = recommend(scores([0.6, 0.7, 0.802, 0.8, 0.799, 0.7, 0.6]), 0.1, config(), VGG19)
+    found = recommend(scores([0.6, 0.7, 0.802, 0.8, 0.799, 0.7, 0.6]), 0.1, "imagenet", VGG19)
     assert found.options == "--strategy fc"
     assert "can't tell it from block 3, block 4" in found.reason
 
 
 def test_what_is_as_good_as_luck_recommends_nothing() -> None:
-    found = recommend(scores([0.5, 0.52] + [0.5] * 5), 0.5, config(), VGG19)
+    found = recommend(scores([0.5, 0.52] + [0.5] * 5), 0.5, "imagenet", VGG19)
     assert found.options is None
     assert found.reason.startswith("can't tell what to train: block 2 is the best with 52.0%")
 
 
-def test_in_an_epoch_nothing_is_unfrozen_step_by_step() -> None:
-    found = recommend(scores([0.6, 0.6, 0.8, *[0.6] * 4]), 0.1, config(epochs="1"), VGG19)
-    assert found.options == "--strategy full"
-
-
 def test_random_layers_are_all_trained() -> None:
     accuracies = [0.6, 0.8, *[0.6] * 5]
-    assert recommend(scores(accuracies), 0.1, config(weights="none"), VGG19).options == (
-        "--strategy full"
-    )
+    assert recommend(scores(accuracies), 0.1, "none", VGG19).options == ("--strategy full")
 
 
 def test_the_errors_tell_depths_apart_where_as_many_images_are_right() -> None:
@@ -100,8 +100,8 @@ def test_the_errors_tell_depths_apart_where_as_many_images_are_right() -> None:
         )
         for score in same[3:]
     ]
-    found = recommend([*same[:3], *worse], 0.1, config(), VGG19)
-    assert found.options == f"--strategy gradual {EPOCHS} 4 {EPOCHS} 8"
+    found = recommend([*same[:3], *worse], 0.1, "imagenet", VGG19)
+    assert found.options == f"--strategy fc {BLOCKS_4_5}"
 
 
 def test_of_equals_the_nearest_to_the_head_is_the_best() -> None:
