@@ -38,7 +38,10 @@ def best_of(scores: Sequence[DepthScore]) -> DepthScore:
 def recommend(
     scores: Sequence[DepthScore], majority: float, weights: str, architecture: Architecture
 ) -> Recommendation:
-    """Train what lies above the deepest features that are as good as the best.
+    """Train what lies above the depth with the smallest error.
+
+    Not above the deepest one that is like it, which would train less: for the 90 digits, where
+    block 3 and 4 were alike, `fc` with what lies above block 4 gave 65.9%, above block 3 82.6%.
 
     Args:
         scores: of all depths, from the images on.
@@ -61,23 +64,12 @@ def recommend(
             f"what {best.depth.name}'s random features give, {reached}",
             "--strategy full",
         )
-    alike = [score for score in scores if _are_alike(score, best)]
-    chosen = alike[-1]
-    place = scores.index(chosen)
-    what, options = _what_to_train(place, architecture)
-    low, high = chosen.predictions.interval
-    expected = (
-        f"expect about {chosen.predictions.accuracy:.1%} ({low:.1%} to {high:.1%}) or more, of "
-        "images like these"
-    )
-    others = [score.depth.name for score in alike[:-1]]
-    doubt = (
-        f"; these images can't tell it from {', '.join(others)}, which would train more"
-        if others
-        else ""
-    )
+    what, options = _what_to_train(scores.index(best), architecture)
+    alike = [score.depth.name for score in scores if score is not best and _are_alike(score, best)]
+    doubt = f"; these images can't tell it from {', '.join(alike)}" if alike else ""
     return Recommendation(
-        f"{chosen.depth.name} is the deepest that is as good as any, so {what}; {expected}{doubt}",
+        f"{best.depth.name} has the smallest error, so {what}; expect about {reached} or more, of "
+        f"images like these{doubt}",
         options,
     )
 
