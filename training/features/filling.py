@@ -22,8 +22,8 @@ from training.data.sampling import Draw
 from training.data.sources import Split
 from training.features.cache import FeatureFile
 from training.loop.context import TrainContext
-from training.loop.precision import Precision, frozen_autocast
 from training.loop.inference import network_inputs
+from training.loop.precision import Precision, frozen_autocast
 
 
 def fill(

@@ -19,8 +19,8 @@ from models.network.architecture import Architecture
 from training.features.cache import FeatureFile, FeatureKey, default_root, evict
 from training.features.filling import fill, for_inference, weights_digest, what_values_depend_on
 from training.loop.context import TrainContext
+from training.loop.inference import evaluation_batch_size
 from training.loop.precision import Precision, frozen_precision
-from training.loop.trainer import evaluation_batch_size
 
 # A block's maps are averaged over so many fields across, or fewer, down to one, so that an image
 # has at most so many values there. Leave-one-out accuracy in percent with 1, 2, 3, 4 and 6 fields

@@ -11,11 +11,11 @@ import numpy as np
 
 from training.data.image_data import ImageData
 from training.data.splits import unit_of
+from training.loop.accelerator import make_accelerator
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config
 from training.loop.setup import set_up
-from training.loop.trainer import make_accelerator
 from training.probe.features import Depth, depth_features, depths
 from training.probe.judge import CurvePoint, DepthScore, learning_curve, score
 from training.probe.recommend import Recommendation, best_of, recommend
