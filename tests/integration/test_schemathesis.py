@@ -45,6 +45,12 @@ def url(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield server.url
 
 
+def _is_another_form(body: Any) -> bool:
+    """A form has no arrays: one without elements is no part, one of a single element that part."""
+    values = body.values() if isinstance(body, dict) else []
+    return any(isinstance(value, list) and len(value) < 2 for value in values)
+
+
 @service.parametrize()
 @settings(max_examples=60, derandomize=True, deadline=None, database=None,
           suppress_health_check=list(HealthCheck))  # fmt: skip
@@ -58,6 +64,8 @@ def test_answers_are_as_the_document_says(case: Any, url: str) -> None:
     if response.status_code == httpx.codes.REQUEST_TIMEOUT:
         # A time limit that passes before the body is there is told, whatever the body would be.
         assert "X-Request-Timeout-Ms" in case.headers
+        excluded.append(negative_data_rejection)
+    if case.media_type == "multipart/form-data" and _is_another_form(case.body):
         excluded.append(negative_data_rejection)
     case.validate_response(response, headers=headers, excluded_checks=excluded)
     assert response.status_code != 500
