@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from models.errors import ImageError
 
 # What libtiff allows by default (LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER); libjpeg's own progressive
@@ -18,6 +20,7 @@ MAX_SCANS = 100
 # A colour profile may have 255; depth maps and the like, at 64 kB each, rarely as many.
 MAX_SEGMENTS = 1000
 
+_MARK = 0xFF
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 # Any marker but those within a scan (stuffed zeros, RST0 to RST7).
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
@@ -29,6 +32,8 @@ def check_jpeg(data: bytes) -> None:
     Raises:
         ImageError: more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments.
     """
+    if _has_few_markers(data):
+        return
     _check(data, MAX_SCANS)
 
 
@@ -40,6 +45,14 @@ def check_jpeg_head(data: bytes) -> None:
         ImageError: more than `MAX_SEGMENTS` segments before it.
     """
     _check(data, 0)
+
+
+def _has_few_markers(data: bytes) -> bool:
+    """Whether it can't have too many, wherever its segments begin and end: in 10 microseconds for
+    70 kB, where going from one to the next takes 25."""
+    values = np.frombuffer(data, np.uint8)
+    after = values[1:][values[:-1] == _MARK].tobytes()
+    return bool(after.count(_SCAN) <= MAX_SCANS and len(after) - after.count(0) <= MAX_SEGMENTS)
 
 
 def _check(data: bytes, max_scans: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -49,7 +50,7 @@ class Deadline:
             raise self.passed() from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would cost a quarter of a microsecond for each field
 class RequestedOutput:
     """A tensor to answer with, see `serving.core.tensors`.
 
@@ -63,7 +64,7 @@ class RequestedOutput:
     binary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """Images to be classified, either encoded or as pixels.
 
@@ -106,6 +107,7 @@ class InferResponse:
     timings: Timings
     heat_maps: Mapping[str, list[HeatMap]] = field(default_factory=dict)
 
+    @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """float32[N,C].
 

@@ -96,7 +96,7 @@ def reply_content(
         RequestError: no image has an answer.
     """
     if all(isinstance(row, RequestError) for row in answer.rows):
-        answer.probabilities()  # raises the first one
+        answer.outputs()  # raises the first one
     labels = answer.model.spec.labels
     maps = iter(next(iter(answer.heat_maps.values()), ()))
     return {

@@ -38,8 +38,8 @@ def check_id(value: str) -> str:
 
 def check_names(names: Sequence[str]) -> None:
     """Raise BadRequest unless there is one input, of a known name."""
-    known = [tensor.name for tensor in tensors.INPUTS]
-    if len(names) != 1 or names[0] not in known:
+    if len(names) != 1 or tensors.input_tensor(names[0]) is None:
+        known = [tensor.name for tensor in tensors.INPUTS]
         told = ", ".join(f"'{name[:50]}'" for name in names[:_NAMES_TOLD]) or "none"
         more = ", ..." if len(names) > _NAMES_TOLD else ""
         options = " or ".join(f"'{name}'" for name in known)
@@ -48,7 +48,8 @@ def check_names(names: Sequence[str]) -> None:
 
 def check_datatype(name: str, datatype: str) -> None:
     """Raise BadRequest for another one than the input's."""
-    expected = next(tensor.datatype for tensor in tensors.INPUTS if tensor.name == name)
+    tensor = tensors.input_tensor(name)
+    expected = "" if tensor is None else tensor.datatype
     if datatype != expected:
         what = ": one encoded image (JPEG, PNG, ...) an element" if expected == "BYTES" else ""
         raise BadRequest(
@@ -119,7 +120,8 @@ def raw_images(raw: bytes | memoryview, shape: Sequence[int], limits: Limits) ->
 def check_sizes(sizes: Iterable[int], limits: Limits) -> None:
     """Raise TooLarge where an encoded image is; the whole request fails with it."""
     for index, size in enumerate(sizes):
-        check_image_size(size, limits.max_image_bytes, f"image {index}")
+        if size > limits.max_image_bytes:
+            check_image_size(size, limits.max_image_bytes, f"image {index}")
 
 
 def explained(outputs: Sequence[RequestedOutput]) -> tuple[ExplainRequest, ...]:

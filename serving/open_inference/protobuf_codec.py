@@ -4,7 +4,6 @@ its answer -> `ModelInferResponse`. Field numbers are those of protocol/open_inf
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +45,10 @@ from serving.open_inference.inputs import (
 )
 from serving.open_inference.raw import as_raw
 from serving.open_inference.wire import (
+    NUMBER,
     Budget,
     Field,
+    Place,
     count_packed,
     read_fields,
     read_packed_bytes,
@@ -63,20 +64,18 @@ _MAX_DIMS = 9
 _REGION = "shared_memory_region"
 
 
-def _numbers(message: Any) -> dict[str, int]:
-    """Of a message's fields, by the protocol's definition."""
-    return {name: field.number for name, field in message.fields_by_name.items()}
-
-
-_REQUEST = _numbers(ModelInferRequest.DESCRIPTOR)
-_INPUT = _numbers(ModelInferRequest.InferInputTensor.DESCRIPTOR)
-_OUTPUT = _numbers(ModelInferRequest.InferRequestedOutputTensor.DESCRIPTOR)
-_CONTENTS = _numbers(InferTensorContents.DESCRIPTOR)
-_PARAMETER = _numbers(InferParameter.DESCRIPTOR)
+_Input = ModelInferRequest.InferInputTensor
+_Output = ModelInferRequest.InferRequestedOutputTensor
+_INPUTS = ModelInferRequest.INPUTS_FIELD_NUMBER
+_OUTPUTS = ModelInferRequest.OUTPUTS_FIELD_NUMBER
+_RAW = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+_MODEL = ModelInferRequest.MODEL_NAME_FIELD_NUMBER
+_VERSION = ModelInferRequest.MODEL_VERSION_FIELD_NUMBER
+_ID = ModelInferRequest.ID_FIELD_NUMBER
 _OutputTensor = ModelInferResponse.InferOutputTensor
 
 
-@dataclass
+@dataclass(slots=True)
 class Message:
     """A request before its tensors are looked at."""
 
@@ -84,19 +83,23 @@ class Message:
     model: str = ""
     version: str = ""
     id: str = ""
-    inputs: list[Field] = field(default_factory=list)
-    outputs: list[Field] = field(default_factory=list)
-    raw: list[Field] = field(default_factory=list)
+    inputs: list[Place] = field(default_factory=list)
+    outputs: list[Place] = field(default_factory=list)
+    raw: list[Place] = field(default_factory=list)
     budget: Budget = field(default_factory=Budget)
 
+    def fields(self, place: Place) -> list[Field]:
+        """Of the message that is there."""
+        return read_fields(self.data, *place, self.budget)
 
-@dataclass
-class _Input:
+
+@dataclass(slots=True)
+class _Tensor:
     name: str = ""
     datatype: str = ""
     shape: list[int] = field(default_factory=list)
     region: bool = False
-    contents: list[Field] = field(default_factory=list)
+    contents: list[Place] = field(default_factory=list)
 
 
 def read_message(data: bytes) -> Message:
@@ -107,22 +110,21 @@ def read_message(data: bytes) -> Message:
         TooLarge: it has too many fields.
     """
     message = Message(data)
-    lists = {
-        _REQUEST["inputs"]: message.inputs,
-        _REQUEST["outputs"]: message.outputs,
-        _REQUEST["raw_input_contents"]: message.raw,
-    }
-    for found in read_fields(data, 0, len(data), message.budget):
-        if not found.is_bytes:
+    for number, start, stop in message.fields((0, len(data))):
+        if start == NUMBER:
             continue
-        if found.number in lists:
-            lists[found.number].append(found)
-        elif found.number == _REQUEST["model_name"]:
-            message.model = read_text(data, found, _NAME_BYTES)
-        elif found.number == _REQUEST["model_version"]:
-            message.version = read_text(data, found, _NAME_BYTES)
-        elif found.number == _REQUEST["id"]:
-            message.id = read_text(data, found, 4 * MAX_ID_LENGTH + 4)
+        if number == _INPUTS:
+            message.inputs.append((start, stop))
+        elif number == _OUTPUTS:
+            message.outputs.append((start, stop))
+        elif number == _RAW:
+            message.raw.append((start, stop))
+        elif number == _MODEL:
+            message.model = read_text(data, start, stop, _NAME_BYTES)
+        elif number == _VERSION:
+            message.version = read_text(data, start, stop, _NAME_BYTES)
+        elif number == _ID:
+            message.id = read_text(data, start, stop, 4 * MAX_ID_LENGTH + 4)
     return message
 
 
@@ -141,7 +143,7 @@ def read_request(
     if raw and (len(raw) != 1 or tensor.contents):
         raise BadRequest("raw_input_contents must have one entry, and the input no contents")
     check_output_count(len(message.outputs))
-    outputs = [_output(message, found, binary=bool(raw)) for found in message.outputs]
+    outputs = [_output(message, place, binary=bool(raw)) for place in message.outputs]
     outputs = outputs or default_outputs(binary=bool(raw))
     images, pixels = _contents(message, tensor, limits)
     return InferRequest(
@@ -156,9 +158,9 @@ def read_request(
     )
 
 
-def _input(message: Message) -> _Input:
+def _input(message: Message) -> _Tensor:
     if len(message.inputs) != 1:
-        check_names([_read_input(message, found).name for found in message.inputs[:_NAMES_READ]])
+        check_names([_read_input(message, place).name for place in message.inputs[:_NAMES_READ]])
     tensor = _read_input(message, message.inputs[0])
     check_names([tensor.name])
     check_datatype(tensor.name, tensor.datatype)
@@ -167,66 +169,66 @@ def _input(message: Message) -> _Input:
     return tensor
 
 
-def _read_input(message: Message, place: Field) -> _Input:
+def _read_input(message: Message, place: Place) -> _Tensor:
     data = message.data
-    tensor = _Input()
-    for found in read_fields(data, place.start, place.stop, message.budget):
-        if found.number == _INPUT["shape"]:
-            tensor.shape += _dims(data, found, _MAX_DIMS - len(tensor.shape))
-        elif not found.is_bytes:
+    tensor = _Tensor()
+    for number, start, stop in message.fields(place):
+        if number == _Input.SHAPE_FIELD_NUMBER:
+            tensor.shape += _dims(data, start, stop, _MAX_DIMS - len(tensor.shape))
+        elif start == NUMBER:
             continue
-        elif found.number == _INPUT["name"]:
-            tensor.name = read_text(data, found, _NAME_BYTES)
-        elif found.number == _INPUT["datatype"]:
-            tensor.datatype = read_text(data, found, _NAME_BYTES)
-        elif found.number == _INPUT["contents"]:
-            tensor.contents.append(found)
-        elif found.number == _INPUT["parameters"]:
-            tensor.region |= _parameter(message, found)[0] == _REGION
+        elif number == _Input.NAME_FIELD_NUMBER:
+            tensor.name = read_text(data, start, stop, _NAME_BYTES)
+        elif number == _Input.DATATYPE_FIELD_NUMBER:
+            tensor.datatype = read_text(data, start, stop, _NAME_BYTES)
+        elif number == _Input.CONTENTS_FIELD_NUMBER:
+            tensor.contents.append((start, stop))
+        elif number == _Input.PARAMETERS_FIELD_NUMBER:
+            tensor.region |= _parameter(message, (start, stop))[0] == _REGION
     return tensor
 
 
-def _dims(data: bytes, found: Field, count: int) -> list[int]:
+def _dims(data: bytes, start: int, stop: int, count: int) -> list[int]:
     """The first numbers of a shape, packed or not."""
-    if not found.is_bytes:
-        return [signed(found.value)][:count]
+    if start == NUMBER:
+        return [signed(stop)][:count]
     dims: list[int] = []
-    position = found.start
-    while position < found.stop and len(dims) < count:
-        value, position = read_varint(data, position, found.stop)
+    position = start
+    while position < stop and len(dims) < count:
+        value, position = read_varint(data, position, stop)
         dims.append(signed(value))
     return dims
 
 
-def _parameter(message: Message, place: Field) -> tuple[str, int | str | None]:
+def _parameter(message: Message, place: Place) -> tuple[str, int | str | None]:
     """Its name, and its value if that is a whole number or a text."""
     key, value = "", None
-    for found in read_fields(message.data, place.start, place.stop, message.budget):
-        if found.is_bytes and found.number == 1:  # as in any map
-            key = read_text(message.data, found, _NAME_BYTES)
-        elif found.is_bytes and found.number == 2:
-            value = _parameter_value(message, found)
+    for number, start, stop in message.fields(place):
+        if start != NUMBER and number == 1:  # as in any map
+            key = read_text(message.data, start, stop, _NAME_BYTES)
+        elif start != NUMBER and number == 2:
+            value = _parameter_value(message, (start, stop))
     return key, value
 
 
-def _parameter_value(message: Message, place: Field) -> int | str | None:
+def _parameter_value(message: Message, place: Place) -> int | str | None:
     value: int | str | None = None
-    for found in read_fields(message.data, place.start, place.stop, message.budget):
-        if found.is_bytes and found.number == _PARAMETER["string_param"]:
-            value = read_text(message.data, found, _TARGET_BYTES)
-        elif not found.is_bytes and found.number == _PARAMETER["int64_param"]:
-            value = signed(found.value)
+    for number, start, stop in message.fields(place):
+        if start != NUMBER and number == InferParameter.STRING_PARAM_FIELD_NUMBER:
+            value = read_text(message.data, start, stop, _TARGET_BYTES)
+        elif start == NUMBER and number == InferParameter.INT64_PARAM_FIELD_NUMBER:
+            value = signed(stop)
     return value
 
 
-def _output(message: Message, place: Field, *, binary: bool) -> RequestedOutput:
+def _output(message: Message, place: Place, *, binary: bool) -> RequestedOutput:
     name = ""
     parameters: dict[str, int | str | None] = {}
-    for found in read_fields(message.data, place.start, place.stop, message.budget):
-        if found.is_bytes and found.number == _OUTPUT["name"]:
-            name = read_text(message.data, found, _NAME_BYTES)
-        elif found.is_bytes and found.number == _OUTPUT["parameters"]:
-            parameters.update([_parameter(message, found)])
+    for number, start, stop in message.fields(place):
+        if start != NUMBER and number == _Output.NAME_FIELD_NUMBER:
+            name = read_text(message.data, start, stop, _NAME_BYTES)
+        elif start != NUMBER and number == _Output.PARAMETERS_FIELD_NUMBER:
+            parameters.update([_parameter(message, (start, stop))])
     if _REGION in parameters:
         raise refuse_shared_memory(f"output '{name[:50]}'")
     count, target = parameters.get("classification", 0), parameters.get("target")
@@ -238,11 +240,11 @@ def _output(message: Message, place: Field, *, binary: bool) -> RequestedOutput:
 
 
 def _contents(
-    message: Message, tensor: _Input, limits: Limits
+    message: Message, tensor: _Tensor, limits: Limits
 ) -> tuple[list[bytes], NDArray[np.uint8] | None]:
     """The encoded images or the pixels of an input."""
     if message.raw:
-        raw = memoryview(message.data)[message.raw[0].start : message.raw[0].stop]
+        raw = memoryview(message.data)[slice(*message.raw[0])]
         if tensor.name == PIXELS:
             return [], raw_pixels(raw, tensor.shape, limits)
         return raw_images(raw, tensor.shape, limits), None
@@ -251,41 +253,41 @@ def _contents(
     return _images(message, tensor, limits), None
 
 
-def _images(message: Message, tensor: _Input, limits: Limits) -> list[bytes]:
-    places: list[Field] = []
+def _images(message: Message, tensor: _Tensor, limits: Limits) -> list[bytes]:
+    places: list[Place] = []
     for contents in tensor.contents:
-        for found in read_fields(message.data, contents.start, contents.stop, message.budget):
-            if found.is_bytes and found.number == _CONTENTS["bytes_contents"]:
-                places.append(found)
+        for number, start, stop in message.fields(contents):
+            if start != NUMBER and number == InferTensorContents.BYTES_CONTENTS_FIELD_NUMBER:
+                places.append((start, stop))
                 check_image_count(len(places), limits.max_request_images, " or more")
     check_image_shape(len(places), tensor.shape, limits)
-    check_sizes((place.stop - place.start for place in places), limits)
-    return [message.data[place.start : place.stop] for place in places]
+    check_sizes([stop - start for start, stop in places], limits)
+    return [message.data[start:stop] for start, stop in places]
 
 
-def _pixels(message: Message, tensor: _Input, limits: Limits) -> NDArray[np.uint8]:
+def _pixels(message: Message, tensor: _Tensor, limits: Limits) -> NDArray[np.uint8]:
     data = message.data
-    places: list[Field] = []
+    places: list[Place] = []
     for contents in tensor.contents:
         places += [
-            found
-            for found in read_fields(data, contents.start, contents.stop, message.budget)
-            if found.number == _CONTENTS["uint_contents"]
+            (start, stop)
+            for number, start, stop in message.fields(contents)
+            if number == InferTensorContents.UINT_CONTENTS_FIELD_NUMBER
         ]
-    counts = [count_packed(data, p.start, p.stop) if p.is_bytes else 1 for p in places]
+    counts = [count_packed(data, start, stop) if start != NUMBER else 1 for start, stop in places]
     check_pixel_shape(sum(counts), tensor.shape, limits)
     values = np.empty(sum(counts), np.uint8)
     too_large = BadRequest(f"input '{PIXELS}' holds a number above 255; pixels are 0..255")
     filled = 0
-    for place, count in zip(places, counts, strict=True):
+    for (start, stop), count in zip(places, counts, strict=True):
         part = values[filled : filled + count]
         filled += count
-        if place.is_bytes:
-            read_packed_bytes(data, place.start, place.stop, part, too_large)
-        elif place.value > 255:
+        if start != NUMBER:
+            read_packed_bytes(data, start, stop, part, too_large)
+        elif stop > 255:
             raise too_large
         else:
-            part[0] = place.value
+            part[0] = stop
     return values.reshape(tensor.shape)
 
 

@@ -7,9 +7,7 @@ See protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +28,7 @@ class Malformed(BadRequest):
         )
 
 
-@dataclass
+@dataclass(slots=True)
 class Budget:
     """How many fields may still be read of a message and those within it."""
 
@@ -45,22 +43,21 @@ class Budget:
             )
 
 
-class Field(NamedTuple):
-    """value: of a number. start, stop: of bytes, a text or a message."""
-
-    number: int
-    is_bytes: bool
-    value: int = 0
-    start: int = 0
-    stop: int = 0
+# Number of the field, and of bytes, a text or a message the places of its first byte and behind its
+# last; of a number NUMBER and its value. Plain tuples: requests wait while this is read.
+Field = tuple[int, int, int]
+NUMBER = -1
+# The places of bytes, a text or a message.
+Place = tuple[int, int]
 
 
-def read_fields(data: bytes, start: int, stop: int, budget: Budget) -> Iterator[Field]:
+def read_fields(data: bytes, start: int, stop: int, budget: Budget) -> list[Field]:
     """The fields of the message that is `data[start:stop]`.
 
     Raises:
         Malformed, TooLarge
     """
+    fields: list[Field] = []
     position = start
     while position < stop:
         budget.spend()
@@ -81,10 +78,10 @@ def read_fields(data: bytes, start: int, stop: int, budget: Budget) -> Iterator[
             end = position + length
             if end > stop:
                 raise Malformed
-            yield Field(number, True, 0, position, end)
+            fields.append((number, position, end))
         elif kind == _VARINT:
             value, end = read_varint(data, position, stop)
-            yield Field(number, False, value, 0, 0)
+            fields.append((number, NUMBER, value))
         elif kind in (_FIXED32, _FIXED64):
             end = position + (4 if kind == _FIXED32 else 8)
             if end > stop:
@@ -92,6 +89,7 @@ def read_fields(data: bytes, start: int, stop: int, budget: Budget) -> Iterator[
         else:  # groups, which proto3 doesn't have
             raise Malformed
         position = end
+    return fields
 
 
 def read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
@@ -107,11 +105,12 @@ def read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
     raise Malformed
 
 
-def read_text(data: bytes, found: Field, max_bytes: int | None = None) -> str:
+def read_text(data: bytes, start: int, stop: int, max_bytes: int) -> str:
     """A text, or its beginning."""
-    stop = found.stop if max_bytes is None else min(found.stop, found.start + max_bytes)
     try:
-        return data[found.start : stop].decode(errors="strict" if stop == found.stop else "ignore")
+        if stop - start <= max_bytes:
+            return data[start:stop].decode()
+        return data[start : start + max_bytes].decode(errors="ignore")
     except UnicodeDecodeError:
         raise Malformed from None
 

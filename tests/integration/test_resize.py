@@ -93,7 +93,7 @@ async def served(bundle: Bundle, session: Session, files: list[Path]) -> NDArray
     )
     await pool.close()
     decoders.close()
-    return answer.probabilities()
+    return answer.probabilities
 
 
 @pytest.mark.parametrize(

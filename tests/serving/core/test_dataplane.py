@@ -28,7 +28,7 @@ async def test_decodes_batches_and_answers_in_order(
 ) -> None:
     answer = await classifier.infer(InferRequest(IMAGES))
     assert answer.model is classifier.models.current
-    np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
+    np.testing.assert_allclose(answer.probabilities, tiny_probabilities(PIXELS), atol=1e-6)
     assert model.batches == [4, 4]
 
 
@@ -53,7 +53,7 @@ async def test_one_bad_image_of_32_fails_alone(classifier: DataPlane) -> None:
 async def test_where_all_are_bad_nothing_runs(classifier: DataPlane, model: StubModel) -> None:
     answer = await classifier.infer(InferRequest([b"no image", b""]))
     with pytest.raises(BadImage, match="^image 0: not an image"):
-        answer.probabilities()
+        _ = answer.probabilities
     assert model.batches == []
 
 
@@ -97,7 +97,7 @@ async def test_what_is_done_off_the_loop_has_the_same_deadline() -> None:
 
 async def test_pixels_are_taken_as_they_are(classifier: DataPlane) -> None:
     answer = await classifier.infer(InferRequest(pixels=PIXELS))
-    np.testing.assert_allclose(answer.probabilities(), tiny_probabilities(PIXELS), atol=1e-6)
+    np.testing.assert_allclose(answer.probabilities, tiny_probabilities(PIXELS), atol=1e-6)
     with pytest.raises(BadRequest, match=r"shape \[8, 31, 32, 3\], it must be \[N, 32, 32, 3\]"):
         await classifier.infer(InferRequest(pixels=PIXELS[:, 1:]))
     with pytest.raises(TooLarge, match=r"has 9 images, the limit is 8"):

@@ -136,7 +136,7 @@ async def test_answers_with_maps(classifier: DataPlane) -> None:
     )
     chosen = await classifier.infer(InferRequest(pixels=PIXELS, explain=[ExplainRequest("green")]))
     assert isinstance(top.rows[2], BadImage)
-    best = [int(row.argmax()) for row in plain.probabilities()]
+    best = [int(row.argmax()) for row in plain.probabilities]
     assert [one.index for one in top.heat_maps[""]] == best
     assert [one.index for one in chosen.heat_maps["green"]] == [1, 1, 1]
     for answer, target in ((top, ""), (chosen, "green")):

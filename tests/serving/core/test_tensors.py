@@ -28,7 +28,7 @@ EXPECTED = np.sort(tiny_probabilities(PIXELS), axis=1)[:, :0:-1]  # the two larg
 
 
 def _two_best(answer: InferResponse, _: RequestedOutput) -> Values:
-    return np.ascontiguousarray(np.sort(answer.probabilities(), axis=1)[:, :0:-1])
+    return np.ascontiguousarray(np.sort(answer.probabilities, axis=1)[:, :0:-1])
 
 
 @pytest.fixture
