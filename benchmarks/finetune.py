@@ -44,7 +44,8 @@ from models.network.build import initialise_from_data
 from models.network.normalize import Normalize
 from models.network.vgg19 import VGG19
 
-TUTORIAL, COLD, WARM = "tutorial loop", "this project", "this project, warm cache"
+TUTORIAL, TUTORIAL_BF16 = "tutorial loop", "tutorial loop, bf16, channels-last"
+COLD, WARM = "this project", "this project, warm cache"
 # Accuracies that differ this improbably were not trained for the same.
 _SIGNIFICANCE = 0.01
 _CLASSES = 10
@@ -110,7 +111,7 @@ def main() -> None:
 
 def contestants(strategy: str) -> dict[str, str]:
     """Name -> module; other tools where they are installed (extra `bench`)."""
-    modules = {TUTORIAL: "tutorial", COLD: "ours"}
+    modules = {TUTORIAL: "tutorial", TUTORIAL_BF16: "tutorial_bf16", COLD: "ours"}
     if strategy != "full":  # where nothing is frozen, nothing is kept
         modules |= {WARM: "ours"}
     modules |= {

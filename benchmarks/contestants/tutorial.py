@@ -14,8 +14,11 @@ from torchvision.models import VGG19_Weights, vgg19
 from benchmarks.contestants.job import Job, Outcome
 
 
-def main() -> None:
+def main(*, bf16: bool = False) -> None:
+    """`bf16`: with the two changes that are known to make it faster on a CPU: autocast, and
+    convolutions in channels-last layout."""
     job = Job.read(sys.argv[1])
+    layout = torch.channels_last if bf16 else torch.preserve_format
     torch.manual_seed(job.seed)
     transform = VGG19_Weights.IMAGENET1K_V1.transforms(
         crop_size=job.image_size, resize_size=job.image_size
@@ -34,6 +37,7 @@ def main() -> None:
             for parameter in model.classifier[index].parameters():
                 parameter.requires_grad = True
     model.classifier[6] = nn.Linear(4096, len(train_set.classes))
+    model = model.to(memory_format=layout)
 
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(
@@ -45,7 +49,8 @@ def main() -> None:
         model.train()
         for images, labels in train_loader:
             optimizer.zero_grad()
-            loss = criterion(model(images), labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = criterion(model(images.to(memory_format=layout)), labels)
             loss.backward()
             optimizer.step()
 
@@ -53,7 +58,8 @@ def main() -> None:
         val_loss, correct = 0.0, 0
         with torch.no_grad():
             for images, labels in val_loader:
-                outputs = model(images)
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    outputs = model(images.to(memory_format=layout)).float()
                 val_loss += criterion(outputs, labels).item() * len(labels)
                 correct += int((outputs.argmax(dim=1) == labels).sum())
         print(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.network.grad_cam import grad_cam
 from training.loop.context import TrainContext
+from training.loop.precision import frozen_autocast, frozen_precision
 from training.reports.html_page import picture
 
 _WORST = 24
@@ -89,10 +90,13 @@ def _heat_maps(
     model: nn.Module, context: TrainContext, images: Sequence[NDArray[np.uint8]], classes: Tensor
 ) -> list[NDArray[np.float32]]:
     normalize, device = context.normalize, context.accelerator.device
+    precision = frozen_precision(context.config.mixed_precision, context.accelerator)
     maps: list[NDArray[np.float32]] = []
     model.eval()
     for start in range(0, len(images), _BATCH):
         batch = torch.from_numpy(np.stack(images[start : start + _BATCH])).to(device)
         targets = classes[start : start + _BATCH].to(device)
-        maps += [*grad_cam(context.architecture, model, normalize(batch), targets).cpu().numpy()]
+        with frozen_autocast(precision, context.accelerator):  # a picture shows no third digit
+            found = grad_cam(context.architecture, model, normalize(batch), targets)
+        maps += [*found.float().cpu().numpy()]
     return maps
