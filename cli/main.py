@@ -300,7 +300,7 @@ def export(
     if job is not None:
         for line in job.report():
             say(line)
-    size = bundle.model_bytes / 1e6
+    size = bundle.size_bytes / 1e6
     say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")
 
 

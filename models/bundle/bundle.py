@@ -138,6 +138,11 @@ class Bundle:
         return self.path / _files_to_run(variant)[0]
 
     @property
+    def size_bytes(self) -> int:
+        """Size of all files: the model with its variants, heat maps, distances and card."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    @property
     def model_bytes(self) -> int:
         """Size of the float32 graph with its weights."""
         return graph_bytes(self.model_path)
