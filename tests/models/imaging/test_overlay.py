@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.reports.mistakes import overlaid
+from models.imaging.overlay import overlaid
 
 
 def test_what_speaks_for_nothing_stays_as_it_is() -> None:
