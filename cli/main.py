@@ -28,7 +28,7 @@ from cli.data_options import (
 )
 from models.errors import UserError
 from models.paths import expand_home
-from models.text import escape_unencodable, shown
+from models.text import escape_unencodable
 from serving import environment
 from training.loop.config import RESUMABLE, flag, load_config
 
@@ -381,20 +381,32 @@ def doctor() -> None:
 @app.command()
 def classify(
     url: Annotated[str, typer.Argument(help="of the service, e.g. http://127.0.0.1:3000")],
-    files: Annotated[list[Path], typer.Argument(help="images")],
+    images: Annotated[list[str], typer.Argument(help="files, folders, or patterns")],
     top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each image.")] = 3,
+    heat_maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the images under their heat maps.", show_default=False),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Environment variable that holds the API key.", show_default=False
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File that holds the API key.", show_default=False)
+    ] = None,
 ) -> None:
-    """Classify image files with a running service.
+    """Classify images with a running service. Ends with 1 if an image has no answer.
 
     Example: `vgg19 classify http://127.0.0.1:3000 rose.jpg tulip.jpg`
     """
-    from cli.client import classify_files
+    from cli.classify import classify as classify_images
+    from cli.client import Service, api_key
 
-    reply = classify_files(url, files, top_k)
-    for file, image in zip(files, reply["images"], strict=True):
-        labels = "  ".join(f"{p['label']} {p['probability']:.1%}" for p in image["predictions"])
-        say(shown(f"{file}: {labels}"))
-    say(f"answered by {reply['model_name']}:{reply['model_version']}")
+    service = Service(url, api_key(api_key_env, api_key_file))
+    if classify_images(service, images, top_k, heat_maps):
+        raise typer.Exit(1)
 
 
 def _report(error: BaseException) -> int:
