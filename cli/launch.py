@@ -43,6 +43,12 @@ def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> NoRe
     _become("bentoml", ["serve", "service:VGG19", *options], settings)
 
 
+def page_address(host: str, port: int) -> str:
+    """Of the service's page, for a browser on this machine."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # all addresses
+    return f"http://{f'[{here}]' if ':' in here else here}:{port}"
+
+
 def run_doctor() -> NoReturn:
     """Replace this process by the service's own diagnosis; does not return."""
     _become("serving.doctor", [], {})
@@ -73,6 +79,7 @@ def _become(module: str, arguments: Sequence[str], variables: dict[str, str]) ->
         others = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
     command = [sys.executable, "-P", "-m", module, *arguments]
+    sys.stdout.flush()  # what was said would be lost with this process
     os.execve(command[0], command, environment)
 
 

@@ -323,8 +323,9 @@ def serve(
 
     Other settings are environment variables `VGG19_...`, see docs/operations.md.
     """
-    from cli.launch import serve_with_bentoml
+    from cli.launch import page_address, serve_with_bentoml
 
+    say(f"once it is ready, its page is at {page_address(host, port)}")
     serve_with_bentoml(host, port, grpc_port, model)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import bundle_in, reporter, say, table_console, text
+from cli.common import bundle_in, reporter, say, say_error, table_console, text
+
+if TYPE_CHECKING:
+    from models.registry.store import StoredModel
 
 app = typer.Typer()
+
+JsonLines = Annotated[bool, typer.Option("--json", help="As JSON lines.")]
 
 
 @app.command()
@@ -50,7 +57,11 @@ def promote(
     if found and not force:
         raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()
-    say(_production_is(store.promote(tag), before, "; next: vgg19 serve"))
+    say(
+        _production_is(
+            store.promote(tag), before, "; next: vgg19 serve, then open http://127.0.0.1:3000"
+        )
+    )
 
 
 @app.command()
@@ -80,9 +91,7 @@ def _production_is(tag: str, before: str | None, then: str = "") -> str:
 
 
 @app.command()
-def history(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON lines.")] = False,
-) -> None:
+def history(as_json: JsonLines = False) -> None:
     """Show what production served since when, and why; the present first.
 
     Example: `vgg19 history`
@@ -116,6 +125,7 @@ def history(
 def diff(
     first: Annotated[str, typer.Argument(help="tag, version, latest or production")],
     second: Annotated[str, typer.Argument(help="another one")],
+    as_json: JsonLines = False,
 ) -> None:
     """Show what differs between two registered models.
 
@@ -126,6 +136,10 @@ def diff(
     from models.registry.diff import diff_models
 
     rows = diff_models(first, second)
+    if as_json:
+        for row in rows:
+            say(json.dumps(asdict(row), ensure_ascii=False))
+        return
     if not rows:
         say("they are the same")
         return
@@ -232,13 +246,13 @@ app.add_typer(models_app, name="models")
 
 
 @models_app.callback()
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, as_json: JsonLines = False) -> None:
     """List the registered models, newest first; push them to a URL, pull them from one.
 
     Example: `vgg19 models`
     """
     if context.invoked_subcommand is None:
-        _print_models()
+        _print_models(as_json)
 
 
 @models_app.command("push")
@@ -271,21 +285,25 @@ def pull_model(
     say(f"{pulled} is in the store; next: vgg19 promote {pulled}")
 
 
-def _print_models() -> None:
+def _print_models(as_json: bool) -> None:
     from rich.table import Table
 
     from models.errors import StoreError
     from models.registry import store
 
     entries = store.list_models()
-    if not entries:
+    if not entries and not as_json:
         say(f"no model in {store.store_path()}; register one with: vgg19 register RUN")
         return
     try:
         production = store.production_version()
     except StoreError as error:  # told, and the tags that repair it are listed all the same
-        say(str(error))
+        (say_error if as_json else say)(str(error))
         production = None
+    if as_json:
+        for entry in entries:
+            say(_model_line(entry, entry.version == production))
+        return
     table = Table(box=None)
     table.add_column("tag", no_wrap=True, min_width=max(len(entry.tag) for entry in entries))
     for name in ("production", "accuracy", "classes", "strategy", "size"):
@@ -301,3 +319,16 @@ def _print_models() -> None:
             f"{entry.size_bytes / 1e6:.0f} MB",
         )
     table_console().print(table)
+
+
+def _model_line(entry: StoredModel, is_production: bool) -> str:
+    content = {
+        "tag": entry.tag,
+        "created_at": entry.created_at.isoformat(),
+        "production": is_production,
+        "accuracy": entry.metadata.get("held_out_accuracy"),
+        "classes": entry.metadata.get("num_classes"),
+        "strategy": entry.labels.get("strategy"),
+        "size_bytes": entry.size_bytes,
+    }
+    return json.dumps(content, ensure_ascii=False)

@@ -30,3 +30,16 @@ def test_the_service_has_large_memory_in_huge_pages_unless_told_otherwise(
     with pytest.raises(_Became) as became:
         launch.serve_with_bentoml("127.0.0.1", free_port(), free_port(), "production")
     assert became.value.args[0]["GLIBC_TUNABLES"] == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://[::1]:8080"),
+        ("192.0.2.7", "http://192.0.2.7:8080"),
+    ],
+)
+def test_the_page_has_an_address_that_a_browser_opens(host: str, expected: str) -> None:
+    assert launch.page_address(host, 8080) == expected
