@@ -79,7 +79,6 @@ def _become(module: str, arguments: Sequence[str], variables: dict[str, str]) ->
         others = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
     command = [sys.executable, "-P", "-m", module, *arguments]
-    sys.stdout.flush()  # what was said would be lost with this process
     os.execve(command[0], command, environment)
 
 
