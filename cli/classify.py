@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cli.client import Classified, ClientError, Service
-from cli.console import say
+from cli.common import say
 from models.bundle.spec import ModelSpec
 from models.imaging.image import load_image
 from models.imaging.overlay import overlaid

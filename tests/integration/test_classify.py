@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def test_one_bad_file_among_good_ones(server: Server, photos: Path, tmp_path: Pa
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[:4]] == [
-        "photos/blue/0000.png", "photos/blue/0001.png", "photos/red/0000.png", "photos/red/bad.jpg"
+        "photos/blue/0000.png", "photos/blue/0001.png", "photos/red/0002.png", "photos/red/bad.jpg"
     ]  # fmt: skip
     assert lines[0].startswith("photos/blue/0000.png: blue ")
     assert lines[3].startswith("photos/red/bad.jpg: not an image in a supported format")
@@ -47,9 +48,10 @@ def test_where_all_are_bad_each_is_named(server: Server, photos: Path, tmp_path:
 
 
 def test_heat_maps(server: Server, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "blue", tmp_path / "again")
     result = run_command(
-        "vgg19", "classify", server.url, "photos/blue", "photos/red/0000.png", "--heat-maps",
-        "maps", cwd=tmp_path, home=tmp_path,
+        "vgg19", "classify", server.url, "photos/blue", "again/0000.png", "--heat-maps", "maps",
+        cwd=tmp_path, home=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "heat maps are in maps"
