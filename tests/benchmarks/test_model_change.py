@@ -65,6 +65,7 @@ def test_without_requests_of_a_phase_there_is_a_table_all_the_same() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_real_service_through_two_changes() -> None:
     """How fast it is is no matter here: the model is tiny, and other tests run meanwhile."""
     with two_versions("tiny", 32) as (home, tags):

@@ -142,6 +142,7 @@ def check_imports(
         assert len(warnings) == bool(python_path), (name, said)
 
 
+@pytest.mark.exhaustive
 def test_what_starts_on_several_processes(hostile: Path, tiny_home: Path) -> None:
     """The form in docs/training.md."""
     assert (

@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("engine", "provider", "platform"),
     [
         ("onnxruntime", "CPUExecutionProvider", "onnxruntime_onnx"),
-        ("ncnn", "ncnn", "ncnn"),
+        pytest.param("ncnn", "ncnn", "ncnn", marks=pytest.mark.exhaustive),
         ("openvino", "OpenVINO", "openvino"),
     ],
 )

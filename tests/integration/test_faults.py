@@ -20,7 +20,7 @@ from testing.server import make_home, serve
     [
         partial(serving.model_that_raises, requests=100),
         serving.model_that_hangs,
-        partial(serving.worker_killed, times=1),
+        pytest.param(partial(serving.worker_killed, times=1), marks=pytest.mark.exhaustive),
         pytest.param(partial(serving.swap_to_broken, times=1), marks=pytest.mark.exhaustive),
         pytest.param(partial(serving.clients_vanish, thousands=1), marks=pytest.mark.exhaustive),
     ],

@@ -103,6 +103,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[ServingModule, Path
     return module, explainer_of(module, spec, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.exhaustive
 def test_vgg19_equals_the_package(whole: tuple[ServingModule, Path]) -> None:
     module, path = whole
     images = noise(64)
@@ -114,6 +115,7 @@ def test_vgg19_equals_the_package(whole: tuple[ServingModule, Path]) -> None:
         assert np.abs(own - expected).max() <= 1e-5
 
 
+@pytest.mark.exhaustive
 def test_weights_are_shared_with_the_model(whole: tuple[ServingModule, Path]) -> None:
     _, path = whole
     assert path.stat().st_size < 20e6 < graph_bytes(path.with_name("model.onnx"))
@@ -127,6 +129,7 @@ def test_weights_are_shared_with_the_model(whole: tuple[ServingModule, Path]) ->
     assert locations == {"model.onnx.data"}
 
 
+@pytest.mark.exhaustive
 def test_each_image_has_a_class_of_its_own(whole: tuple[ServingModule, Path]) -> None:
     _, path = whole
     images = noise(64)

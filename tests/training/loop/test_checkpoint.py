@@ -21,6 +21,7 @@ from training.loop.checkpoint import (
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.usefixtures("thin_network")
 def test_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = build(VGG19, "none", num_classes=3)
