@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.image_data import ImageData
-from training.data.splits import unit_of
 from training.loop.accelerator import make_accelerator
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
@@ -19,8 +18,9 @@ from training.loop.setup import set_up
 from training.probe.features import Depth, depth_features, depths
 from training.probe.judge import CurvePoint, DepthScore, learning_curve, score
 from training.probe.recommend import Recommendation, best_of, recommend
-from training.probe.ridge import BLOCK, MAX_UNIT, Design, Integers
+from training.probe.ridge import Design
 from training.probe.suspects import Suspect, find_suspects
+from training.probe.units import units_together
 from training.reporter import Reporter
 
 # Suspects for which the nearest images are looked up and pictures are shown.
@@ -93,25 +93,6 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
     )
 
 
-def _units(data: ImageData, reporter: Reporter) -> Integers | None:
-    """int64[N]: groups and copies of one image, which are judged by images other than themselves,
-    as they are split; None where there are none."""
-    names = [unit_of(sample) for sample in data.split("train")]
-    counts = Counter(names)
-    together = sum(count for count in counts.values() if count > 1)
-    if together == 0 or len(counts) < 2:
-        return None
-    reporter.say(f"{together} copies or images of groups are left out together with their like")
-    largest = max(counts.values())
-    if largest > MAX_UNIT:
-        reporter.warn(
-            f"a group of {largest:,} images is left out in pieces of {MAX_UNIT:,} to "
-            f"{MAX_UNIT + BLOCK:,}, so the rest of it flatters it"
-        )
-    numbers = {name: number for number, name in enumerate(counts)}
-    return np.array([numbers[name] for name in names], np.int64)
-
-
 def _designs(config: TrainConfig, reporter: Reporter) -> tuple[TrainContext, dict[Depth, Design]]:
     """The features of each depth with their labels."""
     check_config(config)
@@ -123,7 +104,7 @@ def _designs(config: TrainConfig, reporter: Reporter) -> tuple[TrainContext, dic
     places = depths(context.architecture, config.image_size)
     features = depth_features(context, trainer.model.model, places)
     targets = np.array(context.dataset("train").targets, np.int64)
-    units = _units(context.data, reporter)
+    units = units_together(context.data, reporter)
     classes = len(context.data.labels)
     return context, {
         place: Design(features[:, place.columns], targets, classes, units) for place in places
