@@ -85,7 +85,7 @@ def _write(run: Run, config: TrainConfig, images: ImageData, metrics: dict[str, 
     provenance = record_provenance(config, images.fingerprint())
     write_json(run.provenance, provenance.model_dump(mode="json"))
     held_out = {"split": "test", **metrics}
-    write_json(run.metrics, {"best_epoch": 1, "history": [{}], "held_out": held_out})
+    write_json(run.metrics, {"best_epoch": 1, "history": [{"epoch": 1}], "held_out": held_out})
     run.report.write_text("a report")
 
 

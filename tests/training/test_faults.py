@@ -242,7 +242,7 @@ class TestNumbersThatAreNone:
         monkeypatch.setattr(Trainer, "step", stepping)
 
     def test_a_rate_that_is_too_high(self, vgg19: Vgg19, tmp_path: Path) -> None:
-        (tmp_path / "c.yaml").write_text("optimizer: sgd\n")
+        (tmp_path / "c.yaml").write_text("optimizer: sgd\nhead_init: random\n")
         result = vgg19(*TRAIN, "--epochs", "3", "--learning-rate", "1e38", "--output", "run")
         assert result.code == 1
         assert "Lower the learning rate (--learning-rate; 'vgg19 find-lr'" in result.error

@@ -83,9 +83,7 @@ class CachedFeatures:
         shared: bool = True,
     ) -> Iterable[Batch]:
         """See `BatchSource`."""
-        view = self._view(epoch) if split == "train" else 0
-        is_cached = split != "train" or self._trains_from_features()
-        array = self._array(split, view) if is_cached else None
+        array = self.features(split, epoch)
         if array is None:
             return self._images.batches(split, epoch, start=start, images=images, shared=shared)
         draws = self._context.draws(
@@ -93,6 +91,13 @@ class CachedFeatures:
             evaluation_batch_size=_EVALUATION_BATCH_SIZE,
         )  # fmt: skip
         return self._read_ahead(array, split, draws)
+
+    def features(self, split: Split, epoch: int = 1) -> NDArray[np.generic] | None:
+        """float[N,...] of all images of a split, as that epoch sees them, mapped from the cache's
+        file; None where batches are of images."""
+        if split != "train":
+            return self._array(split)
+        return self._array(split, self._view(epoch)) if self._trains_from_features() else None
 
     def _trains_from_features(self) -> bool:
         """Mixup and cutmix mix images."""

@@ -52,7 +52,7 @@ RESUMABLE = (
 # What fields were called in configurations that runs, models and users have written before.
 FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 # What was done before there was a field for it.
-_FORMER_DEFAULTS = {"split_by": "exact"}
+_FORMER_DEFAULTS = {"split_by": "exact", "head_init": "random"}
 
 
 class TrainConfig(BaseModel):
@@ -100,6 +100,11 @@ class TrainConfig(BaseModel):
         default=None,
         description="epochs at which gradual unfreezes one more block; default: spread over the "
         "run",
+    )
+
+    head_init: Literal["auto", "random"] = Field(
+        default="auto",
+        description="auto: under strategy head, a ridge regression on the cached features; random",
     )
 
     # Loop

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of `history` in metrics.json. Losses in nats, accuracies 0..1."""
+    """One row of `history` in metrics.json. Losses in nats, accuracies 0..1.
+
+    Epoch 0 is a head fitted in closed form, before any step; what it says of the training images
+    are predictions that leave the image out.
+    """
 
     epoch: int
     learning_rate: float

@@ -40,6 +40,7 @@ from training.loop.signals import (
 )
 from training.loop.state import is_finished, read_state
 from training.loop.trainer import Trainer, TrainingError, TrainState, check_validation
+from training.probe.head_start import start_head
 from training.reporter import Reporter, SilentReporter
 from training.reports.training import write_report
 
@@ -109,7 +110,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
         done = saved is not None and is_finished(saved)
         if not done:
             try:
-                _train(trainer, source, context, checkpointer, state, history)
+                _train(trainer, source, context, processes, checkpointer, state, history)
             except Exception:
                 checkpointer.leave_best()
                 raise
@@ -146,8 +147,9 @@ def resume_run(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None
 
 def _train(
     trainer: Trainer,
-    source: BatchSource,
+    source: CachedFeatures,
     context: TrainContext,
+    processes: Processes,
     checkpointer: Checkpointer,
     state: TrainState,
     history: list[Epoch],
@@ -161,6 +163,8 @@ def _train(
             break
         unfreeze(trainer, context, state.epoch)
         try:
+            if state.step == 0 and not history:
+                _start(trainer, source, context, processes, checkpointer, history)
             _train_epoch(trainer, source, context, state, history, checkpointer)
             history.append(_judge_epoch(trainer, source, context, state, history))
         except LostImageError as error:
@@ -170,6 +174,23 @@ def _train(
             raise Terminated(context.config.output, context.stop.number) from None
         state = TrainState(epoch=state.epoch + 1, step=state.step)
         checkpointer.finish_epoch(state, history)
+
+
+def _start(
+    trainer: Trainer,
+    source: CachedFeatures,
+    context: TrainContext,
+    processes: Processes,
+    checkpointer: Checkpointer,
+    history: list[Epoch],
+) -> None:
+    """Epoch 0, where the head is worth something before the first step: it may stay the best."""
+    stats = start_head(trainer, source, context, processes)
+    if stats is None:
+        return
+    fitted = TrainState(epoch=0, stats=stats)
+    history.append(_judge_epoch(trainer, source, context, fitted, history))
+    checkpointer.finish_epoch(TrainState(), history)
 
 
 def _saved(
@@ -202,7 +223,7 @@ def _judge_epoch(
     check_validation(scores["loss"], state.epoch)
     epoch = Epoch(
         state.epoch,
-        _head_rate(trainer),
+        _head_rate(trainer) if state.step else 0.0,
         state.stats.loss,
         state.stats.accuracy,
         scores["loss"],

@@ -261,7 +261,7 @@ def _train(job: JobState, run: Run, config: RedeployConfig, reporter: Reporter) 
     except Terminated as terminated:
         raise JobTerminatedError(terminated.exit_code) from None
     metrics = run.read_json(run.metrics)
-    return {"best_epoch": metrics["best_epoch"], "epochs": len(metrics["history"])}
+    return {"best_epoch": metrics["best_epoch"], "epochs": metrics["history"][-1]["epoch"]}
 
 
 def _weights(config: RedeployConfig, champion: str | None) -> str | None:

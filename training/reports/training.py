@@ -98,7 +98,7 @@ def _numbers(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("macro F1", f"{held_out['macro_f1']:.3f}"),
         ("calibration error", f"{held_out['expected_calibration_error']:.3f}"),
         ("temperature", f"{metrics['calibration']['temperature']:.2f}"),
-        ("epoch saved", f"{metrics['best_epoch']} of {len(metrics['history'])}"),
+        ("epoch saved", f"{metrics['best_epoch']} of {metrics['history'][-1]['epoch']}"),
     ]
 
 

@@ -113,6 +113,12 @@ def test_a_run_from_before_there_was_a_choice_crops() -> None:
     assert recorded_config(recorded).preprocessing() == Preprocessing()
 
 
+def test_a_run_from_before_there_was_a_fit_began_with_a_random_head() -> None:
+    recorded = load_config(None, BASE).resolved(blocks=5).model_dump(mode="json")
+    assert recorded.pop("head_init") == "auto"
+    assert recorded_config(recorded).head_init == "random"
+
+
 FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5)), "unlike": ("ood_data", Path("others"))}
 
 
