@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib
@@ -71,6 +72,27 @@ def store_home(tmp_path: Path) -> Iterator[Path]:
     bentoml_adapter.choose_store_directory(home / "models")
     yield home
     bentoml_adapter.choose_store_directory(None)
+
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """`vgg19` with these arguments in this process, whose signals are as before then: its exit
+    code."""
+    from cli.main import main
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["vgg19", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

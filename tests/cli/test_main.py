@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.main import main
 from models import bentoml_adapter
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
@@ -27,7 +26,6 @@ from testing.server import ROOT
 from training.evaluate.metrics import classification_metrics
 from training.redeploy.config import load_redeploy_config
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = (
     "train",
     "find-lr",
@@ -51,26 +49,23 @@ Vgg19 = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def vgg19(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    run_main: Callable[..., int],
 ) -> Iterator[Vgg19]:
     """The command in this process: importing PyTorch anew would take seconds each time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     bentoml_adapter.choose_store_directory(tmp_path / "bentoml" / "models")
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["vgg19", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = run_main(*arguments)
         out, err = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(arguments, ended.value.code, out, err)
+        return subprocess.CompletedProcess(arguments, code, out, err)
 
     yield run
     bentoml_adapter.choose_store_directory(None)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def vgg19_process(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,14 +5,11 @@ import json
 import re
 import shlex
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cli.main import main
 from testing.images import coloured_pixels, encode, write_image_folder
 
 pytestmark = pytest.mark.usefixtures("thin_network")
@@ -37,21 +34,9 @@ Vgg19 = Callable[..., int]
 
 
 @pytest.fixture
-def vgg19(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vgg19]:
+def vgg19(run_main: Vgg19) -> Vgg19:
     """The command in this process; returns its exit code."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["vgg19", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run_main
 
 
 def test_all_that_it_writes(data: Path, vgg19: Vgg19, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from typing import Any
 import pytest
 import torch
 
-from cli.main import main
 from testing.images import write_image_folder
 from testing.small_vgg import thin_vgg19
 from training.data.dataset import ImageDataset
@@ -48,30 +46,26 @@ Vgg19 = Callable[..., Result]
 
 @pytest.fixture
 def vgg19(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Vgg19]:
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    run_main: Callable[..., int],
+) -> Vgg19:
     """Runs the command in a directory with images and a configuration that saves at every step."""
     monkeypatch.chdir(tmp_path)
     write_image_folder(tmp_path / "data", {"blue": 12, "red": 12})
     (tmp_path / "c.yaml").write_text("save_every_steps: 1\nunfreeze: [features.34]\n")
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {number: signal.getsignal(number) for number in numbers}
 
     def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vgg19", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = run_main(*arguments)
         out, err = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
         errors = [line for line in err.splitlines() if not line.startswith("warning: weights is")]
-        if ended.value.code:
+        if code:
             (error,) = errors
             assert error.startswith("error: ")
-        return Result(ended.value.code, out, "".join(f"{line}\n" for line in errors))
+        return Result(code, out, "".join(f"{line}\n" for line in errors))
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 class Disk:
