@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cli.client import Classified, ClientError, Service
+from cli.client import ClientError, Service
 from cli.common import say
 from models.bundle.spec import ModelSpec
 from models.imaging.image import load_image
@@ -33,13 +34,18 @@ def classify(service: Service, sources: Sequence[str], top_k: int, heat_maps: Pa
         PredictError: a source has no images.
     """
     files = [Path(file) for file in find_files(sources)]
-    rule = None if heat_maps is None else _preprocessing(service, heat_maps)
+    draw = (
+        None if heat_maps is None else partial(_draw, _preprocessing(service, heat_maps), heat_maps)
+    )
     failed = 0
     for answer in service.classify(files, top_k, explain=heat_maps is not None):
-        say(shown(f"{answer.file}: {answer.error or _line(answer.reply or {})}"))
-        failed += answer.reply is None
-        if rule is not None and heat_maps is not None and answer.reply is not None:
-            _draw(answer, rule, heat_maps)
+        if answer.reply is None:
+            failed += 1
+            say(shown(f"{answer.file}: {answer.error}"))
+            continue
+        say(shown(f"{answer.file}: {_line(answer.reply)}"))
+        if draw is not None:
+            draw(answer.file, answer.reply)
     if service.model:
         say(f"answered by {service.model}")
     if heat_maps is not None and failed < len(files):
@@ -69,14 +75,13 @@ def _preprocessing(service: Service, folder: Path) -> Preprocessing:
     return ModelSpec.model_validate(described["spec"]).preprocessing
 
 
-def _draw(answer: Classified, rule: Preprocessing, folder: Path) -> None:
+def _draw(rule: Preprocessing, folder: Path, file: Path, reply: dict[str, Any]) -> None:
     """As `rose.1.jpg.png`, after the file's own name."""
-    assert answer.reply is not None, "there is no map of what has no answer"
-    values = np.asarray(answer.reply["heatmap"]["values"], np.float32)
-    picture = overlaid(load_image(answer.file, rule), values)
-    place = folder / f"{answer.file.name}.png"
+    values = np.asarray(reply["heatmap"]["values"], np.float32)
+    picture = overlaid(load_image(file, rule), values)
+    place = folder / f"{file.name}.png"
     number = 1
     while place.exists():  # of another folder
         number += 1
-        place = folder / f"{answer.file.name}.{number}.png"
+        place = folder / f"{file.name}.{number}.png"
     Image.fromarray(picture).save(place)

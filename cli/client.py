@@ -82,7 +82,7 @@ class Service:
         Raises:
             ClientError: as `classify`.
         """
-        response, content = self._ask("GET", "/model")
+        response, content = self._ask("GET", "/model", "spec")
         if response.status_code != httpx.codes.OK:
             raise _refused(response, content)
         return content
@@ -93,7 +93,7 @@ class Service:
         if not files:
             return []
         parts = [("image", (utf8(file.name), read[file])) for file in files]
-        response, content = self._ask("POST", "/classify", params=options, files=parts)
+        response, content = self._ask("POST", "/classify", "images", params=options, files=parts)
         if response.status_code == httpx.codes.OK:
             self.model = f"{content['model_name']}:{content['model_version']}"
             return [_answer(*pair) for pair in zip(files, content["images"], strict=True)]
@@ -103,7 +103,10 @@ class Service:
             return [Classified(files[0], error=content["detail"])]
         return [answer for file in files for answer in self._classify([file], read, options)]
 
-    def _ask(self, method: str, path: str, **parts: Any) -> tuple[httpx.Response, dict[str, Any]]:
+    def _ask(
+        self, method: str, path: str, holds: str, **parts: Any
+    ) -> tuple[httpx.Response, dict[str, Any]]:
+        """`holds`: what is in an answer of this service, unless it refuses."""
         try:
             response = httpx.request(
                 method, self.url + path, headers=self._headers, timeout=_TIMEOUT_S, **parts
@@ -116,8 +119,8 @@ class Service:
             content: Any = response.json()
         except ValueError:
             content = None
-        known = isinstance(content, dict) and content.keys() & {"images", "detail", "spec"}
-        if not known:
+        expected = holds if response.status_code == httpx.codes.OK else "detail"
+        if not isinstance(content, dict) or expected not in content:
             raise ClientError(f"{self.url} answers {response.status_code}, but is not this service")
         return response, content
 
@@ -134,15 +137,20 @@ def api_key(variable: str | None, file: Path | None) -> str:
     if variable is not None:
         if not os.environ.get(variable):
             raise ClientError(f"--api-key-env {variable}: it is not set; it is to hold the API key")
-        return os.environ[variable]
+        return _checked(os.environ[variable], f"--api-key-env {variable}")
     if file is None:
         return ""
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ClientError(f"--api-key-file {file} can't be read: {error}") from None
+    return _checked(key, f"--api-key-file {file}")
+
+
+def _checked(key: str, where: str) -> str:
+    """What may stand in a header."""
     if not key.isascii() or not key.isprintable() or not key:
-        raise ClientError(f"--api-key-file {file} holds no key; 'vgg19 key' makes one")
+        raise ClientError(f"{where} holds no key; 'vgg19 key' makes one")
     return key
 
 
@@ -153,11 +161,10 @@ def _answer(file: Path, image: dict[str, Any]) -> Classified:
 
 
 def _refused(response: httpx.Response, content: dict[str, Any]) -> ClientError:
-    reason = content.get("detail", "without a reason")
     hint = ""
     if response.status_code == httpx.codes.UNAUTHORIZED:
         hint = "; name where it is with --api-key-env or --api-key-file"
-    return ClientError(f"the service refuses ({response.status_code}): {reason}{hint}")
+    return ClientError(f"the service refuses ({response.status_code}): {content['detail']}{hint}")
 
 
 def _read(file: Path) -> bytes | str:

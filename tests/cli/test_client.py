@@ -60,7 +60,7 @@ def test_a_file_that_is_too_large_stops_no_other(
     assert [answer.error for answer in answers] == ["", "", "an image is 33.0 MB", ""]
 
 
-@pytest.mark.parametrize("answer", [b"[]", b'"x"', b"<html>", b"{}"])
+@pytest.mark.parametrize("answer", [b"[]", b'"x"', b"<html>", b"{}", b'{"detail": "x"}'])
 def test_another_server(files: list[Path], monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     answering(monkeypatch, lambda *_, **__: httpx.Response(200, content=answer))
     with pytest.raises(ClientError, match="is not this service"):
@@ -82,6 +82,15 @@ class TestApiKey:
             api_key(None, tmp_path / "none")
         with pytest.raises(ClientError, match="name one"):
             api_key("KEY", tmp_path)
+
+    @pytest.mark.parametrize("value", ["two\nlines", "schlüssel"])
+    def test_a_variable_that_holds_no_key(
+        self, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        """It was a traceback of the HTTP client."""
+        monkeypatch.setenv("KEY", value)
+        with pytest.raises(ClientError, match="--api-key-env KEY holds no key"):
+            api_key("KEY", None)
 
     @pytest.mark.parametrize("content", ["", "two\nlines", "schlüssel"])
     def test_what_is_no_key_is_not_sent(self, tmp_path: Path, content: str) -> None:
