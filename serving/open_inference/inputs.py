@@ -120,8 +120,7 @@ def raw_images(raw: bytes | memoryview, shape: Sequence[int], limits: Limits) ->
 def check_sizes(sizes: Iterable[int], limits: Limits) -> None:
     """Raise TooLarge where an encoded image is; the whole request fails with it."""
     for index, size in enumerate(sizes):
-        if size > limits.max_image_bytes:
-            check_image_size(size, limits.max_image_bytes, f"image {index}")
+        check_image_size(size, limits.max_image_bytes, f"image {index}")
 
 
 def explained(outputs: Sequence[RequestedOutput]) -> tuple[ExplainRequest, ...]:
