@@ -321,7 +321,7 @@ def serve(
 
     Example: `vgg19 serve --port 8080`
 
-    Other settings are environment variables `VGG19_...`, see docs/operations.md.
+    Other settings are environment variables `VGG19_...`, see docs/operate/configure.md.
     """
     from cli.launch import page_address, serve_with_bentoml
 
@@ -359,7 +359,7 @@ def predict(
     Example: `vgg19 predict photos --output photos.parquet`
 
     Interrupted, the same command goes on. Device, precision and batch size are the service's
-    settings, `VGG19_...`, see docs/operations.md.
+    settings, `VGG19_...`, see docs/operate/configure.md.
     """
     from cli.launch import run_predict
 

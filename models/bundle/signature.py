@@ -22,7 +22,7 @@ from models.files import staged_file
 # Not VGG19_..., which is for the service's settings; it takes no others.
 PASSPHRASE = "MODEL_SIGNING_PASSPHRASE"  # noqa: S105  # the name of the variable
 _MAX_SIGNATURE_BYTES = 100_000  # it has 2 kB
-_KEYS = "an ECDSA key on P-256, P-384 or P-521 in PEM; docs/operations.md tells how to make one"
+_KEYS = "an ECDSA key on P-256, P-384 or P-521 in PEM; docs/operate/secure.md tells how to make one"
 
 
 class SignatureError(UserError):

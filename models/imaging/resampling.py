@@ -1,8 +1,8 @@
 """Bilinear resampling of a rectangle, by SIMD instructions where cykooz_resizer is installed.
 
-That takes a fifth of Pillow's time (docs/architecture.md). Where it has no wheel (Linux on ARM),
-Pillow does the same with weights of 22 bits instead of 15: a few values in 1,000 differ, by one
-level of 255.
+That takes a fifth of Pillow's time (docs/architecture/imaging.md). Where it has no wheel (Linux on
+ARM), Pillow does the same with weights of 22 bits instead of 15: a few values in 1,000 differ, by
+one level of 255.
 """
 
 from __future__ import annotations

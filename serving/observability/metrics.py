@@ -18,7 +18,7 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The service's metrics. Names begin with `vgg19_`; docs/operations.md lists them.
+    """The service's metrics. Names begin with `vgg19_`; docs/operate/monitor.md lists them.
 
     Made in a worker, where BentoML has set PROMETHEUS_MULTIPROC_DIR.
     """

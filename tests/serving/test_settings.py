@@ -99,8 +99,8 @@ def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
 
-def test_the_operations_page_lists_what_there_is() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+def test_the_page_about_configuring_lists_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operate" / "configure.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `VGG19_")]
     assert rows == [
         f"| `VGG19_{name.upper()}` | `{field.default}` | {field.description} |"

@@ -45,10 +45,10 @@ def test_batches_and_the_queue() -> None:
     assert registry.get_sample_value("vgg19_queue_images", {"version": "v1"}) == 7
 
 
-def test_the_operations_page_lists_every_metric() -> None:
+def test_the_page_about_monitoring_lists_every_metric() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     names = {metric.name for metric in registry.collect()}
-    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "operate" / "monitor.md").read_text()
     listed = set(re.findall(r"^\| `(vgg19_\w+?)(?:_total)?`", page, re.MULTILINE))
     assert listed == names
