@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 protoc = $(BIN)/python -m grpc_tools.protoc -I. --python_out=$(1) --pyi_out=$(1) $(PROTOS) && $(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=$(1) $(firstword $(PROTOS))
 
-.PHONY: help setup demo demo-redeploy test test-all test-fast check format image-test sbom audit bench-finetune bench-serving gpu-check fuzz soak faults proto proto-check lock clean
+.PHONY: help setup demo demo-redeploy test test-all test-fast check docs format image-test sbom audit bench-finetune bench-serving gpu-check fuzz soak faults proto proto-check lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -45,13 +45,17 @@ test-all: setup  ## and those that try many of a kind that another one shows, as
 test-fast: setup  ## all tests but those that take seconds each; a minute
 	@exec $(PYTEST) -m "not slow and not exhaustive"
 
-check: setup proto-check  ## formatting, lint, types, import directions, Kubernetes manifests
+check: setup proto-check  ## formatting, lint, types, import directions, links of the docs, Kubernetes manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --recursive --tests B613,B614,B615 cli models serving training service.py
+	$(BIN)/python -m testing.docs.check
 	$(BIN)/kubernetes-validate --strict --no-warn --quiet deploy/kubernetes/base/*.yaml deploy/kubernetes/components/*/retrain.yaml
+
+docs: setup  ## the documentation as a site, in build/docs/index.html
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 format: setup  ## format the code and repair what the linter can
 	$(BIN)/ruff format .
@@ -115,7 +119,7 @@ proto-check: setup
 	  cmp "$$out/$$file" $$file || { echo "$$file is not what the .proto gives; run make proto"; exit 1; }; done
 
 lock:  ## pin every dependency again, needs uv
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra cpu-fast --extra openvino --extra sign --extra ray --extra s3 --extra dev --no-emit-package opencv-python --no-emit-package openvino-telemetry --generate-hashes -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra train --extra hf --extra cpu-fast --extra openvino --extra sign --extra ray --extra s3 --extra docs --extra dev --no-emit-package opencv-python --no-emit-package openvino-telemetry --generate-hashes -o requirements.lock
 	for flavour in cpu gpu; do uv pip compile deploy/requirements-$$flavour.in -c requirements.lock --no-emit-package openvino-telemetry --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -o deploy/requirements-$$flavour.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the demo's output
