@@ -35,7 +35,6 @@ from training.loop.config import RESUMABLE, flag, load_config
 app = typer.Typer(
     name="vgg19",
     help="Fine-tune VGG-19 on your own images, export it to ONNX and serve it.",
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -220,6 +219,13 @@ def check_data(
 @app.command()
 def reproduce(
     source: Annotated[str, typer.Argument(metavar="RUN|TAG", help="a run, or a registered model")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the new run, which is kept.  [default: the old one's name with "
+            "-reproduced]"
+        ),
+    ] = None,
 ) -> None:
     """Train again from what was recorded, and say whether the weights are the same.
 
@@ -227,9 +233,10 @@ def reproduce(
 
     Exit code 1 if they are not.
     """
+    from training.loop.reproduce import default_output
     from training.loop.reproduce import reproduce as train_again
 
-    result = train_again(source, reporter())
+    result = train_again(source, output or default_output(source), reporter())
     if result.identical:
         say("the weights are identical, bit for bit")
         return

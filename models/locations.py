@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 
 from models.errors import UserError
+from models.extras import install_command
 
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _QUERY = re.compile(r"(?<=[?&;])[^=&#]*=[^&#]*")
@@ -35,7 +36,7 @@ def open_location(url: str) -> tuple[Any, str]:
         files, root = fsspec.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         extra = _EXTRAS.get(url.partition("://")[0])
-        advice = f"; pip install 'vgg19-finetune[{extra}]'" if extra else ""
+        advice = f"; install it with {install_command(extra)}" if extra else ""
         raise LocationError(f"{reason(error)}{advice}") from None
     except (OSError, ValueError) as error:
         raise LocationError(reason(error)) from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.bundle.bundle import FEATURES_OUTPUT
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
+from models.extras import install_command
 
 INPUT, OUTPUT = "images", "probabilities"
 
@@ -94,7 +95,7 @@ def _ncnn() -> Any:
         import ncnn  # optional
     except ImportError:
         raise NcnnError(
-            "ncnn is not installed; install it with pip install 'vgg19-finetune[cpu-fast]'"
+            f"ncnn is not installed; install it with {install_command('cpu-fast')}"
         ) from None
     module: ModuleType = ncnn
     return module

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError
+from models.extras import install_command
 
 _DEVICE = "CPU"
 # Of a telemetry that reports each import of OpenVINO; without the package it does without.
@@ -106,7 +107,7 @@ def _openvino() -> ModuleType:
         import openvino  # optional
     except ImportError:
         raise OpenVinoError(
-            "OpenVINO is not installed; install it with pip install 'vgg19-finetune[openvino]'"
+            f"OpenVINO is not installed; install it with {install_command('openvino')}"
         ) from None
     module: ModuleType = openvino
     return module

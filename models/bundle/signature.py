@@ -17,6 +17,7 @@ from typing import Any
 from models.bundle.bundle import SIGNATURE_FILE, Bundle, open_bundle, signature_of
 from models.bundle.manifest import MANIFEST_FILE
 from models.errors import UserError
+from models.extras import install_command
 from models.files import staged_file
 
 # Not VGG19_..., which is for the service's settings; it takes no others.
@@ -141,6 +142,6 @@ def _model_signing() -> Any:
     except ImportError as error:
         raise SignatureError(
             f"signatures need the package model-signing ({error}); install it with "
-            "pip install 'vgg19-finetune[sign]'"
+            f"{install_command('sign')}"
         ) from None
     return model_signing

@@ -29,6 +29,7 @@ from rich.console import Console
 from models.bundle.bundle import Bundle
 from models.bundle.variants import Variant
 from models.errors import UserError
+from models.extras import install_command
 from models.machine import cpu_count
 from models.registry import store
 from serving.engine.batch_sizes import LARGEST_BATCH
@@ -270,8 +271,8 @@ def _import_ray() -> Any:
         import ray.data
     except ImportError:
         raise PredictError(
-            "Ray is not installed; install it with pip install 'vgg19-finetune[ray]', or classify "
-            "on this machine with --engine local"
+            f"Ray is not installed; install it with {install_command('ray')}, or classify on this "
+            " machine with --engine local"
         ) from None
     return ray
 

@@ -133,4 +133,4 @@ def test_it_does_not_start_without_the_package(place: Place, tmp_path: Path) -> 
     (tmp_path / "model_signing.py").write_text("raise ImportError('not installed')")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     told = refusal(place.home, **place.settings(PYTHONPATH=path))
-    assert "install it with pip install 'vgg19-finetune[sign]'" in told
+    assert "install it with pip install -e '.[sign]'" in told

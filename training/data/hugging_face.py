@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from models.extras import install_command
 from models.paths import user_cache
 from training.data.listing import Columns, DataError, ImageFile, Listing, Split, SplitChoice
 from training.data.missing_labels import is_missing
@@ -34,7 +35,8 @@ def from_hugging_face(data: Path, columns: Columns) -> Listing:
         import datasets
     except ImportError:
         raise DataError(
-            f"{data} is a Hugging Face data set; install the extra: pip install '.[hf]'"
+            f"{data} is a Hugging Face data set, which needs the package datasets; install it with "
+            f"{install_command('hf')}"
         ) from None
     loaded = _load_dataset(datasets, data)
     named: list[tuple[str, Any, SplitChoice | None]]

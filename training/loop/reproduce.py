@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from training.loop.recipe import fine_tune
 from training.loop.run import (
     Run,
     RunError,
+    check_free,
     hardware,
     initial_weights_sha256,
     package_versions,
@@ -32,27 +32,35 @@ class Reproduction:
     differences: list[str]
 
 
-def reproduce(source: str, reporter: Reporter) -> Reproduction:
-    """Train the recorded configuration again, in a temporary directory.
+def default_output(source: str) -> Path:
+    """Where the run that is trained again goes: beside the run, or named after the tag."""
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().with_name(f"{path.resolve().name}-reproduced")
+    return Path(f"{source.replace(':', '-')}-reproduced")
+
+
+def reproduce(source: str, output: Path, reporter: Reporter) -> Reproduction:
+    """Train the recorded configuration again, as a run of its own.
 
     Args:
         source: a run directory, or a tag of the store.
+        output: the new run's directory, which stays.
 
     Raises:
-        RunError, StoreError, BundleError: no such thing.
+        RunError, StoreError, BundleError: no such run or model, or something is at `output`.
         DataError: the images are no longer there.
     """
     provenance, expected = _recorded(source)
+    check_free(output)
     config = recorded_config(provenance.training_config)
     check_config(config)
     differences = input_differences(provenance, load_data(config, reporter).fingerprint())
     for difference in differences:
         reporter.warn(difference)
-    with tempfile.TemporaryDirectory(prefix="vgg19-reproduce-") as directory:
-        again = config.model_copy(update={"output": Path(directory) / "run", "tracker": "none"})
-        run = fine_tune(TrainConfig.model_validate(again.model_dump()), reporter)
-        identical = weights_digest(run.best) == expected
-    return Reproduction(identical, differences)
+    again = config.model_copy(update={"output": output, "tracker": "none"})
+    run = fine_tune(TrainConfig.model_validate(again.model_dump()), reporter)
+    return Reproduction(weights_digest(run.best) == expected, differences)
 
 
 def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:

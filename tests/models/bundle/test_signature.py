@@ -291,5 +291,5 @@ class TestKeys:
         self, use: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "model_signing", None)
-        with pytest.raises(SignatureError, match=r"pip install 'vgg19-finetune\[sign\]'"):
+        with pytest.raises(SignatureError, match=r"install it with pip install -e '.*\[sign\]'"):
             use(keys[0])

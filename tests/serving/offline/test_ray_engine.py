@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 needs_ray = pytest.mark.skipif(
-    find_spec("ray") is None, reason="Ray is not installed (pip install 'vgg19-finetune[ray]')"
+    find_spec("ray") is None, reason="Ray is not installed (pip install -e '.[ray]')"
 )
 
 

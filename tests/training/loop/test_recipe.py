@@ -34,7 +34,7 @@ from training.loop.config import TrainConfig, load_config
 from training.loop.context import TrainContext
 from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
-from training.loop.reproduce import _recorded, input_differences, reproduce
+from training.loop.reproduce import _recorded, default_output, input_differences, reproduce
 from training.loop.run import Run, RunError, initial_weights_sha256, record_provenance
 from training.loop.setup import unfreeze
 from training.loop.signals import Terminated
@@ -404,12 +404,13 @@ class TestReproduce:
         self, tmp_path: Path
     ) -> None:
         run = fine_tune(config(tmp_path, head_init="auto"), SilentReporter())
-        same = reproduce(str(run.path), SilentReporter())
+        same = reproduce(str(run.path), tmp_path / "again1", SilentReporter())
         assert same.identical
         assert same.differences == []
+        assert weights_digest(Run(tmp_path / "again1").best) == weights_digest(run.best)
 
         (tmp_path / "data" / "red" / "new.png").write_bytes(encode(coloured_pixels(99, "red")))
-        changed = reproduce(str(run.path), SilentReporter())
+        changed = reproduce(str(run.path), tmp_path / "again2", SilentReporter())
         assert not changed.identical
         (difference,) = changed.differences
         assert difference.startswith("data: the fingerprint is ")
@@ -421,15 +422,15 @@ class TestReproduce:
         torch.manual_seed(1)
         torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
         run = fine_tune(config(tmp_path, weights=str(path)), SilentReporter())
-        assert reproduce(str(run.path), SilentReporter()).identical
+        assert reproduce(str(run.path), tmp_path / "again3", SilentReporter()).identical
         if change == "gone":
             path.unlink()
             with pytest.raises(UserError, match=f"--weights {path}: no such file"):
-                reproduce(str(run.path), SilentReporter())
+                reproduce(str(run.path), tmp_path / "again4", SilentReporter())
             return
         torch.manual_seed(2)
         torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
-        changed = reproduce(str(run.path), SilentReporter())
+        changed = reproduce(str(run.path), tmp_path / "again5", SilentReporter())
         assert not changed.identical
         (difference,) = changed.differences
         assert re.fullmatch(
@@ -480,9 +481,15 @@ class TestReproduce:
         assert digest == "a" * 64
         assert recorded.training_config == provenance.training_config
 
+    def test_the_new_run_has_a_place_of_its_own(self, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "flowers"
+        run.mkdir(parents=True)
+        assert default_output(str(run)) == tmp_path / "runs" / "flowers-reproduced"
+        assert default_output("vgg19:2026-1") == Path("vgg19-2026-1-reproduced")
+
     def test_no_such_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is not a run"):
-            reproduce(str(tmp_path), SilentReporter())
+            reproduce(str(tmp_path), tmp_path / "again6", SilentReporter())
 
 
 @pytest.mark.usefixtures("thin_network")
