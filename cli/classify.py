@@ -66,7 +66,7 @@ def _preprocessing(service: Service, folder: Path) -> Preprocessing:
     described = service.described()
     if not described["heat_maps"]:
         raise ClientError(
-            f"{service.url} makes no heat maps: VGG19_HEAT_MAPS is off there, or its model has none"
+            f"{service.url} has no heat maps: VGG19_HEAT_MAPS is off there, or its model has none"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

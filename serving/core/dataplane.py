@@ -182,8 +182,8 @@ class _Explaining:
     def __init__(self, model: ServedModel, asked: Sequence[ExplainRequest]) -> None:
         if model.explainer is None:
             raise BadRequest(
-                f"version {model.version} makes no heat maps: VGG19_HEAT_MAPS is off, or the model "
-                "was exported before there were any, and 'vgg19 export' makes them"
+                f"version {model.version} has no heat maps: they are off (VGG19_HEAT_MAPS), or the "
+                "model was exported without them; 'vgg19 export' makes them"
             )
         labels = model.spec.labels
         # A client may spell é as one character or as two.

@@ -132,7 +132,7 @@ TENSORS: tuple[OutputTensor, ...] = (
         HEAT_MAP, "FP32", _heat_maps,
         dims=lambda model: [model.spec.heat_map_side] * 2,
         is_there=lambda model: model.explainer is not None,
-        absence="VGG19_HEAT_MAPS is off, or the model was exported before there were any, and "
+        absence="they are off (VGG19_HEAT_MAPS), or the model was exported without them; "
         "'vgg19 export' makes them",
         takes=frozenset({"target"}),
     ),

@@ -37,4 +37,4 @@ def test_the_script_for_a_shell(
 ) -> None:
     monkeypatch.setenv("_VGG19_COMPLETE", "source_zsh")
     assert run_main() == 0
-    assert capsys.readouterr().out.startswith("#compdef vgg19")
+    assert capsys.readouterr().out.strip().startswith("#compdef vgg19")

@@ -423,7 +423,10 @@ def test_an_undecodable_file_shows_the_services_words(watched: Watched) -> None:
             .then((reply) => reply.json()).then((problem) => problem.detail)""",
         NOT_AN_IMAGE.decode(),
     )
-    expect(watched.card("notes.txt").locator(".problem p")).to_have_text(said)
+    shown = said.replace(" (VGG19_IMAGE_FORMATS)", "")
+    assert shown != said
+    expect(watched.card("notes.txt").locator(".problem p")).to_have_text(shown)
+    expect(watched.card("notes.txt").locator(".problem button")).to_be_hidden()  # it can't help
     expect(watched.card("notes.txt")).to_contain_text("No preview")
     expect(watched.card("red0.png").locator(".bars li").first).to_contain_text("red")
     expect(watched.page.get_by_role("status")).to_have_text("2 images done, 1 with a problem")
@@ -436,7 +439,26 @@ def test_a_file_above_the_limit_shows_the_services_words(watched: Watched, tmp_p
     (tmp_path / "large.png").write_bytes(bytes(limit + 1))
     watched.page.get_by_label("Choose images").set_input_files(tmp_path / "large.png")
     problem = watched.card("large.png").locator(".problem p")
-    expect(problem).to_contain_text(f"the limit is {limit:,} (VGG19_MAX_IMAGE_BYTES")
+    expect(problem).to_contain_text(f"the limit is {limit:,}")
+    expect(problem).not_to_contain_text("VGG19_")
+    expect(watched.card("large.png").locator(".problem button")).to_be_hidden()
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_a_transparent_picture_is_on_white_as_the_model_sees_it(
+    open_page: Open, server: Server, resize: str
+) -> None:
+    watched = open_page(f"{server.url}/", color_scheme="dark")
+    clear = Image.new("RGBA", (20, 40))
+    watched.bring("drop", ("clear.png", encode(np.asarray(clear))))
+    card = watched.card("clear.png")
+    expect(card.locator(".bars li").first).to_be_visible()
+    card.evaluate("(card, resize) => { card.dataset.resize = resize; }", resize)
+    shot = Image.open(io.BytesIO(card.locator(".picture").screenshot())).convert("RGB")
+    width, height = shot.size
+    assert shot.getpixel((width // 2, height // 2)) == (255, 255, 255)
+    beside = shot.getpixel((4, height // 2))
+    assert (beside == (255, 255, 255)) == (resize == "crop")  # of "pad", the card is seen there
 
 
 def test_choosing_and_pasting(watched: Watched, tmp_path: Path) -> None:
@@ -632,7 +654,7 @@ def guarded(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_it_asks_for_a_key_and_forgets_it(open_page: Open, guarded: Server) -> None:
     watched = open_page(f"{guarded.url}/", expected_error="status of 401")
     page = watched.page
-    dialog = page.get_by_role("dialog", name="This service asks for an API key")
+    dialog = page.get_by_role("dialog", name="This service needs an API key")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
     check_accessibility(page)
     page.get_by_label("API key", exact=True).fill("sesame\N{EN DASH}open")  # no header can hold it
@@ -641,7 +663,7 @@ def test_it_asks_for_a_key_and_forgets_it(open_page: Open, guarded: Server) -> N
     expect(dialog).to_be_visible()
     page.get_by_label("API key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
-    expect(dialog.get_by_role("alert")).to_contain_text("doesn't know that key")
+    expect(dialog.get_by_role("alert")).to_contain_text("doesn't accept that key")
     page.get_by_label("API key", exact=True).fill("open sesame")
     page.get_by_role("button", name="Use key").click()
     expect(page.locator("#model")).to_contain_text("3 classes")
@@ -666,7 +688,7 @@ def test_anybody_can_give_the_key_in_the_dark(
     check_accessibility(watched.page)
     watched.page.get_by_label("API key", exact=True).fill("wrong")
     watched.page.keyboard.press("Enter")
-    expect(watched.page.get_by_role("alert")).to_contain_text("doesn't know that key")
+    expect(watched.page.get_by_role("alert")).to_contain_text("doesn't accept that key")
     check_accessibility(watched.page)
 
 
@@ -674,7 +696,7 @@ def test_who_gives_no_key_reads_why(open_page: Open, guarded: Server) -> None:
     watched = open_page(f"{guarded.url}/", expected_error="status of 401")
     expect(watched.page.get_by_role("dialog")).to_be_visible()
     watched.page.keyboard.press("Escape")
-    expect(watched.page.locator("#model")).to_contain_text("Authorization: Bearer KEY")
+    expect(watched.page.locator("#model")).to_contain_text("needs an API key")
     watched.bring("drop", *(image("green", seed) for seed in range(6)))
     expect(watched.page.get_by_role("dialog")).to_be_visible()
     watched.page.get_by_role("button", name="Cancel").click()

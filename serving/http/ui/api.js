@@ -3,14 +3,19 @@
 // A limit of requests lets each through in the end, a service that is too busy may not.
 const ATTEMPTS = { 429: 20, 503: 6 };
 const LONGEST_WAIT_S = 30;
+// What can go otherwise with the same image: no answer, a key, too slow, too busy, the server's fault.
+const PASSES = (status) => [0, 401, 408, 429].includes(status) || status >= 500;
+// Settings that a message names for who runs the service; a visitor can't set them.
+const SETTING = / \([^()]*VGG19_[^()]*\)/g;
 
 let key = "";
 let notBefore = 0; // of all requests: where one is told to wait, the others wait as well
 
+// `mayPass`: whether it is worth trying again.
 export class Problem extends Error {
-  constructor(text, status = 0) {
+  constructor(text, mayPass) {
     super(text);
-    this.status = status;
+    this.mayPass = mayPass;
   }
 }
 
@@ -70,9 +75,9 @@ async function fetchOnce(path, request, used, signal) {
   } catch (error) {
     if (signal?.aborted) throw error;
     if (error instanceof TypeError && request.body && !(await isReadable(file(request.body)))) {
-      throw new Problem("The file can't be read any more; add it again.");
+      throw new Problem("The file can't be read any more; add it again.", false);
     }
-    throw new Problem("No answer from the service: it is down, or it ended the connection.");
+    throw new Problem("No answer from the service: it is down, or it ended the connection.", true);
   }
 }
 
@@ -90,12 +95,15 @@ async function isReadable(file) {
 }
 
 async function problemOf(response) {
-  const fallback = `The service answered ${response.status} ${response.statusText}`.trim();
+  const { status, statusText } = response;
+  let text = `The service answered ${status} ${statusText}`.trim();
   try {
-    return new Problem((await response.json()).detail || fallback, response.status);
+    text = (await response.json()).detail?.replaceAll(SETTING, "") || text;
   } catch {
-    return new Problem(fallback, response.status); // a proxy's answer
+    // a proxy's answer, which isn't JSON
   }
+  if (status === 401) text = "This service needs an API key; give it one with the button API key.";
+  return new Problem(text, PASSES(status));
 }
 
 function waitOf(response, attempt) {

@@ -16,6 +16,9 @@ export function makeCard(item, onRetry) {
     image.hidden = true; // a format that the service reads and this browser doesn't, or no image
     card.querySelector(".no-picture").hidden = false;
   });
+  image.addEventListener("load", () => {
+    image.classList.toggle("tall", image.naturalHeight > image.naturalWidth);
+  });
   image.src = item.url;
   const title = card.querySelector("h3");
   title.textContent = item.name;
@@ -33,6 +36,7 @@ export function updateCard(item, topK) {
   setText(card.querySelector(".state"), item.note);
   card.querySelector(".problem p").textContent = problem ?? "";
   card.querySelector(".problem").hidden = !problem;
+  card.querySelector(".problem button").hidden = !item.mayPass;
   if (problem) card.querySelector(".no-picture").hidden = false; // half an image may cover it
   card.querySelector(".bars").replaceChildren(...(predictions ?? []).slice(0, topK).map(bar));
   card.querySelector(".bars").hidden = !predictions;

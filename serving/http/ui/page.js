@@ -103,7 +103,8 @@ async function run(item, signal) {
   } catch (error) {
     if (!(error instanceof Problem) && !signal.aborted) console.error(error);
     const problem = error instanceof Problem ? error.message : "The page couldn't read the answer.";
-    Object.assign(item, { state: "failed", problem, predictions: undefined, accepted: undefined, distance: undefined, doubt: undefined, times: undefined, version: undefined });
+    const mayPass = !(error instanceof Problem) || error.mayPass;
+    Object.assign(item, { state: "failed", problem, mayPass, predictions: undefined, accepted: undefined, distance: undefined, doubt: undefined, times: undefined, version: undefined });
   }
   running -= signal === abort.signal ? 1 : 0;
   if (signal.aborted) return;
@@ -257,7 +258,7 @@ let keyAsked;
 function askForKey(isWrong) {
   byId("key-button").hidden = false;
   if (keyDeclined) return false;
-  keyAsked ??= openKeyDialog(isWrong ? "The service doesn't know that key." : "").finally(() => { keyAsked = undefined; });
+  keyAsked ??= openKeyDialog(isWrong ? "The service doesn't accept that key." : "").finally(() => { keyAsked = undefined; });
   return keyAsked;
 }
 

@@ -172,7 +172,7 @@ async def test_a_model_without_maps(model: StubModel, classifier: DataPlane) -> 
     models = ModelPool(lambda version: served(version, model, explains=False), grace_s=1)
     await models.follow(DesiredVersion("v0"))
     plain = DataPlane(models, classifier._decoders, LIMITS)
-    with pytest.raises(BadRequest, match="version v0 makes no heat maps"):
+    with pytest.raises(BadRequest, match="version v0 has no heat maps"):
         await plain.infer(InferRequest(IMAGES, explain=[ExplainRequest()]))
     assert model.batches == []
     await models.close()
