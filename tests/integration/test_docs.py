@@ -44,8 +44,9 @@ def place(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         store.promote("latest")
     write_image_folder(tmp_path / "photos", {"red": 1, "blue": 1})
     images = sorted((tmp_path / "photos").rglob("*.png"))
-    for name, image in zip(("rose.jpg", "tulip.jpg"), images, strict=True):
+    for name, image in zip(("3.png", "8.png"), images, strict=True):
         (tmp_path / name).write_bytes(image.read_bytes())
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "flowers" / "rose").mkdir(parents=True)
     (tmp_path / "flowers" / "rose" / "1.jpg").write_bytes(images[0].read_bytes())
     monkeypatch.chdir(tmp_path)

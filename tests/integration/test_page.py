@@ -287,7 +287,7 @@ def test_a_heat_map_lies_where_the_model_sees(
             assert drawn(heat) == pytest.approx(
                 alphas(load_image(content, preprocessing), 1), abs=1
             )
-            square, found = picture.bounding_box(), heat.bounding_box()
+            square, found = card.locator(".picture").bounding_box(), heat.bounding_box()
             assert square is not None
             side = square["width"]
             assert found == pytest.approx(
