@@ -88,7 +88,7 @@ def _site_anchor(heading: Heading) -> str:
 
 
 def _contents(page: Page) -> Iterator[tuple[int, str]]:
-    if page.path.parent.name not in ("operate", "architecture"):
+    if page.path.parent.name not in ("operate", "architecture") and page.path.stem != "extending":
         return
     sections = [heading for heading in page.headings if heading.level == 2]
     linked = {link.target for link in page.links}
