@@ -55,7 +55,8 @@ check: setup proto-check  ## formatting, lint, types, import directions, links o
 	$(BIN)/kubernetes-validate --strict --no-warn --quiet deploy/kubernetes/base/*.yaml deploy/kubernetes/components/*/retrain.yaml
 
 docs: setup  ## the documentation as a site, in build/docs/index.html
-	$(BIN)/python -m mkdocs build --quiet --strict
+	@# Its makers' notice of the end of support, see docs/architecture/dependencies.md.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 format: setup  ## format the code and repair what the linter can
 	$(BIN)/ruff format .

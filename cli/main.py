@@ -129,7 +129,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a run that was stopped. It takes none of the others but "
+            help="Continue a run that was stopped. Of the other options it only takes "
             f"{', '.join(map(flag, RESUMABLE))}.",
         ),
     ] = None,
@@ -142,7 +142,7 @@ def train(
 
     Example: `vgg19 train --data flowers --output runs/flowers`
 
-    Start with strategy `fc`; when it isn't good enough, unfreeze more: `gradual`, then `full`.
+    Start with strategy `fc`. If accuracy is too low, unfreeze more: `gradual`, then `full`.
     """
     from training.loop.recipe import fine_tune, resume_run
 
@@ -187,13 +187,13 @@ def check_data(
     split_column: SplitColumn = None,
     split_name: SplitNames = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Look for wrong labels as well, as probe does.")
+        bool, typer.Option("--labels", help="Also look for wrong labels, as probe does.")
     ] = False,
-    weights: Annotated[str | None, typer.Option(help="With --labels: as of probe.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="With --labels: as of probe.")] = None,
+    weights: Annotated[str | None, typer.Option(help="With --labels: see probe.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="With --labels: see probe.")] = None,
     suspects: probe.SuspectsOption = None,
 ) -> None:
-    """Look for what is wrong with a data set; exit code 1 if images leak between its splits.
+    """Check a data set for problems; exit code 1 if images leak between its splits.
 
     Example: `vgg19 check-data flowers --output check.json`
     """
@@ -227,18 +227,18 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Train again from what was recorded, and say whether the weights are the same.
+    """Train a run again as recorded, and compare the weights.
 
     Example: `vgg19 reproduce runs/flowers`
 
-    Exit code 1 if they are not.
+    Exit code 1 if they differ.
     """
     from training.loop.reproduce import default_output
     from training.loop.reproduce import reproduce as train_again
 
     result = train_again(source, output or default_output(source), reporter())
     if result.identical:
-        say("the weights are identical, bit for bit")
+        say("the weights are bit-identical")
         return
     say("the weights differ")
     for difference in result.differences or ["no recorded input differs: an operation is random"]:
@@ -252,7 +252,7 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Other images, as train takes them; their test split is judged where there is "
+            help="Other images, as train takes them; of these the test split, if there is "
             "one.  [default: the run's held-out split]"
         ),
     ] = None,
@@ -262,7 +262,7 @@ def evaluate(
     split_name: SplitNames = None,
     allow_conflicting_labels: AllowConflictingLabels = False,
 ) -> None:
-    """Judge a run's best checkpoint on held-out images.
+    """Evaluate a run's best checkpoint on held-out images.
 
     Example: `vgg19 evaluate runs/flowers --data new-photos`
     """
@@ -270,7 +270,7 @@ def evaluate(
 
     columns = column_values(label_column, image_column, split_column, split_name)
     if data is None and (allow_conflicting_labels or any(columns.values())):
-        raise UserError("options of columns and splits are for --data; the run has its own")
+        raise UserError("options for columns and splits need --data; the run has its own")
     metrics, source = evaluate_run(
         run, data, reporter(), columns=columns, allow_conflicting_labels=allow_conflicting_labels
     )
@@ -283,12 +283,12 @@ def export(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="A smaller or faster graph beside float32: fc8, fc4, fp16, int8; auto measures "
-            "here which is best. May be given several times."
+            help="Also write a smaller or faster graph: fc8, fc4, fp16, int8, ncnn; auto measures "
+            "which is best here. May be repeated."
         ),
     ] = None,
 ) -> None:
-    """Export a run's best checkpoint to ONNX, proved equal to PyTorch, as RUN/bundle.
+    """Export a run's best checkpoint to ONNX, checked against PyTorch, as RUN/bundle.
 
     Example: `vgg19 export runs/flowers --variant auto`
     """
@@ -332,7 +332,7 @@ def serve(
     """
     from cli.launch import page_address, serve_with_bentoml
 
-    say(f"once it is ready, its page is at {page_address(host, port)}")
+    say(f"once the service is ready, its page is at {page_address(host, port)}")
     serve_with_bentoml(host, port, grpc_port, model)
 
 
@@ -359,14 +359,14 @@ def predict(
     engine: Annotated[
         Engine, typer.Option(help="local; ray: on the cluster at RAY_ADDRESS, or on this machine.")
     ] = Engine.LOCAL,
-    workers: Annotated[int, typer.Option(min=0, help="Of Ray; 0: one on each machine.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="For Ray; 0: one per machine.")] = 0,
 ) -> None:
-    """Classify images without a server, on the service's own session.
+    """Classify images without a server.
 
     Example: `vgg19 predict photos --output photos.parquet`
 
-    Interrupted, the same command goes on. Device, precision and batch size are the service's
-    settings, `VGG19_...`, see docs/operate/configure.md.
+    If it is interrupted, run the same command again to continue. Device, precision and batch size
+    are the service's settings, `VGG19_...`, see docs/operate/configure.md.
     """
     from cli.launch import run_predict
 
@@ -375,7 +375,7 @@ def predict(
 
 @app.command()
 def doctor() -> None:
-    """Show what the service would run on here and why, and time a probe.
+    """Show what the service would run on here, and why, and time it.
 
     Example: `VGG19_DEVICE=cuda vgg19 doctor`
 
@@ -405,7 +405,7 @@ def classify(
         Path | None, typer.Option(help="File that holds the API key.", show_default=False)
     ] = None,
 ) -> None:
-    """Classify images with a running service. Ends with 1 if an image has no answer.
+    """Classify images with a running service. Exit code 1 if an image has no answer.
 
     Example: `vgg19 classify http://127.0.0.1:3000 rose.jpg tulip.jpg`
     """
@@ -424,7 +424,7 @@ def _report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, _UsageError):
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        say_error(f"error: {message} (vgg19 COMMAND --help shows what there is)")
+        say_error(f"error: {message} (see vgg19 COMMAND --help)")
         return 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

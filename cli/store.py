@@ -40,12 +40,12 @@ def promote(
         bool,
         typer.Option(
             "--force",
-            help="Although it never answers some class, or is no better than always answering the "
+            help="Even if it never predicts some class, or is no better than always predicting the "
             "largest.",
         ),
     ] = False,
 ) -> None:
-    """Make a registered model the one that production serves.
+    """Put a registered model into production.
 
     Example: `vgg19 promote vgg19:20260131-120000-1a2b3c`
     """
@@ -67,10 +67,10 @@ def promote(
 @app.command()
 def rollback(
     tag: Annotated[
-        str | None, typer.Argument(help="version to return to.  [default: the one before]")
+        str | None, typer.Argument(help="version to return to.  [default: the previous one]")
     ] = None,
 ) -> None:
-    """Make production serve again what it served before.
+    """Put the previous model back into production.
 
     Example: `vgg19 rollback`
     """
@@ -92,7 +92,7 @@ def _production_is(tag: str, before: str | None, then: str = "") -> str:
 
 @app.command()
 def history(as_json: JsonLines = False) -> None:
-    """Show what production served since when, and why; the present first.
+    """Show which models were in production since when, and why; newest first.
 
     Example: `vgg19 history`
     """
@@ -157,12 +157,10 @@ def redeploy(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for a job that is running.  [default: refuse]")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Train although there are no new images.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train even without new images.")] = False,
     init: Annotated[
         bool,
-        typer.Option("--init", help="Write the YAML file, from the model in production, and end."),
+        typer.Option("--init", help="Write the YAML file from the production model, and exit."),
     ] = False,
     data: Annotated[
         Path | None,
@@ -202,7 +200,7 @@ def build(
         str, typer.Option(help="cpu or gpu: which ONNX Runtime the image gets.")
     ] = "cpu",
 ) -> None:
-    """Build a Bento that carries a registered model, for an image.
+    """Build a Bento with a registered model, for a container image.
 
     Example: `vgg19 build --flavour gpu`
     """
@@ -221,7 +219,8 @@ def label(
         "labels"
     ),
     table: Annotated[
-        Path | None, typer.Option("--from", help="Filled-in labels.csv, to be laid beside them.")
+        Path | None,
+        typer.Option("--from", help="Filled-in labels.csv, whose labels go beside the images."),
     ] = None,
 ) -> None:
     """Label images that the service has kept, in a table or on a page.
@@ -272,7 +271,7 @@ def push_model(
 
 @models_app.command("pull")
 def pull_model(
-    url: Annotated[str, typer.Argument(help="that a model was pushed to")],
+    url: Annotated[str, typer.Argument(help="where a model was pushed to")],
     tag: Annotated[str, typer.Argument(help="tag, version or production")] = "production",
 ) -> None:
     """Copy a model from a URL into the store.

@@ -66,11 +66,11 @@ class FileWatch:
                 continue
             self._known[number] = state
             self._told[number] = ""
-            logger.info("%s was read and counts for new connections and requests", one.name)
+            logger.info("%s was reloaded and applies to new connections and requests", one.name)
 
     def _tell(self, number: int, problem: str) -> None:
         if problem != self._told[number]:
-            logger.error("%s; what was read before stays in force", problem)
+            logger.error("%s; the previous content stays in force", problem)
         self._told[number] = problem
 
 

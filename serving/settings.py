@@ -47,21 +47,23 @@ class Settings(FromEnvironment):
         "($BENTOML_HOME/models). An empty one gets the Bento's model",
     )
     watch_interval_s: float = Field(
-        default=2.0, ge=1, description="how often to look whether another model was promoted"
+        default=2.0,
+        ge=1,
+        description="how often to check for a promotion and for changed key and certificate files",
     )
     ready_while_stale: bool = Field(
         default=True,
-        description="answer /readyz with 200 when a promoted model can't be loaded and the one "
-        "before it goes on serving, or when work in the background (the watch over promotions, "
-        "capture, loading heat maps) has failed three times running; false: with 503",
+        description="answer /readyz with 200 while a promoted model can't be loaded and the "
+        "previous one keeps serving, or after background work (watching for promotions, capture, "
+        "loading heat maps) has failed three times in a row; false: with 503",
     )
 
     require_signature: bool = Field(
         default=False,
-        description="serve only models whose signature fits VGG19_SIGNATURE_KEY",
+        description="serve only models whose signature matches VGG19_SIGNATURE_KEY",
     )
     signature_key: FileName | None = Field(
-        default=None, description="PEM file with the public key of who may sign models"
+        default=None, description="PEM file with the public key that signatures are checked with"
     )
 
     grpc_host: str = Field(default="127.0.0.1", description="address of the gRPC server")
@@ -72,35 +74,36 @@ class Settings(FromEnvironment):
     grpc_tls_key: FileName | None = Field(default=None, description="PEM file with its private key")
     grpc_tls_client_ca: FileName | None = Field(
         default=None,
-        description="PEM file with the authorities whose clients may call (mutual TLS)",
+        description="PEM file with the CAs that client certificates are checked against (mutual "
+        "TLS)",
     )
     grpc_max_concurrent_calls: int = Field(
-        default=1024, ge=1, description="gRPC calls at once; more are refused, probes as well"
+        default=1024, ge=1, description="concurrent gRPC calls; more are refused, probes included"
     )
     grpc_keepalive_s: float = Field(
         default=60.0,
         ge=1,
         le=86_400,
-        description="how often a silent gRPC connection is tried with a ping",
+        description="how often an idle gRPC connection is pinged",
     )
     grpc_max_connection_age_s: float = Field(
         default=0,
         ge=0,
         le=2_000_000,  # gRPC keeps milliseconds in an int32
-        description="when a gRPC client is made to connect again, so that load balancers spread "
-        "anew; 0: never",
+        description="age at which a gRPC client has to reconnect, so that load balancers spread "
+        "connections anew; 0: never",
     )
 
     keep_alive_s: int = Field(
         default=65,
         ge=1,
         le=3600,
-        description="how long an HTTP connection is kept open without a request: longer than "
-        "whoever keeps connections to this service",
+        description="how long an idle HTTP connection stays open; must exceed the idle timeout of "
+        "the load balancer in front",
     )
     cors_origins: str = Field(
         default="",
-        description="origins whose pages may ask this service from a browser, with commas between "
+        description="origins whose pages may call this service, separated by commas "
         "(https://app.example.org); *: any; empty: only its own page",
     )
 
@@ -108,38 +111,41 @@ class Settings(FromEnvironment):
         default=1,
         ge=1,
         le=64,
-        description="processes, each with its own model and its share of the cores; with several "
-        "GPUs: their number",
+        description="worker processes, each with its own model and its share of the cores; with "
+        "several GPUs at least their number",
     )
     access_log: bool = Field(
-        default=True, description="one line of JSON on stdout for each request that is no probe"
+        default=True, description="one line of JSON on stdout for each request except probes"
     )
 
     device: Literal["auto", "cuda", "cpu"] = Field(
         default="auto",
-        description="cuda fails where CUDA doesn't work; auto takes the CPU then, and logs it",
+        description="cuda: fail if CUDA doesn't work; auto: fall back to the CPU then, and log it",
     )
     precision: Precision = Field(
         default="float32",
-        description="tf32 and float16 on a GPU; bf16, fc8, fc4 and int8 are variants made by "
-        "`vgg19 export --variant`; auto takes what that recommends, on a GPU fp16 or else tf32",
+        description="tf32 and float16 need a GPU; bf16, fc8, fc4 and int8 are variants made by "
+        "`vgg19 export --variant`; auto takes what that recommended, on a GPU fp16 or "
+        "else tf32",
     )
     cpu_engine: CpuEngine = Field(
         default="onnxruntime",
-        description="where the model runs on the CPU; openvino has bf16 and the fastest int8, ncnn "
+        description="what runs the model on the CPU; openvino has bf16 and the fastest int8, ncnn "
         "the fastest float32, see docs/benchmarks.md",
     )
     tensorrt: bool = Field(
-        default=False, description="run on TensorRT; its engines take minutes to build"
+        default=False, description="use TensorRT, whose engines take minutes to build"
     )
     tensorrt_cache: FileName | None = Field(
-        default=None, description="folder that keeps TensorRT's engines from start to start"
+        default=None, description="folder that keeps TensorRT's engines between starts"
     )
     gpu_mem_limit: int = Field(
-        default=0, ge=0, description="bytes of ONNX Runtime's arena on a GPU; 0: no limit"
+        default=0, ge=0, description="bytes of ONNX Runtime's arena on a GPU; 0: unlimited"
     )
     intra_op_threads: int = Field(
-        default=0, ge=0, description="threads of one batch on the CPU; 0: the cores of this process"
+        default=0,
+        ge=0,
+        description="threads that compute one batch on the CPU; 0: the cores of this process",
     )
     decode_threads: int = Field(
         default=0, ge=0, description="threads that decode images; 0: the cores of this process"
@@ -148,92 +154,102 @@ class Settings(FromEnvironment):
     max_batch_size: int = Field(
         default=0,
         ge=0,
-        description="images in one run of the model; 0: 32 on a GPU; on the CPU two for each "
-        "thread, 16 at most, and more where they are smaller than 224 px",
+        description="images in one run of the model; 0: 32 on a GPU; on the CPU two per thread, at "
+        "most 16, and more if images are smaller than 224 px",
     )
     max_delay_ms: float = Field(
         default=5.0,
         ge=0,
-        description="how long an image waits for others while a batch runs and another may start",
+        description="how long an image waits for others while one batch runs and another may start",
     )
     max_concurrent_batches: int = Field(
         default=0,
         ge=0,
         le=16,
-        description="batches that run beside each other; 0: 1 on the CPU, and 2 on a GPU, one of "
-        "which is copied to its memory while the other one runs",
+        description="batches that run concurrently; 0: 1 on the CPU, 2 on a GPU, where one is "
+        "copied while the other runs",
     )
     max_queue_images: int = Field(
         default=256,
         ge=1,
-        description="images that wait for a batch, and as many to be decoded; more are refused at "
-        "once",
+        description="images that wait for a batch, and as many that wait to be decoded; more are "
+        "refused at once",
     )
     request_timeout_ms: float = Field(
         default=30_000,
         gt=0,
         le=MAX_REQUEST_TIMEOUT_MS,
-        description="time limit of a request, waiting included",
+        description="time limit of a request, including waiting",
     )
     session_timeout_s: float = Field(
         default=120.0,
         gt=0,
-        description="a batch that runs longer hangs: the service is not live any more",
+        description="a batch that takes longer counts as hung, and the service as not live",
     )
     shutdown_grace_s: float = Field(
         default=20.0,
         ge=0,
         le=25,
-        description="time to finish accepted requests at shutdown; BentoML ends after 30",
+        description="time to finish accepted requests at shutdown; BentoML kills the process after "
+        "30",
     )
 
     api_keys: Digests = Field(
         default=SecretStr(""),
-        description="SHA-256 of each API key, with commas between (`vgg19 key` makes one); empty: "
-        "no key is asked for",
+        description="SHA-256 of each API key, separated by commas (`vgg19 key` makes one); empty: "
+        "no key is required",
     )
     api_keys_file: FileName | None = Field(
         default=None,
-        description="file with the same, on lines or with commas between, in place of "
-        "VGG19_API_KEYS; changes count without a restart",
+        description="file with the same, separated by lines or commas, instead of VGG19_API_KEYS; "
+        "changes apply without a restart",
     )
     admin_key: OneDigest = Field(
         default=SecretStr(""),
-        description="SHA-256 of the key that loads and unloads models; empty: nobody can",
+        description="SHA-256 of the key that may load and unload models; empty: nobody may",
     )
     admin_key_file: FileName | None = Field(
         default=None,
-        description="file with the same, in place of VGG19_ADMIN_KEY; changes count without a "
+        description="file with the same, instead of VGG19_ADMIN_KEY; changes apply without a "
         "restart",
     )
     trusted_proxies: Proxies = Field(
         default="",
-        description="addresses or networks of proxies, with commas between, whose X-Forwarded-For "
-        "is believed; empty: a client is who connects",
+        description="addresses or networks of proxies, separated by commas, whose X-Forwarded-For "
+        "is trusted; empty: the client is whoever connects",
     )
     rate_limit: float = Field(
-        default=0, ge=0, description="requests a second of one client (key or address); 0: any"
+        default=0,
+        ge=0,
+        description="requests per second of one client (key or address); 0: unlimited",
     )
     rate_limit_burst: int = Field(
-        default=20, ge=1, description="requests that a client may make at once"
+        default=20, ge=1, description="requests that a client may send at once"
     )
 
     capture: Literal["off", "uncertain", "sample", "all"] = Field(
         default="off",
-        description="which images are kept with their predictions, to be labelled and learnt from; "
-        "tell those whose images they are",
+        description="which images are kept with their predictions, for labelling and retraining; "
+        "tell the people whose images they are",
     )
     capture_url: str = Field(
         default="",
         repr=False,  # it may hold a password
-        description="where: a directory, or a URL that fsspec knows (s3://...)",
+        description="where they are kept: a directory, or a URL that fsspec knows (s3://...)",
     )
     capture_threshold: float = Field(
-        default=0.7, gt=0, le=1, description="uncertain: the best probability is below this"
+        default=0.7,
+        gt=0,
+        le=1,
+        description="for uncertain: keep images whose best probability is below this",
     )
-    capture_rate: float = Field(default=0.01, gt=0, le=1, description="sample: the share of images")
+    capture_rate: float = Field(
+        default=0.01, gt=0, le=1, description="for sample: the fraction of images to keep"
+    )
     capture_limit: int = Field(
-        default=1_000_000_000, ge=1, description="bytes kept; the oldest make room"
+        default=1_000_000_000,
+        ge=1,
+        description="bytes to keep; beyond this the oldest images are deleted",
     )
     capture_waiting_bytes: int = Field(
         default=64_000_000,
@@ -243,40 +259,41 @@ class Settings(FromEnvironment):
 
     heat_maps: bool = Field(
         default=True,
-        description="make heat maps for who asks (`explain=true`); the first one loads a second "
+        description="make heat maps on request (`explain=true`); the first one loads a second "
         "graph, 0.1 GB on the CPU and another model's memory on a GPU",
     )
 
     image_formats: str = Field(
         default="JPEG,PNG,WEBP",
-        description="formats that are opened, with commas between; there are also GIF, BMP, TIFF",
+        description="formats that are opened, separated by commas; GIF, BMP and TIFF are available,"
+        " too",
     )
-    max_image_bytes: int = Field(default=10_000_000, ge=1, description="size of one encoded image")
+    max_image_bytes: int = Field(default=10_000_000, ge=1, description="bytes of one encoded image")
     max_image_pixels: int = Field(
         default=MAX_PIXELS,
         ge=1,
         le=2 * MAX_PIXELS,  # above that, Pillow refuses by itself
-        description="width x height of one image, before it is decoded",
+        description="width x height of one image, checked before it is decoded",
     )
     max_request_images: int = Field(default=64, ge=1, description="images in one request")
     max_request_bytes: int = Field(
         default=128_000_000,
         ge=1,
         le=2**31 - 1,  # gRPC keeps it in an int32
-        description="size of a body or a gRPC message, with all its images",
+        description="bytes of a body or a gRPC message, with all its images",
     )
 
     max_inflight_bytes: int = Field(
         default=MAX_INFLIGHT_BYTES,
         ge=1,
-        description="bytes of the bodies of all HTTP requests at once, and of all images that wait "
-        "to be decoded; more are refused at once. In memory: nothing is written to /tmp",
+        description="bytes of all HTTP bodies at once, and of all images that wait to be decoded; "
+        "more are refused at once. In memory: nothing is written to /tmp",
     )
     max_decode_pixels: int = Field(
         default=100_000_000,
         ge=1,
-        description="pixels that are decoded at once, of images above 2 megapixels; 4 to 8 bytes "
-        "of memory each",
+        description="pixels of images above 2 megapixels that are decoded at once; 4 to 8 bytes of "
+        "memory each",
     )
 
     @model_validator(mode="after")
@@ -292,8 +309,8 @@ class Settings(FromEnvironment):
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown:
             raise ValueError(
-                f"VGG19_IMAGE_FORMATS is '{self.image_formats}': '{unknown[0]}' is no format that "
-                f"can be opened; there are {', '.join(FORMATS)}"
+                f"VGG19_IMAGE_FORMATS is '{self.image_formats}': '{unknown[0]}' is not a format "
+                f"that can be opened; choose from {', '.join(FORMATS)}"
             )
         return self
 
@@ -302,9 +319,9 @@ class Settings(FromEnvironment):
         for origin in self.origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"VGG19_CORS_ORIGINS is '{self.cors_origins}': '{origin}' is no origin; one is "
-                    "a scheme, a host in small letters and perhaps a port, without a path or a "
-                    "slash at the end (https://app.example.org), or * for any"
+                    f"VGG19_CORS_ORIGINS is '{self.cors_origins}': '{origin}' is not an origin: "
+                    "scheme, lower-case host and optionally a port, without a path or a trailing "
+                    "slash (https://app.example.org), or * for any"
                 )
         return self
 
@@ -313,8 +330,8 @@ class Settings(FromEnvironment):
         if self.max_request_bytes < self.max_image_bytes + ENVELOPE_BYTES:
             raise ValueError(
                 f"VGG19_MAX_REQUEST_BYTES is {self.max_request_bytes}, it must be at least "
-                f"VGG19_MAX_IMAGE_BYTES ({self.max_image_bytes}) and {ENVELOPE_BYTES} for what is "
-                "around it"
+                f"VGG19_MAX_IMAGE_BYTES ({self.max_image_bytes}) plus {ENVELOPE_BYTES} for "
+                "headers and form fields"
             )
         return self
 
@@ -339,7 +356,7 @@ class Settings(FromEnvironment):
     @model_validator(mode="after")
     def _tls_files_belong_together(self) -> Self:
         if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
-            raise ValueError("VGG19_GRPC_TLS_CERT and VGG19_GRPC_TLS_KEY are set together or not")
+            raise ValueError("VGG19_GRPC_TLS_CERT and VGG19_GRPC_TLS_KEY must be set together")
         if self.grpc_tls_client_ca is not None and self.grpc_tls_cert is None:
             raise ValueError("VGG19_GRPC_TLS_CLIENT_CA needs VGG19_GRPC_TLS_CERT as well")
         return self
@@ -347,9 +364,7 @@ class Settings(FromEnvironment):
     @model_validator(mode="after")
     def _signatures_need_a_key(self) -> Self:
         if self.require_signature != (self.signature_key is not None):
-            raise ValueError(
-                "VGG19_REQUIRE_SIGNATURE and VGG19_SIGNATURE_KEY are set together or not"
-            )
+            raise ValueError("VGG19_REQUIRE_SIGNATURE and VGG19_SIGNATURE_KEY must be set together")
         return self
 
     @model_validator(mode="after")
@@ -383,7 +398,8 @@ def load_settings() -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = misspelt(known)
     if unknown is not None:
-        raise SettingsError(f"{unknown} is no setting; there are {', '.join(sorted(known))}")
+        names = ", ".join(sorted(known))
+        raise SettingsError(f"{unknown} is not a setting; the settings are {names}")
     try:
         return Settings()
     except ValidationError as error:

@@ -75,7 +75,7 @@ class FirstProcess:
             with suppress(RuntimeError):  # its loop has ended, and the interpreter is about to
                 stop()
             time.sleep(_ASK_AGAIN_S)
-        logger.error("workers haven't ended in %g s and are killed", self._limit_s)
+        logger.error("workers didn't stop within %g s; killing them", self._limit_s)
         self._end_by_force(1)
 
     def _on_failure(self, *_: object) -> None:

@@ -42,12 +42,12 @@ def parse_digests(text: str) -> list[str]:
     parts = [part.strip().lower() for line in lines for part in line.split(",")]
     digests = [part for part in parts if part]
     if not digests:
-        raise ValueError("it holds no digest; unset it if no key is to be asked for")
+        raise ValueError("it holds no digest; unset it to require no key")
     for number, digest in enumerate(digests, 1):
         if not _DIGEST.fullmatch(digest):
             raise ValueError(
-                f"entry {number} of {len(digests)} is no SHA-256 in 64 hex digits. It is to be a "
-                "key's digest and never the key: `vgg19 key` makes both, and printf %s KEY | "
+                f"entry {number} of {len(digests)} is not a SHA-256 in 64 hex digits. It must be a "
+                "key's digest, never the key itself: `vgg19 key` makes both, and printf %s KEY | "
                 "sha256sum hashes one that you have"
             )
     return digests

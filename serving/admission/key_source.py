@@ -51,7 +51,7 @@ def _read(file: Path, name: str) -> str:
         raise KeysError(f"{name} {file} can't be read: {reason}") from None
     try:
         if not parse_digests(text):  # an empty file would let everybody in
-            raise ValueError("it is empty; unset the variable if no key is to be asked for")
+            raise ValueError("it is empty; unset the variable to require no key")
     except ValueError as error:
         raise KeysError(f"{name} {file} can't be used: {error}") from None
     return text

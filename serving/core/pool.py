@@ -340,11 +340,14 @@ class ModelPool:
             retry_at = asyncio.get_running_loop().time() + wait_s
             self.failed = FailedLoad(desired, reason, retry_at, wait_s)
         logger.error(
-            "%s can't be served, %s goes on: %s", desired.version, self.current.version, reason
+            "%s can't be served, %s keeps serving: %s",
+            desired.version,
+            self.current.version,
+            reason,
         )
         self._on_reload(None)
 
 
 def _tell_who_is_not_waited_for(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.warning("a load that nobody waited for failed: %s", error)
+        logger.warning("a load whose client had gone failed: %s", error)

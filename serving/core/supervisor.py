@@ -74,7 +74,7 @@ class Supervisor:
         with self._lock:
             count = self._failures.pop(work, 0)
             self._told.pop(work, None)
-        logger.info("%s: well again after %d failures", work, count)
+        logger.info("%s: recovered after %d failures", work, count)
 
     async def repeat(
         self,

@@ -224,7 +224,7 @@ def pinned_array(shape: tuple[int, ...], device_id: int) -> NDArray[np.uint8]:
         or driver.cuCtxSetCurrent(context)
         or driver.cuMemHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), _PORTABLE)
     ):
-        logger.info("no pinned memory to be had; batches are copied to the GPU from other memory")
+        logger.info("no pinned memory; batches are copied to the GPU from pageable memory")
         return np.zeros(shape, np.uint8)
     memory: Any = (ctypes.c_uint8 * size).from_address(pointer.value or 0)
     weakref.finalize(memory, driver.cuMemFreeHost, pointer)

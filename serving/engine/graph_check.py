@@ -36,13 +36,13 @@ def check_graph(path: Path, weights: str | None = None) -> None:
         weights: the file beside it that its large tensors may be in; None: `path`.data.
 
     Raises:
-        BundleError: it is no ONNX file, has an operator that is not allowed, a function of its own,
-            or weights elsewhere than in that file, or beyond its end.
+        BundleError: it is not an ONNX file, has an operator that is not allowed, a function of its
+            own, or weights elsewhere than in that file, or beyond its end.
     """
     try:
         model = Model.FromString(path.read_bytes())
     except (OSError, DecodeError) as error:
-        raise BundleError(f"{path} is no ONNX file; export the run again") from error
+        raise BundleError(f"{path} is not an ONNX file; export the run again") from error
     if model.functions:
         raise BundleError(f"{path} defines operators of its own; {_WAY_OUT}")
     beside = weights_beside(path) if weights is None else path.with_name(weights)

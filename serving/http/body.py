@@ -130,7 +130,7 @@ async def json_object(request: Request) -> dict[str, Any]:
     try:
         content = json.loads(body or b"{}")
     except (ValueError, RecursionError):
-        raise BadRequest("the body is no JSON") from None
+        raise BadRequest("the body is not JSON") from None
     if not isinstance(content, dict):
         raise BadRequest("the body must be a JSON object")
     return content

@@ -140,13 +140,13 @@ def _classification() -> Json:
         "classify", "Classify images", schema.ClassifyReply, _WORK, body=body, parameters=parameters
     )
     feedback = _operation(
-        "feedback", "Tell the right label of an image that was kept (VGG19_CAPTURE)",
+        "feedback", "Correct the label of a captured image (VGG19_CAPTURE)",
         schema.FeedbackReply, (*_ANY, 404, *_READ),
         body=_json_body(schema.FeedbackRequest, required=True),
     )  # fmt: skip
     return {
         "/classify": {"post": classify},
-        "/model": {"get": _operation("model", "What is served", schema.ModelReply, _ANY)},
+        "/model": {"get": _operation("model", "The model that is served", schema.ModelReply, _ANY)},
         "/labels": {"get": _operation("labels", "The classes", schema.LabelsReply, _ANY)},
         "/feedback": {"post": feedback},
         "/openapi.json": {
@@ -170,10 +170,12 @@ def _protocol() -> Json:
         "/v2": {"get": _operation("server", "The server", schema.ServerReply)},
         "/v2/health/live": {"get": _operation("live", "Is it up?", schema.LiveReply, extra=dead)},
         "/v2/health/ready": {
-            "get": _operation("ready", "Should requests come?", schema.ReadyReply, extra=unready)
+            "get": _operation("ready", "Ready for requests?", schema.ReadyReply, extra=unready)
         },
         "/v2/models/stats": {
-            "get": _operation("all_statistics", "Of every model", schema.StatisticsReply, _ANY)
+            "get": _operation(
+                "all_statistics", "Statistics of every model", schema.StatisticsReply, _ANY
+            )
         },
     }
     for where, parameters in (("", [_NAME]), ("/versions/{version}", [_NAME, _VERSION])):

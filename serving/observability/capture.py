@@ -116,8 +116,8 @@ class Capture:
         """
         if len(self._labelling) >= _LABELS_WAITING:
             raise Overloaded(
-                f"{len(self._labelling)} labels wait for VGG19_CAPTURE_URL, which is slow or away; "
-                "try again later"
+                f"{len(self._labelling)} labels wait for VGG19_CAPTURE_URL, which is slow or "
+                "unreachable; try again later"
             )
         storing = self._labellers.run(self.label, request_id, index, label)
         self._labelling.add(storing)

@@ -86,7 +86,7 @@ class CaptureWriter:
             left = len(self._queue) + self._thread.is_alive()
             self._queue.clear()
         if left:
-            logger.warning("%d captured images are lost: the location is slow or away", left)
+            logger.warning("%d captured images are lost: the location is slow or unreachable", left)
 
     def _write_all(self) -> None:
         while (kept := self._next()) is not None:

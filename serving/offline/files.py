@@ -52,7 +52,7 @@ def _files_of(source: str) -> list[str]:
         # Path.glob knows no absolute patterns.
         matches = [source] if place.is_file() else glob.glob(source, recursive=True)  # noqa: PTH207
         found = sorted(file for file in matches if Path(file).is_file())
-        what = f"'{source}' is no folder and no file, and as a pattern it fits none"
+        what = f"'{source}' is neither a folder nor a file, and matches no file as a pattern"
     if not found:
         raise PredictError(f"{what}; name a folder, a CSV with a column '{_COLUMN}', or a pattern")
     return found

@@ -146,7 +146,8 @@ def main() -> None:
     except (UserError, OSError) as error:
         sys.exit(shown(f"error: {error}"))
     except KeyboardInterrupt as error:
-        print(shown(f"interrupted; the same command goes on with {output}"), file=sys.stderr)
+        told = f"interrupted; run the same command again to continue with {output}"
+        print(shown(told), file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
 
 

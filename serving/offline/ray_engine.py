@@ -200,8 +200,8 @@ class RayEngine:
             what = f"{type(cause).__name__}: {cause}" if cause else "it died, several times"
             raise PredictError(
                 f"a worker failed ({_one_line(what)}); its log is on its machine in "
-                f"{tempfile.gettempdir()}/ray/session_latest/logs. What is done is kept: the same "
-                "command goes on"
+                f"{tempfile.gettempdir()}/ray/session_latest/logs. Finished rows are "
+                "kept; run the same command again to continue"
             ) from None
 
 
@@ -314,7 +314,7 @@ def _connect(ray: Any) -> None:
         if "AuthenticationError" in str(error.__cause__):
             why = "it asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         where = address or "this machine"
-        raise PredictError(f"Ray can't be had at {where}: {why}") from None
+        raise PredictError(f"Ray can't be reached at {where}: {why}") from None
 
 
 def _check_answers(address: str) -> None:

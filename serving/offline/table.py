@@ -92,8 +92,8 @@ class Progress:
         head, *lines = whole.decode().splitlines() or [""]
         if head and head != self._head:
             raise PredictError(
-                f"{self._part} was begun with other settings ({head[:200]}); finish it with those, "
-                "or remove it to begin anew"
+                f"{self._part} was started with other settings ({head[:200]}); finish it with "
+                "those, or remove it to start over"
             )
         os.truncate(self._part, len(whole))
         return {json.loads(line)["file"] for line in lines}

@@ -37,7 +37,7 @@ def decode_image(body: bytes, start: int, stop: int, where: str) -> bytes:
     Line breaks, URL-safe letters (RFC 4648, section 5), missing padding and a `data:` URI are read.
 
     Raises:
-        BadRequest: it is no base64. `where` names the image.
+        BadRequest: it is not base64. `where` names the image.
     """
     try:
         return _decoded(memoryview(body)[start:stop])  # as nearly all are
@@ -47,7 +47,7 @@ def decode_image(body: bytes, start: int, stop: int, where: str) -> bytes:
         return _decoded(memoryview(_letters(body, start, stop, where)))
     except ValueError:
         raise BadRequest(
-            f"{where} is no base64: send the bytes of an image file in base64 (RFC 4648)"
+            f"{where} is not base64: send the bytes of an image file in base64 (RFC 4648)"
         ) from None
 
 

@@ -151,7 +151,7 @@ class _Splitter:
 
 
 def _no_json() -> BadRequest:
-    return BadRequest("the body is no JSON (or its header length is wrong)")
+    return BadRequest("the body is not JSON (or its header length is wrong)")
 
 
 def _not_strings() -> BadRequest:

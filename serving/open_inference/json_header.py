@@ -80,7 +80,7 @@ def parse_header(text: bytes) -> Header:
     """Parse a small JSON text.
 
     Raises:
-        BadRequest: it is no JSON, or a member isn't of its type.
+        BadRequest: it is not JSON, or a member isn't of its type.
     """
     try:
         return Header.model_validate_json(text)
@@ -91,7 +91,7 @@ def parse_header(text: bytes) -> Header:
 def _told(error: ErrorDetails) -> str:
     kind = error["type"]
     if kind == "json_invalid":
-        return "the body is no JSON (or its header length is wrong)"
+        return "the body is not JSON (or its header length is wrong)"
     if not error["loc"]:
         return "the body must be a JSON object"
     where = "'" + ".".join(map(str, error["loc"])) + "'"

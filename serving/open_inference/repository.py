@@ -93,7 +93,9 @@ class Repository:
         if name != current.name:
             raise UnknownModel(f"model '{name[:50]}' is not served here; '{current.name}' is")
         if version and not VERSION.fullmatch(version):
-            raise BadRequest(f"'{version[:50]}' is no version; one is like 20260131-120000-1a2b3c")
+            raise BadRequest(
+                f"'{version[:50]}' is not a version; versions look like 20260131-120000-1a2b3c"
+            )
         if self._shared:
             raise Conflict(
                 "several workers serve (VGG19_WORKERS), and each has models of its own; promote a "

@@ -23,9 +23,7 @@ class Malformed(BadRequest):
     """The bytes are no message."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "the request is no message of this call; the server's reflection describes what is"
-        )
+        super().__init__("the request is not a message of this call; see the server's reflection")
 
 
 @dataclass(slots=True)

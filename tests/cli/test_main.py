@@ -125,7 +125,7 @@ def test_tables_are_whole_where_another_program_reads_them(
         ("promote latest", "no model in"),
         ("classify http://127.0.0.1:1 typo.yaml", "no service answers at http://127.0.0.1:1"),
         ("classify nowhere typo.yaml", "no service answers at http://nowhere"),
-        ("classify http://127.0.0.1:1 none.jpg", "'none.jpg' is no folder and no file"),
+        ("classify http://127.0.0.1:1 none.jpg", "'none.jpg' is neither a folder nor a file"),
         ("sign none --key none.pem", "no model vgg19:none in"),
         ("sign one --key none.pem", "the key none.pem can't be read: No such file"),
         ("verify one --key typo.yaml", "typo.yaml is not the public half of an ECDSA key"),
@@ -136,7 +136,7 @@ def test_tables_are_whole_where_another_program_reads_them(
         ("find-lr --data none --output none/x.png", "it must be a .png file in a directory that"),
         ("check-data two --label-column x --split-name test", "--split-name is 'test'"),
         ("check-data odd", "odd holds split folders (train) and 'part 2', which is none"),
-        ("evaluate none --label-column x", "options of columns and splits are for --data"),
+        ("evaluate none --label-column x", "options for columns and splits need --data"),
         ("classify", "Missing argument"),
         ("dance", "No such command 'dance'"),
     ],
@@ -306,7 +306,7 @@ def test_signals_leave_a_run_that_goes_on(tmp_path: Path, number: signal.Signals
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert stderr.endswith("; go on with 'vgg19 train --resume run'\n")
+    assert stderr.endswith("; continue with 'vgg19 train --resume run'\n")
     assert (tmp_path / "run" / "checkpoints" / "state.pt").exists()
     assert list(tmp_path.rglob("run/**/.*")) == []
 

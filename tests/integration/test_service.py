@@ -221,7 +221,7 @@ class TestStartsThatFail:
         self.check(tiny_home, "VGG19_DEVICE is cuda", VGG19_DEVICE="cuda")
 
     def test_a_setting_that_is_none(self, tiny_home: Path) -> None:
-        self.check(tiny_home, "VGG19_DEVCE is no setting", VGG19_DEVCE="cpu")
+        self.check(tiny_home, "VGG19_DEVCE is not a setting", VGG19_DEVCE="cpu")
 
     def test_a_taken_grpc_port(self, tiny_home: Path, server: Server) -> None:
         self.check(

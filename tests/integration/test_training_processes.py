@@ -93,7 +93,7 @@ def test_signals_save_and_end_it_but_not_those_that_were_ignored(
     stopped.send_signal(number)
     output, _ = stopped.communicate(timeout=60)
     assert stopped.returncode == 128 + number
-    assert f"{words}; go on with 'vgg19 train --resume run'" in output
+    assert f"{words}; continue with 'vgg19 train --resume run'" in output
     assert (tmp_path / "run" / "checkpoints" / "state.pt").exists()
     if number == signal.SIGTERM:
         assert ignorant.wait(60) == 143

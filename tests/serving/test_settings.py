@@ -42,7 +42,7 @@ def test_a_wrong_value_names_variable_and_value(
 
 def test_a_variable_of_no_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGG19_MAX_BACTH_SIZE", "7")
-    with pytest.raises(SettingsError, match="VGG19_MAX_BACTH_SIZE is no setting; there are VGG19_"):
+    with pytest.raises(SettingsError, match="VGG19_MAX_BACTH_SIZE is not a setting; the se"):
         load_settings()
 
 
@@ -54,7 +54,7 @@ def test_a_required_signature_needs_a_key_and_a_key_a_use(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match="VGG19_SIGNATURE_KEY are set together or not"):
+    with pytest.raises(SettingsError, match="VGG19_SIGNATURE_KEY must be set together"):
         load_settings()
 
 
@@ -70,9 +70,9 @@ def test_formats_are_a_choice_of_six(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().formats == ("PNG", "TIFF")
     for value, unknown in (("JPEG,JPG", "JPG"), ("EPS", "EPS"), ("", ""), ("PNG,", "")):
         monkeypatch.setenv("VGG19_IMAGE_FORMATS", value)
-        words = f"^VGG19_IMAGE_FORMATS is '{value}': '{unknown}' is no format that can be opened; "
+        words = f"^VGG19_IMAGE_FORMATS is '{value}': '{unknown}' is not a format that can be open"
         with pytest.raises(
-            SettingsError, match=words + "there are JPEG, PNG, WEBP, GIF, BMP, TIFF$"
+            SettingsError, match=words + "ed; choose from JPEG, PNG, WEBP, GIF, BMP, TIFF$"
         ):
             load_settings()
 
@@ -140,7 +140,7 @@ def test_origins(monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str
 )
 def test_what_no_browser_sends_as_an_origin(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("VGG19_CORS_ORIGINS", f"https://a.b,{value}")
-    with pytest.raises(SettingsError, match=re.escape(f"'{value}' is no origin; one is a scheme")):
+    with pytest.raises(SettingsError, match=re.escape(f"'{value}' is not an origin: scheme")):
         load_settings()
 
 

@@ -132,7 +132,7 @@ def test_a_full_disk_stops_training_which_goes_on_when_there_is_room(
         full = vgg19(*TRAIN, "--epochs", "2", "--output", "disk/run")
     assert full.code == 1
     assert "can't be written" in full.error
-    assert "make room, then go on with 'vgg19 train --resume'" in full.error
+    assert "make room, then continue with 'vgg19 train --resume'" in full.error
     run = Run(tmp_path / "disk" / "run")
     assert [path.name for path in run.state.parent.iterdir() if path.name[0] == "."] == []
     disk.grow()

@@ -97,7 +97,7 @@ class _Reader:
         classes = [folder for folder, choice in meant.items() if choice in (None, "class")]
         for folder, choice in meant.items():
             if choice == "ignore":
-                self._listing.skip(folder, None, "a split that is to be ignored")
+                self._listing.skip(folder, None, "a split that is ignored")
         if splits and classes:
             raise self._mixed([folder.name for folder in splits], classes[0].name)
         if splits:

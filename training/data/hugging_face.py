@@ -51,7 +51,7 @@ def from_hugging_face(data: Path, columns: Columns) -> Listing:
     listing = Listing(is_table=True)
     for name, split, choice in named:
         if choice == "ignore":
-            reason = f"split '{name}' is to be ignored ({split.num_rows} rows)"
+            reason = f"split '{name}' is ignored ({split.num_rows} rows)"
             listing.skip(data, None, reason)
         else:
             _Reader(datasets, data, split, columns, cache, listing).read(name, choice)
@@ -93,7 +93,7 @@ class _Reader:
             own = self._own_split(row, where)
             label = self._label_of(row[self._label], where)
             if own == "ignore":
-                self._listing.skip(where, None, "in a split that is to be ignored")
+                self._listing.skip(where, None, "in a split that is ignored")
             elif label is None:
                 self._listing.skip(where, None, f"no label ({row[self._label]!r})")
             else:

@@ -129,7 +129,7 @@ def _add(
         if choice is None or choice == "class":
             raise unknown_split(own, f"{file}, line {line}:")
         if choice == "ignore":
-            listing.skip(file.parent / name, None, f"in split '{own}', which is to be ignored")
+            listing.skip(file.parent / name, None, f"in split '{own}', which is ignored")
             return
         split = choice
     if not name:

@@ -72,7 +72,7 @@ def _warn_of_trained_on(run: Run, images: ImageData, reporter: Reporter) -> None
     if count:
         reporter.warn(
             f"the run was trained or validated on {count} of these {len(images.samples)} images, "
-            "so the numbers flatter it"
+            "so the numbers are too optimistic"
         )
 
 

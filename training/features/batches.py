@@ -151,7 +151,8 @@ class CachedFeatures:
             except OSError as error:
                 self._without.add(boundary)
                 self._context.reporter.warn(
-                    f"features can't be cached in {self._root} ({error.strerror}); going on without"
+                    f"features can't be cached in {self._root} ({error.strerror}); continuing "
+                    "without"
                 )
         return self._arrays.get(digest)
 

@@ -41,7 +41,7 @@ def staged_weights(path: Path) -> Iterator[Path]:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{path} can't be written ({reason}); its disk has {free / 1e6:,.0f} MB left: make "
-                "room, then go on with 'vgg19 train --resume' and the run directory"
+                "room, then continue with 'vgg19 train --resume' and the run directory"
             ) from error
 
 

@@ -207,7 +207,7 @@ def restore(
     if is_finished(saved):
         best, _ = load_checkpoint(saved_best(Run(context.config.output), history))
         trainer.model.model.load_state_dict(best.state_dict())
-        context.reporter.say("all epochs are done; going on from there")
+        context.reporter.say("all epochs are done; finishing the run")
         return TrainState(epoch=saved["position"]["epoch"]), history
     state = restore_state(saved, trainer)
     context.reporter.say(f"resuming in epoch {state.epoch}, batch {state.batch + 1}")

@@ -392,7 +392,7 @@ def read_resumed(file: Path, output: Path, changes: Mapping[str, Any]) -> TrainC
     fixed = [flag(name) for name in changes if name not in RESUMABLE]
     if fixed:
         raise ConfigError(
-            f"--resume goes on with the run's own configuration, where {', '.join(fixed)} can't "
+            f"--resume uses the run's own configuration, in which {', '.join(fixed)} can't "
             f"change; what can is {', '.join(map(flag, RESUMABLE))}"
         )
     return recorded_config(read_yaml(file) | dict(changes) | {"output": output})

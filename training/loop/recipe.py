@@ -207,7 +207,7 @@ def _saved(
     if context.accelerator.num_processes == 1:
         checkpointer.save(state, history)
     return TrainingError(
-        f"{error.reason}; put it back, then go on with '{resume_command(context.config.output)}'"
+        f"{error.reason}; put it back, then continue with '{resume_command(context.config.output)}'"
     )
 
 

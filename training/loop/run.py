@@ -141,7 +141,7 @@ class Run:
         """
         if "held_out" not in metrics:
             raise RunError(
-                f"{self.path} was interrupted before its end; go on with "
+                f"{self.path} was interrupted before its end; continue with "
                 f"'{resume_command(self.path)}'"
             )
 
@@ -156,7 +156,7 @@ class Run:
         except FileNotFoundError:
             if self.config.is_file():
                 raise RunError(
-                    f"{self.path} is not a finished run: it has no {path.name}; go on with "
+                    f"{self.path} is not a finished run: it has no {path.name}; continue with "
                     f"'{resume_command(self.path)}'"
                 ) from None
             raise RunError(

@@ -31,7 +31,7 @@ class Terminated(UserError):
     """A signal came; the state of the run was saved."""
 
     def __init__(self, run: Path, number: int = signal.SIGTERM) -> None:
-        super().__init__(f"{_WORDS[signal.Signals(number)]}; go on with '{resume_command(run)}'")
+        super().__init__(f"{_WORDS[signal.Signals(number)]}; continue with '{resume_command(run)}'")
         self.exit_code = 128 + number
 
 

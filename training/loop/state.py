@@ -92,7 +92,7 @@ def restore_state(state: dict[str, Any], trainer: Trainer) -> TrainState:
     accelerator = trainer.accelerator
     if len(state["rng"]) != accelerator.num_processes:
         raise StateError(
-            f"the run was trained by {len(state['rng'])} processes, it can't go on with "
+            f"the run was trained by {len(state['rng'])} processes, it can't continue with "
             f"{accelerator.num_processes}"
         )
     trainer.model.model.load_state_dict(state["model"])

@@ -105,7 +105,7 @@ def _captured(
             name = f"{root}/{stem}.label.json"
             label = as_label(str(json.loads(files.cat_file(name))["label"]))
     except (ValueError, TypeError, LookupError):
-        reporter.warn(f"{name} is damaged, and its image is left out; remove it, or write it again")
+        reporter.warn(f"{name} is damaged, so its image is skipped; remove it, or write it again")
         return None
     return CapturedImage(stem, _local(files, f"{root}/{stem}.img"), record, label)
 

@@ -52,7 +52,7 @@ class JobTerminatedError(UserError):
     """A signal came while it trained; what was reached is saved."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__("terminated; the same command goes on with the job")
+        super().__init__("terminated; run the same command again to continue the job")
         self.exit_code = exit_code
 
 
@@ -106,7 +106,7 @@ def redeploy(
                     return Outcome(REFUSED, f"not trained: {too_few}; production is untouched")
                 job = _new_job(ingested, config)
         else:
-            reporter.say(f"going on with job {job.id}")
+            reporter.say(f"continuing job {job.id}")
         outcome = _do(job, config, signer, reporter, builder)
         remove_old_jobs(config.state, config.keep_jobs, _runs_to_keep())
         return outcome
@@ -406,7 +406,7 @@ def _verify(
     bundle: Bundle, version: str, config: RedeployConfig, reporter: Reporter
 ) -> dict[str, Any]:
     if not config.services:
-        reporter.say("no services are configured, so nobody was asked whether they took it up")
+        reporter.say("no services are configured, so none was checked")
     for service in config.services:
         try:
             smoke_test(service, bundle, version, config.service_timeout_s)
@@ -456,6 +456,6 @@ def _exclusive(state: Path, *, wait: bool, reporter: Reporter) -> Iterator[None]
                     f"another job is running in {state}; wait for it with --wait, or give this "
                     "one another 'state' directory"
                 ) from None
-            reporter.say("another job is running; waiting for its end")
+            reporter.say("another job is running; waiting for it to finish")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

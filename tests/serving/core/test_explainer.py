@@ -80,7 +80,7 @@ def test_a_bundle_from_before_has_none(bundle: Bundle) -> None:
 def test_a_graph_that_is_none(bundle: Bundle) -> None:
     shutil.copy(bundle.path / MODEL_FILE, bundle.path / EXPLAIN_FILE)
     (bundle.path / EXPLAIN_FILE).write_bytes(b"none")
-    with pytest.raises(UserError, match="is no ONNX file"):
+    with pytest.raises(UserError, match="is not an ONNX file"):
         load_explainer(write_manifest(bundle.path, bundle.manifest.provenance), OPTIONS)
 
 

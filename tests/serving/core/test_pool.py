@@ -281,7 +281,7 @@ class TestGivenUp:
             await asking
         loader.gate.set()
         await pool.load("v3")
-        assert "a load that nobody waited for failed: it is damaged" in caplog.text
+        assert "a load whose client had gone failed: it is damaged" in caplog.text
         await pool.close()
 
     async def test_a_load_that_hangs_does_not_hold_up_the_end(

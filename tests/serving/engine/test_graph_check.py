@@ -140,5 +140,5 @@ def test_in_sparse_tensors_as_well(tmp_path: Path, part: str, where: str) -> Non
 @pytest.mark.parametrize("content", [b"\xff" * 100, b"\x3a\xff\xff\xff\xff\x0f"])
 def test_no_onnx(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(BundleError, match="is no ONNX file"):
+    with pytest.raises(BundleError, match="is not an ONNX file"):
         check_graph(tmp_path / "model.onnx")

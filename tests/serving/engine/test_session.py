@@ -346,7 +346,7 @@ class TestGolden:
 def test_a_graph_that_cannot_be_loaded(tiny_bundle: Path) -> None:
     (tiny_bundle / "model.onnx").write_bytes(b"rubbish")
     write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
-    with pytest.raises(BundleError, match="is no ONNX file"):
+    with pytest.raises(BundleError, match="is not an ONNX file"):
         load(tiny_bundle)
 
 

@@ -140,7 +140,7 @@ async def test_a_message_of_a_stream_that_is_none(
 
 def check_malformed(error: grpc.aio.AioRpcError) -> None:
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert str(error.details()).startswith("the request is no message of this call")
+    assert str(error.details()).startswith("the request is not a message of this call")
 
 
 async def test_calls_above_the_limit_are_refused(classifier: DataPlane) -> None:

@@ -462,10 +462,10 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("body", "words"),
         [
-            (b"x", "the body is no JSON"),
+            (b"x", "the body is not JSON"),
             (b"[]", "the body must be"),
-            (b"[" * 99_999, "the body is no JSON"),
-            (b'{"parameters": {"version": "../etc"}}', "'../etc' is no version"),
+            (b"[" * 99_999, "the body is not JSON"),
+            (b'{"parameters": {"version": "../etc"}}', "'../etc' is not a version"),
             (b'{"parameters": {"version": 1}}', "a version is named by"),
             (b'{"parameters": []}', "a version is named by"),
         ],

@@ -125,14 +125,15 @@ def test_an_interruption_says_how_to_go_on(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert said == f"interrupted; the same command goes on with {tmp_path / 'p.csv'}\n"
+    again = "run the same command again to continue with"
+    assert said == f"interrupted; {again} {tmp_path / 'p.csv'}\n"
     assert part.exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "'nowhere' is no folder and no file"),
+        (["nowhere"], "'nowhere' is neither a folder nor a file"),
         (["images", "--model", "latestt"], "no model vgg19:latestt"),
     ],
 )
@@ -170,7 +171,7 @@ def test_lines_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
     output = tmp_path / "p.csv"
     with Progress(output, {"model": "a"}) as progress:
         progress.add(Classified("x.png"))
-    with pytest.raises(PredictError, match="begun with other settings"):
+    with pytest.raises(PredictError, match="started with other settings"):
         Progress(output, {"model": "b"})
     with Progress(output, {"model": "a"}) as progress:
         assert progress.done == {"x.png"}

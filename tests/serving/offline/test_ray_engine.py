@@ -118,7 +118,8 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said == f"interrupted; the same command goes on with {tmp_path / 'p.csv'}\n"
+    again = "run the same command again to continue with"
+    assert said == f"interrupted; {again} {tmp_path / 'p.csv'}\n"
     assert json.loads(part.read_text().splitlines()[1])["file"].endswith(".png")
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
@@ -143,7 +144,7 @@ def test_no_cluster_at_the_address(
         "vgg19", "predict", str(images), "--engine", "ray", cwd=tmp_path, home=home
     )
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: Ray can't be had at {address}: ")
+    assert result.stderr.startswith(f"error: Ray can't be reached at {address}: ")
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
 

@@ -67,7 +67,7 @@ async def test_without_a_version_all_beside_the_current_one_are_dropped(models: 
 
 @pytest.mark.parametrize("version", ["../etc", "a/b", "-x", "x" * 64, "ä"])
 async def test_a_version_is_a_name(models: ModelPool, version: str) -> None:
-    with pytest.raises(BadRequest, match="is no version"):
+    with pytest.raises(BadRequest, match="is not a version"):
         await repository_of(models).load("vgg19", version)
 
 

@@ -108,7 +108,7 @@ def test_the_user_says_what_a_folder_is(tmp_path: Path) -> None:
     listing = find_images(tmp_path, names)
     assert [file.split for file in listing.files] == ["train", "test"]
     assert [(s.path.name, s.reason) for s in listing.skipped] == [
-        ("more", "a split that is to be ignored")
+        ("more", "a split that is ignored")
     ]
     lay(tmp_path / "vehicles", "bus/1.png", "train/2.png")
     listing = find_images(tmp_path / "vehicles", Columns(split_names={"train": "class"}))

@@ -72,7 +72,7 @@ def test_splits_of_unknown_names_are_refused_with_the_way_out(tmp_path: Path, na
     assert [file.split for file in told.files] == ["train"] * 2 + ["test"] * 2
     ignored = find_images(data, Columns(split_names={name: "ignore"}))
     assert [file.split for file in ignored.files] == ["train"] * 2
-    assert ignored.skipped[0].reason == f"split '{name}' is to be ignored (2 rows)"
+    assert ignored.skipped[0].reason == f"split '{name}' is ignored (2 rows)"
 
 
 @pytest.mark.parametrize("column", ["split", "Split", "usage"])

@@ -59,7 +59,7 @@ def test_what_the_user_calls_splits(tmp_path: Path) -> None:
                    split_names=names)  # fmt: skip
     assert [file.split for file in listing.files] == ["train", "test"]
     (skipped,) = listing.skipped
-    assert (skipped.path.name, skipped.reason) == ("c", "in split '2', which is to be ignored")
+    assert (skipped.path.name, skipped.reason) == ("c", "in split '2', which is ignored")
 
 
 @pytest.mark.parametrize(

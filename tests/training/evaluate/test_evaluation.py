@@ -65,5 +65,6 @@ def test_images_that_were_trained_on_are_counted(run: Run, tmp_path: Path) -> No
     reporter = SilentReporter()
     evaluate_run(run.path, root, reporter)
     assert reporter.warnings == [
-        "the run was trained or validated on 14 of these 16 images, so the numbers flatter it"
+        "the run was trained or validated on 14 of these 16 images, so the numbers are too "
+        "optimistic"
     ]

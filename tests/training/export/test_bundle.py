@@ -81,7 +81,7 @@ def test_each_step_is_told_when_it_begins(run: Run, monkeypatch: pytest.MonkeyPa
 def test_a_run_that_was_interrupted_is_not_exported(run: Run) -> None:
     write_json(run.metrics, {"history": []})
     with pytest.raises(
-        RunError, match=r"was interrupted before its end; go on with 'vgg19 train --resume .*run'"
+        RunError, match=r"interrupted before its end; continue with 'vgg19 train --resume .*run'"
     ):
         export_run(run)
 

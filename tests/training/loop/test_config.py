@@ -149,7 +149,7 @@ def test_a_resumed_run_takes_what_changes_how_it_computes_and_refuses_the_rest_b
     write_config(begun, tmp_path / "config.yaml")
     value = getattr(begun, name)
     if name not in RESUMABLE:
-        with pytest.raises(ConfigError, match=rf"where {flag(name)} can't change; what can is"):
+        with pytest.raises(ConfigError, match=rf"in which {flag(name)} can't change; what can is"):
             read_resumed(tmp_path / "config.yaml", tmp_path, {name: value})
         return
     other = {"device": "cpu", "cache_dir": "/elsewhere", "auto_batch": True, "compile": True}

@@ -295,7 +295,7 @@ class TestResume:
             return step(trainer, batch, state, **options)
 
         monkeypatch.setattr(Trainer, "step", stopping)
-        with pytest.raises(Terminated, match="go on with 'vgg19 train --resume"):
+        with pytest.raises(Terminated, match="continue with 'vgg19 train --resume"):
             fine_tune(self.everything(tmp_path, "stopped"), SilentReporter())
         with pytest.raises(Terminated):
             resume_run(tmp_path / "stopped", SilentReporter())
@@ -346,7 +346,7 @@ class TestResume:
         shutil.rmtree(tmp_path / "cache")
         with monkeypatch.context() as patch:
             signal_at(moment, patch)
-            words = r"interrupted; go on with 'vgg19 train --resume runs/stopped'"
+            words = r"interrupted; continue with 'vgg19 train --resume runs/stopped'"
             with pytest.raises(Terminated, match=words) as stopped:
                 fine_tune(begun, SilentReporter())
         assert stopped.value.exit_code == 130
@@ -375,7 +375,7 @@ class TestResume:
             patch.setattr("training.loop.run_directory.shutil.rmtree", lambda *_, **__: None)
             with pytest.raises(RuntimeError):
                 fine_tune(config(tmp_path), SilentReporter())
-        with pytest.raises(RunError, match=f"before its end; go on with '.*--resume {run.path}"):
+        with pytest.raises(RunError, match=f"before its end; continue with '.*--resume {run.path}"):
             export_run(run)
         whole = fine_tune(config(tmp_path, output=tmp_path / "whole"), SilentReporter())
         resumed = resume_run(run.path, SilentReporter())

@@ -97,7 +97,7 @@ def test_work_that_is_done_again_ends_at_once(
 ) -> None:
     with pytest.raises(Terminated) as ended, end_on_signals(Path("runs/x")):
         signal.raise_signal(number)
-    assert str(ended.value) == f"{words}; go on with 'vgg19 train --resume runs/x'"
+    assert str(ended.value) == f"{words}; continue with 'vgg19 train --resume runs/x'"
     assert ended.value.exit_code == code
 
 
