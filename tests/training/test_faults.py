@@ -199,8 +199,8 @@ def test_an_image_that_vanishes_in_mid_epoch(
     assert result.code == 1
     gone = next(path for path in _files(tmp_path / "whole") if not path.exists())
     assert result.error == (
-        f"error: {gone} can no longer be read (No such file or directory); put it back, then go on "
-        "with 'vgg19 train --resume run'\n"
+        f"error: {gone} can no longer be read (No such file or directory); put it back, then "
+        "continue with 'vgg19 train --resume run'\n"
     )
     missing = vgg19("train", "--resume", "run")
     assert "have changed since run was begun" in missing.error

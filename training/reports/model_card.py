@@ -13,13 +13,13 @@ from training.evaluate.ood import summary
 from training.reports.markdown import code, text
 
 _HELD_OUT_NOTE = {
-    "test": "that training has not seen.",
-    "val": "that were not trained on; but the best epoch was chosen by them.",
+    "test": "that were not used in training.",
+    "val": "that were not trained on, but that the best epoch was chosen by.",
 }
 _UNSEEN: dict[Resize, str] = {
-    "crop": "What lies outside of the centre crop is not seen.",
-    "squash": "Proportions are not seen: every image is made a square.",
-    "pad": "The longer an image is, the smaller it is scaled, and the less of its detail is seen.",
+    "crop": "Nothing outside the centre crop is seen.",
+    "squash": "Proportions are lost: every image is made square.",
+    "pad": "The more elongated an image is, the more it is scaled down and loses detail.",
 }
 
 
@@ -51,10 +51,10 @@ Classifies RGB images as one of: {", ".join(map(text, spec.labels))}.
 
 ## Limits
 
-{weak}- An image of anything else gets one of these labels as well: the probabilities say which
-  label fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
-- The numbers below hold for images like those it was trained and judged on: the same sources,
-  cameras and ways of labelling. On others, measure again: `vgg19 evaluate RUN --data FOLDER`.
+{weak}- An image of anything else gets one of these labels, too: the probabilities say which label
+  fits best, not whether one fits. {_acceptance_words(metrics.get("acceptance"))}
+- The numbers below hold for images like those it was trained and evaluated on: the same sources,
+  cameras and labelling rules. For others, measure again: `vgg19 evaluate RUN --data FOLDER`.
 - {_UNSEEN[spec.preprocessing.resize]}
 
 ## Data and metrics
@@ -75,8 +75,9 @@ Measured on {held_out["images"]} images (split `{held_out["split"]}`)
 |---|---|---|---|---|---|---|
 {rows}
 
-ONNX Runtime equals PyTorch to {metrics["onnx_parity"]["max_probability_difference"]:.1e} in every
-probability (limit {metrics["onnx_parity"]["tolerance"]:.0e}); heat maps equal its own to
+ONNX Runtime differs from PyTorch by at most
+{metrics["onnx_parity"]["max_probability_difference"]:.1e} in a probability (limit
+{metrics["onnx_parity"]["tolerance"]:.0e}); its heat maps by at most
 {metrics["heat_map_parity"]["max_difference"]:.1e} (limit
 {metrics["heat_map_parity"]["tolerance"]:.0e}).
 
@@ -86,7 +87,7 @@ Strategy `{config["strategy"]}`, weights {code(config["weights"])}, {config["epo
 {metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}, code
 `{provenance.git_commit or "unknown"}`. `manifest.json` holds the whole configuration, the versions
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
-again and compares.
+again and compares the weights.
 """
 
 
@@ -105,8 +106,8 @@ def _shape(preprocessing: Preprocessing) -> str:
 
 def _acceptance_words(acceptance: dict[str, Any] | None) -> str:
     if acceptance is None:
-        return "Nothing here says which answers to trust."
-    return f"""What says that is `accepted`:
+        return "The model has no thresholds that say which answers to trust."
+    return f"""Which answers are `accepted`:
   {summary(acceptance)}. {_ood_words(acceptance["unlike"])}"""
 
 

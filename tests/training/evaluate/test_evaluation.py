@@ -64,7 +64,5 @@ def test_images_that_were_trained_on_are_counted(run: Run, tmp_path: Path) -> No
     root = write_image_folder(tmp_path / "again", {"blue": 8, "red": 8})
     reporter = SilentReporter()
     evaluate_run(run.path, root, reporter)
-    assert reporter.warnings == [
-        "the run was trained or validated on 14 of these 16 images, so the numbers are too "
-        "optimistic"
-    ]
+    (warning,) = reporter.warnings
+    assert warning.startswith("the run was trained or validated on 14 of these 16 images, so ")

@@ -169,7 +169,7 @@ def test_mistakes_are_shown_as_pictures_with_escaped_names(
     run = fine_tune(config(tmp_path, image_size=image_size), SilentReporter())
     page = run.report.read_text()
     assert page.count("<figure>") == 4
-    assert page.count('alt="what speaks for ') == heat_maps  # at 32 px a map has one value
+    assert page.count('alt="what supports ') == heat_maps  # at 32 px a map has one value
     assert ("(Grad-CAM)" in page) == bool(heat_maps)
     assert "&lt;0&gt;.png" in page
     assert "<0>.png" not in page

@@ -37,7 +37,7 @@ def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
         assert f"## {heading}" in card
     for words in (
         "blue, green, red", "| blue | 7 | 2 | 3 | 1.000 | 1.000 | 1.000 |", "| accuracy | 100.0% |",
-        "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce", "own to\n3.0e-06 (limit\n1e-03)",
+        "f" * 64, "temperature 1.25) | 0.321", "vgg19 reproduce", "most\n3.0e-06 (limit\n1e-03)",
     ):  # fmt: skip
         assert words in card
 
@@ -45,9 +45,13 @@ def test_the_card_tells_use_limits_data_numbers_and_how_to_reproduce() -> None:
 @pytest.mark.parametrize(
     ("rule", "shape", "unseen"),
     [
-        (Preprocessing(), "resized to 256 px, then the centre cropped.", "outside of the centre"),
-        (Preprocessing(resize="squash"), "resized to the square", "Proportions are not seen"),
-        (Preprocessing(resize="pad"), "filled with (124, 116, 104) on", "the smaller it is scaled"),
+        (Preprocessing(), "resized to 256 px, then the centre cropped.", "outside the centre"),
+        (Preprocessing(resize="squash"), "resized to the square", "Proportions are lost"),
+        (
+            Preprocessing(resize="pad"),
+            "filled with (124, 116, 104) on",
+            "the more it is scaled down",
+        ),
     ],
 )
 def test_the_card_tells_how_an_image_becomes_square(

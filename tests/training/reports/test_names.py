@@ -70,7 +70,7 @@ def test_in_html(name: str, tmp_path: Path) -> None:
         "html", "head", "meta", "title", "style", "body", "h1", "p", "code", "button", "span",
         "datalist", "option", "div", "figure", "img", "figcaption", "br", "input", "script",
     }  # fmt: skip
-    assert page.caption == f"said {shown(name)} 50%"
+    assert page.caption == f"predicted {shown(name)} 50%"
     for place in ("option value", "input data-stem", "input value", "button data-label"):
         assert page.values[place] == shown(name)
     (line,) = (line for line in source.splitlines() if line.startswith("const exact"))
