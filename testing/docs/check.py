@@ -1,8 +1,8 @@
 """Check the documentation: `python -m testing.docs.check`, which `make check` runs.
 
-Links and anchors lead somewhere, long pages have a table of contents, every console block says
-whether a test runs it, every page is in the site's navigation. It needs no MkDocs, so that a
-change of a page is checked in a second.
+Links and anchors lead somewhere, named files are there, long pages have a table of contents, every
+console block says whether a test runs it, every page is in the site's navigation. It needs no
+MkDocs, so that a change of a page is checked in a second.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _CONTENTS_FROM = 3  # sections: with fewer, a page is seen at a glance
 _SOURCES = ("cli", "models", "serving", "training", "testing", "benchmarks", "deploy",
             "examples", "reliability", "fuzz")  # fmt: skip
 _SUFFIXES = {".py", ".yaml", ".toml", ".sh", ".html", ".js", ".css", ".conf"}
+_NAMED_FILE = re.compile(rf"`((?:{'|'.join(_SOURCES)}|tests)/[\w./-]+\w\.\w+)`")
 _NAMED_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 
 
@@ -46,6 +47,7 @@ def problems(root: Path) -> Iterator[str]:
         found = [
             *_links(page, book),
             *_headings(page),
+            *_named_files(page, root),
             *_contents(page),
             *(_console(page) if _name(page, root) not in NOT_RUN_PAGES else ()),
             *((line, "a list needs a blank line before it") for line in page.tight_lists),
@@ -69,6 +71,16 @@ def _links(page: Page, book: dict[Path, Page]) -> Iterator[tuple[int, str]]:
             yield link.line, f"{link.target} leads nowhere"
         elif anchor and (target not in book or anchor not in book[target].anchors):
             yield link.line, f"{link.target}: there is no such heading"
+
+
+def _named_files(page: Page, root: Path) -> Iterator[tuple[int, str]]:
+    """Sources in `...` that aren't there. Tests are also named by their path below tests/."""
+    if page.path.name == "CHANGELOG.md":  # names what there was
+        return
+    for number, line in enumerate(page.path.read_text(encoding="utf-8").splitlines(), 1):
+        for name in _NAMED_FILE.findall(line):
+            if not any((root / folder / name).exists() for folder in ("", "tests")):
+                yield number, f"there is no {name}"
 
 
 def _headings(page: Page) -> Iterator[tuple[int, str]]:

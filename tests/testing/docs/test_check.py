@@ -34,6 +34,7 @@ def test_nothing_is_wrong(root: Path) -> None:
             "[a](docs/operate/run.md#gone)\n",
             "README.md:3: docs/operate/run.md#gone: there is no such heading",
         ),
+        ("see `cli/gone.py`\n", "README.md:3: there is no cli/gone.py"),
         ("## Start\n", "README.md:3: 'Start' is there twice, so links can't tell them apart"),
         ("## A - b\n", "README.md:3: 'A - b' has other anchors on GitHub than in the site"),
         ("words\n- list\n", "README.md:4: a list needs a blank line before it"),
