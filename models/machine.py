@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
+# Instructions that decide which graph and which engine is the fastest, as Linux names them.
+_DECISIVE = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+
+
+def processor_kind() -> str:
+    """The architecture and the instructions that decide how fast a graph runs, such as
+    "x86_64 avx2 avx512f avx512_vnni"; where Linux doesn't tell, the architecture alone."""
+    has: set[str] = set()
+    for line in _read(_CPU_INFO).splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # x86, Arm
+            has.update(values.split())
+    return " ".join([platform.machine(), *(name for name in _DECISIVE if name in has)])
 
 
 def cpu_count() -> int:

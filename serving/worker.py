@@ -24,6 +24,7 @@ from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
+from serving.engine.measured import measure_if_unknown
 from serving.engine.memory import freeze_gc
 from serving.engine.right_of_way import Traffic
 from serving.engine.session import what_to_run
@@ -58,7 +59,8 @@ _MIN_CAPTURE_GRACE_S, _MAX_CAPTURE_GRACE_S = 0.5, 5.0
 
 
 def check_start(settings: Settings) -> None:
-    """Find out, without loading the model, what would keep the service from starting.
+    """Find out, without loading the model, what would keep the service from starting; and, in a
+    process that ends then, which of its graphs is the fastest here, if that matters and is unknown.
 
     Raises:
         UserError: no such model, damaged files (of graphs only that they are there: their content
@@ -67,7 +69,9 @@ def check_start(settings: Settings) -> None:
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
-    what_to_run(bundle, session_options(settings, worker_index=1))  # raises if there is none
+    options = session_options(settings, worker_index=1)
+    measure_if_unknown(bundle, options)
+    what_to_run(bundle, options)  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
     _key_source(settings).read()
     capture = _capture(settings, Supervisor())

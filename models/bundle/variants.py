@@ -45,12 +45,14 @@ class Variant(BaseModel):
 
 class Variants(JsonFile):
     """`variants.json`. `recommended`: what was best where it was exported (None: float32), on which
-    engine; `why` says by what."""
+    engine; `why` says by what. `processor`: the kind it was measured on (`processor_kind`), or ""
+    where nothing was measured or an older export didn't say."""
 
     variants: list[Variant] = Field(default_factory=list)
     recommended: VariantName | None = None
     engine: CpuEngine = "onnxruntime"
     why: str = ""
+    processor: str = ""
 
     def find(self, name: VariantName) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)

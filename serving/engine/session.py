@@ -29,6 +29,7 @@ from serving.engine.batch_sizes import batch_buckets, default_batch_size
 from serving.engine.choice import Choice, Machine, choose_variant
 from serving.engine.cuda import CudaGraphs
 from serving.engine.graph_check import check_graph
+from serving.engine.measured import variants_as_measured
 from serving.engine.ncnn import Ncnn
 from serving.engine.onnxruntime import NotCapturable, OnnxRuntime, inference_session, refusal
 from serving.engine.openvino import OpenVino
@@ -67,14 +68,15 @@ def is_accepted(acceptance: Acceptance | None, output: ModelOutput) -> bool:
 
 
 def what_to_run(bundle: Bundle, options: SessionOptions) -> Choice:
-    """The variant of a bundle, and the engine, that the options choose on this machine.
+    """The variant of a bundle, and the engine, that the options choose on this machine; `auto` by
+    what was measured here, if that was needed (`serving.engine.measured`).
 
     Raises:
         SessionError: the bundle doesn't have it.
     """
     on_cpu = options.providers[0][0] == CPU
     engine = options.cpu_engine if on_cpu else None
-    return choose_variant(options.gpu, bundle.variants(), engine, Machine())
+    return choose_variant(options.gpu, variants_as_measured(bundle, options), engine, Machine())
 
 
 class Session:
@@ -85,6 +87,7 @@ class Session:
     Args:
         bundle: whose graphs have been checked, or are (`checked_session`).
         traffic: the requests that go before what proves this model on a CPU; None: there are none.
+        choice: what to run of it; None: what the options choose.
 
     Raises:
         SessionError: the provider didn't start, or the model doesn't reproduce its golden samples.
@@ -92,10 +95,14 @@ class Session:
     """
 
     def __init__(
-        self, bundle: Bundle, options: SessionOptions, traffic: Traffic | None = None
+        self,
+        bundle: Bundle,
+        options: SessionOptions,
+        traffic: Traffic | None = None,
+        choice: Choice | None = None,
     ) -> None:
         self._spec = bundle.spec
-        choice = what_to_run(bundle, options)
+        choice = choice or what_to_run(bundle, options)
         self.variant = choice.variant
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import machine
-from models.machine import cpu_count
+from models.machine import cpu_count, processor_kind
 
 
 @pytest.fixture
@@ -60,3 +60,20 @@ def test_rubbish_is_no_limit(host: Path) -> None:
     assert cpu_count() == 16
     group(host, "", cpu_max="100000 0")
     assert cpu_count() == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni hypervisor\n" * 2, " avx2 avx512f avx512_vnni"),
+        ("Features\t: fp asimd asimddp i8mm\n", " asimddp i8mm"),
+        ("model name : something\n", ""),
+    ],
+)
+def test_processor_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr("platform.machine", lambda: "here")
+    assert processor_kind() == "here" + expected

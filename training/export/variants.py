@@ -41,6 +41,7 @@ from models.export.onnx_variants import (
     measure_speed,
     probabilities,
 )
+from models.machine import processor_kind
 from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
@@ -204,7 +205,13 @@ class VariantJob:
             )
         recommended = next((one for one in VARIANT_NAMES if best and one == best.name), None)
         engine = best.engine if best else "onnxruntime"
-        record = Variants(variants=variants, recommended=recommended, engine=engine, why=self._why)
+        record = Variants(
+            variants=variants,
+            recommended=recommended,
+            engine=engine,
+            why=self._why,
+            processor=processor_kind() if self._choose else "",
+        )
         record.write(bundle / VARIANTS_FILE)
 
     def _forms(self, bundle: Path) -> dict[tuple[str, CpuEngine], Form]:
