@@ -155,6 +155,9 @@ class CancelledIfGone:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._watching.cancel()
+        # The task keeps its CancelledError, whose traceback holds `self`: else a cycle around the
+        # request and its answer, which only the garbage collector would end.
+        del self._watching
         if kind is asyncio.CancelledError and self._is_gone and self._working.uncancel() == 0:
             raise ClientDisconnect from None
 

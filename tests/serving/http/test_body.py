@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from serving.core.dataplane import DataPlane
+from serving.http.body import CancelledIfGone
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
 from tests.serving.http.listening import listening
@@ -52,6 +57,27 @@ async def test_work_of_a_client_that_has_gone_never_reaches_the_model(
     assert classifier.models.current.statistics.failed.count == 4
     for writer in (first, waiting[4][1]):
         writer.close()
+
+
+async def test_nothing_of_an_answered_request_waits_for_the_garbage_collector() -> None:
+    """Hundreds of cycles a second took 40 microseconds a request to find."""
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()  # the client stays
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http"}, receive)
+    left = weakref.ref(request)
+    gc.disable()
+    try:
+        async with CancelledIfGone(request):
+            await asyncio.sleep(0)  # so that it is watched
+        del request, receive
+        await asyncio.sleep(0)  # it is cancelled
+        await asyncio.sleep(0)  # and forgotten
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
