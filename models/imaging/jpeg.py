@@ -22,19 +22,20 @@ MAX_SEGMENTS = 1000
 
 _MARK = 0xFF
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without tables and JPEG extensions
 # Any marker but those within a scan (stuffed zeros, RST0 to RST7).
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 
 
 def check_jpeg(data: bytes) -> None:
-    """Let pass what is no JPEG, and JPEGs of a usual number of parts.
+    """Let pass what is no JPEG, and JPEGs that a decoder goes over a usual number of times.
 
     Raises:
         ImageError: more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments.
     """
-    if _has_few_markers(data):
-        return
-    _check(data, MAX_SCANS)
+    if not _has_one_scan(data) and not _has_few_markers(data):
+        _check(data, MAX_SCANS)
 
 
 def check_jpeg_head(data: bytes) -> None:
@@ -45,6 +46,29 @@ def check_jpeg_head(data: bytes) -> None:
         ImageError: more than `MAX_SEGMENTS` segments before it.
     """
     _check(data, 0)
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether it is sequential and all of its components are in the first scan, as in most JPEGs:
+    libjpeg goes over its blocks once and refuses any other scan (jdinput.c, JERR_EOI_EXPECTED).
+
+    So nothing behind the head is looked at. NumPy, which does that, lets go of the GIL three times,
+    and beside other requests each wait for it takes longer than the search.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return True
+    components = 0
+    for segments, (marker, start) in enumerate(_segments(data), start=1):
+        if segments > MAX_SEGMENTS:
+            return False
+        if marker == _SCAN:
+            return 0 < components == int.from_bytes(data[start + 2 : start + 3])
+        if marker in _FRAMES:
+            if components or marker not in _SEQUENTIAL_FRAMES:
+                return False
+            # Behind length (2 bytes), precision (1), height and width (2 each): ITU-T T.81, B.2.2.
+            components = int.from_bytes(data[start + 7 : start + 8])
+    return False
 
 
 def _has_few_markers(data: bytes) -> bool:
@@ -60,7 +84,7 @@ def _check(data: bytes, max_scans: int) -> None:
     if not data.startswith(b"\xff\xd8"):
         return
     scans = 0
-    for segments, marker in enumerate(_markers(data), start=1):
+    for segments, (marker, _) in enumerate(_segments(data), start=1):
         scans += marker == _SCAN
         if scans > max_scans == 0:
             return
@@ -71,13 +95,14 @@ def _check(data: bytes, max_scans: int) -> None:
             )
 
 
-def _markers(data: bytes) -> Iterator[int]:
-    """Of the segments up to the image's end; what follows it is no decoder's business."""
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place behind it of each up to the image's end; what follows that is no decoder's
+    business."""
     position = 2
     while (found := _MARKER.search(data, position)) is not None:
         marker = found[1][0]
         if marker == _END:
             return
-        yield marker
+        yield marker, found.end()
         length = 0 if marker == _START else int.from_bytes(data[found.end() : found.end() + 2])
         position = found.end() + length

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from models.errors import ImageError
-from models.imaging.jpeg import MAX_SCANS, MAX_SEGMENTS, _markers, check_jpeg, check_jpeg_head
+from models.imaging.jpeg import MAX_SCANS, MAX_SEGMENTS, _segments, check_jpeg, check_jpeg_head
 
 
 def jpeg(picture: Image.Image, image_format: str = "JPEG", **options: object) -> bytes:
@@ -37,12 +38,49 @@ def test_what_is_no_jpeg_passes() -> None:
 
 def test_scans_are_counted(photos: list[Image.Image]) -> None:
     data = jpeg(photos[0], progressive=True)
-    own = list(_markers(data)).count(0xDA)
+    own = [marker for marker, _ in _segments(data)].count(0xDA)
     assert own == 10  # libjpeg's own script
     room = MAX_SCANS - own
     check_jpeg(data[:-2] + EMPTY_SCAN * room + data[-2:])
     with pytest.raises(ImageError, match="more than 100 scans"):
         check_jpeg(data[:-2] + EMPTY_SCAN * (room + 1) + data[-2:])
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("L", {}), ("RGB", {}), ("CMYK", {}), ("RGB", {"subsampling": 0, "restart_marker_blocks": 1})],
+)
+def test_a_sequential_jpeg_of_one_scan_can_have_no_other(
+    photos: list[Image.Image], mode: str, options: dict[str, Any]
+) -> None:
+    """So it is not searched for them: libjpeg gives it up at the second one."""
+    data = jpeg(photos[0].convert(mode), **options)
+    more = data[:-2] + EMPTY_SCAN * 5000 + data[-2:]
+    check_jpeg(more)
+    for broken in (more, data[:-2] + EMPTY_SCAN + data[-2:]):
+        with Image.open(io.BytesIO(broken)) as image, pytest.raises(OSError, match="broken"):
+            image.load()
+
+
+@pytest.mark.parametrize("frame", [0xC2, 0xC3, 0xC5, 0xC6, 0xC9, 0xCA])
+def test_scans_of_other_frames_are_counted(photos: list[Image.Image], frame: int) -> None:
+    data = jpeg(photos[0], quality=30).replace(b"\xff\xc0", bytes([0xFF, frame]), 1)
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        check_jpeg(data[:-2] + EMPTY_SCAN * 100 + data[-2:])
+
+
+def test_scans_of_single_components_are_counted(photos: list[Image.Image]) -> None:
+    """Sequential, too, but not all in one: each may come again."""
+    data = jpeg(photos[0])
+    scan = data.index(b"\xff\xda")
+    one = segment(0xDA, b"\1\1\0\0\x3f\0")
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        check_jpeg(data[:scan] + one * 101 + data[-2:])
+    with pytest.raises(ImageError, match="more than 100 scans"):  # no frame, or two
+        check_jpeg(data[:2] + one * 101)
+    frame = data.index(b"\xff\xc0")
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        check_jpeg(data[:frame] + data[frame : frame + 19] + data[frame:-2] + EMPTY_SCAN * 100)
 
 
 def test_what_looks_like_a_scan_and_is_none_does_not_count(photos: list[Image.Image]) -> None:
