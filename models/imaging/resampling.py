@@ -48,7 +48,9 @@ def _by_pillow(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Ima
 
 
 def _by_simd(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-    result = Image.new("RGB", size)
+    # Not filled, as all of it is written: Pillow lets go of the GIL to fill, and beside other
+    # requests getting it back takes longer than that.
+    result = Image.new("RGB", size, None)
     # A resizer keeps the memory of its steps between, and lets one thread work at a time; a new one
     # costs 2 microseconds.
     simd.Resizer().resize_pil(
