@@ -172,6 +172,9 @@ def _opened(
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_pixels(image, max_pixels)
             check_jpeg(data)
+            # All at once, which `BytesIO` gives without a copy. Of Pillow's blocks of 64 kB each is
+            # another wait for the GIL, and what the decoder left of the last one is copied to it.
+            image.decodermaxblock = max(image.decodermaxblock, len(data))
             yield image
     except ImageError as error:
         error.args = (f"{name}{error}",)
