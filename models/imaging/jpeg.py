@@ -29,10 +29,11 @@ _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 
 
 def check_jpeg(data: bytes) -> None:
-    """Let pass what is no JPEG, and JPEGs that a decoder goes over a usual number of times.
+    """Let pass what is no JPEG, and JPEGs of a usual number of parts.
 
     Raises:
-        ImageError: more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments.
+        ImageError: more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments; of a file that can have
+            one scan only, what stands before it counts.
     """
     if not _has_one_scan(data) and not _has_few_markers(data):
         _check(data, MAX_SCANS)

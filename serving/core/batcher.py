@@ -119,7 +119,9 @@ class Batcher(Generic[T, R]):
         self.check_room(len(items))
         loop = asyncio.get_running_loop()
         now = loop.time()
-        waiting = [_Waiting[T, R](item, loop.create_future(), now) for item in items]
+        waiting: list[_Waiting[T, R]] = [
+            _Waiting(item, loop.create_future(), now) for item in items
+        ]
         self._queue.extend(waiting)
         if not self._running and self._wake_up is None:
             # Not at once: what else comes in this turn of the loop goes along.
