@@ -28,6 +28,12 @@ def processor_kind() -> str:
     return " ".join([platform.machine(), *(name for name in _DECISIVE if name in has)])
 
 
+def sums_int8_exactly() -> bool:
+    """Whether sums of products of 8-bit numbers can't overflow: on Arm, and on x86 with VNNI."""
+    architecture, *has = processor_kind().split()
+    return architecture not in ("x86_64", "AMD64") or bool({"avx512_vnni", "avx_vnni"} & set(has))
+
+
 def cpu_count() -> int:
     """The cores that this process may use: by its affinity, and by its container's limit."""
     affine = (

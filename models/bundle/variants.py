@@ -26,7 +26,8 @@ class Variant(BaseModel):
     images: held-out images that it was judged on. top1_agreement: on how many of them its most
     probable label is the float32 graph's, 0..1. max_probability_difference: the largest in any
     probability of any of them. tolerance: largest allowed difference to the bundle's golden
-    samples, which it is held to wherever it is loaded.
+    samples, which it is held to wherever it is loaded. needs_vnni: on x86 it is computed rightly
+    only with VNNI: without, sums of two products of 8 bits overflow 16.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class Variant(BaseModel):
     top1_agreement: float
     max_probability_difference: float
     tolerance: float
+    needs_vnni: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:

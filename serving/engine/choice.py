@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
 from models.bundle.variants import CpuEngine, Variant, VariantName, Variants
+from models.machine import sums_int8_exactly
 from serving.engine.providers import GpuOptions, Precision, SessionError
 
 _VARIANTS: dict[Precision, VariantName] = {
@@ -27,6 +28,7 @@ class Machine:
 
     has_openvino: Callable[[], bool] = openvino_is_installed
     has_bf16: Callable[[], bool] = computes_in_bf16
+    has_exact_int8: Callable[[], bool] = sums_int8_exactly
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,18 @@ def choose_variant(
     if gpu.precision in ("float32", "tf32") or (gpu.precision == "float16" and gpu.tensorrt):
         return Choice(None, engine)
     asked = f"VGG19_PRECISION is {gpu.precision}"
-    return Choice(_find(variants, _VARIANTS[gpu.precision], asked, "float32"), engine)
+    variant = _find(variants, _VARIANTS[gpu.precision], asked, "float32")
+    if engine is not None and not runs_rightly(variant, machine):
+        raise SessionError(
+            f"{asked}, but this processor has no VNNI, without which sums in this model's int8 "
+            "graph overflow; choose float32, fc8 or auto"
+        )
+    return Choice(variant, engine)
+
+
+def runs_rightly(variant: Variant, machine: Machine) -> bool:
+    """Whether this processor computes a variant without overflow."""
+    return not variant.needs_vnni or machine.has_exact_int8()
 
 
 def _recommended(variants: Variants, engine: CpuEngine | None, machine: Machine) -> Choice:
@@ -79,9 +92,10 @@ def _recommended(variants: Variants, engine: CpuEngine | None, machine: Machine)
         best, fastest = (None if best == "bf16" else best), "onnxruntime"
     if best == "bf16" and not machine.has_bf16():
         best = None
-    return Choice(
-        None if best is None else variants.find(best), "ncnn" if best == "ncnn" else fastest
-    )
+    variant = None if best is None else variants.find(best)
+    if variant is not None and not runs_rightly(variant, machine):
+        variant = None
+    return Choice(variant, "ncnn" if best == "ncnn" else fastest)
 
 
 def _in_bf16(variants: Variants, engine: CpuEngine | None, machine: Machine) -> Choice:

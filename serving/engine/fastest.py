@@ -18,7 +18,7 @@ from models.bundle.bundle import Bundle, inspect_bundle
 from models.bundle.ncnn_graph import ncnn_is_installed
 from models.bundle.variants import CpuEngine, Variants
 from models.errors import UserError
-from serving.engine.choice import Choice, Machine
+from serving.engine.choice import Choice, Machine, runs_rightly
 from serving.engine.measured import Fastest
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU
@@ -49,6 +49,8 @@ def candidates(variants: Variants, engine: CpuEngine, machine: Machine) -> Itera
     for variant in (None, *variants.variants):
         for one in engines.get(variant.name if variant else "float32", []):
             if one == "openvino" and not with_openvino:
+                continue
+            if variant is not None and not runs_rightly(variant, machine):
                 continue
             if engine in ("onnxruntime", one):
                 yield Choice(variant, one)

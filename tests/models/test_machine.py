@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import machine
-from models.machine import cpu_count, processor_kind
+from models.machine import cpu_count, processor_kind, sums_int8_exactly
 
 
 @pytest.fixture
@@ -77,3 +77,25 @@ def test_processor_kind(
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr("platform.machine", lambda: "here")
     assert processor_kind() == "here" + expected
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "exactly"),
+    [
+        ("x86_64", "avx2 avx512f", False),
+        ("x86_64", "avx2 avx512f avx512_vnni", True),
+        ("x86_64", "avx2 avx_vnni", True),
+        ("aarch64", "asimd", True),
+    ],
+)
+def test_where_sums_of_int8_overflow(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    flags: str,
+    exactly: bool,
+) -> None:
+    monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr("platform.machine", lambda: architecture)
+    assert sums_int8_exactly() == exactly

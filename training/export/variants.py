@@ -41,7 +41,7 @@ from models.export.onnx_variants import (
     measure_speed,
     probabilities,
 )
-from models.machine import processor_kind
+from models.machine import processor_kind, sums_int8_exactly
 from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
@@ -127,7 +127,7 @@ class VariantJob:
         """By what the command line says: names of variants, and `auto`.
 
         Raises:
-            UserError: an unknown name.
+            UserError: an unknown name; or int8, on a processor that doesn't sum it exactly.
         """
         unknown = sorted(set(wanted) - {*VARIANT_NAMES, "auto"})
         if unknown:
@@ -135,7 +135,14 @@ class VariantJob:
                 f"there is no variant '{unknown[0]}'; there are {', '.join(VARIANT_NAMES)} and auto"
             )
         choose = "auto" in wanted
+        if "int8" in wanted and not sums_int8_exactly():
+            raise UserError(
+                "variant int8 can't be judged here: this processor has no VNNI, without which its "
+                "sums overflow; export it on one that has, or without it"
+            )
         names = {*wanted, *(_CPU_VARIANTS if choose else ())}
+        if not sums_int8_exactly():
+            names.discard("int8")
         if choose and ncnn_is_installed():
             names.add("ncnn")
         if choose and computes_in_bf16():
@@ -201,6 +208,7 @@ class VariantJob:
                     top1_agreement=found.top1,
                     max_probability_difference=found.max_probability_difference,
                     tolerance=tolerances[name],
+                    needs_vnni=name == "int8",
                 )
             )
         recommended = next((one for one in VARIANT_NAMES if best and one == best.name), None)

@@ -8,7 +8,7 @@ from models.bundle.variants import CpuEngine, Variant, VariantName, Variants
 from serving.engine.choice import Choice, Machine, choose_variant
 from serving.engine.providers import GpuOptions, Precision, SessionError
 
-FULL = Machine(has_openvino=lambda: True, has_bf16=lambda: True)
+FULL = Machine(lambda: True, lambda: True, has_exact_int8=lambda: True)
 WITHOUT_BF16 = Machine(has_openvino=lambda: True, has_bf16=lambda: False)
 BARE = Machine(has_openvino=lambda: False, has_bf16=lambda: False)
 AUTO = GpuOptions(precision="auto")
@@ -158,3 +158,29 @@ def test_openvino_is_only_asked_where_it_matters() -> None:
     assert choose_variant(GpuOptions(), variants("bf16"), "onnxruntime", machine).variant is None
     found = variants("fc8", recommended="fc8")
     assert told(choose_variant(AUTO, found, "onnxruntime", machine)) == ("fc8", "onnxruntime")
+
+
+WITHOUT_VNNI = Machine(lambda: True, lambda: False, has_exact_int8=lambda: False)
+
+
+def int8(*, needs_vnni: bool) -> Variants:
+    (made,) = variants("int8").variants
+    return Variants(
+        variants=[made.model_copy(update={"needs_vnni": needs_vnni})], recommended="int8"
+    )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_int8_that_would_overflow_is_refused(engine: CpuEngine) -> None:
+    gpu = GpuOptions(precision="int8")
+    with pytest.raises(SessionError, match=r"no VNNI.*choose float32, fc8 or auto"):
+        choose_variant(gpu, int8(needs_vnni=True), engine, WITHOUT_VNNI)
+    assert told(choose_variant(gpu, int8(needs_vnni=True), engine, FULL)) == ("int8", engine)
+    # An older one, whose weights have 7 bits.
+    older = choose_variant(gpu, int8(needs_vnni=False), engine, WITHOUT_VNNI)
+    assert told(older) == ("int8", engine)
+
+
+def test_auto_takes_float32_in_its_place() -> None:
+    choice = choose_variant(AUTO, int8(needs_vnni=True), "onnxruntime", WITHOUT_VNNI)
+    assert told(choice) == (None, "onnxruntime")
