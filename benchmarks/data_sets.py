@@ -122,9 +122,7 @@ def write(name: str, output: Path, *, root: Path, seed: int) -> Path:
     return folder
 
 
-def _chosen(
-    pictures: Iterator[Picture], rng: np.random.Generator
-) -> Iterator[tuple[str, Picture]]:
+def _chosen(pictures: Iterator[Picture], rng: np.random.Generator) -> Iterator[tuple[str, Picture]]:
     """Each with its split: whole groups in random order, to train first."""
     groups: dict[str, list[Picture]] = defaultdict(list)
     seen: set[str] = set()

@@ -49,6 +49,9 @@ RESUMABLE = (
     "save_every_seconds",
 )
 
+# Whose heads begin with a ridge regression unless told otherwise.
+_RIDGE_STRATEGIES = {"head"}
+
 # What fields were called in configurations that runs, models and users have written before.
 FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 # What was done before there was a field for it.
@@ -102,9 +105,10 @@ class TrainConfig(BaseModel):
         "run",
     )
 
-    head_init: Literal["auto", "random"] = Field(
+    head_init: Literal["auto", "ridge", "random"] = Field(
         default="auto",
-        description="auto: under strategy head, a ridge regression on the cached features; random",
+        description="what the head begins with; ridge: a ridge regression on what goes into it; "
+        "random; auto: ridge under strategy head",
     )
 
     # Loop
@@ -319,6 +323,11 @@ class TrainConfig(BaseModel):
             return self.unfreeze_epochs
         return self.unfreeze_epochs or default_unfreeze_epochs(self.epochs, blocks)
 
+    def _head_init(self) -> Literal["ridge", "random"]:
+        if self.head_init != "auto":
+            return self.head_init
+        return "ridge" if self.strategy in _RIDGE_STRATEGIES else "random"
+
     def resolved(self, blocks: int) -> TrainConfig:
         """The same run with every default that depends on another field filled in.
 
@@ -332,6 +341,7 @@ class TrainConfig(BaseModel):
                 "pretrained_learning_rate": self.pretrained_learning_rate
                 or self.learning_rate * factor,
                 "unfreeze_epochs": self._unfreeze_epochs(blocks),
+                "head_init": self._head_init(),
             }
         )
 

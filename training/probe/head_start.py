@@ -1,4 +1,8 @@
-"""What the head of a run begins with, under the strategy that trains it alone."""
+"""What the head of a run begins with: a ridge regression on what goes into it, or random weights.
+
+Linear probe, then fine-tune: Kumar et al. 2022, arXiv:2202.10054. From a random head, the first
+steps change good features to suit it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from training.data.batch import BatchSource
 from training.features.batches import CachedFeatures
+from training.loop.config import TrainConfig
 from training.loop.context import TrainContext
+from training.loop.inference import network_inputs
 from training.loop.processes import Processes
 from training.loop.setup import trainable_in
 from training.loop.trainer import RunningStats, Trainer
 from training.probe.head_fit import HeadFit, fit_head
-from training.probe.ridge import Design
+from training.probe.ridge import Design, Integers
 from training.probe.units import units_together
+
+# Fitted to at most, where features aren't in the cache's file but in memory: 0.7 GB of 4,096
+# float32, ten for each of them.
+MAX_IMAGES = 40_000
 
 
 def start_head(
@@ -26,28 +37,33 @@ def start_head(
     """Put the closed-form fit to the training images' features into the head, and tell; all
     processes call it, and the main one fits.
 
-    The features are those that the first epoch trains on.
+    Where the head alone trains, the features are those that the first epoch trains on; else the
+    network computes them, without dropout, from what the first epoch sees.
 
     Returns:
         what the predictions that leave an image out are worth; None where the head stays random,
-        which is told under strategy `head`.
+        which is told where a fit was asked for.
 
     Raises:
         StopNow: a signal has asked for it.
     """
-    if context.config.strategy != "head":
+    config = context.config
+    reason = _reason_against(config)
+    if reason is not None:
+        if config.strategy == "head" or config.head_init != "random":
+            context.reporter.say(f"the head starts with random weights: {reason}")
         return None
-    reason = _reason_against(context)
-    features = source.features("train") if reason is None else None
+    alone = trainable_in(context, epoch=1) == {context.architecture.head}
+    features = source.features("train") if alone else None  # which all processes help to compute
     started = time.monotonic()
-    # Asked for by all of them, also where one has no features.
-    fitted = processes.from_main(
-        lambda: None if features is None else fit_head(_design(features, context))
-    )
-    if fitted is None:
-        reason = reason or "features aren't cached"
-        context.reporter.say(f"the head starts with random weights: {reason}")
-        return None
+
+    def fit() -> HeadFit:
+        if features is not None:
+            rows = np.arange(len(features))
+            return fit_head(_design(features, rows, context))
+        return fit_head(_design(*_computed(trainer.inference_model, source, context), context))
+
+    fitted = processes.from_main(fit)
     for network in (trainer.model.model, trainer.inference_model):  # two, with an average
         _put(fitted, context.architecture.layers(network)[context.architecture.head])
     seconds = time.monotonic() - started
@@ -64,24 +80,47 @@ def start_head(
     )
 
 
-def _reason_against(context: TrainContext) -> str | None:
-    config = context.config
+def _reason_against(config: TrainConfig) -> str | None:
     if config.head_init == "random":
         return "head_init is random"
-    if trainable_in(context, epoch=1) != {context.architecture.head}:
-        return "other layers train as well"
     if config.class_weights == "balanced" or config.balanced_sampling:
         return "the fit would not balance the classes"
     if config.mixup or config.cutmix:
-        return "mixup and cutmix need images"
+        return "the fit would not mix images"
     return None
 
 
-def _design(features: NDArray[np.generic], context: TrainContext) -> Design:
+def _computed(
+    network: nn.Module, source: BatchSource, context: TrainContext
+) -> tuple[NDArray[np.float32], Integers]:
+    """What goes into the head, float32[n,p], of `MAX_IMAGES` training images at most, and which
+    these are, int64[n]."""
+    count = len(context.data.split("train"))
+    rows = np.linspace(0, count - 1, min(count, MAX_IMAGES)).astype(np.int64)
+    architecture, device = context.architecture, context.accelerator.device
+    head = architecture.index(network, architecture.head)
+    parts: list[NDArray[np.float32]] = []
+    network.eval()
+    with context.reporter.progress("features of the head", len(rows)) as advance:
+        for batch in source.batches("train", images=rows.tolist(), shared=False):
+            with torch.inference_mode(), context.accelerator.autocast():
+                inputs = network_inputs(batch, context.normalize, device)
+                outputs = architecture.run(network, inputs, batch.start, head)
+            parts.append(outputs.float().cpu().numpy()[batch.weights.numpy() > 0])
+            advance(len(parts[-1]), "")
+            context.check_stop()
+    return np.concatenate(parts), rows
+
+
+def _design(features: NDArray[np.generic], rows: Integers, context: TrainContext) -> Design:
     targets = np.array(context.dataset("train").targets, np.int64)
     units = units_together(context.data, context.reporter)
-    rows = features.reshape(len(features), -1)
-    return Design(cast(NDArray[np.floating], rows), targets, len(context.data.labels), units)
+    return Design(
+        cast(NDArray[np.floating], features.reshape(len(features), -1)),
+        targets[rows],
+        len(context.data.labels),
+        None if units is None else units[rows],
+    )
 
 
 @torch.no_grad()

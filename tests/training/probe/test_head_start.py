@@ -147,14 +147,12 @@ def test_stopped_and_resumed_ends_bit_identical(
     ("changes", "reason"),
     [
         ({"head_init": "random"}, "head_init is random"),
-        ({"unfreeze": ("features.34",)}, "other layers train as well"),
         ({"class_weights": "balanced"}, "the fit would not balance the classes"),
         ({"balanced_sampling": True}, "the fit would not balance the classes"),
-        ({"mixup": 0.2}, "mixup and cutmix need images"),
-        ({"cutmix": 0.2}, "mixup and cutmix need images"),
-        ({"views": 0}, "features aren't cached"),
-        ({"strategy": "fc"}, None),
-        ({"strategy": "full"}, None),
+        ({"mixup": 0.2}, "the fit would not mix images"),
+        ({"cutmix": 0.2}, "the fit would not mix images"),
+        ({"strategy": "fc", "head_init": "ridge", "mixup": 0.2}, "the fit would not mix images"),
+        ({"strategy": "fc", "head_init": "random"}, None),
     ],
 )
 def test_where_it_does_not_apply_the_head_stays_random_and_why_is_told(
@@ -169,6 +167,34 @@ def test_where_it_does_not_apply_the_head_stays_random_and_why_is_told(
     assert torch.equal(torch.get_rng_state(), randomness)
     expected = [] if reason is None else [f"the head starts with random weights: {reason}"]
     assert begun.reporter.messages[said:] == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"views": 0},
+        {"unfreeze": ("features.34",)},
+        {"strategy": "fc", "head_init": "ridge"},
+        {"strategy": "gradual", "head_init": "ridge", "views": 0},
+        {"strategy": "full", "head_init": "ridge"},
+    ],
+)
+def test_it_is_the_same_fit_whatever_trains_besides(data: Path, changes: dict[str, Any]) -> None:
+    """To what the network makes of the first epoch's images without dropout."""
+    begun, alone = Begun(config(data, **changes)), Begun(config(data))
+    begun.trainer.model.model.load_state_dict(alone.trainer.model.model.state_dict())
+    randomness = torch.get_rng_state()
+    stats, expected = begun.start(), alone.start()
+    assert torch.equal(torch.get_rng_state(), randomness)
+    assert (stats.images, stats.correct) == (expected.images, expected.correct)
+    for name, tensor in alone.head.items():
+        assert torch.allclose(begun.head[name], tensor, rtol=1e-3, atol=1e-3), name
+
+
+def test_many_images_are_fitted_to_in_part(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.probe.head_start.MAX_IMAGES", 20)
+    begun = Begun(config(data, strategy="full", head_init="ridge"))
+    assert begun.start().images == 20
 
 
 def test_other_processes_take_the_main_ones_fit(data: Path) -> None:
