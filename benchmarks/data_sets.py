@@ -2,12 +2,12 @@
 
     python -m benchmarks.data_sets digits emoji --output build/data-sets [--seed 0] [--root /]
 
-| name   | package                                       | class                     | licence           |
-|--------|-----------------------------------------------|---------------------------|-------------------|
-| digits | scikit-learn (PyPI)                           | digit                     | CC BY 4.0 (UCI)   |
-| stamps | tuxpaint-stamps-default (Debian)              | folder, the seven largest | see its copyright |
-| emoji  | ruby-gemojione (Debian)                       | category                  | CC BY-SA 4.0      |
-| icons  | mate-icon-theme, oxygen-icon-theme (Debian)   | context of the icon       | LGPL 3, CC BY-SA  |
+| name   | package                          | class                     | licence          |
+|--------|----------------------------------|---------------------------|------------------|
+| digits | scikit-learn (PyPI)              | digit                     | CC BY 4.0 (UCI)  |
+| stamps | tuxpaint-stamps-default (Debian) | folder, the seven largest | its copyright    |
+| emoji  | ruby-gemojione (Debian)          | category                  | CC BY-SA 4.0     |
+| icons  | mate- and oxygen-icon-theme      | context of the icon       | LGPL 3, CC BY-SA |
 
 The Debian packages are installed, or unpacked somewhere (`dpkg-deb -x PACKAGE ROOT`, `--root`).
 None of them is shipped with the project.
@@ -29,7 +29,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 # Of each data set: enough to judge by, few enough for minutes on two cores.
-TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 240, 120, 400
+TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 160, 120, 400
 _OF_A_CLASS = 160
 SPLITS = ("train", "val", "test")
 _SIDE = 64

@@ -2,35 +2,41 @@
 
     python -m benchmarks.strategies --weights FILE|none [--data digits stamps emoji icons]
         [--strategies head fc gradual full auto] [--head-init auto] [--seeds 0 1] [--root /]
+    python -m benchmarks.strategies --table
 
 Every run is `vgg19 train` with the defaults but for what stands in `COMMON`, from an empty cache of
-features; its seconds are of the whole run, the report included. Accuracy is of `best` on test
-images. Rows are added to build/benchmarks/strategies.jsonl; what stands there is not run again.
+features; its seconds are those of the processor, of the whole run, the report included. Accuracy is
+of `best` on test images, its interval Wilson's for those of all seeds together. Rows are added to
+build/benchmarks/strategies.jsonl; what stands there is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from benchmarks.data_sets import DATA_SETS, write
 from benchmarks.report import OUTPUT
+from training.auto.train import train
 from training.loop.config import load_config
-from training.loop.recipe import fine_tune
 from training.loop.run import Run
 from training.reporter import SilentReporter
 
 # 32 pixels, and steps of the size that the examples of docs/training.md take. No augmentation, as
 # digits and signs bear none.
 COMMON = {
-    "image_size": 32, "resize": "squash", "augment": "none", "epochs": 6, "learning_rate": 1e-3,
-    "save_every_seconds": 1e6,
+    "image_size": 32, "resize": "squash", "augment": "none", "epochs": 5, "batch_size": 16,
+    "learning_rate": 1e-3, "save_every_seconds": 1e6,
 }  # fmt: skip
 ROWS = OUTPUT / "strategies.jsonl"
 
@@ -68,9 +74,9 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
                 "head_init": case.head_init, "seed": case.seed,
             },
         )  # fmt: skip
-        started = time.monotonic()
-        run = fine_tune(config, SilentReporter())
-        return {"seconds": time.monotonic() - started} | _figures(run)
+        started = time.process_time()
+        run = train(config, SilentReporter())
+        return {"seconds": time.process_time() - started} | _figures(run)
 
 
 def _figures(run: Run) -> dict[str, Any]:
@@ -83,6 +89,7 @@ def _figures(run: Run) -> dict[str, Any]:
         "val_accuracy": chosen["val_accuracy"],
         "val_loss": chosen["val_loss"],
         "best_epoch": best,
+        "auto": metrics.get("auto"),
     }
 
 
@@ -92,8 +99,40 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def table(measured: list[dict[str, Any]]) -> Iterator[str]:
+    """As Markdown: a line for each data set, strategy and start of the head."""
+    yield "| data | weights | strategy | head | seeds | right (95%) | CPU seconds | kept |"
+    yield "|---|---|---|---|--:|--:|--:|---|"
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in measured:
+        groups[row["data"], row["weights"], row["strategy"], row["head_init"]].append(row)
+    for names, group in sorted(groups.items()):
+        images = sum(row["images"] for row in group)
+        right = round(sum(row["accuracy"] * row["images"] for row in group))
+        interval = stats.binomtest(right, images).proportion_ci(method="wilson")
+        seconds = statistics.mean(row["seconds"] for row in group)
+        yield (
+            f"| {' | '.join(names)} | {len(group)} | {right / images:.1%} "
+            f"({interval.low:.1%} to {interval.high:.1%}) | {seconds:.0f} | "
+            f"{'; '.join(filter(None, map(_kept, group)))} |"
+        )
+
+
+def _kept(row: dict[str, Any]) -> str:
+    """What auto tried, and in brackets what became the run."""
+    auto = row["auto"]
+    if auto is None:
+        return ""
+    names = [stage["name"] for stage in auto["stages"]]
+    names[auto["chosen"]] = f"[{names[auto['chosen']]}]"
+    return " > ".join(names)
+
+
 def main() -> None:
     options = _options()
+    if options.table:
+        print("\n".join(table(rows())))
+        return
     done = [{name: row[name] for name in Case.__annotations__} for row in rows()]
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     for case in cases(options):
@@ -107,7 +146,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--weights", required=True)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--data", nargs="+", choices=sorted(DATA_SETS), default=list(DATA_SETS))
     strategies = ["head", "fc", "gradual", "full"]
     parser.add_argument("--strategies", nargs="+", default=strategies)

@@ -142,20 +142,22 @@ def train(
 
     Example: `vgg19 train --data flowers --output runs/flowers`
 
-    Start with strategy `fc`. If accuracy is too low, unfreeze more: `gradual`, then `full`.
+    `--strategy auto` finds out what to unfreeze. By hand: start with strategy `fc`. If accuracy is
+    too low, unfreeze more: `gradual`, then `full`.
     """
-    from training.loop.recipe import fine_tune, resume_run
+    from training.auto.train import resume as resume_run
+    from training.auto.train import train as train_run
 
     values["split_names"] = split_names(split_name)
     changes = given(values | {"config": config})
     if resume is not None:
         resume_run(resume, reporter(verbose=verbose), changes)
     else:
-        fine_tune(load_config(config, given(values)), reporter(verbose=verbose))
+        train_run(load_config(config, given(values)), reporter(verbose=verbose))
 
 
 @app.command()
-@config_flags(("data", "weights", "strategy", "image_size", "batch_size"))
+@config_flags(("data", "weights", "strategy", "head_init", "image_size", "batch_size"))
 def find_lr(
     config: ConfigOption = None,
     lowest: Annotated[float, typer.Option(help="Rate to begin with.")] = 1e-7,

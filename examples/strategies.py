@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 OUTPUT = Path("strategies-output")
 TRAIN_IMAGES = 20
-STRATEGIES = ("head", "fc", "gradual", "full")
+STRATEGIES = ("head", "fc", "gradual", "full", "auto")
 COMMON = ("--config", str(Path(__file__).with_name("digits.yaml")), "--image-size", "32")
 
 

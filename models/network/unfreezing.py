@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Literal
 
 Strategy = Literal["fc", "full", "head", "gradual"]
+# `auto` trains with one after another of them, and is none of its own.
+StrategyChoice = Literal["auto", Strategy]
 
 
 def default_unfreeze_epochs(epochs: int, blocks: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from models.imaging.preprocessing import (
     Resize,
     default_resize_size,
 )
-from models.network.unfreezing import Strategy, default_unfreeze_epochs
+from models.network.unfreezing import StrategyChoice, default_unfreeze_epochs
 from models.paths import absolute_path
 from models.text import utf8
 from training.data.listing import Columns, SplitBy, SplitChoice
@@ -92,9 +92,10 @@ class TrainConfig(BaseModel):
     dropout: float = Field(default=0.5, ge=0, lt=1, description="after FC1 and FC2; VGG's own 0.5")
 
     # What trains
-    strategy: Strategy = Field(
+    strategy: StrategyChoice = Field(
         default="fc",
-        description="head; fc: FC1, FC2 and the head; gradual: fc, then the blocks; full",
+        description="auto: find out what to unfreeze; head; fc: FC1, FC2 and the head; gradual: "
+        "fc, then the blocks; full",
     )
     unfreeze: tuple[str, ...] = Field(
         default=(), description="patterns of layers that train as well, such as features.3?"

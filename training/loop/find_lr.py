@@ -17,9 +17,11 @@ from training.features.batches import CachedFeatures
 from training.loop.accelerator import make_accelerator
 from training.loop.config import TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
-from training.loop.preflight import check_config, check_rates
+from training.loop.preflight import check_config, check_decided, check_rates
+from training.loop.processes import Processes
 from training.loop.setup import set_up, trainable_in
 from training.loop.trainer import TrainingError, TrainState
+from training.probe.head_start import start_head
 from training.reporter import Reporter
 from training.reports.plots import BLUE, ORANGE, PLOT_STYLE
 
@@ -42,7 +44,8 @@ class RangeTest:
 def find_learning_rate(
     config: TrainConfig, reporter: Reporter, *, lowest: float, highest: float, steps: int
 ) -> RangeTest:
-    """Run the test on fresh weights; nothing is kept of the training.
+    """Run the test on what a run would begin with, its fitted head included (see
+    `training.probe.head_start`); nothing is kept of the training.
 
     All layers' rates rise together, in the proportions of the configuration.
 
@@ -51,6 +54,7 @@ def find_learning_rate(
         TrainingError: fewer than ten steps went well.
     """
     check_config(config)
+    check_decided(config)
     check_rates(lowest, highest, steps)
     config = resolved(config)
     accelerator = make_accelerator(config.device, config.mixed_precision)
@@ -58,6 +62,7 @@ def find_learning_rate(
     trainer, _ = set_up(context)
     source = CachedFeatures(context, trainer.model)
     source.plan([trainable_in(context, epoch=1)])
+    start_head(trainer, source, context, Processes(accelerator))
     ratio = (highest / lowest) ** (1 / (steps - 1))
     trainer.factor = lambda step: lowest * ratio**step / config.learning_rate
     state, rates, losses = TrainState(), list[float](), list[float]()
@@ -82,7 +87,13 @@ def find_learning_rate(
         raise TrainingError(
             f"the loss diverged after {len(rates)} steps; begin with a lower rate (--lowest)"
         )
-    return RangeTest(rates, losses, suggest(rates, losses))
+    test = RangeTest(rates, losses, suggest(rates, losses))
+    if test.suggestion == rates[0]:
+        reporter.warn(
+            f"no rate is better than another one: the loss rises from {lowest:.0e} on; keep the "
+            "default rate, begin with a lower one (--lowest), or with --head-init random"
+        )
+    return test
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:

@@ -28,7 +28,21 @@ def check_config(config: TrainConfig) -> None:
     network = architecture(config.network)
     check_weights(config.weights)
     match_layers(config.unfreeze, network.layer_names)
+    if config.strategy == "auto" and config.unfreeze:
+        raise ConfigError(
+            f"unfreeze is {', '.join(config.unfreeze)}, and strategy auto finds out what to "
+            "unfreeze; remove it, or choose another strategy"
+        )
     _check_unfreeze_epochs(config, len(network.blocks))
+
+
+def check_decided(config: TrainConfig) -> None:
+    """Raise ConfigError for strategy auto, where layers have to be known that train."""
+    if config.strategy == "auto":
+        raise ConfigError(
+            "strategy is auto, which finds out in several runs what to train; name the strategy "
+            "here, such as the one that 'vgg19 probe' recommends"
+        )
 
 
 def check_weights(weights: str, option: str = "--weights") -> None:

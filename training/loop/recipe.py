@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -26,7 +26,7 @@ from training.loop.config import TrainConfig, read_resumed
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.history import Epoch, best_epoch, should_stop
 from training.loop.layer_table import LayerRow, layer_table
-from training.loop.preflight import check_config
+from training.loop.preflight import check_config, check_decided
 from training.loop.processes import Processes, check_reachable
 from training.loop.run import Run, RunError, check_free, write_json
 from training.loop.run_directory import check_same_images, run_directory
@@ -45,7 +45,42 @@ from training.reporter import Reporter, SilentReporter
 from training.reports.training import write_report
 
 
-def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) -> Run:
+class Finish(Protocol):
+    """What is done with the best model of a run when its epochs are done; in the main process."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        source: BatchSource,
+        context: TrainContext,
+        run: Run,
+        table: list[LayerRow],
+        history: list[Epoch],
+    ) -> None: ...
+
+
+def judge_and_report(
+    model: nn.Module,
+    source: BatchSource,
+    context: TrainContext,
+    run: Run,
+    table: list[LayerRow],
+    history: list[Epoch],
+) -> None:
+    """Calibrate the best model, judge it, and write metrics and report: the run is finished."""
+    _finish(model, source, context, run, table, history)
+    context.reporter.say(
+        f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}"
+    )
+
+
+def fine_tune(
+    config: TrainConfig,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    finish: Finish = judge_and_report,
+) -> Run:
     """Train as `config` says and fill the run directory `config.output`.
 
     The epoch with the best validation score is saved as `best`, calibrated on the validation split,
@@ -53,6 +88,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
 
     Args:
         resume: go on with the run in `config.output`, which `config` was read from.
+        finish: another one leaves a run whose epochs are done, which `resume_run` finishes.
 
     Raises:
         UserError: the configuration can't be carried out. Nothing is left behind unless an
@@ -61,6 +97,7 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
     """
     if not resume:
         check_config(config)
+    check_decided(config)
     config = resolved(config)
     if not resume:
         check_free(config.output)
@@ -120,18 +157,24 @@ def fine_tune(config: TrainConfig, reporter: Reporter, *, resume: bool = False) 
             if context.stop.requested:  # in the last epoch, where no step came after it
                 raise Terminated(run.path, context.stop.number)
             if accelerator.is_main_process:
-                _finish(model, source, context, run, table, history)
+                finish(model, source, context, run, table, history)
             processes.wait()
         accelerator.end_training()  # trackers, and the group of processes
-    reporter.say(f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}")
     return run
 
 
-def resume_run(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None = None) -> Run:
+def resume_run(
+    path: Path,
+    reporter: Reporter,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    finish: Finish = judge_and_report,
+) -> Run:
     """Go on with the run in `path`, with its own configuration.
 
     Args:
         changes: of fields in `training.loop.config.RESUMABLE`.
+        finish: see `fine_tune`.
 
     Raises:
         RunError: it is not a run, it is finished, or its images have changed.
@@ -142,7 +185,7 @@ def resume_run(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None
     config = read_resumed(run.config, path, changes or {})
     if run.report.exists():
         raise RunError(f"{path} is finished; there is nothing to resume")
-    return fine_tune(config, reporter, resume=True)
+    return fine_tune(config, reporter, resume=True, finish=finish)
 
 
 def _train(
@@ -185,10 +228,12 @@ def _start(
     history: list[Epoch],
 ) -> None:
     """Epoch 0, where the head is worth something before the first step: it may stay the best."""
-    stats = start_head(trainer, source, context, processes)
-    if stats is None:
+    started = start_head(trainer, source, context, processes)
+    if started is None:
         return
-    fitted = TrainState(epoch=0, stats=stats)
+    if context.accelerator.is_main_process:
+        write_json(Run(context.config.output).head, started.figures())
+    fitted = TrainState(epoch=0, stats=started.stats)
     history.append(_judge_epoch(trainer, source, context, fitted, history))
     checkpointer.finish_epoch(TrainState(), history)
 
@@ -306,6 +351,11 @@ def _finish(
             "expected_calibration_error": held_out["expected_calibration_error"],
         },
         "acceptance": acceptance,
+        **{
+            name: run.read_json(path)
+            for name, path in {"head": run.head, "auto": run.auto}.items()
+            if path.is_file()
+        },
         "history": [asdict(epoch) for epoch in history],
     }
     write_json(run.metrics, metrics)

@@ -7,6 +7,8 @@ held_out.npz    up to 32 held-out images, for the parity proof and the golden sa
 familiar.npz    statistics of the features of training images, for the distance of others
 provenance.json seed, versions, git commit
 checkpoints/    best.safetensors, last.safetensors
+head.json       how good the head is that was fitted in closed form, by cross-validation
+auto.json       what strategy auto has tried, with figures, and why it ended
 report.html     what one looks at; its pictures as PNG in report/
 bundle/         made by 'vgg19 export'
 """
@@ -105,6 +107,16 @@ class Run:
     def state(self) -> Path:
         """What a run that was stopped goes on from; gone when it is finished."""
         return self.path / "checkpoints" / "state.pt"
+
+    @property
+    def auto(self) -> Path:
+        """What strategy auto has tried, and why it ended; only in its runs."""
+        return self.path / "auto.json"
+
+    @property
+    def head(self) -> Path:
+        """How good the head is that was fitted in closed form; only where one was."""
+        return self.path / "head.json"
 
     @property
     def report(self) -> Path:

@@ -100,6 +100,7 @@ def unfreeze(trainer: Trainer, context: TrainContext, epoch: int) -> None:
 
 def trainable_in(context: TrainContext, epoch: int) -> set[str]:
     config = context.config
+    assert config.strategy != "auto"  # see `check_decided`
     return trainable_layers(
         context.architecture,
         config.strategy,

@@ -7,7 +7,8 @@ steps change good features to suit it.
 from __future__ import annotations
 
 import time
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from training.loop.processes import Processes
 from training.loop.setup import trainable_in
 from training.loop.trainer import RunningStats, Trainer
 from training.probe.head_fit import HeadFit, fit_head
+from training.probe.judge import k_fold
 from training.probe.ridge import Design, Integers
 from training.probe.units import units_together
 
@@ -31,9 +33,35 @@ from training.probe.units import units_together
 MAX_IMAGES = 40_000
 
 
+# Of the cross-validation in the report. Of more images leaving one out says enough, and a fit takes
+# time of the cube of their number.
+FOLDS, FOLDS_UP_TO = 5, 1000
+
+
+@dataclass(frozen=True)
+class HeadStart:
+    """A head that was fitted.
+
+    Args:
+        stats: what the predictions that leave an image out are worth.
+        folds: see `k_fold`; none of many images, nor of very few.
+    """
+
+    stats: RunningStats
+    folds: list[tuple[int, int]]
+
+    def figures(self) -> dict[str, Any]:
+        """For metrics.json."""
+        return {
+            "images": self.stats.images,
+            "leave_one_out_right": self.stats.correct,
+            "folds": [{"right": right, "images": images} for right, images in self.folds],
+        }
+
+
 def start_head(
     trainer: Trainer, source: CachedFeatures, context: TrainContext, processes: Processes
-) -> RunningStats | None:
+) -> HeadStart | None:
     """Put the closed-form fit to the training images' features into the head, and tell; all
     processes call it, and the main one fits.
 
@@ -41,8 +69,8 @@ def start_head(
     network computes them, without dropout, from what the first epoch sees.
 
     Returns:
-        what the predictions that leave an image out are worth; None where the head stays random,
-        which is told where a fit was asked for.
+        how good it is on images that it wasn't fitted to; None where the head stays random, which
+        is told where a fit was asked for.
 
     Raises:
         StopNow: a signal has asked for it.
@@ -57,27 +85,36 @@ def start_head(
     features = source.features("train") if alone else None  # which all processes help to compute
     started = time.monotonic()
 
-    def fit() -> HeadFit:
-        if features is not None:
-            rows = np.arange(len(features))
-            return fit_head(_design(features, rows, context))
-        return fit_head(_design(*_computed(trainer.inference_model, source, context), context))
+    def fitted() -> tuple[HeadFit, list[tuple[int, int]]]:
+        if features is None:
+            design = _design(*_computed(trainer.inference_model, source, context), context)
+        else:
+            design = _design(features, np.arange(len(features)), context)
+        return fit_head(design), _folds(design, context.config.seed)
 
-    fitted = processes.from_main(fit)
+    head, folds = processes.from_main(fitted)
     for network in (trainer.model.model, trainer.inference_model):  # two, with an average
-        _put(fitted, context.architecture.layers(network)[context.architecture.head])
+        _put(head, context.architecture.layers(network)[context.architecture.head])
     seconds = time.monotonic() - started
     context.reporter.say(
-        f"the head starts with a ridge regression on {fitted.weight.shape[1]:,} features of "
-        f"{fitted.images:,} images, fitted in {seconds:.1f} s: {fitted.correct / fitted.images:.1%}"
-        " right by leaving one out (epoch 0)"
+        f"the head starts with a ridge regression on {head.weight.shape[1]:,} features of "
+        f"{head.images:,} images, fitted in {seconds:.1f} s: {head.correct / head.images:.1%} "
+        "right by leaving one out (epoch 0)"
     )
-    return RunningStats(
-        loss_sum=fitted.loss * fitted.images,
-        correct=fitted.correct,
-        images=fitted.images,
+    stats = RunningStats(
+        loss_sum=head.loss * head.images,
+        correct=head.correct,
+        images=head.images,
         seconds=seconds,
     )
+    return HeadStart(stats, folds)
+
+
+def _folds(design: Design, seed: int) -> list[tuple[int, int]]:
+    units = len(design) if design.units is None else len(np.unique(design.units))
+    if units < 2 * FOLDS or len(design) > FOLDS_UP_TO:
+        return []
+    return k_fold(design, FOLDS, seed)
 
 
 def _reason_against(config: TrainConfig) -> str | None:

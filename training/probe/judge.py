@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from training.probe.features import Depth
-from training.probe.ridge import Design, Floats, Integers, Ridge, fit
+from training.probe.ridge import Design, Floats, Integers, LinearClassifier, Ridge, fit
 
 # Shares of the images whose accuracies make the learning curve, each 1 / number.
 CURVE = (8, 4, 2)
@@ -137,6 +137,28 @@ def learning_curve(design: Design, seed: int) -> list[CurvePoint]:
     return points
 
 
+def k_fold(design: Design, folds: int, seed: int) -> list[tuple[int, int]]:
+    """Of each fold, how many images a fit to the others gets right, and how many there are.
+
+    Units stay together, and each fold has its share of each class.
+    """
+    fold_of = _parts(design, folds, seed)
+    return [_fold(design, fold_of == fold) for fold in range(folds)]
+
+
+def _fold(design: Design, held_out: NDArray[np.bool_]) -> tuple[int, int]:
+    classifier = fit(replace(design, rows=np.flatnonzero(~held_out))).classifier
+    return _right(classifier, replace(design, rows=np.flatnonzero(held_out))), int(held_out.sum())
+
+
+def _right(classifier: LinearClassifier, design: Design) -> int:
+    right = 0
+    for _, features, one_hot in design.blocks():
+        targets = one_hot.argmax(axis=1)
+        right += int((_compare(classifier.scores(features), targets)[2] < 0).sum())
+    return right
+
+
 def _parts(design: Design, parts: int, seed: int) -> Integers:
     """int64[M], in which part each image is: the units of a class, shuffled, are dealt out."""
     units = np.arange(len(design.targets)) if design.units is None else design.units
@@ -151,10 +173,7 @@ def _parts(design: Design, parts: int, seed: int) -> Integers:
 def _part_accuracy(design: Design, chosen: NDArray[np.bool_]) -> float:
     ridge = fit(replace(design, rows=np.flatnonzero(chosen)))
     right = int(left_out(ridge).is_right.sum())
-    classifier = ridge.classifier
-    for _, features, one_hot in replace(design, rows=np.flatnonzero(~chosen)).blocks():
-        targets = one_hot.argmax(axis=1)
-        right += int((_compare(classifier.scores(features), targets)[2] < 0).sum())
+    right += _right(ridge.classifier, replace(design, rows=np.flatnonzero(~chosen)))
     return right / len(design.targets)
 
 

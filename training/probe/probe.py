@@ -55,19 +55,22 @@ class Probe:
         return best_of(self.scores)
 
 
-def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
+def probe(
+    config: TrainConfig, reporter: Reporter, *, train: str, data: ImageData | None = None
+) -> Probe:
     """Fit a linear classifier to the frozen features of each depth, and judge it by what the
     training images say of each other. Images held out to validate and test are not looked at.
 
     Args:
         config: of a run; what it says of augmentation and of training doesn't count.
         train: the command that trains with this configuration, without a strategy.
+        data: images that were read already; None: those that the configuration names.
 
     Raises:
         UserError: the configuration can't be carried out.
         ProbeError: there is no room for the features.
     """
-    context, designs = _designs(config, reporter)
+    context, designs = _designs(config, reporter, data)
     started = time.monotonic()
     scores = []
     with reporter.progress("fitting", len(designs)) as advance:
@@ -93,13 +96,16 @@ def probe(config: TrainConfig, reporter: Reporter, *, train: str) -> Probe:
     )
 
 
-def _designs(config: TrainConfig, reporter: Reporter) -> tuple[TrainContext, dict[Depth, Design]]:
+def _designs(
+    config: TrainConfig, reporter: Reporter, data: ImageData | None
+) -> tuple[TrainContext, dict[Depth, Design]]:
     """The features of each depth with their labels."""
     check_config(config)
     plain = {"augment": "none", "random_erasing": 0.0, "strategy": "head", "unfreeze": ()}
     config = resolved(config.model_copy(update=plain))
     accelerator = make_accelerator(config.device, config.mixed_precision)
-    context = TrainContext(config, load_data(config, reporter), accelerator, reporter)
+    data = data or load_data(config, reporter)
+    context = TrainContext(config, data, accelerator, reporter)
     trainer, _ = set_up(context)
     places = depths(context.architecture, config.image_size)
     features = depth_features(context, trainer.model.model, places)

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from scipy import stats
 
 from models.network.architecture import Architecture
+from models.network.unfreezing import Strategy
 from training.probe.judge import DepthScore
 
 # Depths whose errors on the same images differ by luck as often as this are alike.
@@ -23,11 +24,24 @@ _SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to train, and why, in a sentence; `options` are those of `vgg19 train`, None where that
-    can't be told."""
+    """What to train, and why, in a sentence.
+
+    Args:
+        strategy: None where that can't be told.
+        unfreeze: patterns of layers, as of `TrainConfig`.
+    """
 
     reason: str
-    options: str | None
+    strategy: Strategy | None
+    unfreeze: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> str | None:
+        """Those of `vgg19 train`."""
+        if self.strategy is None:
+            return None
+        unfreeze = (f"--unfreeze {shlex.quote(pattern)}" for pattern in self.unfreeze)
+        return " ".join([f"--strategy {self.strategy}", *unfreeze])
 
 
 def best_of(scores: Sequence[DepthScore]) -> DepthScore:
@@ -62,15 +76,16 @@ def recommend(
         return Recommendation(
             f"train all layers: with weights none, what stays frozen stays random; expect at least "
             f"what {best.depth.name}'s random features give, {reached}",
-            "--strategy full",
+            "full",
         )
-    what, options = _what_to_train(scores.index(best), architecture)
+    what, strategy, unfreeze = _what_to_train(scores.index(best), architecture)
     alike = [score.depth.name for score in scores if score is not best and _are_alike(score, best)]
     doubt = f"; these images can't tell it from {', '.join(alike)}" if alike else ""
     return Recommendation(
         f"{best.depth.name} has the smallest error, so {what}; expect about {reached} or more, of "
         f"images like these{doubt}",
-        options,
+        strategy,
+        unfreeze,
     )
 
 
@@ -80,8 +95,8 @@ def _are_alike(score: DepthScore, best: DepthScore) -> bool:
     return not test.pvalue < _SIGNIFICANCE
 
 
-def _what_to_train(place: int, architecture: Architecture) -> tuple[str, str]:
-    """In words, and as options: all that lies above a depth.
+def _what_to_train(place: int, architecture: Architecture) -> tuple[str, Strategy, tuple[str, ...]]:
+    """All that lies above a depth: in words, as a strategy, and as patterns of layers to unfreeze.
 
     From the first epoch on: for 90 images of 5 digits, `fc` with the last two blocks gave 82.6%,
     `full` 82.2%, and `gradual`, which unfroze these two in epochs 4 and 7 of 10, 78.2%.
@@ -92,15 +107,17 @@ def _what_to_train(place: int, architecture: Architecture) -> tuple[str, str]:
     above = len(architecture.blocks) - 1 - place
     if above < 0:
         extra = architecture.fully_connected[-above:-1]
-        options = " ".join(["--strategy head", *(f"--unfreeze {name}" for name in extra)])
-        return f"train {' and '.join((*extra, 'the head'))} on it", options
+        return f"train {' and '.join((*extra, 'the head'))} on it", "head", extra
     if above == 0:
-        return f"unfreeze from {architecture.fully_connected[0]} on", "--strategy fc"
-    wanted = [layer for block in architecture.blocks[:above] for layer in block]
-    patterns = _patterns(wanted, architecture.layer_names)
-    options = " ".join(f"--unfreeze {shlex.quote(pattern)}" for pattern in patterns)
+        return f"unfreeze from {architecture.fully_connected[0]} on", "fc", ()
     first = architecture.blocks[above - 1][0]
-    return f"unfreeze from {first} on", f"--strategy fc {options}"
+    return f"unfreeze from {first} on", "fc", last_blocks(architecture, above)
+
+
+def last_blocks(architecture: Architecture, count: int) -> tuple[str, ...]:
+    """Patterns that match the layers of the last blocks and no others."""
+    wanted = [layer for block in architecture.blocks[:count] for layer in block]
+    return tuple(_patterns(wanted, architecture.layer_names))
 
 
 def _patterns(wanted: Sequence[str], names: Sequence[str]) -> list[str]:

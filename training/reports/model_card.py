@@ -10,6 +10,9 @@ from models.bundle.spec import ModelSpec
 from models.imaging.preprocessing import Preprocessing, Resize
 from models.network.architectures import architecture
 from training.evaluate.ood import summary
+from training.reports.auto import COLUMNS, stage_rows
+from training.reports.certainty import COLUMNS as CERTAINTY_COLUMNS
+from training.reports.certainty import certainty_rows
 from training.reports.markdown import code, text
 
 _HELD_OUT_NOTE = {
@@ -38,6 +41,7 @@ def model_card(
         f"| {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
         for row in class_scores(held_out)
     )
+    certainty = "\n".join(f"| {' | '.join(row)} |" for row in certainty_rows(metrics))
     weak = "".join(f"- **{line[0].upper()}{line[1:]}.**\n" for line in weaknesses(held_out))
     return f"""# {architecture(spec.architecture).title}, {len(spec.labels)} classes
 
@@ -71,6 +75,10 @@ Measured on {held_out["images"]} images (split `{held_out["split"]}`)
 | calibration error | {held_out["expected_calibration_error"]:.3f} |
 | (before temperature {calibration["temperature"]:.2f}) | {error_before:.3f} |
 
+| {" | ".join(CERTAINTY_COLUMNS)} |
+|---|---|---|---|
+{certainty}
+
 | class | train | val | test | precision | recall | F1 |
 |---|---|---|---|---|---|---|
 {rows}
@@ -81,13 +89,32 @@ ONNX Runtime differs from PyTorch by at most
 {metrics["heat_map_parity"]["max_difference"]:.1e} (limit
 {metrics["heat_map_parity"]["tolerance"]:.0e}).
 
-## How to reproduce
+{_tried(metrics.get("auto"))}## How to reproduce
 
 Strategy `{config["strategy"]}`, weights {code(config["weights"])}, {config["epochs"]} epochs (epoch
 {metrics["best_epoch"]} was best), seed {provenance.seed}, {provenance.created_at}, code
 `{provenance.git_commit or "unknown"}`. `manifest.json` holds the whole configuration, the versions
 and the hardware; with the same images in place, `vgg19 reproduce` on this model's tag trains it
 again and compares the weights.
+"""
+
+
+def _tried(auto: dict[str, Any] | None) -> str:
+    """What strategy auto did before; empty for others."""
+    if auto is None:
+        return ""
+    columns = " | ".join(COLUMNS)
+    rows = "\n".join(f"| {' | '.join(map(text, row))} |" for row in stage_rows(auto))
+    return f"""## How it was chosen
+
+Strategy `auto`. A linear probe of the network's features said: {text(auto["advice"])}. Then these
+were trained, from the same weights, until it no longer paid: {text(auto["why"])}. Errors are
+squared ones of the probabilities of the same validation images.
+
+| {columns} |
+|{"---|" * len(COLUMNS)}
+{rows}
+
 """
 
 

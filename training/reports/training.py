@@ -15,6 +15,10 @@ from training.evaluate.ood import summary
 from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow, rate, trains
 from training.loop.run import Run
+from training.reports.auto import COLUMNS as STAGE_COLUMNS
+from training.reports.auto import stage_rows
+from training.reports.certainty import COLUMNS as CERTAINTY_COLUMNS
+from training.reports.certainty import certainty_rows
 from training.reports.html_page import render
 from training.reports.mistakes import Mistake, worst_mistakes
 from training.reports.plots import (
@@ -79,6 +83,8 @@ def _page(
         calibration=metrics["calibration"],
         weaknesses=weaknesses(held_out),
         numbers=_numbers(metrics),
+        certainty_columns=CERTAINTY_COLUMNS,
+        certainty_rows=certainty_rows(metrics),
         plots=plots,
         class_rows=_class_rows(held_out),
         acceptance=metrics["acceptance"],
@@ -86,6 +92,9 @@ def _page(
         acceptance_rows=_acceptance_rows(metrics["acceptance"]),
         mistakes=mistakes,
         data_rows=_data_rows(context),
+        auto=metrics.get("auto"),
+        stage_rows=stage_rows(metrics["auto"]) if "auto" in metrics else [],
+        stage_columns=STAGE_COLUMNS,
         layer_rows=[(row.name, f"{row.parameters:,}", trains(row), rate(row)) for row in table],
     )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -35,17 +36,32 @@ def test_a_curve_that_only_rises_has_a_suggestion() -> None:
     assert suggest([1e-3, 1e-2, 1e-1], [1.0, 2.0, 3.0]) == 1e-3
 
 
+def values(place: Path, head_init: str) -> dict[str, Any]:
+    return {
+        "data": write_image_folder(place / "data", {"blue": 6, "red": 6}),
+        "weights": "none", "strategy": "head", "image_size": 32, "batch_size": 4,
+        "head_init": head_init, "label_smoothing": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("thin_network")
+def test_from_a_fitted_head_there_may_be_nothing_to_find(tmp_path: Path) -> None:
+    reporter = SilentReporter()
+    config = load_config(None, values(tmp_path, "ridge"))
+    test = find_learning_rate(config, reporter, lowest=1e-2, highest=10, steps=20)
+    assert any(said.startswith("the head starts with a ridge") for said in reporter.messages)
+    if test.suggestion == test.learning_rates[0]:
+        (warning,) = reporter.warnings
+        assert "the loss rises from 1e-02 on; keep the default rate" in warning
+
+
 def test_the_range_test_raises_the_rate_to_the_end_and_draws(tmp_path: Path) -> None:
-    data = write_image_folder(tmp_path / "data", {"blue": 6, "red": 6})
-    values = {
-        "data": data,
-        "weights": "none",
-        "strategy": "head",
-        "image_size": 32,
-        "batch_size": 4,
-    }
     test = find_learning_rate(
-        load_config(None, values), SilentReporter(), lowest=1e-6, highest=1e-2, steps=20
+        load_config(None, values(tmp_path, "random")),
+        SilentReporter(),
+        lowest=1e-6,
+        highest=1e-2,
+        steps=20,
     )
     assert len(test.learning_rates) == 20
     assert test.learning_rates[0] == pytest.approx(1e-6)

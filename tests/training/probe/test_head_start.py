@@ -61,7 +61,8 @@ class Begun:
         return Design(features, targets, len(self.context.data.labels))
 
     def start(self) -> Any:
-        return start_head(self.trainer, self.source, self.context, self.processes)
+        started = start_head(self.trainer, self.source, self.context, self.processes)
+        return started and started.stats
 
     @property
     def head(self) -> dict[str, torch.Tensor]:
@@ -76,7 +77,13 @@ def test_a_fit_that_steps_spoil_stays_the_best(data: Path) -> None:
     fitted, *trained = metrics["history"]
     assert (metrics["best_epoch"], fitted["epoch"], len(trained)) == (0, 0, 2)
     assert all(row["val_loss"] > fitted["val_loss"] for row in trained)
-    assert ">0 of 2<" in run.report.read_text()
+    page = run.report.read_text()
+    assert ">0 of 2<" in page
+    head = metrics["head"]
+    assert fitted["train_accuracy"] == head["leave_one_out_right"] / head["images"]
+    assert sum(fold["images"] for fold in head["folds"]) == head["images"]
+    assert "leaving one out" in page
+    assert "5 folds of " in page
 
     begun = Begun(config(data))
     design = begun.design()
@@ -201,7 +208,7 @@ def test_other_processes_take_the_main_ones_fit(data: Path) -> None:
     begun = Begun(config(data))
     weight, bias = np.full((3, 32), 0.5, np.float32), np.full(3, -1, np.float32)
     fitted = HeadFit(weight, bias, loss=0.1, correct=20, images=24)
-    begun.processes = cast(Processes, SimpleNamespace(from_main=lambda make: fitted))
+    begun.processes = cast(Processes, SimpleNamespace(from_main=lambda make: (fitted, [])))
     begun.start()
     assert (begun.head["weight"] == 0.5).all()
     assert (begun.head["bias"] == -1).all()

@@ -7,7 +7,14 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from training.probe import judge
-from training.probe.judge import CurvePoint, Predictions, at_twice, learning_curve, left_out
+from training.probe.judge import (
+    CurvePoint,
+    Predictions,
+    at_twice,
+    k_fold,
+    learning_curve,
+    left_out,
+)
 from training.probe.ridge import Design, fit
 
 
@@ -102,3 +109,15 @@ def test_twice_as_many_images_shrink_the_error_as_the_last_doubling_did(
 
 def test_without_a_curve_there_is_no_outlook() -> None:
     assert at_twice([], 0.9) is None
+
+
+def test_k_fold_is_a_fit_to_the_other_folds() -> None:
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(3), 20)
+    features = rng.normal(size=(60, 5)) + targets[:, None]
+    units = np.arange(60) // 2  # pairs stay together
+    folds = k_fold(Design(features, targets, 3, units), 5, seed=0)
+    assert [images for _, images in folds] == [12] * 5
+    separate = np.eye(3)[targets]
+    assert k_fold(Design(separate, targets, 3), 5, seed=0) == [(12, 12)] * 5
+    assert 20 < sum(right for right, _ in folds) < 60

@@ -1,0 +1,1 @@
+"""Strategy `auto`: probe, train, unfreeze more while it pays, and say why."""

@@ -1,0 +1,143 @@
+"""What strategy auto has tried and found, `auto.json` in its run: it goes on from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from models.network.unfreezing import Strategy
+from training.auto.judge import Gain
+from training.auto.ladder import Rung
+from training.loop.run import write_json
+from training.probe.probe import Probe
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Depth(_Part):
+    """Of the probe, see `training.probe.judge.Predictions`."""
+
+    name: str
+    error: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+class Wanted(_Part):
+    """A rung of the ladder."""
+
+    name: str
+    strategy: Strategy
+    unfreeze: tuple[str, ...]
+
+
+class Stage(Wanted):
+    """A rung that was tried.
+
+    Args:
+        val_error: mean squared error of the probabilities of `val_images` images.
+        gain: by how much it is smaller than before, with its 95% interval; None for the first, and
+            the interval's ends are None where there are too few images for one.
+        seconds: of the process that ended it.
+    """
+
+    best_epoch: int
+    epochs: int
+    val_images: int
+    val_accuracy: float
+    val_error: float
+    gain: tuple[float, float | None, float | None] | None
+    seconds: float
+
+    @property
+    def pays(self) -> bool:
+        return self.gain is None or (self.gain[1] is not None and self.gain[1] > 0)
+
+
+class Record(_Part):
+    """Args:
+    advice: the probe's recommendation. suspects: how many labels it doubts.
+    plan: what would be tried if all of it paid.
+    chosen: number of the stage that became the run, once that is known, and `why` it ended.
+    """
+
+    depths: tuple[Depth, ...]
+    advice: str
+    suspects: int
+    plan: tuple[Wanted, ...]
+    stages: tuple[Stage, ...] = ()
+    chosen: int | None = None
+    why: str = ""
+
+    @classmethod
+    def begin(cls, probe: Probe, rungs: tuple[Rung, ...]) -> Record:
+        depths = [
+            Depth(
+                name=score.depth.name,
+                error=score.predictions.error,
+                accuracy=score.predictions.accuracy,
+                interval=score.predictions.interval,
+            )
+            for score in probe.scores
+        ]
+        wanted = [Wanted(name=r.name, strategy=r.strategy, unfreeze=r.unfreeze) for r in rungs]
+        return cls(
+            depths=tuple(depths),
+            advice=probe.recommendation.reason,
+            suspects=len(probe.suspects),
+            plan=tuple(wanted),
+        )
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> Record:
+        return cls.model_validate(content)
+
+    def write(self, path: Path) -> None:
+        write_json(path, self.model_dump(mode="json"))
+
+    def next(self) -> Wanted | None:
+        """What is to be tried; None: it has ended."""
+        if self.stages and not self.stages[-1].pays:
+            return None
+        return self.plan[len(self.stages)] if len(self.stages) < len(self.plan) else None
+
+    def with_stage(self, stage: Stage) -> Record:
+        return self.model_copy(update={"stages": (*self.stages, stage)})
+
+    def decided(self) -> Record:
+        """With the better one of the last two: the ones before paid less than the last but one."""
+        numbers = range(len(self.stages))[-2:]
+        chosen = max(numbers, key=lambda number: _score(self.stages[number]))
+        return self.model_copy(update={"chosen": chosen, "why": self._why()})
+
+    def _why(self) -> str:
+        last = self.stages[-1]
+        if last.pays:
+            return "there is nothing more to unfreeze"
+        assert last.gain is not None
+        return f"{last.name} doesn't pay: {gain_words(last)} on {last.val_images} validation images"
+
+
+def gain_words(stage: Stage) -> str:
+    """Of the error; empty for the first stage."""
+    if stage.gain is None:
+        return ""
+    error, low, high = stage.gain
+    if low is None or high is None:
+        return f"error {error:+.3f} less"
+    return f"error less by {error:.3f} ({low:.3f} to {high:.3f})"
+
+
+def as_gain(gain: Gain) -> tuple[float, float | None, float | None]:
+    """JSON has no NaN."""
+    if gain.low != gain.low:
+        return (gain.error, None, None)
+    return (gain.error, gain.low, gain.high)
+
+
+def _score(stage: Stage) -> tuple[float, float]:
+    return (stage.val_accuracy, -stage.val_error)
