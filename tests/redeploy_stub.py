@@ -148,7 +148,7 @@ def _graph(spec: ModelSpec, centroids: NDArray[np.float64]) -> onnx.ModelProto:
 
 def install() -> None:
     """Put the learner into the job's place."""
-    vars(job).update(fine_tune=fine_tune, export_run=export_run)
+    vars(job).update(train=fine_tune, export_run=export_run)
     moment, _, step = os.environ.get("STUB_KILL", "").partition(":")
     original = job_state.JobState.step
 

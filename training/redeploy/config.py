@@ -14,7 +14,8 @@ from training.loop.paths import DataPath, LocalPath, Location, StartPath
 from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig
 
-# Decided by the job itself, which also gives its images other names than `exclude` has.
+# Decided by the job itself; its own `exclude` stands beside data and goes by content, since the job
+# gives its images other names.
 NOT_TO_SET = ("data", "output", "val_fraction", "test_fraction", "exclude")
 # Of the sources, so they stand beside `data`; the job writes a table with columns of its own.
 BESIDE_DATA = (
@@ -52,6 +53,20 @@ class RedeployConfig(BaseModel):
     )
     allow_conflicting_labels: bool = Field(
         default=False, description="take the last of two labels that one table has for an image"
+    )
+    exclude: LocalPath | None = Field(
+        default=None,
+        description="CSV file whose column sha256 names images to leave out, by their content",
+    )
+    suspects: Literal["off", "report", "put-aside"] = Field(
+        default="report",
+        description="new images whose labels the others contradict, see below: put-aside leaves "
+        "them out until somebody has looked at them",
+    )
+    trusted: LocalPath | None = Field(
+        default=None,
+        description="CSV file whose column sha256 names images that are not suspected, since "
+        "somebody has looked at them",
     )
     state: LocalPath = Field(
         default=Path("runs/redeploy"), description="directory of the jobs' states and runs"

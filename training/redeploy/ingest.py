@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,16 @@ class Ingested:
     relabelled: int
     left_out: int
 
+    def without(self, contents: Collection[str]) -> Ingested:
+        """Without the images of these SHA-256.
+
+        Raises:
+            DataError: a class has no image to train on any more, or a split none at all.
+        """
+        images = self.images
+        kept = [one for one in images.samples if one.sha256 not in contents]
+        return replace(self, images=_image_data(images.root, kept, [*images.skipped]))
+
 
 def ingest(
     sources: Sequence[Path],
@@ -53,6 +63,7 @@ def ingest(
     columns: Columns | None = None,
     allow_conflicting_labels: bool = False,
     more: Sequence[ImageFile] = (),
+    exclude: Collection[str] = (),
 ) -> Ingested:
     """Read, check and split the images of all sources.
 
@@ -66,6 +77,7 @@ def ingest(
         columns: of all sources.
         allow_conflicting_labels: of two labels that one table has for an image the last holds.
         more: further images, which count as the last source.
+        exclude: SHA-256 of images that are left out, whatever they are called.
 
     Raises:
         DataError: a source can't be read, too much of a class is unreadable, there are fewer than
@@ -77,6 +89,10 @@ def ingest(
         check_rows_agree(path, listing, allowed=allow_conflicting_labels)
     files = [*(file for listing in listings for file in listing.files), *more]
     samples, unreadable = check_files(files, preprocessing, reporter)
+    found = len(samples)
+    samples = [sample for sample in samples if sample.sha256 not in exclude]
+    if found > len(samples):
+        reporter.say(f"{found - len(samples)} images are left out by their content")
     skipped = [*(file for listing in listings for file in listing.skipped), *unreadable]
     check_bad_fraction(samples, skipped, max_bad_fraction)
     named = _named_splits([*(listing.files for listing in listings), more])

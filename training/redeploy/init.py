@@ -8,12 +8,15 @@ from typing import Any
 import yaml
 
 from models.bundle.bundle import Bundle
+from models.bundle.manifest import sha256
 from models.files import staged_file
 from models.network.architectures import architecture
 from models.registry import store
-from training.data.sources import find_images
+from training.data.exclude import leave_out
+from training.data.sources import data_root, find_images
 from training.loop.config import ConfigError, TrainConfig, recorded_config
 from training.redeploy.config import BESIDE_DATA, NOT_TO_SET, RedeployConfig
+from training.redeploy.contents import COLUMN, write_contents
 from training.redeploy.gate import GateConfig
 from training.redeploy.job_state import is_in_job
 
@@ -30,7 +33,7 @@ def init(file: Path, data: Path | None) -> RedeployConfig:
 
     Raises:
         ConfigError: the file is there already, or nothing says where the images are.
-        DataError: `data` holds no images.
+        DataError: `data` holds no images, or what the training has left out isn't there any more.
     """
     if file.exists():
         raise ConfigError(
@@ -43,10 +46,27 @@ def init(file: Path, data: Path | None) -> RedeployConfig:
     columns = None if trained is None else trained.columns()
     count = len(find_images(data, columns).files)
     values = _values(data, trained, count)
+    if trained is not None and trained.exclude is not None:
+        excluded = file.with_name(f"{file.stem}-excluded.csv")
+        _write_excluded(trained, trained.exclude, excluded)
+        values["exclude"] = str(excluded)
     config = RedeployConfig.model_validate(values)
     with staged_file(file) as staging:
         staging.write_text(_text(values, champion, count), encoding="utf-8")
     return config
+
+
+def _write_excluded(trained: TrainConfig, names: Path, table: Path) -> None:
+    """The images that the training left out, by their content: a job gives them other names.
+
+    Raises:
+        DataError: the table of names can't be read, or names one that isn't there.
+    """
+    files = find_images(trained.data, trained.columns()).files
+    root = data_root(trained.data)
+    _, excluded = leave_out(files, names, root)
+    rows = [{COLUMN: sha256(one.path), "file": str(one.path)} for one in excluded]
+    write_contents(rows, (COLUMN, "file"), table)
 
 
 def _data_of(trained: TrainConfig | None) -> Path:
@@ -101,7 +121,7 @@ def _text(values: dict[str, Any], champion: Bundle | None, count: int) -> str:
 
 # Where labelled images are: add to this folder, or name others below it. A label in a later source
 # corrects an earlier one's.
-{_yaml({name: values[name] for name in ("data", *BESIDE_DATA) if name in values})}
+{_yaml({name: values[name] for name in ("data", "exclude", *BESIDE_DATA) if name in values})}
 # capture: captured   # images that the service kept (VGG19_CAPTURE_URL) and somebody has labelled
 
 # {whose[0].upper()}{whose[1:]}.

@@ -5,6 +5,7 @@ be repeated: a job that was killed goes on at the step where it stopped.
 
 job.json      steps with their results and seconds, and in the end the outcome
 data.csv      the images with their splits, as 'vgg19 train' reads them
+suspects.csv  new images whose labels the others contradict
 run/          the training run, with the bundle
 report.html   champion against challenger, for people; report.json for machines
 """
@@ -23,22 +24,29 @@ from models.bundle.bundle import Bundle, open_bundle
 from models.bundle.signature import Signer
 from models.errors import UserError
 from models.registry import store
+from training.auto.train import can_resume, resume, train
 from training.data.checks import Sample
 from training.data.splits import SplitRule
 from training.export.bundle import export_run
 from training.loop.checkpoint import weights_digest
 from training.loop.preflight import check_config, check_weights
-from training.loop.recipe import fine_tune, resume_run
 from training.loop.run import Run
 from training.loop.signals import Terminated
 from training.redeploy.captured import labelled_images
 from training.redeploy.compare import compare
 from training.redeploy.config import RedeployConfig
+from training.redeploy.contents import COLUMN, read_contents
 from training.redeploy.gate import judge, reason
 from training.redeploy.ingest import Ingested, ingest, write_csv
 from training.redeploy.job_state import JobState, finished_jobs, remove_old_jobs, unfinished_job
 from training.redeploy.report import disagreements, write_redeploy_report
 from training.redeploy.smoke_test import SmokeTestError, smoke_test
+from training.redeploy.suspects import (
+    Doubted,
+    add_to_put_aside,
+    look_for_suspects,
+    put_aside,
+)
 from training.reporter import Reporter
 
 REFUSED, ROLLED_BACK = 3, 4  # exit codes
@@ -101,10 +109,15 @@ def redeploy(
                 nothing_new = None if force else _nothing_new(ingested, config)
                 if nothing_new is not None:
                     return Outcome(0, f"nothing new: {nothing_new}")
+                doubted, ingested = _doubt(ingested, config, reporter)
+                nothing_new = None if force else _nothing_new(ingested, config)
+                if nothing_new is not None:
+                    aside = f"{len(doubted.rows)} new images are put aside, and the others are old"
+                    return Outcome(0, f"nothing new: {aside}")
                 too_few = _too_few_to_judge(ingested.images.split("test"), config, reporter)
                 if too_few is not None:
                     return Outcome(REFUSED, f"not trained: {too_few}; production is untouched")
-                job = _new_job(ingested, config)
+                job = _new_job(ingested, config, doubted)
         else:
             reporter.say(f"continuing job {job.id}")
         outcome = _do(job, config, signer, reporter, builder)
@@ -158,11 +171,44 @@ def _ingest(config: RedeployConfig, reporter: Reporter) -> Ingested:
     train = config.train_config(config.data[0], config.state, None)
     rule = SplitRule(config.val_fraction, config.test_fraction, train.seed)
     captured = labelled_images(config.capture, reporter) if config.capture else []
+    excluded = read_contents(config.exclude) if config.exclude else set()
+    aside = put_aside(config.state) - _trusted(config) if config.suspects == "put-aside" else set()
     return ingest(
         config.data, rule, train.preprocessing(), reporter,
         max_bad_fraction=train.max_bad_fraction, columns=config.columns(),
         allow_conflicting_labels=config.allow_conflicting_labels, more=captured,
+        exclude=excluded | aside,
     )  # fmt: skip
+
+
+def _trusted(config: RedeployConfig) -> set[str]:
+    return read_contents(config.trusted) if config.trusted else set()
+
+
+def _doubt(
+    ingested: Ingested, config: RedeployConfig, reporter: Reporter
+) -> tuple[Doubted, Ingested]:
+    """Which new labels the other images contradict, and the images to go on with."""
+    if config.suspects == "off":
+        return Doubted(0, (), None), ingested
+    champion = store.production_version()
+    train = config.train_config(config.data[0], config.state, _weights(config, champion))
+    doubted = look_for_suspects(
+        ingested.images, train, _record_of(champion), _trusted(config), reporter
+    )
+    if not doubted.rows:
+        return doubted, ingested
+    reporter.warn(
+        f"{len(doubted.rows)} of {doubted.new} new images have labels that the others contradict"
+    )
+    if doubted.why_not is not None:
+        reporter.warn(f"none is put aside: only {doubted.why_not}")
+    if config.suspects == "report" or doubted.why_not is not None:
+        return doubted, ingested
+    left = ingested.without({str(row[COLUMN]) for row in doubted.rows})
+    table = add_to_put_aside(config.state, doubted)
+    reporter.say(f"they are put aside: {table}; those that are right go to a table of 'trusted'")
+    return doubted, left
 
 
 def _same_job(job: JobState | None, ingested: Ingested, config: RedeployConfig) -> JobState | None:
@@ -231,8 +277,14 @@ def _runs_to_keep() -> list[Path]:
     return [Path(str(champion.manifest.provenance.training_config["output"]))]
 
 
-def _new_job(ingested: Ingested, config: RedeployConfig) -> JobState:
+def _new_job(ingested: Ingested, config: RedeployConfig, doubted: Doubted) -> JobState:
     images = ingested.images
+    aside = config.suspects == "put-aside" and doubted.why_not is None
+
+    def write(path: Path) -> None:
+        write_csv(images, path / "data.csv")
+        doubted.write(path / "suspects.csv")
+
     return JobState.create(
         config.state,
         fingerprint=images.fingerprint(),
@@ -243,8 +295,9 @@ def _new_job(ingested: Ingested, config: RedeployConfig) -> JobState:
             "skipped": len(images.skipped),
             "relabelled": ingested.relabelled,
             "left_out": ingested.left_out,
+            "suspects": doubted.as_json(put_aside=aside),
         },
-        write=lambda path: write_csv(images, path / "data.csv"),
+        write=write,
     )
 
 
@@ -252,12 +305,12 @@ def _train(job: JobState, run: Run, config: RedeployConfig, reporter: Reporter) 
     try:
         if run.report.exists():  # killed between its end and the record of it
             pass
-        elif run.state.exists():
-            resume_run(run.path, reporter)
+        elif can_resume(run):
+            resume(run.path, reporter)
         else:
             shutil.rmtree(run.path, ignore_errors=True)  # of a run that had saved nothing yet
             weights = _weights(config, job.champion)
-            fine_tune(config.train_config(job.path / "data.csv", run.path, weights), reporter)
+            train(config.train_config(job.path / "data.csv", run.path, weights), reporter)
     except Terminated as terminated:
         raise JobTerminatedError(terminated.exit_code) from None
     metrics = run.read_json(run.metrics)

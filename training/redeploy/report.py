@@ -63,6 +63,7 @@ def _page(content: dict[str, Any]) -> str:
         disagreements=rows[:_MOST_PICTURES],
         more_disagreements=len(rows[_MOST_PICTURES:]),
         collected=content["collected"],
+        most_pictures=_MOST_PICTURES,
         data_rows=_data_rows(content["collected"]["counts"]),
         step_rows=[(name, f"{step['seconds']:.1f}") for name, step in content["steps"].items()],
     )

@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
-from models.bundle.manifest import read_manifest
+from models.bundle.manifest import read_manifest, sha256
 from models.bundle.writer import write_manifest
 from models.imaging.preprocessing import Preprocessing
 from models.registry import store
 from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
 from training.data.sources import DataError
+from training.data.splits import SplitRule
 from training.loop.config import ConfigError, TrainConfig, load_config
 from training.redeploy.config import RedeployConfig, load_redeploy_config
+from training.redeploy.contents import read_contents
+from training.redeploy.ingest import ingest
 from training.redeploy.init import init
+from training.reporter import SilentReporter
 
 
 @pytest.fixture
@@ -50,6 +54,38 @@ def test_takes_images_and_training_of_the_model_in_production(
     }  # fmt: skip
     assert (config.val_fraction, config.test_fraction) == (0.1, 0.2)
     assert config.gate.min_held_out == 6  # 12 of 60 are to be expected
+
+
+def test_what_the_training_left_out_is_left_out_by_its_content(
+    flowers: Path, tmp_path: Path
+) -> None:
+    wrong = sorted((flowers / "red").iterdir())[:2]
+    names = "\n".join(str(path.relative_to(flowers)) for path in wrong)
+    (tmp_path / "wrong.csv").write_text(f"file\n{names}\n")
+    put_into_production(tmp_path, data=flowers, exclude=tmp_path / "wrong.csv")
+    config = init(tmp_path / "redeploy.yaml", None)
+    assert load_redeploy_config(tmp_path / "redeploy.yaml") == config
+    assert config.exclude == tmp_path / "redeploy-excluded.csv"
+    excluded = read_contents(config.exclude)
+    assert excluded == {sha256(path) for path in wrong}
+
+    moved = flowers / "green" / "moved.png"  # under another name, and as another class
+    moved.write_bytes(wrong[0].read_bytes())
+    reporter = SilentReporter()
+    rule = SplitRule(0.2, 0.2, 0)
+    found = ingest(
+        config.data, rule, Preprocessing(), reporter, max_bad_fraction=0, exclude=excluded
+    )
+    assert len(found.images.samples) == 58
+    assert not {sample.sha256 for sample in found.images.samples} & excluded
+    assert "3 images are left out by their content" in reporter.messages
+
+
+def test_a_table_of_what_was_left_out_that_is_gone(flowers: Path, tmp_path: Path) -> None:
+    put_into_production(tmp_path, data=flowers, exclude=tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"exclude .*gone\.csv can't be read"):
+        init(tmp_path / "redeploy.yaml", None)
+    assert not (tmp_path / "redeploy.yaml").exists()
 
 
 def test_takes_the_rule_of_the_shape(flowers: Path, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ class Place:
             "train": train,
             "test_fraction": 0.4,
             "gate": LENIENT,
+            "suspects": "off",
         }
         text = yaml.safe_dump(config | changes)
         (self.path / "redeploy.yaml").write_text(text)
@@ -98,7 +99,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(job_module, "fine_tune", redeploy_stub.fine_tune)
+    monkeypatch.setattr(job_module, "train", redeploy_stub.fine_tune)
     monkeypatch.setattr(job_module, "export_run", redeploy_stub.export_run)
     return Place(tmp_path, store_home)
 
@@ -187,7 +188,7 @@ def test_too_few_to_judge_is_known_before_training(
         pytest.fail("it trains")
 
     with monkeypatch.context() as patch:
-        patch.setattr(job_module, "fine_tune", train)
+        patch.setattr(job_module, "train", train)
         outcome = place.run()
     assert outcome.exit_code == REFUSED
     assert outcome.message.startswith("not trained: the champion was trained on ")
