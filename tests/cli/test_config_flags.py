@@ -36,7 +36,7 @@ OTHER: dict[str, Any] = {
 def parse(patch: pytest.MonkeyPatch, *arguments: str) -> TrainConfig:
     """What `vgg19 train` is given by these arguments."""
     trained: list[TrainConfig] = []
-    patch.setattr("training.loop.recipe.fine_tune", lambda config, _: trained.append(config))
+    patch.setattr("training.auto.train.train", lambda config, _: trained.append(config))
     patch.setattr("signal.signal", lambda *_: None)
     patch.setattr(sys, "argv", ["vgg19", "train", *arguments])
     with pytest.raises(SystemExit) as ended:
