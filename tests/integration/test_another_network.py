@@ -78,7 +78,8 @@ def test_strategies_train_its_own_layers(
     tmp_path: Path, start: dict[str, Tensor], strategy: str, trained: set[str]
 ) -> None:
     # Of two blocks, gradual unfreezes one in each of the epochs 2 and 3.
-    run, reporter = train(tmp_path, strategy=strategy, epochs=3, augment="none")
+    # From a fitted head, epoch 0 might stay the best.
+    run, reporter = train(tmp_path, strategy=strategy, epochs=3, augment="none", head_init="random")
     assert changed(run, start) == trained
     assert any("Made-up, weights" in message for message in reporter.messages)
     assert ("caching the inputs of dense: 48 values" in " ".join(reporter.messages)) == (

@@ -50,7 +50,7 @@ RESUMABLE = (
 )
 
 # Whose heads begin with a ridge regression unless told otherwise.
-_RIDGE_STRATEGIES = {"head"}
+_RIDGE_STRATEGIES = {"head", "fc", "gradual"}
 
 # What fields were called in configurations that runs, models and users have written before.
 FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
@@ -109,7 +109,7 @@ class TrainConfig(BaseModel):
     head_init: Literal["auto", "ridge", "random"] = Field(
         default="auto",
         description="what the head begins with; ridge: a ridge regression on what goes into it; "
-        "random; auto: ridge under strategy head",
+        "random; auto: random under strategy full",
     )
 
     # Loop
