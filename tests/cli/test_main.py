@@ -108,7 +108,7 @@ def test_tables_are_whole_where_another_program_reads_them(
         ("train --data texts", "10 of 10 files of class 'blue' are not images (100%"),
         (
             "train --data two --strategy head2",
-            "strategy is 'head2', it should be 'fc', 'full', 'head' or 'gradual'",
+            "strategy is 'head2', it should be 'auto', 'fc', 'full', 'head' or 'gradual'",
         ),
         ("train --data two --image-size 31", "image_size is 31"),
         ("train --data two --config typo.yaml", "unknown config key 'epcohs'"),

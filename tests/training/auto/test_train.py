@@ -88,7 +88,7 @@ def test_the_run_is_a_usual_one_and_says_what_was_tried(place: Path, tmp_path: P
         for document in (page, card):
             assert f"{stage['val_accuracy']:.1%}" in document
             assert stage["name"] in document
-    assert reproduce(str(run.path), SilentReporter()).identical
+    assert reproduce(str(run.path), tmp_path / "again", SilentReporter()).identical
 
 
 def _steps(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
