@@ -112,7 +112,8 @@ class Record(_Part):
         """With the better one of the last two: the ones before paid less than the last but one."""
         numbers = range(len(self.stages))[-2:]
         chosen = max(numbers, key=lambda number: _score(self.stages[number]))
-        return self.model_copy(update={"chosen": chosen, "why": self._why()})
+        why = self._why() + self._too_short(self.stages[chosen])
+        return self.model_copy(update={"chosen": chosen, "why": why})
 
     def _why(self) -> str:
         last = self.stages[-1]
@@ -120,6 +121,17 @@ class Record(_Part):
             return "there is nothing more to unfreeze"
         assert last.gain is not None
         return f"{last.name} doesn't pay: {gain_words(last)} on {last.val_images} validation images"
+
+    def _too_short(self, chosen: Stage) -> str:
+        """What the probe's classifier makes of the same features, training can learn as well."""
+        best = min(self.depths, key=lambda depth: depth.error)
+        if chosen.val_accuracy >= best.interval[0]:
+            return ""
+        return (
+            f"; but {chosen.val_accuracy:.1%} right is less than the {best.accuracy:.1%} of the "
+            f"probe's linear classifier at {best.name}, so train longer (--epochs) or faster "
+            "(--learning-rate)"
+        )
 
 
 def gain_words(stage: Stage) -> str:

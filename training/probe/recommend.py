@@ -74,16 +74,18 @@ def recommend(
         )
     if weights == "none":
         return Recommendation(
-            f"train all layers: with weights none, what stays frozen stays random; expect at least "
-            f"what {best.depth.name}'s random features give, {reached}",
+            f"train all layers: with weights none, what stays frozen stays random; a linear "
+            f"classifier on {best.depth.name}'s random features is right for {reached}, so a "
+            "training that ends below that was too short, or has too few images",
             "full",
         )
     what, strategy, unfreeze = _what_to_train(scores.index(best), architecture)
     alike = [score.depth.name for score in scores if score is not best and _are_alike(score, best)]
     doubt = f"; these images can't tell it from {', '.join(alike)}" if alike else ""
     return Recommendation(
-        f"{best.depth.name} has the smallest error, so {what}; expect about {reached} or more, of "
-        f"images like these{doubt}",
+        f"{best.depth.name} has the smallest error, so {what}; a linear classifier on it is right "
+        f"for {reached} of images like these, so a training that ends below that was too short"
+        f"{doubt}",
         strategy,
         unfreeze,
     )

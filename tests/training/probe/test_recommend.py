@@ -62,7 +62,7 @@ def test_what_lies_above_the_best_depth_is_trained(
     accuracies[best] = 0.8
     found = recommend(scores(accuracies), 0.1, "imagenet", VGG19)
     assert found.options == options
-    assert "about 80.0% (77.4% to 82.4%)" in found.reason
+    assert "right for 80.0% (77.4% to 82.4%)" in found.reason
     assert "can't tell" not in found.reason
     _, strategy, *rest = shlex.split(options)
     trained = trainable_layers(VGG19, cast(Strategy, strategy), unfreeze=rest[1::2])
