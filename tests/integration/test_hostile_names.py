@@ -143,6 +143,7 @@ def test_4_serve_label_and_redeploy(place: Path) -> None:
         "state": "jobs",
         "train": {"weights": "none", "strategy": "full", "image_size": 32, "epochs": 1},
         "gate": {"min_held_out": 1},
+        "suspects": "off",  # which would take another pass through the network
     }
     (place / "redeploy.yaml").write_text(yaml.safe_dump(config))
     printed = vgg19(place, "redeploy", "--config", "redeploy.yaml", code=3)
