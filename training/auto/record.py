@@ -140,8 +140,8 @@ def gain_words(stage: Stage) -> str:
         return ""
     error, low, high = stage.gain
     if low is None or high is None:
-        return f"error {error:+.3f} less"
-    return f"error less by {error:.3f} ({low:.3f} to {high:.3f})"
+        return f"error lower by {error:.3f}"
+    return f"error lower by {error:.3f} (95%: {low:.3f} to {high:.3f})"
 
 
 def as_gain(gain: Gain) -> tuple[float, float | None, float | None]:

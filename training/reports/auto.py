@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-COLUMNS = ("trained", "validation images right", "error", "less than before (95% interval)", "")
+COLUMNS = ("trained", "validation images right", "error", "lower than before by (95% interval)", "")
 
 
 def stage_rows(auto: dict[str, Any]) -> list[Sequence[str]]:

@@ -45,7 +45,11 @@ def test_more_is_tried_as_long_as_it_pays(stages: tuple[Stage, ...], wanted: str
     ("last", "chosen", "why"),
     [
         (stage("more", 0.9, 0.2, PAYS), 1, "there is nothing more to unfreeze"),
-        (stage("more", 0.82, 0.29, DOES_NOT), 1, "more doesn't pay: error less by 0.010 (-0.020 "),
+        (
+            stage("more", 0.82, 0.29, DOES_NOT),
+            1,
+            "more doesn't pay: error lower by 0.010 (95%: -0.020 ",
+        ),
         (stage("more", 0.80, 0.29, DOES_NOT), 0, "more doesn't pay: "),
         (stage("more", 0.81, 0.31, DOES_NOT), 0, "more doesn't pay: "),
     ],

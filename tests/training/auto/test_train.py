@@ -115,7 +115,7 @@ def test_stopped_and_resumed_ends_bit_identical(
     for stop_at in (3, 8):  # in the first stage, and in the next
         with monkeypatch.context() as patch:
             _steps(patch, stop_at)
-            with pytest.raises(Terminated, match=f"go on with 'vgg19 train --resume {path}'"):
+            with pytest.raises(Terminated, match=f"'vgg19 train --resume {path}'"):
                 resume(path, SilentReporter()) if path.exists() else train(
                     config(place, path), SilentReporter()
                 )
