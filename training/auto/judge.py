@@ -40,11 +40,6 @@ class Validation:
         errors: NDArray[np.float64] = np.square(self.probabilities - wanted).sum(axis=1)
         return errors
 
-    @property
-    def score(self) -> tuple[float, float]:
-        """The better one has the higher: accuracy first, as of epochs, then error."""
-        return (self.accuracy, -float(self.errors.mean()))
-
     def write(self, path: Path) -> None:
         """In one step."""
         with staged_file(path) as staging, staging.open("wb") as file:
@@ -56,24 +51,23 @@ class Validation:
             return cls(arrays["probabilities"], arrays["targets"])
 
 
-@dataclass(frozen=True)
-class Gain:
-    """By how much the mean error is smaller than another model's on the same images, with its 95%
-    interval (paired, Student's t); NaN where there are too few images for one."""
-
-    error: float
-    low: float
-    high: float
-
-    @property
-    def pays(self) -> bool:
-        return self.low > 0
+# By how much the mean error is lower than another model's on the same images, and the ends of the
+# 95% interval of that; None where there are too few images for one.
+Gain = tuple[float, float | None, float | None]
 
 
 def gain(before: Validation, now: Validation) -> Gain:
+    """Paired, by Student's t."""
     differences = before.errors - now.errors
+    mean = float(differences.mean())
     if len(differences) < 2:
-        return Gain(float(differences.mean()), np.nan, np.nan)
-    mean, spread = differences.mean(), stats.sem(differences)
-    half = float(spread * stats.t.ppf((1 + _CONFIDENCE) / 2, len(differences) - 1))
-    return Gain(float(mean), float(mean) - half, float(mean) + half)
+        return (mean, None, None)
+    quantile = stats.t.ppf((1 + _CONFIDENCE) / 2, len(differences) - 1)
+    half = float(stats.sem(differences) * quantile)
+    return (mean, mean - half, mean + half)
+
+
+def pays(gained: Gain) -> bool:
+    """Whether it is more than luck would give."""
+    _, low, _ = gained
+    return low is not None and low > 0

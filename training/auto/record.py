@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from models.network.unfreezing import Strategy
-from training.auto.judge import Gain
+from training.auto.judge import Gain, pays
 from training.auto.ladder import Rung
 from training.loop.run import write_json
 from training.probe.probe import Probe
@@ -40,8 +40,7 @@ class Stage(Wanted):
 
     Args:
         val_error: mean squared error of the probabilities of `val_images` images.
-        gain: by how much it is smaller than before, with its 95% interval; None for the first, and
-            the interval's ends are None where there are too few images for one.
+        gain: by how much that is lower than before; None for the first.
         seconds: of the process that ended it.
     """
 
@@ -50,12 +49,12 @@ class Stage(Wanted):
     val_images: int
     val_accuracy: float
     val_error: float
-    gain: tuple[float, float | None, float | None] | None
+    gain: Gain | None
     seconds: float
 
     @property
     def pays(self) -> bool:
-        return self.gain is None or (self.gain[1] is not None and self.gain[1] > 0)
+        return self.gain is None or pays(self.gain)
 
 
 class Record(_Part):
@@ -142,13 +141,6 @@ def gain_words(stage: Stage) -> str:
     if low is None or high is None:
         return f"error lower by {error:.3f}"
     return f"error lower by {error:.3f} (95%: {low:.3f} to {high:.3f})"
-
-
-def as_gain(gain: Gain) -> tuple[float, float | None, float | None]:
-    """JSON has no NaN."""
-    if gain.low != gain.low:
-        return (gain.error, None, None)
-    return (gain.error, gain.low, gain.high)
 
 
 def _score(stage: Stage) -> tuple[float, float]:

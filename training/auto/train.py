@@ -25,7 +25,7 @@ from models.files import staged_directory, staged_file
 from models.network.architectures import architecture
 from training.auto.judge import Validation, gain
 from training.auto.ladder import plan
-from training.auto.record import Record, Stage, Wanted, as_gain, gain_words
+from training.auto.record import Record, Stage, Wanted, gain_words
 from training.data.batch import BatchSource
 from training.evaluate.calibration import fit_temperature
 from training.evaluate.ood import check_ood_data
@@ -148,10 +148,9 @@ def _try(
     record = record.with_stage(_judged(run, number, wanted, seconds))
     record.write(run.auto)
     latest = record.stages[-1]
-    reporter.say(
-        f"auto: {latest.name}: {latest.val_accuracy:.1%} of {latest.val_images} validation images "
-        f"right, error {latest.val_error:.3f}; {gain_words(latest)}".rstrip("; ")
-    )
+    right = f"{latest.val_accuracy:.1%} of {latest.val_images} validation images right"
+    words = (right, f"error {latest.val_error:.3f}", gain_words(latest))
+    reporter.say(f"auto: {latest.name}: {', '.join(filter(None, words))}")
     for former in range(number - 1):
         shutil.rmtree(_stage(run, former).path, ignore_errors=True)
     return record
@@ -181,7 +180,7 @@ def _judged(run: Run, number: int, wanted: Wanted, seconds: float) -> Stage:
     gained = None
     if number > 0:
         before = Validation.read(_stage(run, number - 1).path / _VALIDATION)
-        gained = as_gain(gain(before, validation))
+        gained = gain(before, validation)
     history = [Epoch(**row) for row in stage.read_json(stage.metrics)["history"]]
     return Stage(
         **wanted.model_dump(),
