@@ -27,7 +27,7 @@ def serve_with_bentoml(host: str, port: int, grpc_port: int, model: str) -> NoRe
         LaunchError: the HTTP port is taken. (BentoML would show a traceback; what else can be
             wrong is found by the service's own check.)
     """
-    _check_port(host, port)
+    check_port(host, port)
     settings = {
         "VGG19_MODEL": model,
         "VGG19_GRPC_HOST": host,
@@ -86,7 +86,8 @@ def _site_packages() -> list[str]:
     return [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
+    """Raise LaunchError unless one can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host, port), family=family):

@@ -1,0 +1,187 @@
+"""`vgg19 review`: the page on which people label, correct and confirm."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.common import reporter, say
+from cli.config_flags import config_flags, given
+from cli.data_options import SplitNames, split_names
+from models.errors import UserError
+from training.loop.config import flag, load_config
+
+if TYPE_CHECKING:
+    from training.review.session import Session
+
+app = typer.Typer()
+
+# Of the configuration of a run, what matters to its frozen features.
+_FIELDS = (
+    "data", "weights", "image_size", "resize", "resize_size", "label_column", "image_column",
+    "split_column", "allow_conflicting_labels", "val_fraction", "test_fraction", "split_by",
+    "exclude", "max_bad_fraction", "cache_dir", "cache_limit", "seed", "device", "mixed_precision",
+    "num_workers",
+)  # fmt: skip
+# Of those, what `vgg19 train` is told of the labels that were reviewed.
+_OF_TRAINING = (
+    "weights", "image_size", "resize", "resize_size", "cache_dir", "cache_limit", "seed", "device",
+    "mixed_precision", "num_workers",
+)  # fmt: skip
+_JOURNAL, _TABLE, _LOG = "decisions.jsonl", "labels.csv", "jobs.log"
+
+
+@app.command()
+@config_flags(_FIELDS)
+def review(
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with flags as keys, that of a run for example.")
+    ] = None,
+    folder: Annotated[
+        list[Path] | None, typer.Option(help="Folder of images without labels. May be repeated.")
+    ] = None,
+    capture: Annotated[
+        str | None, typer.Option(help="Where the service captures images: VGG19_CAPTURE_URL.")
+    ] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option("--class", help="A class to choose. May be repeated.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the decisions and their table.")] = Path(
+        "review"
+    ),
+    redeploy: Annotated[
+        Path | None, typer.Option(help="Configuration of 'vgg19 redeploy', to start it here.")
+    ] = None,
+    who: Annotated[
+        str | None, typer.Option(help="Name to begin with.  [default: the user's]")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Decisions between two fits.")] = 10,
+    import_file: Annotated[
+        Path | None,
+        typer.Option("--import", help="JSON of Label Studio, whose annotations become decisions."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="IP address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3002,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name that the page is reached by. May be repeated."),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the key to ask for.  [default: a new one beyond loopback]"),
+    ] = None,
+    split_name: SplitNames = None,
+    **values: Any,
+) -> None:
+    """Label and correct images on a page, those first whose labels bring most.
+
+    Example: `vgg19 review --data flowers --folder new-photos`
+
+    After each batch the head is fitted again, and the page shows what that changed.
+    """
+    from cli.launch import check_port
+    from review.guard import is_loopback
+
+    values["split_names"] = split_names(split_name)
+    values = given(values)
+    key = _key(key_file, needed=not is_loopback(host))
+    check_port(host, port)
+    session = _session(config, values, folder or [], capture, output, redeploy, class_name, batch)
+    if import_file is not None:
+        say(f"{session.take(import_file, who or _user())} decisions taken from {import_file}")
+    _serve(session, host, port, key, allow_host or [])
+
+
+def _session(
+    config: Path | None,
+    values: dict[str, Any],
+    folders: list[Path],
+    capture: str | None,
+    output: Path,
+    redeploy: Path | None,
+    classes: list[str] | None,
+    batch: int,
+) -> Session:
+    from review.journal import Journal
+    from training.review.jobs import Jobs
+    from training.review.pool import load_pool
+    from training.review.session import Session
+
+    labelled = "data" in values or config is not None
+    if not labelled:
+        values["data"] = folders[0] if folders else Path.cwd()
+    pool = load_pool(
+        load_config(config, values), reporter(), labelled=labelled, folders=folders, capture=capture
+    )
+    journal = Journal(output / _JOURNAL)
+    jobs = Jobs(_commands(output, values, redeploy), output / _TABLE, output / _LOG)
+    return Session(pool, journal, jobs=jobs, classes=classes or (), batch=batch, who=_user())
+
+
+def _commands(
+    output: Path, values: dict[str, Any], redeploy: Path | None
+) -> dict[str, list[list[str]]]:
+    """What the page can start. A challenger has the head that is fitted in closed form, on a
+    network as it is served."""
+    vgg19 = str(Path(sys.executable).with_name("vgg19"))
+    run = output / "challenger"
+    options = [
+        word for name in _OF_TRAINING if name in values for word in _flag(name, values[name])
+    ]
+    train = ["train", "--data", str(output / _TABLE), "--output", str(run), "--strategy", "head"]
+    commands = {
+        "challenger": [
+            [vgg19, *train, *options],
+            [vgg19, "export", str(run)],
+            [vgg19, "register", str(run)],
+        ]
+    }
+    if redeploy is not None:
+        commands["redeploy"] = [[vgg19, "redeploy", "--config", str(redeploy)]]
+    return commands
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    return [flag(name), str(value)]
+
+
+def _key(file: Path | None, *, needed: bool) -> str | None:
+    if file is None:
+        return secrets.token_urlsafe(24) if needed else None
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--key-file {file} can't be read: {error}") from None
+    if not (key and key.isascii() and key.isprintable()):
+        raise UserError(f"--key-file {file} must hold a key: letters, digits and signs of ASCII")
+    return key
+
+
+def _serve(session: Session, host: str, port: int, key: str | None, names: list[str]) -> None:
+    import uvicorn
+
+    from cli.launch import page_address
+    from review.app import make_app
+    from review.guard import own_hosts
+
+    app = make_app(session, own_hosts(host, port, names), key)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
+    )
+    say(f"the page is at {page_address(host, port)}{f'/#{key}' if key else ''}; end with Ctrl-C")
+    try:
+        server.run()
+    finally:
+        session.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "somebody"

@@ -1,0 +1,110 @@
+"""Who may ask: this page alone, under the names that it has, with the key where one is needed.
+
+A page on a loopback address is still asked by whatever other pages the browser has open. So a
+request must name one of this page's own hosts (DNS rebinding: another site's name that has come to
+mean 127.0.0.1 is refused), must not come from another site, and what changes something must say
+that it comes from this page (CSRF).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import json
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+# Sent by the page with each request; a form can't, and a script of another site has to ask first.
+HEADER = "x-review"
+_SAFE = ("GET", "HEAD")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def own_hosts(host: str, port: int, names: Sequence[str] = ()) -> frozenset[str]:
+    """The values of a Host header that mean this page.
+
+    Args:
+        host: IP address that it listens on.
+        names: further ones that it is reached by, with or without a port.
+    """
+    hosts = [host, "localhost", "127.0.0.1", "::1"] if is_loopback(host) else [host]
+    bracketed = [f"[{one}]" if ":" in one else one for one in hosts]
+    given = [*names, *(f"{name}:{port}" for name in names)]
+    usual = bracketed if port == 80 else []
+    return frozenset(one.lower() for one in (*given, *usual, *(f"{b}:{port}" for b in bracketed)))
+
+
+class Guard:
+    """ASGI middleware: answers itself what isn't allowed.
+
+    Args:
+        hosts: see `own_hosts`.
+        key: that requests must send as `Authorization: Bearer KEY`, but for the page's own files,
+            which hold nothing secret; None: no key is asked for.
+        public: paths of these files.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str], key: str | None, public: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._digest = None if key is None else _digest(key)
+        self._public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # lifespan; there are no web sockets
+            await self._app(scope, receive, send)
+            return
+        refused = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        status, detail = refused
+        body = json.dumps({"detail": detail}).encode()
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+        """Status and reason; None: it may ask."""
+        host = headers.get("host", "").lower()
+        if host not in self._hosts:
+            return 421, (
+                f"'{host[:200]}' is not a name of this page; open it by its own address, or start "
+                "it with --allow-host NAME"
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host:
+            return 403, "this request comes from another site's page"
+        if path in self._public and method in _SAFE:
+            return None
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return 403, "this request comes from another site's page"
+        if method not in _SAFE and headers.get(HEADER) != "1":
+            return 403, f"what changes something needs the header {HEADER}: 1"
+        if self._digest is not None and not self._is_known(headers.get("authorization", "")):
+            return 401, "this needs the key that 'vgg19 review' has printed"
+        return None
+
+    def _is_known(self, authorization: str) -> bool:
+        scheme, _, key = authorization.partition(" ")
+        assert self._digest is not None
+        same = hmac.compare_digest(_digest(key.strip()), self._digest)
+        return same and scheme.lower() == "bearer"
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

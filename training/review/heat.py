@@ -1,0 +1,63 @@
+"""What in an image speaks for a label, by the head that was fitted last.
+
+At a depth of maps, the score is a sum over the places of the map, so each place's share in it is
+exact: a class activation map (Zhou et al. 2016, arXiv:1512.04150). Behind the fully connected
+layers it is gradient times activation of the last maps, as in Grad-CAM (`models.network.grad_cam`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from models.imaging.image import load_image
+from models.imaging.overlay import overlaid
+from models.network.grad_cam import LEAST_SCALE
+from training.probe.features import Depth
+from training.review.pool import Pool
+
+
+def heat_map(
+    pool: Pool, path: Path, depth: Depth, weight: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """What the model sees of an image, under its heat map.
+
+    Args:
+        depth: whose features the head reads.
+        weight: float32[p], the head's for one label, on these features.
+
+    Returns:
+        uint8[S,S,3].
+
+    Raises:
+        ImageError: the file can't be read.
+    """
+    context, architecture = pool.context, pool.context.architecture
+    pixels = load_image(path, pool.preprocessing)
+    device = context.accelerator.device
+    images = torch.from_numpy(pixels.copy())[None].to(device)
+    pool.model.eval()
+    stop = architecture.index(pool.model, architecture.pooling)
+    stop = min(stop, depth.index)
+    with torch.no_grad():
+        maps = architecture.run(pool.model, context.normalize(images), 0, stop)
+    with torch.enable_grad():
+        maps.requires_grad_()
+        features = architecture.run(pool.model, maps, stop, depth.index)
+        if depth.side is not None:
+            features = adaptive_avg_pool2d(features, depth.side)
+        score = (features.flatten() * torch.from_numpy(weight).to(device)).sum()
+        (gradient,) = torch.autograd.grad(score, maps)
+    return overlaid(pixels, _scaled((gradient * maps.detach()).sum(dim=1)[0]))
+
+
+def _scaled(shares: Tensor) -> NDArray[np.float32]:
+    """float32[h,w] -> the same, 0..1; what speaks against the label is 0."""
+    positive = shares.relu()
+    scaled = positive / positive.max().clamp(min=LEAST_SCALE)
+    return scaled.float().cpu().numpy()

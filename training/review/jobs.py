@@ -1,0 +1,123 @@
+"""What is started from the page: commands that run one after another in the background."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.files import staged_file
+from review.desk import NotNow
+
+_LINES = 12
+
+
+@dataclass
+class _Run:
+    """A job that was started. `state`: running, done, failed."""
+
+    name: str
+    state: str = "running"
+    step: str = ""
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
+
+
+class Jobs:
+    """Runs one job at a time, each command in a process of its own, so that the page goes on.
+
+    Args:
+        commands: name of a job -> what it runs, in order, until one fails.
+        table: where the labels are written before a job begins.
+        log: what the commands print.
+    """
+
+    def __init__(
+        self, commands: Mapping[str, Sequence[Sequence[str]]], table: Path, log: Path
+    ) -> None:
+        self._commands = commands
+        self._table = table
+        self._log = log
+        self._lock = threading.Lock()
+        self._run: _Run | None = None
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._closed = False
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready: which there are, and the last one's state."""
+        run = self._run
+        return {
+            "names": list(self._commands),
+            "last": None
+            if run is None
+            else {
+                "name": run.name, "state": run.state, "step": run.step, "lines": list(run.lines),
+            },
+        }  # fmt: skip
+
+    def start(self, name: str, table: bytes) -> None:
+        """Write the labels, and begin.
+
+        Raises:
+            NotNow: there is no such job, or another one runs.
+        """
+        if name not in self._commands:
+            raise NotNow(f"there is no job '{name[:50]}'; there are {', '.join(self._commands)}")
+        with self._lock:
+            if self._run is not None and self._run.state == "running":
+                raise NotNow(f"'{self._run.name}' is running; wait for its end")
+            with staged_file(self._table) as staging:
+                staging.write_bytes(table)
+            self._run = _Run(name)
+            self._thread = threading.Thread(target=self._work, args=(self._run,), name="job")
+            self._thread.start()
+
+    def wait(self) -> None:
+        """For the end of the job that runs, if one does."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """End what runs; a `redeploy` that is ended goes on when it is started again."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
+        self.wait()
+
+    def _work(self, run: _Run) -> None:
+        for command in self._commands[run.name]:
+            run.step = " ".join(command)
+            try:
+                code = self._do(command, run)
+            except OSError as error:
+                run.lines.append(f"{command[0]}: {error.strerror}")
+                code = 1
+            if code != 0:
+                run.state = "failed"
+                run.lines.append(f"ended with exit code {code}; see {self._log}")
+                return
+        run.state = "done"
+
+    def _do(self, command: Sequence[str], run: _Run) -> int:
+        """Run a command to its end; its exit code."""
+        environment = os.environ | {"COLUMNS": "100"}
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(command)}\n")
+            with self._lock:
+                if self._closed:
+                    return 1
+                self._process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    errors="replace", env=environment, stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
+                log.write(line)
+                run.lines.append(line.rstrip())
+            return self._process.wait()
