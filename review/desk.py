@@ -64,7 +64,8 @@ class Desk(Protocol):
         ...
 
     def queue(self, tab: str, which: Queue, count: int) -> list[Card]:
-        """The next images for this tab, which no other tab is shown for a while."""
+        """The next images for this tab, which no other tab is shown for a while, unless there are
+        no others."""
         ...
 
     def group(self, tab: str, count: int) -> tuple[str, list[Card]] | None:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.imaging.image import load_image, load_part, read_image_file
-from models.imaging.preprocessing import Preprocessing
+from models.imaging.image import load_part
 
-_THUMBNAIL_PIXELS = 160
-# Whatever a model sees of it, a person who judges an image is shown all of it.
-_ALL_OF_IT = Preprocessing(image_size=_THUMBNAIL_PIXELS, resize="pad")
+# On the longer side: of a tile, for screens of two pixels a point, and of what no browser shows.
+_THUMBNAIL_PIXELS = 256
+_CONVERTED_PIXELS = 2048
 # First bytes of what every browser shows, and animates or turns as the file says.
 _SHOWN = {
     b"\xff\xd8\xff": "image/jpeg",
@@ -23,8 +22,6 @@ _SHOWN = {
     b"GIF8": "image/gif",
     b"BM": "image/bmp",
 }
-# Of what no browser shows, on its longer side.
-_CONVERTED_PIXELS = 2048
 
 
 @dataclass(frozen=True)
@@ -50,16 +47,16 @@ def browser_picture(path: Path) -> Picture:
             return Picture(media_type, None)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return Picture("image/webp", None)
-    return Picture("image/png", png(_whole(path)))
+    return Picture("image/png", png(_whole(path, _CONVERTED_PIXELS)))
 
 
 def thumbnail(path: Path) -> bytes:
-    """All of an image in a square, as PNG.
+    """All of an image, small, as PNG: whatever a model sees of it, a person is shown all of it.
 
     Raises:
         ImageError: it can't be read.
     """
-    return png(load_image(read_image_file(path), _ALL_OF_IT))
+    return png(_whole(path, _THUMBNAIL_PIXELS))
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -69,16 +66,16 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _whole(path: Path) -> NDArray[np.uint8]:
-    """All of an image in its own shape, by way of a square."""
+def _whole(path: Path, longer: int) -> NDArray[np.uint8]:
+    """All of an image in its own shape, `longer` pixels on its longer side, by way of a square."""
     shape = [1, 1]
 
     def all_of_it(width: int, height: int) -> tuple[float, float, float, float]:
         shape[:] = width, height
         return 0, 0, width, height
 
-    square = Image.fromarray(load_part(path, _CONVERTED_PIXELS, all_of_it, least=1.0))
-    scale = _CONVERTED_PIXELS / max(shape)
+    square = Image.fromarray(load_part(path, longer, all_of_it, least=1.0))
+    scale = longer / max(shape)
     return np.asarray(square.resize([max(1, round(side * scale)) for side in shape]))
 
 

@@ -1,6 +1,8 @@
 // What the page asks of its server. Pictures come as blobs, since an <img> can't send a key.
 
-const TAB = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+// By which the server tells tabs apart; a tab that is loaded again keeps its images.
+const TAB = sessionStorage.getItem("tab") ?? String(Math.random()).slice(2);
+sessionStorage.setItem("tab", TAB);
 let key = decodeURIComponent(location.hash.slice(1));
 if (key) history.replaceState(null, "", location.pathname);
 let askForKey = null;

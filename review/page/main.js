@@ -183,6 +183,7 @@ $("which").addEventListener("change", ({ target }) => work(async () => {
 
 $("who").value = sessionStorage.getItem("who") ?? "";
 $("who").addEventListener("change", () => sessionStorage.setItem("who", who()));
+$("who").addEventListener("keydown", ({ key }) => key === "Enter" && $("who").blur());
 
 async function save(form) {
   const link = document.createElement("a");

@@ -34,10 +34,8 @@ function fit({ fit: now, change, batch, fitting, labelled, images }) {
 }
 
 function changed({ labels, accuracy, flipped, suspects, gone }) {
-  const points = 100 * (accuracy[1] - accuracy[0]);
-  const sign = points < 0 ? "−" : "+";
   const parts = [
-    `${sign}${Math.abs(points).toFixed(1)} points with ${labels[1] - labels[0]} labels more`,
+    `${labels[1] - labels[0]} labels more; on the ${labels[0]} of before ${percent(accuracy[0])} → ${percent(accuracy[1])}`,
     `${flipped} ${flipped === 1 ? "prediction" : "predictions"} changed`,
   ];
   if (suspects[0] + suspects[1]) parts.push(`${suspects[1]} suspect (${gone} vanished)`);

@@ -26,7 +26,7 @@ class Fit:
         rows: int64[L], the labelled images, sorted. predictions: theirs, each by the others.
         probabilities: float32[N,C], of all images. Those of labelled ones are not to be judged by:
             the head was fitted to them.
-        weight: float32[C,q], on the coordinates of the space.
+        weight: float32[C,q], on the coordinates of the space. bias: float32[C].
         penalty: of the ridge regression, absolute.
     """
 
@@ -36,6 +36,7 @@ class Fit:
     predictions: Predictions
     probabilities: NDArray[np.float32]
     weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
     penalty: float
     seconds: float
 
@@ -60,7 +61,8 @@ class Change:
 
     Args:
         labels: how many there were, then and now.
-        accuracy: by leaving one out, then and now.
+        accuracy: by leaving one out, then and now, both of the images that had a label then. (Those
+            that came since were asked for because they are hard.)
         flipped: images without a label of which the head now says something else.
         suspects: how many labels were contradicted, then and now; `gone` of them are no longer.
     """
@@ -98,6 +100,7 @@ def fit_labels(labelled: Mapping[int, str], units: Integers, space: Space, depth
         predictions=left_out(ridge),
         probabilities=(shares / shares.sum(axis=1, keepdims=True)).astype(np.float32),
         weight=head.weight,
+        bias=head.bias,
         penalty=ridge.penalty,
         seconds=time.perf_counter() - started,
     )
@@ -123,11 +126,17 @@ def change(before: Fit, now: Fit) -> Change:
     old, new = ({row for row, *_ in one.suspects()} for one in (before, now))
     return Change(
         labels=(len(before.rows), len(now.rows)),
-        accuracy=(before.predictions.accuracy, now.predictions.accuracy),
+        accuracy=(_accuracy(before, before.rows), _accuracy(now, before.rows)),
         flipped=int((said[0] != said[1]).sum()),
         suspects=(len(old), len(new)),
         gone=len(old - new),
     )
+
+
+def _accuracy(fit: Fit, rows: Integers) -> float:
+    """Of those of these images that it was fitted to, by leaving each out; 0 of none."""
+    chosen = np.isin(fit.rows, rows)
+    return float(fit.predictions.is_right[chosen].mean()) if chosen.any() else 0.0
 
 
 def _design(

@@ -37,23 +37,37 @@ def heat_map(
     Raises:
         ImageError: the file can't be read.
     """
-    context, architecture = pool.context, pool.context.architecture
     pixels = load_image(path, pool.preprocessing)
+    return overlaid(pixels, _scaled(shares(pool, pixels, depth, weight)))
+
+
+def shares(
+    pool: Pool, pixels: NDArray[np.uint8], depth: Depth, weight: NDArray[np.float32]
+) -> Tensor:
+    """What each place of the depth's maps, or of the last maps before it, adds to the score.
+
+    Args:
+        pixels: uint8[S,S,3]. weight: float32[p].
+
+    Returns:
+        float32[h,w].
+    """
+    context, architecture, model = pool.context, pool.context.architecture, pool.model
     device = context.accelerator.device
     images = torch.from_numpy(pixels.copy())[None].to(device)
-    pool.model.eval()
-    stop = architecture.index(pool.model, architecture.pooling)
-    stop = min(stop, depth.index)
+    stop = min(architecture.index(model, architecture.pooling), depth.index)
+    model.eval()
     with torch.no_grad():
-        maps = architecture.run(pool.model, context.normalize(images), 0, stop)
+        maps = architecture.run(model, context.normalize(images), 0, stop)
     with torch.enable_grad():
         maps.requires_grad_()
-        features = architecture.run(pool.model, maps, stop, depth.index)
+        features = architecture.run(model, maps, stop, depth.index)
         if depth.side is not None:
             features = adaptive_avg_pool2d(features, depth.side)
         score = (features.flatten() * torch.from_numpy(weight).to(device)).sum()
         (gradient,) = torch.autograd.grad(score, maps)
-    return overlaid(pixels, _scaled((gradient * maps.detach()).sum(dim=1)[0]))
+    added: Tensor = (gradient * maps.detach()).sum(dim=1)[0]
+    return added
 
 
 def _scaled(shares: Tensor) -> NDArray[np.float32]:

@@ -116,8 +116,8 @@ class Jobs:
                     command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                     errors="replace", env=environment, stdin=subprocess.DEVNULL,
                 )  # fmt: skip
-            assert self._process.stdout is not None
-            for line in self._process.stdout:
-                log.write(line)
-                run.lines.append(line.rstrip())
-            return self._process.wait()
+            with self._process as process:
+                for line in process.stdout or ():
+                    log.write(line)
+                    run.lines.append(line.rstrip())
+                return process.wait()

@@ -21,7 +21,7 @@ from review.pictures import png
 from training.review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
 from training.review.heat import heat_map
 from training.review.jobs import Jobs
-from training.review.order import most_valuable, uncertainty
+from training.review.order import first_penalty, most_valuable, uncertainty
 from training.review.pool import Pool
 from training.review.space import Space, make_space
 from training.review.tables import training_table
@@ -126,19 +126,18 @@ class Session:
     def queue(self, tab: str, which: Queue, count: int) -> list[Card]:
         """See `Desk`: disputed ones first, then suspects, then what is worth a label most."""
         self._journal.refresh()
-        reasons = {"disputed": self._disputed, "suspect": self._suspects, "new": self._new}
-        wanted = {"all": None, "new": "new", "suspects": "suspect", "disputes": "disputed"}[which]
-        cards: list[Card] = []
+        rows = {"disputed": self._disputed, "suspect": self._suspects, "new": self._new}
+        wanted = {"new": ["new"], "suspects": ["suspect"], "disputes": ["disputed"]}.get(
+            which, rows
+        )
         with self._lock:
-            for reason, rows in reasons.items():
-                if wanted not in (None, reason):
-                    continue
-                for row in rows():
-                    if len(cards) == count:
-                        return cards
-                    if self._hold(row, tab):
-                        cards.append(self._card(row, reason))
-        return cards
+            waiting = [(row, reason) for reason in wanted for row in rows[reason]()]
+            free = [one for one in waiting if self._is_free(one[0], tab)]
+            # Where others hold all that is left, it is shown twice: no answer is lost by that.
+            chosen = (free or waiting)[:count]
+            for row, _ in chosen:
+                self._hold(row, tab)
+            return [self._card(row, reason) for row, reason in chosen]
 
     def group(self, tab: str, count: int) -> tuple[str, list[Card]] | None:
         fit = self._state.fit
@@ -297,7 +296,7 @@ class Session:
         depth = fit.depth if fit else _first_depth(self._pool)
         coordinates = self._space(depth).coordinates
         doubt = uncertainty(fit.probabilities) if fit else np.ones(len(coordinates))
-        penalty = fit.penalty if fit else _first_penalty(coordinates)
+        penalty = fit.penalty if fit else first_penalty(coordinates)
         return tuple(
             most_valuable(
                 coordinates,
@@ -366,12 +365,9 @@ class Session:
         holder, until = self._held.get(row, (tab, 0.0))
         return holder == tab or until < time.monotonic()
 
-    def _hold(self, row: int, tab: str) -> bool:
-        """Whether the image is now this tab's for a while."""
-        if not self._is_free(row, tab):
-            return False
+    def _hold(self, row: int, tab: str) -> None:
+        """Keep other tabs from it for a while."""
         self._held[row] = (tab, time.monotonic() + _HELD_S)
-        return True
 
     def _decisions(self) -> int:
         return len(self._journal)
@@ -412,8 +408,3 @@ def _first_depth(pool: Pool) -> Any:
     """Before there are labels that could tell: the middle one."""
     places = list(pool.features)
     return places[len(places) // 2]
-
-
-def _first_penalty(coordinates: np.ndarray[Any, Any]) -> float:
-    """A hundredth of the mean eigenvalue of X^T X: what fits to few labels mostly end with."""
-    return float(np.square(coordinates, dtype=np.float64).sum() / coordinates.shape[1]) * 1e-2
