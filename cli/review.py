@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import secrets
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,9 +93,12 @@ def review(
     values = given(values)
     key = _key(key_file, needed=not is_loopback(host))
     check_port(host, port)
-    session = _session(config, values, folder or [], capture, output, redeploy, class_name, batch)
+    name = who or _user()
+    session = _session(
+        config, values, folder or [], capture, output, redeploy, class_name, batch, name
+    )
     if import_file is not None:
-        say(f"{session.take(import_file, who or _user())} decisions taken from {import_file}")
+        say(f"{session.take(import_file, name)} decisions taken from {import_file}")
     _serve(session, host, port, key, allow_host or [])
 
 
@@ -106,6 +111,7 @@ def _session(
     redeploy: Path | None,
     classes: list[str] | None,
     batch: int,
+    who: str,
 ) -> Session:
     from review.journal import Journal
     from training.review.jobs import Jobs
@@ -119,35 +125,36 @@ def _session(
         load_config(config, values), reporter(), labelled=labelled, folders=folders, capture=capture
     )
     journal = Journal(output / _JOURNAL)
-    jobs = Jobs(_commands(output, values, redeploy), output / _TABLE, output / _LOG)
-    return Session(pool, journal, jobs=jobs, classes=classes or (), batch=batch, who=_user())
+    jobs = Jobs(_commands(output, config, values, redeploy), output / _TABLE, output / _LOG)
+    return Session(
+        pool, journal, jobs=jobs, classes=classes or (), batch=batch, who=who, capture=capture
+    )
 
 
 def _commands(
-    output: Path, values: dict[str, Any], redeploy: Path | None
-) -> dict[str, list[list[str]]]:
-    """What the page can start. A challenger has the head that is fitted in closed form, on a
-    network as it is served."""
+    output: Path, config: Path | None, values: dict[str, Any], redeploy: Path | None
+) -> dict[str, Callable[[], list[list[str]]]]:
+    """What the page can start."""
     vgg19 = str(Path(sys.executable).with_name("vgg19"))
-    run = output / "challenger"
-    options = [
-        word for name in _OF_TRAINING if name in values for word in _flag(name, values[name])
-    ]
-    train = ["train", "--data", str(output / _TABLE), "--output", str(run), "--strategy", "head"]
-    commands = {
-        "challenger": [
-            [vgg19, *train, *options],
-            [vgg19, "export", str(run)],
-            [vgg19, "register", str(run)],
+
+    def challenger() -> list[list[str]]:
+        """The head in closed form, on a network as it is served: an epoch may better it."""
+        run = str(output / f"challenger-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        words = ["--data", str(output / _TABLE), "--output", run, "--strategy", "head"]
+        options = ["--config", str(config)] if config else []
+        options += [
+            word
+            for name in _OF_TRAINING
+            if name in values
+            for word in (flag(name), str(values[name]))
         ]
-    }
+        train = [vgg19, "train", *options, *words, "--epochs", "1"]
+        return [train, [vgg19, "export", run], [vgg19, "register", run]]
+
+    jobs: dict[str, Callable[[], list[list[str]]]] = {"challenger": challenger}
     if redeploy is not None:
-        commands["redeploy"] = [[vgg19, "redeploy", "--config", str(redeploy)]]
-    return commands
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    return [flag(name), str(value)]
+        jobs["redeploy"] = lambda: [[vgg19, "redeploy", "--config", str(redeploy)]]
+    return jobs
 
 
 def _key(file: Path | None, *, needed: bool) -> str | None:

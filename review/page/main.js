@@ -74,7 +74,10 @@ async function decide(decisions) {
   state.done.push(taken.map(({ decision }) => decision));
   const given = new Set(taken.map(({ decision }) => decision.image));
   state.cards = state.cards.filter(({ image }) => !given.has(image));
-  await look();
+  const known = new Set(state.overview.classes.map(({ label }) => label));
+  const looking = look();
+  if (taken.some(({ decision }) => decision.label !== null && !known.has(decision.label))) await looking;
+  else looking.catch(() => {}); // of numbers beside the images, which nobody waits for
   for (const { decision, standing } of taken) {
     if (standing.disputed) await differ(decision, standing);
   }

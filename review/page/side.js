@@ -19,13 +19,13 @@ export function show(found) {
   return people(found.disagreements);
 }
 
-function fit({ fit: now, change, batch, fitting, labelled, images }) {
+function fit({ fit: now, change, problem, batch, fitting, labelled, images }) {
   if (now) {
     $("accuracy").textContent = percent(now.accuracy);
     const [low, high] = now.interval.map(percent);
     $("accuracy-words").textContent = `right by leaving one out (${low} to ${high}), ${now.labels} labels, ${now.depth}`;
   }
-  $("change").textContent = change ? changed(change) : "";
+  $("change").textContent = problem ?? (change ? changed(change) : "");
   $("batch").value = Math.min(1, batch.decided / batch.size);
   const left = Math.max(0, batch.size - batch.decided);
   $("batch-words").textContent = fitting

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,14 @@ class Jobs:
     """Runs one job at a time, each command in a process of its own, so that the page goes on.
 
     Args:
-        commands: name of a job -> what it runs, in order, until one fails.
+        commands: name of a job -> what makes its commands when it begins; they run in order, until
+            one fails.
         table: where the labels are written before a job begins.
         log: what the commands print.
     """
 
     def __init__(
-        self, commands: Mapping[str, Sequence[Sequence[str]]], table: Path, log: Path
+        self, commands: Mapping[str, Callable[[], Sequence[Sequence[str]]]], table: Path, log: Path
     ) -> None:
         self._commands = commands
         self._table = table
@@ -91,7 +92,7 @@ class Jobs:
         self.wait()
 
     def _work(self, run: _Run) -> None:
-        for command in self._commands[run.name]:
+        for command in self._commands[run.name]():
             run.step = " ".join(command)
             try:
                 code = self._do(command, run)

@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from models.files import staged_file
 from review.desk import Card, NotNow, Queue, Taken, UnknownImage
-from review.journal import Decision, Journal
+from review.journal import Decision, Journal, Standing
 from review.label_studio import as_tasks, from_tasks
 from review.pictures import png
+from training.redeploy.labelling import put_labels
 from training.review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
 from training.review.heat import heat_map
 from training.review.jobs import Jobs
 from training.review.order import first_penalty, most_valuable, uncertainty
 from training.review.pool import Pool
 from training.review.space import Space, make_space
-from training.review.tables import training_table
+from training.review.tables import captured_table, training_table
 
 # Decisions after which the head is fitted again, unless there are twice as many meanwhile.
 BATCH = 10
@@ -67,6 +69,7 @@ class Session:
         classes: that may be chosen besides those that images have.
         batch: decisions after which the head is fitted again.
         who: the name that the page begins with.
+        capture: where the labels of captured images are laid before a job begins.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Session:
         classes: Sequence[str] = (),
         batch: int = BATCH,
         who: str = "",
+        capture: str | None = None,
     ) -> None:
         self._pool = pool
         self._journal = journal
@@ -85,7 +89,12 @@ class Session:
         self._classes = tuple(classes)
         self._batch = batch
         self._who = who
+        self._capture = capture
         self._row = {item.image: row for row, item in enumerate(pool.items)}
+        # Of most images the journal says nothing, so what their sources say is sorted out once.
+        rows = enumerate(pool.items)
+        self._given = {row: item.given for row, item in rows if item.given is not None}
+        self._without = [row for row, item in enumerate(pool.items) if item.given is None]
         units = {item.unit: place for place, item in enumerate(pool.items)}
         self._units = np.array([units[item.unit] for item in pool.items], np.int64)
         self._spaces: dict[Any, Space] = {}
@@ -94,6 +103,7 @@ class Session:
         self._held: dict[int, tuple[str, float]] = {}
         self._fitting = ThreadPoolExecutor(1, thread_name_prefix="fit")
         self._pending: Future[None] | None = None
+        self._problem: str | None = None
         self._state = _State()
         self._refit()
 
@@ -107,19 +117,24 @@ class Session:
 
     def labelled(self) -> dict[int, str]:
         """row -> label, of those about which nobody differs; a decision wins over the source."""
-        found = {}
-        for row, item in enumerate(self._pool.items):
-            standing = self._journal.standing(item.image)
-            label = standing.decided.label if standing.decided else None
-            if not standing.votes:
-                label = item.given
-            if label is not None:
-                found[row] = label
+        found = dict(self._given)
+        for row, standing in self._standings():
+            if standing.votes:
+                found.pop(row, None)
+            if standing.decided is not None and standing.decided.label is not None:
+                found[row] = standing.decided.label
         return found
 
     def classes(self) -> list[str]:
-        given = {item.given for item in self._pool.items if item.given}
-        return sorted(given | set(self._classes) | self._journal.labels())
+        return sorted({*self._given.values(), *self._classes, *self._journal.labels()})
+
+    def _standings(self) -> list[tuple[int, Standing]]:
+        """Of the images that the journal tells of, in the order of their first line."""
+        return [
+            (self._row[image], self._journal.standing(image))
+            for image in self._journal.images()
+            if image in self._row
+        ]
 
     # What is shown
 
@@ -169,12 +184,8 @@ class Session:
 
     def disagreements(self) -> list[Card]:
         self._journal.refresh()
-        rows = [self._row[image] for image in self._journal.images() if image in self._row]
-        found = [
-            self._card(row, "disputed")
-            for row in rows
-            if self._journal.standing(self._pool.items[row].image).disagreement
-        ]
+        rows = [row for row, standing in self._standings() if standing.disagreement]
+        found = [self._card(row, "disputed") for row in rows]
         return sorted(found, key=lambda card: not card.standing.disputed)
 
     def path(self, image: str) -> Path:
@@ -191,7 +202,7 @@ class Session:
         self._journal.refresh()
         state, labelled = self._state, self.labelled()
         counts = Counter(labelled.values())
-        standings = [self._journal.standing(item.image) for item in self._pool.items]
+        standings = [standing for _, standing in self._standings()]
         return {
             "who": self._who,
             "classes": [{"label": one, "images": counts[one]} for one in self.classes()],
@@ -208,6 +219,7 @@ class Session:
             "disagreements": sum(one.disagreement for one in standings),
             "fit": None if state.fit is None else _fit_json(state.fit),
             "change": None if state.change is None else asdict(state.change),
+            "problem": self._problem,
             "fitting": self._pending is not None and not self._pending.done(),
             "batch": {"size": self._batch, "decided": self._decisions() - state.decisions},
             "jobs": self._jobs.describe(),
@@ -258,7 +270,18 @@ class Session:
         raise NotNow(f"'{form}' is no form of export; there are label-studio and labels")
 
     def start(self, job: str) -> None:
-        self._jobs.start(job, training_table(self._pool, self.labelled()))
+        """Lay the labels where the job looks for them, and begin it.
+
+        Raises:
+            NotNow: see `Jobs.start`. CaptureError: the labels can't be laid there.
+        """
+        labelled = self.labelled()
+        if self._capture is not None:
+            table = self._journal.path.with_name("captured.csv")
+            with staged_file(table) as staging:
+                staging.write_bytes(captured_table(self._pool, labelled))
+            put_labels(self._capture, table)
+        self._jobs.start(job, training_table(self._pool, labelled))
 
     def wait(self) -> None:
         """For the fit that runs or waits, if one does."""
@@ -272,6 +295,12 @@ class Session:
         with self._lock:
             if self._pending is None or self._pending.done():
                 self._pending = self._fitting.submit(self._refit)
+                self._pending.add_done_callback(self._fitted)
+
+    def _fitted(self, done: Future[None]) -> None:
+        """A fit that fails stops nobody: labels go on, and it is tried again after the next."""
+        error = None if done.cancelled() else done.exception()
+        self._problem = None if error is None else f"the fit failed: {error}"
 
     def _refit(self) -> None:
         decisions, labelled, before = self._decisions(), self.labelled(), self._state
@@ -324,19 +353,14 @@ class Session:
     def _unlabelled(self) -> list[int]:
         """Without a label, and nobody has said that they show none of the classes; those that
         somebody skipped last."""
-        rows = [
-            (bool(standing.skipped), row)
-            for row, item in enumerate(self._pool.items)
-            if item.given is None and not (standing := self._journal.standing(item.image)).votes
-        ]
-        return [row for _, row in sorted(rows)]
+        standings = self._standings()
+        decided = {row for row, standing in standings if standing.votes}
+        skipped = {row for row, standing in standings if standing.skipped}
+        rows = [row for row in self._without if row not in decided]
+        return [r for r in rows if r not in skipped] + [r for r in rows if r in skipped]
 
     def _disputed(self) -> list[int]:
-        return [
-            self._row[image]
-            for image in self._journal.images()
-            if image in self._row and self._journal.standing(image).disputed
-        ]
+        return [row for row, standing in self._standings() if standing.disputed]
 
     def _suspects(self) -> list[int]:
         return [row for row in self._state.suspects if self._is_open(row)]

@@ -1,4 +1,4 @@
-"""The labels of a review as a table that `vgg19 train`, `probe` and `redeploy` read."""
+"""The labels of a review as tables that `vgg19 train`, `probe`, `redeploy` and `label` read."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def training_table(pool: Pool, labelled: Mapping[int, str]) -> bytes:
         writer.writerow([pool.items[row].path.absolute(), label, split])
     # Names of files may hold any bytes.
     return buffer.getvalue().encode("utf-8", "surrogateescape")
+
+
+def captured_table(pool: Pool, labelled: Mapping[int, str]) -> bytes:
+    """CSV: stems and labels of captured images, as `vgg19 label URL --from` reads it."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(["stem", "label"])
+    stems = ((pool.items[row].stem, label) for row, label in sorted(labelled.items()))
+    writer.writerows((stem, label) for stem, label in stems if stem is not None)
+    return buffer.getvalue().encode()

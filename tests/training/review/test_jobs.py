@@ -14,7 +14,7 @@ SLEEPS = [sys.executable, "-c", "import time; print('on', flush=True); time.slee
 
 
 def make(tmp_path: Path, *commands: list[str]) -> Jobs:
-    return Jobs({"job": commands}, tmp_path / "labels.csv", tmp_path / "jobs.log")
+    return Jobs({"job": lambda: commands}, tmp_path / "labels.csv", tmp_path / "jobs.log")
 
 
 def test_its_commands_run_one_after_another(tmp_path: Path) -> None:

@@ -3,15 +3,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from review.journal import Journal
+from review.journal import Decision, Journal
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.loop.config import load_config
+from training.redeploy.captured import captured_images
 from training.reporter import SilentReporter
 from training.review.jobs import Jobs
 from training.review.pool import Pool, PoolError, load_pool
@@ -77,11 +79,22 @@ def test_a_heat_map_at_every_depth_and_a_table_that_train_reads(places: Path) ->
     session.close()
 
 
+def test_labels_of_captured_images_are_laid_beside_them(places: Path) -> None:
+    pool, captured = load(places), places / "captured"
+    ran = {"redeploy": lambda: [[sys.executable, "-c", "print('retrained')"]]}
+    jobs = Jobs(ran, places / "labels.csv", places / "jobs.log")
+    session = Session(pool, Journal(places / "decisions.jsonl"), jobs=jobs, capture=str(captured))
+    session.decide([Decision(pool.items[15].image, "label", "Ann", "red")])
+    session.start("redeploy")
+    session.close()
+    assert [one.label for one in captured_images(str(captured))] == ["red", "red"]
+
+
 def test_without_labels_there_are_folders(places: Path) -> None:
     pool = load(places, labelled=False, capture=None)
-    assert [item.name for item in pool.items] == [
+    assert {item.name for item in pool.items} == {
         "again.png", "judges.png", *(f"green/010{number}.png" for number in range(3)),
-    ]  # fmt: skip
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
