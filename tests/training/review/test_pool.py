@@ -68,7 +68,7 @@ def test_a_heat_map_at_every_depth_and_a_table_that_train_reads(places: Path) ->
     jobs = Jobs({}, places / "labels.csv", places / "jobs.log")
     session = Session(pool, Journal(places / "decisions.jsonl"), jobs=jobs)
     image = pool.items[0].image
-    fit = session._state.fit
+    fit = session._learned.fit
     assert fit is not None
     assert session.heat_map(image, "red").startswith(b"\x89PNG")
     rows = list(csv.DictReader(session.export("labels")[1].decode().splitlines()))
