@@ -97,9 +97,12 @@ def review(
     session = _session(
         config, values, folder or [], capture, output, redeploy, class_name, batch, name
     )
-    if import_file is not None:
-        say(f"{session.take(import_file, name)} decisions taken from {import_file}")
-    _serve(session, host, port, key, allow_host or [])
+    try:
+        if import_file is not None:
+            say(f"{session.take(import_file, name)} decisions taken from {import_file}")
+        _serve(session, host, port, key, allow_host or [])
+    finally:
+        session.close()
 
 
 def _session(
@@ -135,26 +138,36 @@ def _commands(
     output: Path, config: Path | None, values: dict[str, Any], redeploy: Path | None
 ) -> dict[str, Callable[[], list[list[str]]]]:
     """What the page can start."""
-    vgg19 = str(Path(sys.executable).with_name("vgg19"))
-
-    def challenger() -> list[list[str]]:
-        """The head in closed form, on a network as it is served: an epoch may better it."""
-        run = str(output / f"challenger-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-        words = ["--data", str(output / _TABLE), "--output", run, "--strategy", "head"]
-        options = ["--config", str(config)] if config else []
-        options += [
-            word
-            for name in _OF_TRAINING
-            if name in values
-            for word in (flag(name), str(values[name]))
-        ]
-        train = [vgg19, "train", *options, *words, "--epochs", "1"]
-        return [train, [vgg19, "export", run], [vgg19, "register", run]]
-
-    jobs: dict[str, Callable[[], list[list[str]]]] = {"challenger": challenger}
+    jobs: dict[str, Callable[[], list[list[str]]]] = {
+        "challenger": lambda: challenger_commands(output, config, values)
+    }
     if redeploy is not None:
-        jobs["redeploy"] = lambda: [[vgg19, "redeploy", "--config", str(redeploy)]]
+        jobs["redeploy"] = lambda: [[_vgg19(), "redeploy", "--config", str(redeploy)]]
     return jobs
+
+
+def challenger_commands(
+    output: Path, config: Path | None, values: dict[str, Any]
+) -> list[list[str]]:
+    """Fit the head in closed form, on a network as it is served, and let an epoch better it; prove
+    its graph; put it into the store.
+
+    Args:
+        output: with the table of labels; the run goes there, under a new name.
+        config: file that the review was started with. values: flags that were given besides.
+    """
+    run = str(output / f"challenger-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    options = ["--config", str(config)] if config else []
+    for name in _OF_TRAINING:
+        if name in values:
+            options += [flag(name), str(values[name])]
+    labels = ["--data", str(output / _TABLE), "--output", run]
+    train = [_vgg19(), "train", *options, *labels, "--strategy", "head", "--epochs", "1"]
+    return [train, [_vgg19(), "export", run], [_vgg19(), "register", run]]
+
+
+def _vgg19() -> str:
+    return str(Path(sys.executable).with_name("vgg19"))
 
 
 def _key(file: Path | None, *, needed: bool) -> str | None:
@@ -181,10 +194,7 @@ def _serve(session: Session, host: str, port: int, key: str | None, names: list[
         uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
     )
     say(f"the page is at {page_address(host, port)}{f'/#{key}' if key else ''}; end with Ctrl-C")
-    try:
-        server.run()
-    finally:
-        session.close()
+    server.run()
 
 
 def _user() -> str:

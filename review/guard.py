@@ -13,6 +13,8 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # Sent by the page with each request; a form can't, and a script of another site has to ask first.
 HEADER = "x-review"
 _SAFE = ("GET", "HEAD")
+_ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 
 def is_loopback(host: str) -> bool:
@@ -30,8 +33,31 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def own_hosts(host: str, port: int, names: Sequence[str] = ()) -> frozenset[str]:
+@dataclass(frozen=True)
+class OwnHosts:
     """The values of a Host header that mean this page.
+
+    Args:
+        names: in lower case.
+        any_address_at: a port: any IP address with it will do, where the page listens on all of
+            them. Rebinding needs a name.
+    """
+
+    names: frozenset[str]
+    any_address_at: int | None = None
+
+    def __contains__(self, host: str) -> bool:
+        if host in self.names or self.any_address_at is None:
+            return host in self.names
+        address, _, port = host.rpartition(":")
+        with suppress(ValueError):
+            ipaddress.ip_address(address.strip("[]"))
+            return port == str(self.any_address_at)
+        return False
+
+
+def own_hosts(host: str, port: int, names: Sequence[str] = ()) -> OwnHosts:
+    """What a page may be called.
 
     Args:
         host: IP address that it listens on.
@@ -41,7 +67,8 @@ def own_hosts(host: str, port: int, names: Sequence[str] = ()) -> frozenset[str]
     bracketed = [f"[{one}]" if ":" in one else one for one in hosts]
     given = [*names, *(f"{name}:{port}" for name in names)]
     usual = bracketed if port == 80 else []
-    return frozenset(one.lower() for one in (*given, *usual, *(f"{b}:{port}" for b in bracketed)))
+    own = (*given, *usual, *(f"{one}:{port}" for one in bracketed))
+    return OwnHosts(frozenset(map(str.lower, own)), port if host in _ALL_ADDRESSES else None)
 
 
 class Guard:
@@ -55,7 +82,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], key: str | None, public: frozenset[str]
+        self, app: ASGIApp, hosts: OwnHosts, key: str | None, public: frozenset[str]
     ) -> None:
         self._app = app
         self._hosts = hosts

@@ -72,8 +72,24 @@ def test_the_page_itself_needs_none() -> None:
     assert guarded.post("/", headers=PAGE).status_code == 401
 
 
-def test_other_names_are_taken_when_they_are_given() -> None:
-    hosts = own_hosts("192.0.2.7", 3002, ["Box.lan"])
-    assert hosts == {"192.0.2.7:3002", "box.lan", "box.lan:3002"}
-    assert "[::1]:80" in own_hosts("::1", 80)
+@pytest.mark.parametrize(
+    ("host", "asked", "taken"),
+    [
+        ("192.0.2.7", "192.0.2.7:3002", True),
+        ("192.0.2.7", "box.lan", True),  # behind a proxy
+        ("192.0.2.7", "box.lan:3002", True),
+        ("192.0.2.7", "127.0.0.1:3002", False),
+        ("0.0.0.0", "192.0.2.7:3002", True),  # any address, which no other site's name is
+        ("0.0.0.0", "[2001:db8::1]:3002", True),
+        ("0.0.0.0", "192.0.2.7:80", False),
+        ("0.0.0.0", "evil.example:3002", False),
+        ("0.0.0.0", "192.0.2.7", False),
+    ],
+)
+def test_what_it_may_be_called(host: str, asked: str, taken: bool) -> None:
+    assert (asked in own_hosts(host, 3002, ["Box.lan"])) is taken
+
+
+def test_the_usual_port_may_be_left_out() -> None:
     assert "[::1]" in own_hosts("::1", 80)
+    assert "[::1]:80" in own_hosts("::1", 80)

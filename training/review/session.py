@@ -17,7 +17,7 @@ import numpy as np
 from models.files import staged_file
 from review.desk import Card, NotNow, Queue, Taken
 from review.journal import Decision, Journal
-from review.label_studio import as_tasks, from_tasks
+from review.label_studio import LabelStudioError, as_tasks, from_tasks
 from review.pictures import png
 from training.redeploy.labelling import put_labels
 from training.review.fit import Fit
@@ -206,7 +206,7 @@ class Session:
         decided already isn't taken twice.
 
         Raises:
-            LabelStudioError: the file is something else.
+            LabelStudioError: the file can't be read, or is something else.
         """
         known: dict[str, str] = {}
         for item in self._pool.items:
@@ -217,7 +217,11 @@ class Session:
             for item in self._pool.items
             for vote in self._journal.standing(item.image).votes
         }
-        found = from_tasks(file.read_bytes(), known, who)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise LabelStudioError(f"--import {file} can't be read: {error.strerror}") from None
+        found = from_tasks(content, known, who)
         new = [one for one in found if (one.image, one.who, one.answer) not in said]
         if new:
             self.decide(new)
