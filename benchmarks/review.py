@@ -4,11 +4,12 @@
     python -m benchmarks.review --stamps /usr/share/tuxpaint/stamps
 
 scikit-learn's digits at 32 px, and the stamps of Debian's package tuxpaint-stamps-default at 64 px,
-both through VGG-19 with random weights (scaled as `--weights none` does). A third of the images judges; a reviewer who is always right labels the others, ten between
-two fits, from no label at all: in random order, and in the order of `training.review.order`. Told
-is after how many labels the accuracy, as a mean over the seeds, is 0.98 of what the labels of all
-of them give (of one seed, it wobbles across that line by chance). Then a reviewer who errs in 2% of
-the labels labels half of them in that order, and is asked again about what the fit contradicts.
+both through VGG-19 with random weights (scaled as `--weights none` does). A third of the images
+judges; a reviewer who is always right labels the others, ten between two fits, from no label at
+all: in random order, and in the order of `training.review.order`. Told is after how many labels the
+accuracy, as a mean over the seeds, is 0.98 of what the labels of all of them give (of one seed, it
+wobbles across that line by chance). Then a reviewer who errs in 2% of the labels labels half of
+them in that order, and is asked again about what the fit contradicts.
 """
 
 from __future__ import annotations

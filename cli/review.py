@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import secrets
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,7 +196,21 @@ def _serve(session: Session, host: str, port: int, key: str | None, names: list[
         uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
     )
     say(f"the page is at {page_address(host, port)}{f'/#{key}' if key else ''}; end with Ctrl-C")
-    server.run()
+    with _ends_well():
+        server.run()
+
+
+@contextmanager
+def _ends_well() -> Iterator[None]:
+    """Ctrl-C is how one ends the page. The server ends in good order and then raises the signal
+    again, for whoever handled it before."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _user() -> str:

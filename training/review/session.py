@@ -28,7 +28,7 @@ from training.review.learning import Learned, Learner
 from training.review.pool import Pool
 from training.review.tables import captured_table, training_table
 
-# Decisions after which the head is fitted again, unless there are twice as many meanwhile.
+# Decisions after which the head is fitted again.
 BATCH = 10
 # For so long an image is shown to one tab and to no other.
 _HELD_S = 90.0
