@@ -21,6 +21,7 @@ from models.errors import UserError
 from training.loop.config import flag, load_config
 
 if TYPE_CHECKING:
+    from training.review.pool import Pool
     from training.review.session import Session
 
 app = typer.Typer()
@@ -90,14 +91,23 @@ def review(
     """
     from cli.launch import check_port
     from review.guard import is_loopback
+    from review.journal import Journal
+    from training.review.jobs import Jobs
+    from training.review.session import Session
 
     values["split_names"] = split_names(split_name)
     values = given(values)
     key = _key(key_file, needed=not is_loopback(host))
     check_port(host, port)
     name = who or _user()
-    session = _session(
-        config, values, folder or [], capture, output, redeploy, class_name, batch, name
+    session = Session(
+        _pool(config, values, folder or [], capture),
+        Journal(output / _JOURNAL),
+        jobs=Jobs(_commands(output, config, values, redeploy), output / _TABLE, output / _LOG),
+        classes=class_name or (),
+        batch=batch,
+        who=name,
+        capture=capture,
     )
     try:
         if import_file is not None:
@@ -107,33 +117,16 @@ def review(
         session.close()
 
 
-def _session(
-    config: Path | None,
-    values: dict[str, Any],
-    folders: list[Path],
-    capture: str | None,
-    output: Path,
-    redeploy: Path | None,
-    classes: list[str] | None,
-    batch: int,
-    who: str,
-) -> Session:
-    from review.journal import Journal
-    from training.review.jobs import Jobs
+def _pool(
+    config: Path | None, values: dict[str, Any], folders: list[Path], capture: str | None
+) -> Pool:
     from training.review.pool import load_pool
-    from training.review.session import Session
 
     labelled = "data" in values or config is not None
-    if not labelled:
-        values["data"] = folders[0] if folders else Path.cwd()
-    pool = load_pool(
-        load_config(config, values), reporter(), labelled=labelled, folders=folders, capture=capture
-    )
-    journal = Journal(output / _JOURNAL)
-    jobs = Jobs(_commands(output, config, values, redeploy), output / _TABLE, output / _LOG)
-    return Session(
-        pool, journal, jobs=jobs, classes=classes or (), batch=batch, who=who, capture=capture
-    )
+    if not labelled:  # a configuration names some; these are not read as such
+        values = values | {"data": folders[0] if folders else Path.cwd()}
+    settings = load_config(config, values)
+    return load_pool(settings, reporter(), labelled=labelled, folders=folders, capture=capture)
 
 
 def _commands(
