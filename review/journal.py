@@ -153,7 +153,11 @@ class Journal:
             _sync_directory(path.parent)
         except OSError as error:
             raise JournalError(f"{path} can't be written: {error.strerror}") from None
-        self.refresh()
+        try:
+            self.refresh()
+        except JournalError:
+            self.close()
+            raise
 
     def close(self) -> None:
         os.close(self._file)

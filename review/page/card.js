@@ -17,20 +17,27 @@ export function preload(cards) {
   for (const image of wanted) {
     if (!pictures.has(image)) {
       const address = api.picture(image);
-      address.catch(() => {}); // told when it is shown
+      address.catch(() => pictures.delete(image)); // told when it is shown, and asked for again
       pictures.set(image, address);
     }
   }
 }
 
-// Shows a card once its picture can be seen.
+// Shows a card once its picture can be seen; throws where it can't, and shows all but the picture.
 export async function show(card, { classes, preprocessing }) {
   hideHeat();
   const picture = $("picture");
-  picture.src = await pictures.get(card.image);
-  await picture.decode();
+  let problem = null;
+  try {
+    picture.src = await pictures.get(card.image);
+    await picture.decode();
+    frame(picture, preprocessing);
+  } catch (error) {
+    picture.removeAttribute("src");
+    $("crop").hidden = $("crop-note").hidden = true;
+    problem = error;
+  }
   picture.alt = `Image ${card.name}`;
-  frame(picture, preprocessing);
   $("name").textContent = card.name;
   $("reason").textContent = { disputed: "People differ", suspect: "Suspect label", new: "No label yet" }[card.reason];
   $("reason").dataset.reason = card.reason;
@@ -40,6 +47,7 @@ export async function show(card, { classes, preprocessing }) {
   $("accept").hidden = best === null;
   if (best !== null) $("accept").querySelector("span").textContent = best;
   $("classes").replaceChildren(...classes.map(({ label }) => answer(label, card)));
+  if (problem) throw problem;
 }
 
 // What Enter says: for a suspect label what the others say, else what the head is surest of.

@@ -12,7 +12,7 @@ import * as side from "./side.js";
 const AHEAD = 8;
 const LOOK_MS = 2000;
 const $ = (id) => document.getElementById(id);
-const state = { which: "all", cards: [], done: [], overview: null, busy: true, grid: false };
+const state = { which: "all", cards: [], seen: null, done: [], overview: null, busy: true, grid: false };
 
 const who = () => $("who").value.trim() || "somebody";
 const shownCard = () => (state.grid ? null : state.cards[0] ?? null);
@@ -59,8 +59,10 @@ async function next() {
   one.preload(state.cards.slice(0, AHEAD));
   if (!state.cards.length) return reveal("over");
   reveal("one");
-  await one.show(state.cards[0], state.overview);
+  state.seen = null;
   $("one").dataset.image = state.cards[0].image;
+  await one.show(state.cards[0], state.overview);
+  state.seen = state.cards[0].image;
 }
 
 function reveal(name) {
@@ -93,9 +95,10 @@ async function differ({ image }, { votes }) {
   state.cards.unshift(await api.card(image));
 }
 
+// What nobody can see may be skipped, and nothing else.
 function answer(kind, label = null) {
   const card = shownCard();
-  if (card) work(() => decide([{ image: card.image, kind, label, who: who(), base: card.standing.revision }]));
+  if (card && (state.seen === card.image || kind === "skip")) work(() => decide([{ image: card.image, kind, label, who: who(), base: card.standing.revision }]));
 }
 
 async function undo() {

@@ -230,6 +230,24 @@ def test_a_disk_that_is_full_says_so_and_keeps_the_image(
     assert len(Journal(tmp_path / "r/decisions.jsonl")) == 1
 
 
+def test_what_cannot_be_seen_can_only_be_skipped(open_page: Open, tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "i", known=6, new=2)
+    session = make_session(pool, tmp_path / "r")
+    first = session.queue("a tab", "all", 1)[0]
+    (tmp_path / "i" / first.name).unlink()
+    session._held.clear()
+    with serve_page(session) as url:
+        page = open_page(url, expected_error="status of 400")
+        expect(page.get_by_role("alert").first).to_contain_text(first.name)
+        page.keyboard.press(KEYS["red"])
+        page.keyboard.press("n")
+        press(page, "s")
+        press(page, KEYS["blue"])
+    journal = Journal(tmp_path / "r/decisions.jsonl")
+    assert journal.standing(first.image).skipped == ("somebody",)
+    assert len(journal) == 2
+
+
 @pytest.mark.parametrize(
     ("scheme", "viewport"),
     [
