@@ -46,7 +46,7 @@ function row({ label, images }, most) {
   const term = Object.assign(document.createElement("dt"), { textContent: label });
   const value = Object.assign(document.createElement("dd"), { textContent: images });
   const bar = document.createElement("i");
-  bar.style.inlineSize = `${(100 * images) / most}%`;
+  bar.style.inlineSize = `${(4 * images) / most}rem`;
   value.prepend(bar);
   return [term, value];
 }
