@@ -57,7 +57,7 @@ def review(
         list[str] | None, typer.Option("--class", help="A class to choose. May be repeated.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the decisions and their table.")] = Path(
-        "review"
+        "runs/review"
     ),
     redeploy: Annotated[
         Path | None, typer.Option(help="Configuration of 'vgg19 redeploy', to start it here.")
