@@ -107,7 +107,8 @@ class Jobs:
 
     def _do(self, command: Sequence[str], run: _Run) -> int:
         """Run a command to its end; its exit code."""
-        environment = os.environ | {"COLUMNS": "100"}
+        # Lines are told as they come, not by the buffer.
+        environment = os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
             with self._lock:
