@@ -213,10 +213,7 @@ def split(features: dict[Depth, NDArray[np.floating]], truth: list[str], seed: i
         judged=[truth[row] for row in judged],
         units=np.arange(len(pool)),
         spaces=spaces,
-        features={
-            depth: (features[depth][judged].astype(np.float32) - space.mean) @ space.directions.T
-            for depth, space in spaces.items()
-        },
+        features={depth: space.of(features[depth][judged]) for depth, space in spaces.items()},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +21,7 @@ from starlette.routing import Route
 from models.errors import UserError
 from review.desk import Card, Desk, NotNow, Queue, UnknownImage
 from review.guard import Guard, OwnHosts
-from review.journal import Decision
+from review.journal import Decision, Kind
 from review.page_files import page_paths, page_routes
 from review.pictures import browser_picture, thumbnail
 
@@ -214,10 +214,13 @@ def _decision(value: Any) -> Decision:
         raise _BadRequest("a decision must be a JSON object")
     image, kind, who, label = (value.get(name) for name in ("image", "kind", "who", "label"))
     base, undoes = value.get("base", 0), value.get("undoes")
-    if not all(isinstance(one, str) for one in (image, kind, who)):
+    if not (isinstance(image, str) and isinstance(kind, str) and isinstance(who, str)):
         raise _BadRequest("a decision needs image, kind and who, each a text")
     if not isinstance(label, str | None):
         raise _BadRequest("label must be a text, or null")
     if type(base) is not int or type(undoes) not in (int, type(None)):
         raise _BadRequest("base and undoes are numbers of revisions")
-    return Decision(image=image, kind=kind, who=who, label=label, base=base, undoes=undoes)
+    # Which kinds there are is the journal's to check.
+    return Decision(
+        image=image, kind=cast(Kind, kind), who=who, label=label, base=base, undoes=undoes
+    )

@@ -33,7 +33,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def run(server: uvicorn.Server) -> None:
         host = f"{server.config.host}:{server.config.port}"
-        client = TestClient(server.config.app, headers={"host": host, "x-review": "1"})  # type: ignore[arg-type]
+        client = TestClient(server.config.app, headers={"host": host, "x-review": "1"})
         configs.append((server.config, client, client.get("/api/overview")))
 
     monkeypatch.setattr(uvicorn.Server, "run", run)

@@ -3,7 +3,7 @@ thousands of images a moment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ class Space:
     directions: NDArray[np.float32]
     mean: NDArray[np.float32]
 
+    def of(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """float[M,p], of any images -> float32[M,q], in the same directions."""
+        found: NDArray[np.float32] = (features.astype(np.float32) - self.mean) @ self.directions.T
+        return found
+
 
 def make_space(features: NDArray[np.floating]) -> Space:
     """Of features float[N,p], the same for the same features.
@@ -41,8 +46,6 @@ def make_space(features: NDArray[np.floating]) -> Space:
     principal = PCA(count, svd_solver="randomized", random_state=0).fit(deciding)
     directions = principal.components_.astype(np.float32)
     mean = principal.mean_.astype(np.float32)
-    blocks = [
-        (features[start : start + _BLOCK].astype(np.float32) - mean) @ directions.T
-        for start in range(0, len(features), _BLOCK)
-    ]
-    return Space(np.concatenate(blocks), directions, mean)
+    empty = Space(np.empty((0, count), np.float32), directions, mean)
+    blocks = (features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK))
+    return replace(empty, coordinates=np.concatenate([empty.of(block) for block in blocks]))

@@ -54,7 +54,7 @@ def test_a_change_compares_on_what_had_a_label_before() -> None:
     more = {row: truth[row] for row in range(20)}
     found = change(before, fit_labels(more, alone(60), space, DEPTH))
     assert found.labels == (12, 20)
-    assert found.accuracy == (pytest.approx(11 / 12), 1.0)
+    assert found.accuracy == pytest.approx((11 / 12, 1.0))
     assert (found.suspects, found.gone) == ((1, 0), 1)
     same = change(before, before)
     assert (same.flipped, same.gone) == (0, 0)

@@ -1,21 +1,22 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.review.order import most_valuable, uncertainty
 
+Floats = NDArray[np.float64]
 NONE = np.array([], np.int64)
 
 
-def by_definition(
-    features: np.ndarray, labelled: list[int], doubt: np.ndarray, penalty: float
-) -> int:  # type: ignore[type-arg]
+def by_definition(features: Floats, labelled: list[int], doubt: Floats, penalty: float) -> int:
     """The image that takes most off the others' variances, each inverse computed anew."""
 
-    def variances(rows: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+    def variances(rows: list[int]) -> Floats:
         known = features[rows]
         inverse = np.linalg.inv(known.T @ known + penalty * np.eye(features.shape[1]))
-        return np.einsum("ij,jk,ik->i", features, inverse, features)
+        found: Floats = np.einsum("ij,jk,ik->i", features, inverse, features)
+        return found
 
     before = variances(labelled)
     rest = [row for row in range(len(features)) if row not in labelled]

@@ -46,7 +46,11 @@ def load(places: Path, **sources: Any) -> Pool:
         "weights": "none", "image_size": 32, "mixed_precision": "no", "output": "run",
         "data": places / "data", "cache_dir": places / "cache",
     }  # fmt: skip
-    options = {"labelled": True, "folders": [places / "new"], "capture": str(places / "captured")}
+    options: dict[str, Any] = {
+        "labelled": True,
+        "folders": [places / "new"],
+        "capture": str(places / "captured"),
+    }
     return load_pool(load_config(None, values), SilentReporter(), **options | sources)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from review.desk import NotNow, UnknownImage
+from review.desk import Card, NotNow, UnknownImage
 from review.journal import Decision
 from tests.review.made_up import colour_of, make_pool, make_session
 from training.review.session import Session
@@ -24,8 +24,8 @@ def session(tmp_path: Path) -> Session:
     return make_session(pool, tmp_path / "review", batch=4)
 
 
-def numbers(cards: list[object]) -> list[int]:
-    return [int(card.name.removesuffix(".png")) for card in cards]  # type: ignore[attr-defined]
+def numbers(cards: list[Card]) -> list[int]:
+    return [int(card.name.removesuffix(".png")) for card in cards]
 
 
 def test_suspects_come_first_then_what_has_no_label(session: Session) -> None:
