@@ -31,7 +31,8 @@ class Space:
 
     def of(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """float[M,p], of any images -> float32[M,q], in the same directions."""
-        found: NDArray[np.float32] = (features.astype(np.float32) - self.mean) @ self.directions.T
+        centred = features.astype(np.float32) - self.mean
+        found: NDArray[np.float32] = np.matmul(centred, self.directions.T)
         return found
 
 
