@@ -114,10 +114,7 @@ def test_promtool_reads_the_rules() -> None:
 
 
 def test_kubernetes_has_the_same_rules() -> None:
-    documents = list(
-        yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / "monitoring.yaml").read_text())
-    )
-    (rule,) = [one for one in documents if one["kind"] == "PrometheusRule"]
+    rule = yaml.safe_load((DEPLOY / "kubernetes" / "base" / "alerts.yaml").read_text())
     assert rule["spec"] == yaml.safe_load(RULES.read_text())
 
 

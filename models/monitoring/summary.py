@@ -36,9 +36,7 @@ def summarise(watch: Watch, now: float) -> Json:
         "false_alarm_rate": watch.rules.false_alarm_rate,
         "alarm": {"at": min(alarms), "features": watch.alarms} if alarms else None,
         "accepted": _accepted(watch.features[_ACCEPTED], windows),
-        "features": [
-            _feature(one, windows, watch.needed_evidence) for one in watch.features if one.is_there
-        ],
+        "features": [_feature(one, windows, watch) for one in watch.features if one.is_there],
         "history": {
             "hours": hours,
             "images": [_number(value) for value in rows[:, 0]],
@@ -51,13 +49,6 @@ def summarise(watch: Watch, now: float) -> Json:
     }
 
 
-def p_value(one: FeatureWatch, needed_evidence: float, false_alarm_rate: float) -> float:
-    """Of "nothing has changed", corrected for the number of features, and valid at all times: an
-    alarm is raised at the false-alarm rate."""
-    most = one.test.most_evidence
-    return min(1.0, needed_evidence * false_alarm_rate / most) if most > 0 else 1.0
-
-
 def _accepted(one: FeatureWatch, windows: dict[str, NDArray[np.int64]]) -> Json:
     shares = {name: _share(counts[one.part]) for name, counts in windows.items()}
     return {"reference": _share(one.reference), **shares}
@@ -68,7 +59,7 @@ def _share(counts: NDArray[np.int64]) -> float | None:
     return float(counts[1] / counts.sum()) if counts.any() else None
 
 
-def _feature(one: FeatureWatch, windows: dict[str, NDArray[np.int64]], needed: float) -> Json:
+def _feature(one: FeatureWatch, windows: dict[str, NDArray[np.int64]], watch: Watch) -> Json:
     compared = {name: one.compare(counts) for name, counts in windows.items()}
     return {
         "name": one.feature.name,
@@ -78,13 +69,21 @@ def _feature(one: FeatureWatch, windows: dict[str, NDArray[np.int64]], needed: f
         "alarm_at": one.alarm_at,
         "evidence": one.test.evidence,
         "most_evidence": one.test.most_evidence,
-        "needed_evidence": needed,
+        "needed_evidence": watch.needed_evidence,
+        "p_value": _p_value(one, watch),
         "images_tested": one.test.images,
         "windows": {
             name: None if found is None else vars(found) for name, found in compared.items()
         },
         "groups": _groups(one, windows),
     }
+
+
+def _p_value(one: FeatureWatch, watch: Watch) -> float:
+    """Of "nothing has changed", corrected for the number of features, and valid at all times: where
+    it has once been the false-alarm rate, there is an alarm."""
+    most = one.test.most_evidence
+    return min(1.0, watch.needed_evidence * watch.rules.false_alarm_rate / most) if most else 1.0
 
 
 def _groups(one: FeatureWatch, windows: dict[str, NDArray[np.int64]]) -> list[Json]:

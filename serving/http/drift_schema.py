@@ -41,6 +41,9 @@ class DriftFeature(_Part):
     evidence: float = Field(ge=0, description="an e-value against no change")
     most_evidence: float = Field(ge=0, description="the most it has been since it began")
     needed_evidence: float = Field(gt=0, description="from which on there is an alarm")
+    p_value: float = Field(
+        ge=0, le=1, description="of no change, over all features and at all times"
+    )
     images_tested: int = Field(ge=0)
     windows: DriftWindows
     groups: list[DriftGroup]
