@@ -260,25 +260,25 @@ class Settings(FromEnvironment):
 
     drift: bool = Field(
         default=True,
-        description="compare answers with the model's validation images, see docs/drift.md",
+        description="compare images and answers with the validation images, see docs/drift.md",
     )
     drift_window: int = Field(
-        default=1000, ge=100, le=1_000_000, description="images that its distances are of"
+        default=1000, ge=100, le=1_000_000, description="number of latest images that distances are computed on"
     )
     drift_false_alarm_rate: float = Field(
         default=0.01,
         gt=0,
         le=0.5,
-        description="probability of ever raising an alarm although nothing has changed",
+        description="probability of ever raising an alarm if nothing has changed",
     )
     drift_features: str = Field(
         default=",".join(NAMES),
-        description="what may raise an alarm, with commas between; the rest is shown only",
+        description="features that may raise an alarm, separated by commas; the others are only shown",
     )
     drift_dir: FileName | None = Field(
         default=None,
-        description="folder that keeps what was counted from start to start, and joins replicas; "
-        "default: a temporary one",
+        description="folder that keeps the counts between starts and joins replicas; default: a "
+        "temporary one",
     )
 
     heat_maps: bool = Field(

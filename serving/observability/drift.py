@@ -7,6 +7,7 @@ in constant memory; and only answers of the current model count.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -119,7 +120,8 @@ class DriftMonitor:
             self._counter = Counter(Layout.of(current.spec.labels)) if watched else None
         if counter is not None and before is not None:
             counts, images = counter.take()
-            summary = await self._thread.run(self._exchange, before, counts, images)
+            # Shielded, or what was taken would be lost where this is cancelled.
+            summary = await asyncio.shield(self._thread.run(self._exchange, before, counts, images))
             if before is current:
                 self._summary = summary
                 self._metrics.show(summary)

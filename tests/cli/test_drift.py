@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 from models.bundle.acceptance import Acceptance
-from models.bundle.bundle import ACCEPTANCE_FILE, REFERENCE_FILE, Bundle, open_bundle
+from models.bundle.bundle import ACCEPTANCE_FILE, open_bundle
 from models.bundle.writer import write_manifest
-from models.monitoring.reference import Reference, read_reference
+from models.monitoring.reference import read_reference
 from serving.engine.session import checked_session
 from serving.http.drift_schema import Drift
 from serving.loading import session_options
@@ -19,6 +20,7 @@ from serving.offline.measured import gather, measure_files
 from serving.settings import load_settings
 from testing.bundles import provenance, write_tiny_bundle
 from testing.images import coloured_pixels, encode
+from testing.reference import add_reference
 
 Vgg19 = Callable[..., int]
 
@@ -37,19 +39,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = write_tiny_bundle(tmp_path / "bundle")
     Acceptance(target_precision=0.9, min_confidence=0.5).write(path / ACCEPTANCE_FILE)
     write_manifest(path, provenance())
-    add_reference(open_bundle(path), sorted((tmp_path / "known").iterdir()))
+    add_reference(path, sorted((tmp_path / "known").iterdir()))
     return tmp_path
-
-
-def add_reference(bundle: Bundle, files: list[Path]) -> None:
-    session = checked_session(bundle, session_options(load_settings(), worker_index=1))
-    measured = measure_files(
-        [str(file) for file in files], session.judge, bundle.spec, bundle.acceptance(),
-        batch_size=16, threads=1,
-    )  # fmt: skip
-    reference = Reference.of_rows(gather(measured).rows, bundle.spec.labels)
-    reference.write(bundle.path / REFERENCE_FILE)
-    write_manifest(bundle.path, provenance())
 
 
 def test_images_as_usual(work: Path, run_main: Vgg19, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,8 +72,6 @@ def test_what_differs_is_shown(
 
 
 def _names(page: str) -> list[str]:
-    import re
-
     return re.findall(r"(\d+)\.png</figcaption>", page)
 
 

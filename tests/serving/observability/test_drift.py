@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -279,3 +280,19 @@ def test_one_worker_writes_at_a_time(tmp_path: Path) -> None:
 def test_the_summary_is_json(tmp_path: Path) -> None:
     DriftStore(tmp_path).save({}, [], {"psi": None, "updated": 1.5})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"psi": None, "updated": 1.5}
+
+
+def test_the_page_lists_every_metric() -> None:
+    registry = CollectorRegistry()
+    DriftMetrics(registry)
+    page = (Path(__file__).parents[3] / "docs" / "drift.md").read_text()
+    listed = re.findall(r"^\| `(vgg19_drift_\w+)` \|", page, re.MULTILINE)
+    assert listed == [metric.name for metric in registry.collect()]
+
+
+def test_the_page_describes_every_key_of_the_reply() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "drift.md").read_text()
+    schema = DriftReply.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        for name in part["properties"]:
+            assert f"`{name}`" in page, name
