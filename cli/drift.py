@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from cli.common import bundle_in, reporter, say
 from models.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.bundle.bundle import Bundle
+    from models.monitoring.watch import Watch
+    from serving.offline.measured import MeasuredFiles, Row
+    from serving.settings import Settings
 
 app = typer.Typer()
 
@@ -52,8 +60,9 @@ def drift(
 
     Exit code 1 if they differ for sure.
     """
+    import numpy as np
+
     from models.files import json_text, staged_file
-    from models.monitoring.features import Layout
     from models.monitoring.influence import most_influential
     from models.monitoring.reference import read_reference
     from models.monitoring.summary import summarise
@@ -72,7 +81,7 @@ def drift(
     labels = bundle.spec.labels
     rules = Rules(settings.drift_false_alarm_rate, settings.watched_features)
     watch = Watch(reference, labels, len(found.rows), rules, np.random.default_rng(_SEED))
-    _add(watch, Layout.of(labels), found.rows)
+    _add(watch, found.rows)
     summary = summarise(watch, time.time())
     verdict = _verdict(summary, len(found.rows))
     write_drift_page(
@@ -95,7 +104,7 @@ def drift(
         raise typer.Exit(1)
 
 
-def _open(settings: Any, model: str) -> Any:
+def _open(settings: Settings, model: str) -> Bundle:
     """A directory, or a registered model."""
     from models.bundle.bundle import inspect_bundle
     from serving.loading import open_model, use_store
@@ -106,8 +115,9 @@ def _open(settings: Any, model: str) -> Any:
     return open_model(settings, model)
 
 
-def _measured(settings: Any, bundle: Any, sources: list[str]) -> Any:
+def _measured(settings: Settings, bundle: Bundle, sources: list[str]) -> MeasuredFiles:
     """What is measured of each image."""
+    from serving.engine.session import checked_session
     from serving.loading import session_options, worker_cores
     from serving.offline.measured import (
         find_images,
@@ -120,8 +130,6 @@ def _measured(settings: Any, bundle: Any, sources: list[str]) -> Any:
     threads = worker_cores(settings)
     if len(sources) == 1 and is_table(sources[0]):
         return gather(measure_table(Path(sources[0]), bundle.spec, threads=threads))
-    from serving.engine.session import checked_session
-
     files = find_images(sources)
     session = checked_session(bundle, session_options(settings, worker_index=1))
     rows = measure_files(
@@ -129,23 +137,25 @@ def _measured(settings: Any, bundle: Any, sources: list[str]) -> Any:
         batch_size=session.max_batch_size, threads=threads,
     )  # fmt: skip
     with reporter().progress("classifying", len(files), unit="images") as advance:
-
-        def counted() -> Any:
-            for row in rows:
-                advance(1, "")
-                yield row
-
-        return gather(counted())
+        return gather(_counted(rows, advance))
 
 
-def _add(watch: Any, layout: Any, rows: NDArray[np.float64]) -> None:
+def _counted(rows: Iterator[Row], advance: Callable[[int, str], object]) -> Iterator[Row]:
+    for row in rows:
+        advance(1, "")
+        yield row
+
+
+def _add(watch: Watch, rows: NDArray[np.float64]) -> None:
     """All images, in a random order, as many at once as are tested."""
+    import numpy as np
+
     from models.monitoring.watch import MOST_TESTED
 
     order = np.random.default_rng(_SEED).permutation(len(rows))
     for first in range(0, len(rows), MOST_TESTED):
         some = rows[order[first : first + MOST_TESTED]]
-        watch.add(layout.count(some), len(some), time.time())
+        watch.add(watch.layout.count(some), len(some), time.time())
 
 
 def _verdict(summary: dict[str, Any], images: int) -> str:

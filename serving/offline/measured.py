@@ -26,6 +26,10 @@ _CAPTURED = "*.img"
 _UNKNOWN = ImageMeasures(np.nan, np.nan)
 
 
+# A file, and what is measured of it or why it can't be read.
+Row = tuple[str, tuple[float, ...] | str]
+
+
 @dataclass(frozen=True)
 class MeasuredFiles:
     """Files with what is measured of each, rows float64[N,F]; and those that couldn't be read, with
@@ -63,7 +67,7 @@ def measure_files(
     *,
     batch_size: int,
     threads: int,
-) -> Iterator[tuple[str, tuple[float, ...] | str]]:
+) -> Iterator[Row]:
     """Classify files in their order: of each what is measured, or why it can't be read.
 
     Args:
@@ -96,9 +100,7 @@ def measure_files(
                 )
 
 
-def measure_table(
-    path: Path, spec: ModelSpec, *, threads: int
-) -> Iterator[tuple[str, tuple[float, ...] | str]]:
+def measure_table(path: Path, spec: ModelSpec, *, threads: int) -> Iterator[Row]:
     """What a table of `vgg19 predict` says of each file, and the file itself where it is still
     there; as `measure_files`.
 
@@ -134,7 +136,7 @@ def measure_table(
             )
 
 
-def gather(found: Iterator[tuple[str, tuple[float, ...] | str]]) -> MeasuredFiles:
+def gather(found: Iterator[Row]) -> MeasuredFiles:
     """All of it.
 
     Raises:
