@@ -58,13 +58,14 @@ def main() -> None:
     rows = {name: answers(bundle, name, change) for name, change in CHANGES.items()}
     labels = bundle.spec.labels
     found: dict[str, object] = {"images": {name: len(part) for name, part in rows.items()}}
+    found["accuracy"] = bundle.metrics()["held_out"]["accuracy"]
     found["real_reference"] = against_the_bundle(bundle, rows["usual"])
-    found["false_alarms"] = false_alarms(rows["usual"], labels, seeds)
     print(found)
     found["until_alarm"] = {
-        name: until_alarm(rows["usual"], draw, labels)
-        for name, draw in drifts(rows, labels).items()
+        name: until_alarm(name, rows["usual"], draw, labels) for name, draw in drifts(rows).items()
     }
+    found["false_alarms"] = false_alarms(rows["usual"], labels, seeds)
+    print(found["false_alarms"])
     save("drift", found)
 
 
@@ -183,9 +184,7 @@ def answers(bundle: Bundle, name: str, change: Change) -> Rows:
     return found
 
 
-def drifts(
-    rows: dict[str, Rows], labels: tuple[str, ...]
-) -> dict[str, Callable[[int, np.random.Generator], Rows]]:
+def drifts(rows: dict[str, Rows]) -> dict[str, Callable[[int, np.random.Generator], Rows]]:
     """What production becomes: draws so many images."""
 
     def of(part: Rows, weights: Rows | None, count: int, rng: np.random.Generator) -> Rows:
@@ -231,7 +230,7 @@ def false_alarms(rows: Rows, labels: tuple[str, ...], seeds: int) -> dict[str, f
 
 
 def until_alarm(
-    rows: Rows, draw: Callable[[int, np.random.Generator], Rows], labels: tuple[str, ...]
+    name: str, rows: Rows, draw: Callable[[int, np.random.Generator], Rows], labels: tuple[str, ...]
 ) -> dict[str, object]:
     """Changed images until an alarm, after ten usual days, and what raises it."""
     layout = Layout.of(labels)
@@ -254,7 +253,7 @@ def until_alarm(
         "missed": SEEDS - len(known),
         "features": {name: features.count(name) for name in dict.fromkeys(features)},
     }
-    print(found)
+    print(name, found)
     return found
 
 
