@@ -14,7 +14,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ def answers(bundle: Bundle, name: str, change: Change) -> Rows:
     return found
 
 
-def drifts(rows: dict[str, Rows]) -> dict[str, Callable[[int, np.random.Generator], Rows]]:
+def drifts(rows: dict[str, Rows]) -> Mapping[str, Callable[[int, np.random.Generator], Rows]]:
     """What production becomes: draws so many images."""
 
     def of(part: Rows, weights: Rows | None, count: int, rng: np.random.Generator) -> Rows:

@@ -53,7 +53,7 @@ def test_every_value_has_a_bin() -> None:
             assert found[2] == feature.bins - 1
             assert found[3] == -1
             assert found[4] == 1  # an edge belongs to the bin above
-    assert bin_name("confidence", np.float32(1.0)) == features_of(LABELS)[0].bins - 1
+    assert bin_name("confidence", float(np.float32(1.0))) == features_of(LABELS)[0].bins - 1
 
 
 def test_counts_are_those_of_each_feature() -> None:
