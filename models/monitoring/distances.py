@@ -76,9 +76,18 @@ def _names(edges: Sequence[float], numbers: NDArray[np.intp]) -> list[str]:
             if one != next_]  # fmt: skip
     if not cuts:
         return ["all"]
-    texts = [f"{cut:.4g}" for cut in cuts]
+    texts = _numbers(cuts)
     between = [f"{low} to {high}" for low, high in pairwise(texts)]
     return [f"below {texts[0]}", *between, f"from {texts[-1]}"]
+
+
+def _numbers(cuts: Sequence[float]) -> list[str]:
+    """With as many digits as tell them from each other, and a confidence from 1."""
+    for digits in range(3, 9):
+        texts = [f"{cut:.{digits}g}" for cut in cuts]
+        if len(set(texts)) == len(cuts) and ("1" not in texts or 1 in cuts):
+            break
+    return texts
 
 
 def psi(counts: NDArray[np.integer], reference: NDArray[np.integer]) -> float:

@@ -63,6 +63,9 @@ def test_what_groups_are_called() -> None:
     only_first = group(ORDINAL, np.eye(1, 20, dtype=np.int64)[0] * 9)
     assert only_first.names == ("below 1", "from 1")
     assert group(ORDINAL, np.zeros(20, np.int64)).names == ("all",)
+    near_1 = Feature("c", "c", edges=(0.5, 0.99987, 0.999987))
+    names = group(near_1, np.array([10, 0, 10, 10])).names
+    assert names == ("below 0.5", "0.5 to 0.99987", "0.99987 to 0.99999", "from 0.99999")
     colours = Feature("colour", "colour", categories=("red", "green"))
     assert group(colours, np.array([1, 0])).names == ("red", "green")
 
