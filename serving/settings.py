@@ -260,10 +260,13 @@ class Settings(FromEnvironment):
 
     drift: bool = Field(
         default=True,
-        description="compare images and answers with the validation images, see docs/drift.md",
+        description="compare images and answers with the validation images (docs/drift.md)",
     )
     drift_window: int = Field(
-        default=1000, ge=100, le=1_000_000, description="number of latest images that distances are computed on"
+        default=1000,
+        ge=100,
+        le=1_000_000,
+        description="number of latest images that distances are computed on",
     )
     drift_false_alarm_rate: float = Field(
         default=0.01,
@@ -273,7 +276,7 @@ class Settings(FromEnvironment):
     )
     drift_features: str = Field(
         default=",".join(NAMES),
-        description="features that may raise an alarm, separated by commas; the others are only shown",
+        description="features that may raise an alarm, separated by commas; others are only shown",
     )
     drift_dir: FileName | None = Field(
         default=None,
