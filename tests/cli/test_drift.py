@@ -114,8 +114,8 @@ def test_a_table_of_predict(
             assert distances[0] == pytest.approx(distances[1], abs=0.05)
         else:
             assert one["windows"] == other["windows"], one["name"]
-    for file in files:
-        Path(file).unlink()
+    for name in files:
+        Path(name).unlink()
     capsys.readouterr()
     assert run_main("drift", "bundle", "t.csv", "--json", "gone.json") in (0, 1)
     features = json.loads((work / "gone.json").read_text())["features"]

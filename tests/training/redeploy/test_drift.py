@@ -72,7 +72,8 @@ def test_a_service_with_a_key(service: Start, monkeypatch: pytest.MonkeyPatch) -
 def test_who_can_not_say_is_an_error(service: Start) -> None:
     with pytest.raises(DriftError, match="doesn't watch version v1: version v1 has no reference"):
         drifting([service(OLD)])
-    for content in ({}, [], {"watched": True}):
+    replies: list[Any] = [{}, [], {"watched": True}]
+    for content in replies:
         with pytest.raises(DriftError, match="doesn't say whether there is drift"):
             drifting([service(content)])
     with pytest.raises(DriftError, match="doesn't say whether there is drift"):
