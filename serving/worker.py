@@ -135,6 +135,8 @@ class Runtime:
             )
         )
         self._watch_files = asyncio.create_task(self._file_watch.run())
+        if telemetry.drift is not None:
+            telemetry.drift.adopt(models.current)  # before the first request
         self._watch_drift = asyncio.create_task(
             self._supervisor.repeat(_DRIFT, self._follow_drift, _DRIFT_EVERY_S)
         )

@@ -106,6 +106,13 @@ class DriftMonitor:
         if self._counter is not None and answer.model is self._model:
             self._counter.add(answer)
 
+    def adopt(self, current: ServedModel) -> None:
+        """Count the answers of this model from now on, and no others."""
+        if current is not self._model:
+            self._model, self._summary = current, None
+            watched = current.reference is not None
+            self._counter = Counter(Layout.of(current.spec.labels)) if watched else None
+
     async def follow(self, current: ServedModel) -> None:
         """Hand over what was counted, and learn what all workers know together of the current
         model. To be called every few seconds.
@@ -114,10 +121,7 @@ class DriftMonitor:
             OSError: the folder can't be used.
         """
         before, counter = self._model, self._counter
-        if current is not before:
-            self._model, self._summary = current, None
-            watched = current.reference is not None
-            self._counter = Counter(Layout.of(current.spec.labels)) if watched else None
+        self.adopt(current)
         if counter is not None and before is not None:
             counts, images = counter.take()
             # Shielded, or what was taken would be lost where this is cancelled.

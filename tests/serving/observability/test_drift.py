@@ -146,6 +146,19 @@ async def test_usual_images_raise_no_alarm_and_bright_ones_do(
         assert shown == brightness.windows.recent.psi
 
 
+async def test_requests_count_before_it_has_looked_for_the_first_time(
+    tmp_path: Path, reference: Reference, clock: Clock
+) -> None:
+    worker = Worker(tmp_path, reference, clock)
+    await worker.models.follow(DesiredVersion("v1"))
+    worker.monitor.adopt(worker.models.current)
+    await worker.ask(USUAL[:8])
+    assert (await worker.follow())["drift"]["images"] == 8
+    await worker.monitor.close()
+    await worker.models.close()
+    worker.decoders.close()
+
+
 async def test_workers_count_together(tmp_path: Path, reference: Reference, clock: Clock) -> None:
     async with (
         working(tmp_path, reference, clock) as first,
