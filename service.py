@@ -17,6 +17,7 @@ from serving.http import connections
 from serving.http.app import RouteDispatch, create_app
 from serving.http.classify import DEFAULT_TOP_K
 from serving.http.tls import http_tls
+from serving.observability.drift_store import make_shared_folder
 from serving.settings import (
     MAX_REQUEST_TIMEOUT_MS,
     cors_origins,
@@ -76,6 +77,8 @@ class VGG19:
             settings = load_settings()
             check_start(settings)
             listen_to_workers(settings.shutdown_grace_s)
+            if settings.drift and settings.drift_dir is None:
+                make_shared_folder()
         except UserError as error:
             raise BentoMLException(str(error)) from None
 

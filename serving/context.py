@@ -12,6 +12,7 @@ from serving.core.dataplane import DataPlane
 from serving.core.errors import NotFound
 from serving.core.inflight import InFlightBytes
 from serving.observability.capture import Capture
+from serving.observability.drift import DriftMonitor
 from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 
@@ -40,6 +41,11 @@ class ServiceContext:
     def capture(self) -> Capture | None:
         """Where feedback goes; None: nothing is kept, so there is no feedback."""
         return self.telemetry.capture
+
+    @property
+    def drift(self) -> DriftMonitor | None:
+        """What compares answers with the reference; None: nothing does."""
+        return self.telemetry.drift
 
     def admit(self, authorization: str | None, address: str) -> str:
         """Whose request it is: its key's digest, or "" where no keys are asked for.

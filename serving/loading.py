@@ -3,6 +3,7 @@ of it is served before its golden samples were replayed. Knows no transport."""
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Protocol
 
@@ -10,7 +11,9 @@ import onnxruntime as ort
 
 from models.bundle.bundle import Bundle
 from models.bundle.signature import Verifier
+from models.errors import BundleError
 from models.machine import cpu_count
+from models.monitoring.reference import Reference, read_reference
 from models.registry import store
 from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
@@ -29,6 +32,8 @@ from serving.engine.providers import (
 from serving.engine.right_of_way import Traffic
 from serving.engine.session import Session, checked_session
 from serving.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 
 class BatchMetrics(Protocol):
@@ -140,8 +145,18 @@ def load_model(
         explainer=_explainer(settings, options, bundle, supervisor),
         acceptance=bundle.acceptance(),
         has_distance=session.has_distance,
+        reference=_reference(bundle),
         traffic=traffic,
     )
+
+
+def _reference(bundle: Bundle) -> Reference | None:
+    """One that this version can't read keeps no model from being served."""
+    try:
+        return read_reference(bundle)
+    except BundleError as error:
+        logger.warning("drift isn't watched: %s", error)
+        return None
 
 
 def _explainer(

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from models.bundle.variants import CpuEngine
 from models.errors import UserError
 from models.imaging.image import FORMATS, MAX_PIXELS
+from models.monitoring.features import NAMES
 from serving.admission.proxies import Networks, parse_networks
 from serving.core.inflight import MAX_INFLIGHT_BYTES
 from serving.engine.providers import Precision
@@ -257,6 +258,32 @@ class Settings(FromEnvironment):
         description="bytes of images that wait to be written there; more are not kept",
     )
 
+    drift: bool = Field(
+        default=True,
+        description="compare images and answers with the validation images (docs/drift.md)",
+    )
+    drift_window: int = Field(
+        default=1000,
+        ge=100,
+        le=1_000_000,
+        description="number of latest images that distances are computed on",
+    )
+    drift_false_alarm_rate: float = Field(
+        default=0.01,
+        gt=0,
+        le=0.5,
+        description="probability of ever raising an alarm if nothing has changed",
+    )
+    drift_features: str = Field(
+        default=",".join(NAMES),
+        description="features that may raise an alarm, separated by commas; others are only shown",
+    )
+    drift_dir: FileName | None = Field(
+        default=None,
+        description="folder that keeps the counts between starts and joins replicas; default: a "
+        "temporary one",
+    )
+
     heat_maps: bool = Field(
         default=True,
         description="make heat maps on request (`explain=true`); the first one loads a second "
@@ -372,6 +399,21 @@ class Settings(FromEnvironment):
         if self.capture != "off" and not self.capture_url:
             raise ValueError(f"VGG19_CAPTURE is '{self.capture}', so VGG19_CAPTURE_URL must be set")
         return self
+
+    @model_validator(mode="after")
+    def _features_are_measured(self) -> Self:
+        unknown = sorted(set(self.watched_features) - set(NAMES))
+        if unknown:
+            raise ValueError(
+                f"VGG19_DRIFT_FEATURES is '{self.drift_features}': '{unknown[0]}' isn't measured; "
+                f"there are {', '.join(NAMES)}"
+            )
+        return self
+
+    @property
+    def watched_features(self) -> tuple[str, ...]:
+        """Of `drift_features`."""
+        return tuple(name.strip().lower() for name in self.drift_features.split(","))
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from opentelemetry import trace
 
 from models.errors import StoreError
+from models.monitoring.watch import Rules
 from models.registry import store
 from serving import __version__
 from serving.admission.key_source import KeySource
@@ -41,11 +43,14 @@ from serving.loading import (
     worker_cores,
 )
 from serving.observability.capture import Capture
+from serving.observability.drift import DriftMonitor
+from serving.observability.drift_metrics import DriftMetrics
+from serving.observability.drift_store import shared_folder
 from serving.observability.metrics import Metrics
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
 from serving.reloading import FileWatch, Reloadable
-from serving.settings import Settings
+from serving.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ logger = logging.getLogger(__name__)
 _WATCH = "the watch over promotions"
 # A look at the store is one small file read; one that takes longer hangs, as network storage can.
 _LOOK_S = 30.0
+_DRIFT, _DRIFT_EVERY_S = "drift", 5.0
 # After failures; short, since a promotion that repairs the store is to be noticed.
 _MAX_WATCH_PAUSE_S = 8.0
 _MIN_CAPTURE_GRACE_S, _MAX_CAPTURE_GRACE_S = 0.5, 5.0
@@ -100,7 +106,10 @@ class Runtime:
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = DecodeBudget(threads, _decode_limits(settings))
         self.context = ServiceContext(
-            classifier=DataPlane(models, self._decoders, _limits(settings), telemetry.on_answer),
+            classifier=DataPlane(
+                models, self._decoders, _limits(settings), telemetry.on_answer,
+                measures=telemetry.drift is not None,
+            ),
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
@@ -111,7 +120,7 @@ class Runtime:
             is_alive=lambda: self.alive,
             client_address=ClientAddress(settings.proxies),
             bodies=InFlightBytes(settings.max_inflight_bytes),
-        )
+        )  # fmt: skip
         self._stopping = False
         self._was_ready = True
         self._looker = Workers(1, "watch")  # of its own: one that hangs takes none from others
@@ -126,6 +135,11 @@ class Runtime:
             )
         )
         self._watch_files = asyncio.create_task(self._file_watch.run())
+        if telemetry.drift is not None:
+            telemetry.drift.adopt(models.current)  # before the first request
+        self._watch_drift = asyncio.create_task(
+            self._supervisor.repeat(_DRIFT, self._follow_drift, _DRIFT_EVERY_S)
+        )
 
     @classmethod
     async def start(
@@ -154,7 +168,8 @@ class Runtime:
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
-        telemetry = Telemetry(metrics, write, tracer, _capture(settings, supervisor))
+        capture, drift = _capture(settings, supervisor), _drift(settings)
+        telemetry = Telemetry(metrics, write, tracer, capture, drift)
         runtime = cls(settings, models, telemetry, supervisor, http_tls)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
@@ -194,6 +209,11 @@ class Runtime:
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
         self._decoders.close()
+        self._watch_drift.cancel()
+        if self.context.drift is not None:
+            with suppress(OSError, TimeoutError):  # what was counted last is lost
+                async with asyncio.timeout(_MIN_CAPTURE_GRACE_S):
+                    await self.context.drift.close()
         if self.context.capture is not None:
             left = deadline - loop.time()
             grace_s = min(max(left, _MIN_CAPTURE_GRACE_S), _MAX_CAPTURE_GRACE_S)
@@ -221,6 +241,10 @@ class Runtime:
     async def _follow(self) -> None:
         """Make the wanted model current."""
         await self._models.follow(await self._desired())
+
+    async def _follow_drift(self) -> None:
+        if self.context.drift is not None:
+            await self.context.drift.follow(self._models.current)
 
     async def _desired(self) -> DesiredVersion:
         """The version that is promoted now.
@@ -285,6 +309,21 @@ def _capture(settings: Settings, supervisor: Supervisor) -> Capture | None:
         waiting_bytes=settings.capture_waiting_bytes,
         supervisor=supervisor,
     )
+
+
+def _drift(settings: Settings) -> DriftMonitor | None:
+    if not settings.drift:
+        return None
+    rules = Rules(settings.drift_false_alarm_rate, settings.watched_features)
+    try:
+        folder = settings.drift_dir or shared_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"the folder of drift can't be used: {error}; let VGG19_DRIFT_DIR name one that can be "
+            "written to, or set VGG19_DRIFT to false"
+        ) from None
+    return DriftMonitor(folder, DriftMetrics(), settings.drift_window, rules)
 
 
 def _registered_versions() -> list[str]:

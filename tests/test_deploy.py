@@ -13,6 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from serving.http.app import _BENTOML, create_app
+from serving.observability.drift_metrics import DriftMetrics
 from serving.observability.metrics import Metrics
 from serving.settings import Settings
 
@@ -52,11 +53,17 @@ def test_every_setting_that_is_named_exists() -> None:
 def test_every_metric_that_is_named_exists() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
+    DriftMetrics(registry)
     known = {
         sample for metric in registry.collect() for sample in sample_names(metric.name, metric.type)
     }
     named: set[str] = set()
-    for path in (DEPLOY / "monitoring" / "grafana" / "dashboard.json", KUBERNETES / "keda.yaml"):
+    monitoring = DEPLOY / "monitoring"
+    for path in (
+        monitoring / "grafana" / "dashboard.json",
+        monitoring / "prometheus" / "drift.rules.yaml",
+        KUBERNETES / "keda.yaml",
+    ):
         found = set(re.findall(r"\bvgg19_\w+", path.read_text()))
         assert found <= known, path
         named |= found
@@ -215,4 +222,4 @@ def test_compose_mounts_files_that_exist_and_the_dashboard_is_whole() -> None:
     (datasource,) = documents(DEPLOY / "monitoring/grafana/datasource.yaml")
     uid = datasource["datasources"][0]["uid"]
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {uid}
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 9
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 12

@@ -7,6 +7,7 @@ model.explain.onnx  heat maps, see `models.export.explainer_graph`; its large we
                     model.onnx.data
 distance.onnx   how unlike the training images an image is, see `models.export.distance_graph`
 acceptance.json which answers are to be trusted, see `models.bundle.acceptance`
+reference.json  histograms of the validation images, see `models.monitoring.reference`
 golden.npz      inputs with the probabilities that PyTorch gave for them
 README.md       the model card
 model.X.onnx    variants of the graph, see `models.bundle.variants` (only if asked for)
@@ -54,6 +55,7 @@ WEIGHTS_FILE = "model.onnx.data"  # its large tensors, if it has any, for ONNX R
 EXPLAIN_FILE = "model.explain.onnx"  # not in bundles from before it existed
 DISTANCE_FILE = "distance.onnx"  # as above
 ACCEPTANCE_FILE = "acceptance.json"  # as above
+REFERENCE_FILE = "reference.json"  # as above
 SPEC_FILE = "spec.json"
 METRICS_FILE = "metrics.json"
 GOLDEN_FILE = "golden.npz"

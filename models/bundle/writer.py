@@ -9,6 +9,7 @@ from models.bundle.bundle import (
     CONTENT_FILES,
     DISTANCE_FILE,
     EXPLAIN_FILE,
+    REFERENCE_FILE,
     SEEN_FILE,
     SPEC_FILE,
     WEIGHTS_FILE,
@@ -23,6 +24,7 @@ _OPTIONAL_FILES = (
     EXPLAIN_FILE,
     DISTANCE_FILE,
     ACCEPTANCE_FILE,
+    REFERENCE_FILE,
     SEEN_FILE,
     VARIANTS_FILE,
 )

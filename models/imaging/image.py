@@ -48,6 +48,33 @@ _WHITE = (255, 255, 255, 255)
 _STRIP_ROWS = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image as the network sees it, and what its file was.
+
+    pixels: uint8[S, S, 3], RGB. width, height: of the upright original. format: Pillow's name.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    format: str
+
+
+def decode_image(
+    source: bytes | Path,
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = FORMATS,
+) -> Decoded:
+    """As `load_image`, with what the file was."""
+    with _opened(source, formats, max_pixels) as image:
+        name = image.format or ""
+        upright = _load(image, resized_size(image.size, preprocessing))
+        return Decoded(to_square(to_rgb(image), preprocessing, upright), *upright, name)
+
+
 def load_image(
     source: bytes | Path,
     preprocessing: Preprocessing,
@@ -75,9 +102,7 @@ def load_image(
         ImageError: truncated or corrupt, too many pixels, made to keep a decoder busy, or a file
             that can't be read. The message begins with the path where `source` is one.
     """
-    with _opened(source, formats, max_pixels) as image:
-        upright = _load(image, resized_size(image.size, preprocessing))
-        return to_square(to_rgb(image), preprocessing, upright)
+    return decode_image(source, preprocessing, max_pixels=max_pixels, formats=formats).pixels
 
 
 def load_part(

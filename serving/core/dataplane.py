@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from models.bundle.spec import ModelSpec
 from models.errors import ImageError, TooManyPixels, UnknownFormat
-from models.imaging.image import load_image
+from models.imaging.image import decode_image
+from models.monitoring.features import ImageMeasures
 from models.text import as_label, shown
 from serving.core.batcher import BatchResult
 from serving.core.decode_budget import DecodeBudget
@@ -32,7 +33,17 @@ from serving.core.statistics import Timings
 from serving.core.tensors import check_there
 from serving.engine.session import ModelOutput
 
-Row = NDArray[np.uint8] | RequestError
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image as the model gets it, uint8[S,S,3], and what was measured of it (None: nobody wants
+    that)."""
+
+    pixels: NDArray[np.uint8]
+    measures: ImageMeasures | None
+
+
+Row = Prepared | RequestError
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class DataPlane:
         limits: of a request.
         on_answer: called in the event loop with each answer, and the encoded images that it is for
             (none where a client sent pixels).
+        measures: have answers with what is measured of images.
     """
 
     def __init__(
@@ -73,11 +85,14 @@ class DataPlane:
         decoders: DecodeBudget,
         limits: Limits,
         on_answer: Callable[[InferResponse, Sequence[bytes]], None] = lambda answer, images: None,
+        *,
+        measures: bool = False,
     ) -> None:
         self.models = models
         self.limits = limits
         self._decoders = decoders
         self._on_answer = on_answer
+        self._measures = measures
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Classify the images of a request, of which there are 1..`limits.max_request_images`.
@@ -100,12 +115,15 @@ class DataPlane:
             rows = await self._rows(request, model.spec)
             decode_s = 0.0 if request.pixels is not None else time.perf_counter() - started
             good = [row for row in rows if not isinstance(row, RequestError)]
-            batch = await model.batcher.submit(good) if good else BatchResult([], 0.0, 0.0)
+            pixels = [row.pixels for row in good]
+            batch = await model.batcher.submit(pixels) if good else BatchResult([], 0.0, 0.0)
             results = iter(batch.results)
             answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
-            answer = InferResponse(model, answered, Timings(decode_s, batch.queue_s, batch.run_s))
+            timings = Timings(decode_s, batch.queue_s, batch.run_s)
+            measures = [row.measures for row in good if row.measures is not None]
+            answer = InferResponse(model, answered, timings, measures)
             if explaining is not None:
-                answer = await explaining.explained(answer, good, batch.results)
+                answer = await explaining.explained(answer, pixels, batch.results)
             return self._answer(answer, request.images, started)
 
     def _answer(
@@ -121,7 +139,7 @@ class DataPlane:
         return answer
 
     async def _rows(self, request: InferRequest, spec: ModelSpec) -> Sequence[Row]:
-        """The pixels of each image, or why it has none.
+        """Each image as the model gets it, or why it can't be.
 
         Raises:
             BadRequest: the pixels have another shape.
@@ -129,13 +147,17 @@ class DataPlane:
         """
         if request.pixels is not None:
             _check_pixels(request.pixels, spec.preprocessing.image_size)
-            return list(request.pixels)
+            return [self._prepared(pixels) for pixels in request.pixels]
         rows = await self._decode_all(request.images, spec)
         if request.all_or_nothing:
             for row in rows:
                 if isinstance(row, RequestError):
                     raise row
         return rows
+
+    def _prepared(self, pixels: NDArray[np.uint8]) -> Prepared:
+        """Pixels that a client sent."""
+        return Prepared(pixels, ImageMeasures.of_pixels(pixels) if self._measures else None)
 
     async def _decode_all(self, images: Sequence[bytes], spec: ModelSpec) -> list[Row]:
         return await self._decoders.decode(images, partial(self._decode, spec))
@@ -146,12 +168,14 @@ class DataPlane:
         limit = self.limits.max_image_pixels
         try:
             check_image_size(len(image), self.limits.max_image_bytes, name or "the image")
-            return load_image(
+            decoded = decode_image(
                 image,
                 spec.preprocessing,
                 max_pixels=min(max_pixels or limit, limit),
                 formats=self.limits.image_formats,
             )
+            measures = ImageMeasures.of(decoded) if self._measures else None
+            return Prepared(decoded.pixels, measures)
         except TooLarge as error:
             return error
         except TooManyPixels as error:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from models.bundle.acceptance import Acceptance
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
+from models.monitoring.reference import Reference
 from serving.core.batcher import Batcher
 from serving.core.errors import Conflict, ShuttingDown, UnknownModel
 from serving.core.explainer import Explainer
@@ -49,6 +50,7 @@ class ServedModel:
         explainer: makes its heat maps; None: it has none.
         acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.
         has_distance: whether its answers have one, see `ModelOutput`.
+        reference: what its production is compared with; None: the bundle has none.
         traffic: of all models: who loads another one gives way to it.
     """
 
@@ -65,6 +67,7 @@ class ServedModel:
         explainer: Explainer | None = None,
         acceptance: Acceptance | None = None,
         has_distance: bool = False,
+        reference: Reference | None = None,
         traffic: Traffic | None = None,
     ) -> None:
         self.name = name
@@ -77,6 +80,7 @@ class ServedModel:
         self.explainer = explainer
         self.acceptance = acceptance
         self.has_distance = has_distance
+        self.reference = reference
         self._traffic = traffic or Traffic()
         self._users = 0
         self._unused = asyncio.Event()

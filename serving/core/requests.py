@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.monitoring.features import ImageMeasures
 from serving.core.errors import DeadlineExceeded, RequestError, TooLarge
 from serving.core.explainer import ExplainRequest, HeatMap
 from serving.core.pool import ServedModel
@@ -98,6 +99,7 @@ class InferRequest:
 class InferResponse:
     """Of the model that gave it: for each image what it says, or why it says nothing.
 
+    measures: of the images that have an answer, in their order; none where nobody wants them.
     heat_maps: for each target that was asked for ("" is each image's most probable label), those of
     the images that have an answer.
     """
@@ -105,6 +107,7 @@ class InferResponse:
     model: ServedModel
     rows: list[ModelOutput | RequestError]
     timings: Timings
+    measures: Sequence[ImageMeasures] = ()
     heat_maps: Mapping[str, list[HeatMap]] = field(default_factory=dict)
 
     @cached_property

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.admission.proxies import FORWARDED_FOR
 from serving.context import ServiceContext
-from serving.core.errors import RequestError
+from serving.core.errors import NotFound, RequestError
 from serving.engine.providers import device_name
 from serving.http import openapi, pages, v2
 from serving.http.classify import classify
@@ -48,6 +48,7 @@ def create_app() -> Starlette:
             Route("/model", model),
             Route("/labels", labels),
             Route("/feedback", feedback, methods=["POST"]),
+            Route("/drift", drift),
             *v2.routes(),
             *v2.admin_routes(),
             *openapi.routes(),
@@ -207,6 +208,14 @@ async def model(request: Request) -> Response:
             "metrics": served.metrics,
         }
     )
+
+
+async def drift(request: Request) -> Response:
+    """`GET /drift`: how what the current model answers differs from its validation images."""
+    context: ServiceContext = request.app.state.context
+    if context.drift is None:
+        raise NotFound("drift isn't watched here (VGG19_DRIFT is off)")
+    return JSONResponse(context.drift.reply())
 
 
 async def labels(request: Request) -> Response:

@@ -149,6 +149,14 @@ def _classification() -> Json:
         "/model": {"get": _operation("model", "The model that is served", schema.ModelReply, _ANY)},
         "/labels": {"get": _operation("labels", "The classes", schema.LabelsReply, _ANY)},
         "/feedback": {"post": feedback},
+        "/drift": {
+            "get": _operation(
+                "drift",
+                "How answers differ from the validation images",
+                schema.DriftReply,
+                (*_ANY, 404),
+            )
+        },
         "/openapi.json": {
             "get": {
                 "operationId": "openapi",

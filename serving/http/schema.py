@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.core import tensors
+from serving.http.drift_schema import DriftReply as DriftReply  # one of the bodies, too
 from serving.observability.telemetry import REQUEST_ID
 
 

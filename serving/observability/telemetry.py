@@ -19,6 +19,7 @@ from opentelemetry import propagate, trace
 
 from serving.core.requests import InferResponse
 from serving.observability.capture import Capture
+from serving.observability.drift import DriftMonitor
 from serving.observability.metrics import Metrics
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -55,6 +56,7 @@ class Telemetry:
         tracer: makes a span for each request, in which `decode`, `queue` and `infer` lie; None:
             nobody collects them.
         capture: keeps images; None: none is kept.
+        drift: counts what is answered; None: nobody compares it with anything.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Telemetry:
         write: Callable[[str], None] | None,
         tracer: trace.Tracer | None,
         capture: Capture | None = None,
+        drift: DriftMonitor | None = None,
     ) -> None:
         self.metrics = metrics
         self._tracer = tracer
         self._write = write
         self.capture = capture
+        self.drift = drift
 
     @contextmanager
     def observe(
@@ -103,6 +107,8 @@ class Telemetry:
             if self.capture is not None:
                 self.capture.offer(images, answer, record.request_id)
         self.metrics.count_answer(answer)
+        if self.drift is not None:
+            self.drift.record(answer)
         if (
             self._tracer is not None
             and trace.get_current_span().get_span_context().trace_flags.sampled

@@ -128,6 +128,29 @@ def as_row(one: Classified) -> dict[str, Any]:
     return row | ({"error": one.error} if one.error else {})
 
 
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table that `vgg19 predict` wrote; of CSV, all values are text.
+
+    Raises:
+        PredictError: it can't be read, or isn't one.
+    """
+    try:
+        if path.suffix == ".parquet":
+            rows: list[dict[str, Any]] = _pyarrow()[1].read_table(path).to_pylist()
+        else:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors
+        raise PredictError(f"{path} can't be read as a table: {error}") from None
+    wanted = {"file", "label_1", "probability_1"}
+    if not rows or not wanted <= set(rows[0]):
+        raise PredictError(
+            f"{path} is no table of 'vgg19 predict': it has no rows with "
+            f"{', '.join(sorted(wanted))}"
+        )
+    return rows
+
+
 def _in_utf8(row: dict[str, Any]) -> dict[str, Any]:
     """File names may hold other bytes; as escapes, or nobody could read the table."""
     return row | {name: utf8(row[name]) for name in ("file", "error") if name in row}

@@ -20,6 +20,7 @@ import yaml
 from models.bundle.bundle import open_bundle
 from models.export.onnx_export import ServingModule, reference_probabilities
 from models.imaging.image import load_image
+from models.monitoring.reference import read_reference
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder
 from testing.server import ROOT, serve
@@ -100,6 +101,7 @@ def test_4_export(place: Path) -> None:
     assert bundle.metrics()["onnx_parity"]["max_probability_difference"] <= 1e-4
     assert bundle.metrics()["heat_map_parity"]["max_difference"] <= 1e-3
     assert bundle.acceptance() is not None
+    assert read_reference(bundle) is not None
     assert bundle.distance_path is not None
     assert bundle.explain_path is not None
     assert bundle.explain_path.stat().st_size < 20e6  # the weights are the model's own

@@ -181,7 +181,7 @@ def test_an_image_that_vanishes_in_mid_epoch(
     read = ImageDataset._read
     vanish = False
 
-    def vanishing(dataset: ImageDataset, index: int, decode: Any) -> torch.Tensor:
+    def vanishing(dataset: ImageDataset, index: int, decode: Any) -> Any:
         nonlocal vanish
         if vanish:
             dataset.samples[index].path.rename(tmp_path / "elsewhere.png")

@@ -68,7 +68,7 @@ def find_acceptance(
     def look(split: Split) -> Looked:
         images = _spread(context, split)
         batches = source.batches(split, last_epoch, images=images, shared=False)
-        return _look(model, context, batches, temperature)
+        return look_at(model, context, batches, temperature)
 
     train, val = look("train"), look("val")
     statistics = fit(train.features, train.targets, len(context.data.labels))
@@ -87,7 +87,7 @@ def find_acceptance(
     if context.config.ood_data is not None:
         pixels = _other_images(context, context.config.ood_data)
         if pixels:
-            others = _look(model, context, _batches(pixels), temperature)
+            others = look_at(model, context, _batches(pixels), temperature)
             metrics["unlike"] = ood_metrics(acceptance, statistics, held_out, others)
         else:
             context.reporter.warn(
@@ -203,9 +203,10 @@ def _spread(context: TrainContext, split: Split) -> list[int]:
     return sorted(chosen)
 
 
-def _look(
+def look_at(
     model: nn.Module, context: TrainContext, batches: Iterable[Batch], temperature: float
 ) -> Looked:
+    """What the model makes of the images of these batches."""
     normalize, device = context.normalize, context.accelerator.device
     network = context.architecture
     head = network.index(model, network.head)

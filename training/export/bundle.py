@@ -19,6 +19,7 @@ from models.bundle.bundle import (
     GOLDEN_FILE,
     METRICS_FILE,
     MODEL_FILE,
+    REFERENCE_FILE,
     SEEN_FILE,
     SPEC_FILE,
     Bundle,
@@ -39,6 +40,7 @@ from models.export.onnx_export import (
     reference_probabilities,
 )
 from models.files import json_text, staged_directory
+from models.monitoring.reference import Reference
 from training.loop.checkpoint import load_checkpoint, weights_digest
 from training.loop.run import Run, RunError, read_held_out
 from training.reporter import Reporter, SilentReporter, steps
@@ -89,6 +91,8 @@ def export_run(
             difference = prove_heat_maps(module, spec, staging / EXPLAIN_FILE, images)
         spec.write(staging / SPEC_FILE)
         _write_acceptance(run, metrics, staging)
+        if run.reference.exists():  # not of a run from before drift was measured
+            Reference.read(run.reference).write(staging / REFERENCE_FILE)
         golden = _golden_samples(module, images)
         golden.write(staging / GOLDEN_FILE)
         if add_variants is not None:

@@ -16,6 +16,7 @@ from models.bundle.metrics import weaknesses
 from training.data.batch import Batch, BatchSource
 from training.data.dataset import LostImageError
 from training.evaluate.calibration import fit_temperature
+from training.evaluate.drift_reference import drift_reference
 from training.evaluate.metrics import classification_metrics, quick_metrics
 from training.evaluate.ood import check_ood_data, find_acceptance, summary
 from training.features.batches import CachedFeatures
@@ -340,6 +341,8 @@ def _finish(
     held_out = classification_metrics(logits / temperature, targets, context.data.labels)
     statistics, acceptance = find_acceptance(model, source, context, temperature, history[-1].epoch)
     statistics.write(run.feature_statistics)
+    reference = drift_reference(model, source, context, temperature, statistics, acceptance)
+    reference.write(run.reference)
     best = best_epoch(history)
     metrics: dict[str, Any] = {
         "best_epoch": best.epoch,

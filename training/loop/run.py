@@ -85,6 +85,11 @@ class Run:
         return self.path / "familiar.npz"
 
     @property
+    def reference(self) -> Path:
+        """Not in runs from before drift was measured."""
+        return self.path / "reference.json"
+
+    @property
     def provenance(self) -> Path:
         return self.path / "provenance.json"
 

@@ -22,7 +22,7 @@ BESIDE_DATA = (
     "label_column", "image_column", "split_column", "split_names", "allow_conflicting_labels",
 )  # fmt: skip
 # Of what a job comes to.
-_NOT_DECISIVE = {"services", "service_timeout_s", "state", "keep_jobs"}
+_NOT_DECISIVE = {"services", "service_timeout_s", "state", "keep_jobs", "start_on"}
 
 
 class RedeployConfig(BaseModel):
@@ -67,6 +67,11 @@ class RedeployConfig(BaseModel):
         default=None,
         description="CSV file whose column sha256 names images that are not suspected, since "
         "somebody has looked at them",
+    )
+    start_on: Literal["images", "drift"] = Field(
+        default="images",
+        description="images: begin a job whenever there are new ones; drift: only while one of the "
+        "services has an alarm (docs/drift.md), and do nothing otherwise",
     )
     state: LocalPath = Field(
         default=Path("runs/redeploy"), description="directory of the jobs' states and runs"
@@ -121,6 +126,10 @@ class RedeployConfig(BaseModel):
                 raise ValueError(f"train.{key} is of the sources; set {key} beside data")
         if self.image is not None and self.build is None:
             raise ValueError("image needs build: cpu or gpu")
+        if self.start_on == "drift" and not self.services:
+            raise ValueError(
+                "start_on: drift needs services to ask; name them, or set it to images"
+            )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
         return self

@@ -36,6 +36,7 @@ from training.redeploy.captured import labelled_images
 from training.redeploy.compare import compare
 from training.redeploy.config import RedeployConfig
 from training.redeploy.contents import COLUMN, read_contents
+from training.redeploy.drift import drifting
 from training.redeploy.gate import judge, reason
 from training.redeploy.ingest import Ingested, ingest, write_csv
 from training.redeploy.job_state import JobState, finished_jobs, remove_old_jobs, unfinished_job
@@ -92,7 +93,7 @@ def redeploy(
     Args:
         builder: used where the configuration asks for a Bento.
         wait: for a job that runs already; else refuse.
-        force: train although nothing is new.
+        force: train although nothing is new, and nothing drifts.
 
     Raises:
         RedeployError: another job runs, or production was changed by somebody else meanwhile.
@@ -102,6 +103,11 @@ def redeploy(
     _check(config)
     with _exclusive(config.state, wait=wait, reporter=reporter):
         job = unfinished_job(config.state)
+        if job is None and config.start_on == "drift" and not force:
+            alarm = drifting(config.services)
+            if alarm is None:
+                return Outcome(0, "no drift: none of the services has an alarm")
+            reporter.say(f"drift at {alarm}")
         if job is None or not job.has("register"):  # after that, it is to be finished as it is
             ingested = _ingest(config, reporter)
             job = _same_job(job, ingested, config)

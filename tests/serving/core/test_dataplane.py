@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from models.imaging.image import load_image
+from models.imaging.image import Decoded, decode_image
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
 from serving.core.pool import ModelPool
@@ -138,11 +137,11 @@ async def test_the_earlier_deadline_counts(
     limits = dataclasses.replace(LIMITS, request_timeout_s=service_limit)
     monkeypatch.setattr(classifier, "limits", limits)
 
-    def slow(*arguments: Any, **options: Any) -> NDArray[np.uint8]:
+    def slow(*arguments: Any, **options: Any) -> Decoded:
         time.sleep(0.3)
-        return load_image(*arguments, **options)
+        return decode_image(*arguments, **options)
 
-    monkeypatch.setattr("serving.core.dataplane.load_image", slow)
+    monkeypatch.setattr("serving.core.dataplane.decode_image", slow)
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0(\.05)? s"):
         await classifier.infer(InferRequest([IMAGES[0]], deadline=limits.deadline(client_limit)))
     await asyncio.sleep(0.5)  # the decoding thread has come to its end

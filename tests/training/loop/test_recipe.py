@@ -18,6 +18,7 @@ from models.bundle.metrics import weaknesses
 from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.imaging.image import DECODE_RULE
+from models.monitoring.reference import Reference
 from models.network.build import build
 from models.network.vgg19 import VGG19
 from models.network.weights import imagenet_file
@@ -140,6 +141,12 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         "learning_rate.png",
         "reliability.png",
     }
+    reference = Reference.read(run.reference)
+    data = json.loads(run.data.read_text())
+    assert reference.images == sum(file["split"] == "val" for file in data["files"]) > 0
+    assert {sum(counts) for counts in reference.counts.values()} == {reference.images}
+    accepted = metrics["acceptance"]["val"]["accepted"]  # of all of them, since they are few
+    assert reference.counts["accepted"][1] == pytest.approx(accepted * reference.images)
     page = run.report.read_text()
     assert page.count("data:image/png;base64,") >= 4
     assert "http://" not in page
