@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 from models.bundle.bundle import Bundle, open_bundle
 from models.bundle.signature import Signer
 from models.errors import UserError
+from models.monitoring.verdict import reason
 from models.registry import store
 from training.auto.train import can_resume, resume, train
 from training.data.checks import Sample
@@ -36,7 +37,7 @@ from training.redeploy.captured import labelled_images
 from training.redeploy.compare import compare
 from training.redeploy.config import RedeployConfig
 from training.redeploy.contents import COLUMN, read_contents
-from training.redeploy.gate import judge, reason
+from training.redeploy.gate import judge
 from training.redeploy.ingest import Ingested, ingest, write_csv
 from training.redeploy.job_state import JobState, finished_jobs, remove_old_jobs, unfinished_job
 from training.redeploy.report import disagreements, write_redeploy_report

@@ -1,0 +1,1 @@
+"""What a model does in production, in numbers: constant in memory, summed over processes."""
