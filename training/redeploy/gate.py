@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.monitoring.verdict import Verdict
