@@ -20,10 +20,10 @@ from serving.context import ServiceContext
 from serving.core.dataplane import DataPlane, Limits
 from serving.core.decode_budget import DecodeBudget, DecodeLimits
 from serving.core.inflight import InFlightBytes
-from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.looker import Looker
+from serving.core.pool import ModelPool
 from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
-from serving.core.workers import Workers
 from serving.engine.measured import measure_if_unknown
 from serving.engine.memory import freeze_gc
 from serving.engine.right_of_way import Traffic
@@ -114,8 +114,7 @@ class Runtime:
         )
         self._stopping = False
         self._was_ready = True
-        self._looker = Workers(1, "watch")  # of its own: one that hangs takes none from others
-        self._look: asyncio.Future[DesiredVersion] | None = None
+        self._store = Looker("watch", partial(desired_version, settings), _LOOK_S, _no_answer)
         self._watch = asyncio.create_task(
             self._supervisor.repeat(
                 _WATCH,
@@ -188,7 +187,7 @@ class Runtime:
         deadline = loop.time() + self._settings.shutdown_grace_s
         self._stopping = True
         self._watch.cancel()
-        self._looker.close()
+        self._store.close()
         self._watch_files.cancel()
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
@@ -220,24 +219,7 @@ class Runtime:
 
     async def _follow(self) -> None:
         """Make the wanted model current."""
-        await self._models.follow(await self._desired())
-
-    async def _desired(self) -> DesiredVersion:
-        """The version that is promoted now.
-
-        Raises:
-            StoreError: there is none, or the store doesn't answer.
-        """
-        if self._look is None:  # one that hangs is waited for, not begun a second time
-            self._look = self._looker.run(desired_version, self._settings)
-        done, _ = await asyncio.wait([self._look], timeout=_LOOK_S)
-        if not done:
-            raise StoreError(
-                f"the store {store.store_path()} doesn't answer within {_LOOK_S:g} s; the model "
-                "that is served stays"
-            )
-        look, self._look = self._look, None
-        return look.result()
+        await self._models.follow(await self._store.look())
 
     async def _tell_readiness(self) -> None:
         """Let those who watch gRPC's health know when it has changed, whatever changed it."""
@@ -284,6 +266,13 @@ def _capture(settings: Settings, supervisor: Supervisor) -> Capture | None:
         limit_bytes=settings.capture_limit,
         waiting_bytes=settings.capture_waiting_bytes,
         supervisor=supervisor,
+    )
+
+
+def _no_answer() -> StoreError:
+    return StoreError(
+        f"the store {store.store_path()} doesn't answer within {_LOOK_S:g} s; the model that is "
+        "served stays"
     )
 
 
