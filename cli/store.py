@@ -40,8 +40,8 @@ def promote(
         bool,
         typer.Option(
             "--force",
-            help="Even if it never predicts some class, or is no better than always predicting the "
-            "largest.",
+            help="Even if it never predicts some class, is no better than always predicting the "
+            "largest, or the rule of its shadow doesn't hold (yet).",
         ),
     ] = False,
 ) -> None:
@@ -51,9 +51,12 @@ def promote(
     """
     from models.bundle.metrics import weaknesses
     from models.errors import StoreError
-    from models.registry import store
+    from models.registry import shadowing, store
 
-    found = weaknesses(store.inspect_stored(store.resolve(tag)).metrics().get("held_out", {}))
+    version = store.resolve(tag)
+    found = list(weaknesses(store.inspect_stored(version).metrics().get("held_out", {})))
+    if not force and (refusal := shadowing.refusal(version)):
+        found.append(f"its shadow: {refusal}")
     if found and not force:
         raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()

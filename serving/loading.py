@@ -141,6 +141,7 @@ def load_model(
         acceptance=bundle.acceptance(),
         has_distance=session.has_distance,
         traffic=traffic,
+        last_run=lambda: session.last_run,
     )
 
 

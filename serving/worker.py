@@ -45,6 +45,8 @@ from serving.observability.metrics import Metrics
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
 from serving.reloading import FileWatch, Reloadable
+from serving.rollout.watch import WATCH as ROLLOUT_WATCH
+from serving.rollout.watch import RolloutWatch, ShadowOptions
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,8 @@ class Runtime:
         telemetry: Telemetry,
         supervisor: Supervisor | None = None,
         http_tls: Reloadable | None = None,
+        traffic: Traffic | None = None,
+        worker_index: int = 1,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor or Supervisor()
@@ -99,8 +103,16 @@ class Runtime:
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = DecodeBudget(threads, _decode_limits(settings))
+        classifier = DataPlane(models, self._decoders, _limits(settings), telemetry.on_answer)
+        self._rollouts = RolloutWatch(
+            classifier,
+            traffic or Traffic(),
+            _shadow_options(settings, worker_index),
+            telemetry.metrics,
+            self._supervisor,
+        )
         self.context = ServiceContext(
-            classifier=DataPlane(models, self._decoders, _limits(settings), telemetry.on_answer),
+            classifier=classifier,
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
@@ -111,6 +123,7 @@ class Runtime:
             is_alive=lambda: self.alive,
             client_address=ClientAddress(settings.proxies),
             bodies=InFlightBytes(settings.max_inflight_bytes),
+            on_label=self._rollouts.add_label,
         )
         self._stopping = False
         self._was_ready = True
@@ -123,6 +136,9 @@ class Runtime:
                 self._tell_readiness,
                 _MAX_WATCH_PAUSE_S,
             )
+        )
+        self._watch_rollouts = asyncio.create_task(
+            self._supervisor.repeat(ROLLOUT_WATCH, self._rollouts.follow, settings.watch_interval_s)
         )
         self._watch_files = asyncio.create_task(self._file_watch.run())
 
@@ -149,12 +165,13 @@ class Runtime:
         metrics = Metrics()
         supervisor = Supervisor(metrics.count_background_failure)
         options = session_options(settings, worker_index)
-        load = partial(load_model, settings, options, metrics, supervisor, Traffic())
+        traffic = Traffic()
+        load = partial(load_model, settings, options, metrics, supervisor, traffic)
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
         telemetry = Telemetry(metrics, write, tracer, _capture(settings, supervisor))
-        runtime = cls(settings, models, telemetry, supervisor, http_tls)
+        runtime = cls(settings, models, telemetry, supervisor, http_tls, traffic, worker_index)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
@@ -189,6 +206,8 @@ class Runtime:
         self._watch.cancel()
         self._store.close()
         self._watch_files.cancel()
+        self._watch_rollouts.cancel()
+        await self._rollouts.close()  # it gives way to requests anyway, and they end sooner
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
@@ -266,6 +285,15 @@ def _capture(settings: Settings, supervisor: Supervisor) -> Capture | None:
         limit_bytes=settings.capture_limit,
         waiting_bytes=settings.capture_waiting_bytes,
         supervisor=supervisor,
+    )
+
+
+def _shadow_options(settings: Settings, worker_index: int) -> ShadowOptions:
+    return ShadowOptions(
+        worker_index=worker_index,
+        timeout_s=settings.session_timeout_s,
+        # Who keeps images has told those whose images they are.
+        keeps_pictures=settings.capture != "off",
     )
 
 

@@ -33,6 +33,9 @@ from serving.core.tensors import check_there
 from serving.engine.session import ModelOutput
 
 Row = NDArray[np.uint8] | RequestError
+# Called in the event loop with an answer that is ready, the pixels of each image (or why it has
+# none), and the images as they were sent (none where a client sent pixels).
+Watcher = Callable[[InferResponse, Sequence[Row], Sequence[bytes]], None]
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class DataPlane:
         self.limits = limits
         self._decoders = decoders
         self._on_answer = on_answer
+        self.watcher: Watcher | None = None  # there while something is tried beside production
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Classify the images of a request, of which there are 1..`limits.max_request_images`.
@@ -106,11 +110,12 @@ class DataPlane:
             answer = InferResponse(model, answered, Timings(decode_s, batch.queue_s, batch.run_s))
             if explaining is not None:
                 answer = await explaining.explained(answer, good, batch.results)
-            return self._answer(answer, request.images, started)
+            self._answer(answer, request.images, started)
+            if self.watcher is not None:
+                self.watcher(answer, rows, request.images)
+            return answer
 
-    def _answer(
-        self, answer: InferResponse, images: Sequence[bytes], started: float
-    ) -> InferResponse:
+    def _answer(self, answer: InferResponse, images: Sequence[bytes], started: float) -> None:
         """Count an answer, and tell of it."""
         seconds = time.perf_counter() - started
         if all(isinstance(row, RequestError) for row in answer.rows):
@@ -118,7 +123,6 @@ class DataPlane:
         else:
             answer.model.statistics.count_answer(answer.timings, seconds)
         self._on_answer(answer, images)
-        return answer
 
     async def _rows(self, request: InferRequest, spec: ModelSpec) -> Sequence[Row]:
         """The pixels of each image, or why it has none.

@@ -50,6 +50,7 @@ class ServedModel:
         acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.
         has_distance: whether its answers have one, see `ModelOutput`.
         traffic: of all models: who loads another one gives way to it.
+        last_run: images and seconds of its last run; (0, 0.0) before the first.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ServedModel:
         acceptance: Acceptance | None = None,
         has_distance: bool = False,
         traffic: Traffic | None = None,
+        last_run: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
     ) -> None:
         self.name = name
         self.version = version
@@ -77,6 +79,7 @@ class ServedModel:
         self.explainer = explainer
         self.acceptance = acceptance
         self.has_distance = has_distance
+        self.last_run = last_run
         self._traffic = traffic or Traffic()
         self._users = 0
         self._unused = asyncio.Event()
