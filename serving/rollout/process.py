@@ -22,6 +22,8 @@ from typing import Any
 _ROOT = Path(__file__).parents[2]
 # A few hundred bytes, and a label or a reason.
 _MAX_MESSAGE_BYTES = 100_000
+# From the end of its connection to its own end, of which the code tells.
+_ENDING_S = 0.2
 
 
 class ProcessEnded(Exception):
@@ -143,8 +145,11 @@ class CandidateProcess:
             self._process.send_signal(number)  # looks first whether it is still that process
 
     def _how(self) -> str:
-        self.kill()  # it closed the connection, or sent what it shouldn't: it is no use any more
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:  # it sent what it shouldn't, or closed the connection
+            self.kill()
+            code = self._process.wait()
         if code < 0:
             return f"its process ended by {signal.Signals(-code).name}"
         return f"its process ended with exit code {code}"
