@@ -60,11 +60,9 @@ def promote(
     if found and not force:
         raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()
-    say(
-        _production_is(
-            store.promote(tag), before, "; next: vgg19 serve, then open http://127.0.0.1:3000"
-        )
-    )
+    promoted = store.promote(tag)
+    shadowing.end_if_stale()
+    say(_production_is(promoted, before, "; next: vgg19 serve, then open http://127.0.0.1:3000"))
 
 
 @app.command()
@@ -175,7 +173,8 @@ def redeploy(
     Example: `vgg19 redeploy --init` once, then `vgg19 redeploy`
 
     Exit codes: 0 promoted, or nothing new; 3 the challenger was refused; 4 it was promoted, failed
-    in the running service and was rolled back. An interrupted job goes on where it stopped.
+    in the running service and was rolled back; 5 it is in production's shadow, and the same command
+    goes on later. An interrupted job goes on where it stopped.
     """
     from cli import bento as builder
     from training.redeploy.config import load_redeploy_config

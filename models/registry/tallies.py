@@ -51,7 +51,6 @@ class Picture(BaseModel):
     candidate: str
     production_confidence: float
     candidate_confidence: float
-    label: str | None = None
 
 
 class Pictures(BaseModel):
