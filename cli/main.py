@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cache, key, probe, shadow, sign, store
+from cli import cache, canary, key, probe, shadow, sign, store
 from cli.common import reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
@@ -44,6 +44,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.add_typer(store.app)
 app.add_typer(shadow.app)
+app.add_typer(canary.app)
 app.add_typer(sign.app)
 app.add_typer(key.app)
 app.add_typer(probe.app)

@@ -92,7 +92,12 @@ def _production_is(tag: str, before: str | None, then: str = "") -> str:
 
 
 @app.command()
-def history(as_json: JsonLines = False) -> None:
+def history(
+    as_json: JsonLines = False,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="What was tried beside production, in its place.")
+    ] = False,
+) -> None:
     """Show which models were in production since when, and why; newest first.
 
     Example: `vgg19 history`
@@ -100,6 +105,10 @@ def history(as_json: JsonLines = False) -> None:
     from rich.table import Table
 
     from models.registry import store
+
+    if rollouts:
+        _print_rollouts(as_json)
+        return
 
     promotions = store.promotions()
     if as_json:
@@ -119,6 +128,28 @@ def history(as_json: JsonLines = False) -> None:
         table.add_row(
             since, *map(text, (promotion.version, promotion.replaced or "", promotion.why))
         )
+    table_console().print(table)
+
+
+def _print_rollouts(as_json: bool) -> None:
+    from rich.table import Table
+
+    from models.registry import shadowing
+
+    events = shadowing.rollouts().events()
+    if as_json:
+        for event in events:
+            say(event.model_dump_json(exclude_none=True))
+        return
+    if not events:
+        say("nothing was tried beside production yet")
+        return
+    table = Table(box=None)
+    for name in ("at", "version", "tried as", "", "why"):
+        table.add_column(name, no_wrap=name != "why")
+    for event in events:
+        at = f"{event.at.astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(at, *map(text, (event.version, event.kind, event.what, event.why)))
     table_console().print(table)
 
 

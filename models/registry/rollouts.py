@@ -13,14 +13,16 @@ several workers that come to the same decision, the first one's counts.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import StoreError
 from models.files import staged_file
+from models.monitoring.canary_tests import CanaryLimits
 from models.monitoring.shadow_rule import ShadowRule
 from models.registry import journal
 
@@ -53,7 +55,49 @@ class Shadow(BaseModel):
         return (datetime.now(UTC) - self.at).total_seconds() / 3600
 
 
-Rollout = Shadow
+class Canary(BaseModel):
+    """A version that answers a part of the requests.
+
+    Args:
+        version: the candidate. against: what production was, and must still be.
+        steps: percent of the clients, rising; at 100 the version is promoted.
+        wait_hours: how long each step lasts. min_requests: that the canary must have answered in
+            all before the next.
+        header: whose value tells clients apart; "": their API key, or else their address.
+        step: the number of the present one, from 0. step_at: since when.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Literal["canary"] = "canary"
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
+    version: str
+    against: str
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    steps: tuple[float, ...]
+    wait_hours: float = 1.0
+    min_requests: int = 100
+    header: str = ""
+    limits: CanaryLimits = Field(default_factory=CanaryLimits)
+    step: int = 0
+    step_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def percent(self) -> float:
+        return self.steps[self.step]
+
+    @property
+    def step_hours(self) -> float:
+        return (datetime.now(UTC) - self.step_at).total_seconds() / 3600
+
+    def next_step(self) -> Canary | None:
+        """One step further; None: this is the last."""
+        if self.step + 1 >= len(self.steps):
+            return None
+        return self.model_copy(update={"step": self.step + 1, "step_at": datetime.now(UTC)})
+
+
+Rollout = Annotated[Shadow | Canary, Field(discriminator="kind")]
 
 
 class Event(BaseModel):
@@ -120,6 +164,28 @@ class Rollouts:
             if state.rollout is None or state.rollout.id != rollout.id:
                 return False
             self._change(state, None, rollout, what, why)
+            return True
+
+    def advance(self, canary: Canary, why: str) -> bool:
+        """Take a canary's next step; whether it was at this step, and there is a next one."""
+        with journal.locked(self._lock):
+            state, further = self._read(), canary.next_step()
+            now = state.rollout
+            at_it = isinstance(now, Canary) and (now.id, now.step) == (canary.id, canary.step)
+            if not at_it or further is None:
+                return False
+            self._change(state, further, further, f"{further.percent:g}%", why)
+            return True
+
+    def promote(self, canary: Canary, do: Callable[[], object], why: str) -> bool:
+        """Call `do`, which promotes the version, and end the canary; whether it was at this step.
+        Nobody takes it back meanwhile. After a kill in between it is stale, and so is over."""
+        with journal.locked(self._lock):
+            state = self._read()
+            if state.rollout != canary:
+                return False
+            do()
+            self._change(state, None, canary, "promoted", why)
             return True
 
     def reset(self) -> None:

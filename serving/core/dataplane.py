@@ -36,6 +36,8 @@ Row = NDArray[np.uint8] | RequestError
 # Called in the event loop with an answer that is ready, the pixels of each image (or why it has
 # none), and the images as they were sent (none where a client sent pixels).
 Watcher = Callable[[InferResponse, Sequence[Row], Sequence[bytes]], None]
+# Called in the event loop with a request that names no version, and the current model.
+Router = Callable[[InferRequest, ServedModel], ServedModel]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class DataPlane:
         self.limits = limits
         self._decoders = decoders
         self._on_answer = on_answer
-        self.watcher: Watcher | None = None  # there while something is tried beside production
+        # Both are there only while something is tried beside production.
+        self.watcher: Watcher | None = None
+        self.router: Router | None = None
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Classify the images of a request, of which there are 1..`limits.max_request_images`.
@@ -97,6 +101,8 @@ class DataPlane:
         """
         check_image_count(request.count, self.limits.max_request_images)
         model = self.models.get(self.models.current.name, request.version)
+        if self.router is not None and not request.version:
+            model = self.router(request, model)
         async with _Answering(model, request.deadline or self.limits.deadline()) as started:
             check_there(model, request.outputs)
             explaining = _Explaining(model, request.explain) if request.explain else None

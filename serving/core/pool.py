@@ -283,6 +283,15 @@ class ModelPool:
             self._asked_for.discard(version)
             self._drop(model)
 
+    async def release(self, version: str) -> None:
+        """As `unload` of a version that may have become the current one, which stays, or may be
+        gone already."""
+        async with self._lock:
+            self._asked_for.discard(version)
+            model = self._loaded.get(version)
+            if model is not None and model is not self._current:
+                self._drop(model)
+
     async def close(self) -> None:
         """Finish what was accepted, within the grace period; a load that runs isn't waited for."""
         for change in self._changes:

@@ -72,6 +72,14 @@ class Metrics:
             "vgg19_shadow_failed", "1 while a shadow is disabled because it failed", ["version"],
             multiprocess_mode="livemax", registry=registry,
         )  # fmt: skip
+        self._canary_percent = Gauge(
+            "vgg19_canary_percent", "Of the clients whom a canary answers", ["version"],
+            multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self._canary_outcomes = Counter(
+            "vgg19_canary_outcomes", "What production's and a canary's requests came to",
+            ["version", "kind", "hit"], registry=registry,
+        )  # fmt: skip
         self._current: tuple[str, ...] = ()
         # `labels` checks and looks up what is the same for each request.
         self._labelled: Any = cache(lambda metric, *values: metric.labels(*values))
@@ -101,6 +109,15 @@ class Metrics:
     def show_shadow(self, version: str, *, failed: bool) -> None:
         """From any thread."""
         self._shadow_failed.labels(version).set(failed)
+
+    def show_canary(self, version: str, percent: float) -> None:
+        """0: it is over."""
+        self._canary_percent.labels(version).set(percent)
+
+    def count_canary(self, version: str, kind: str, hits: int, count: int) -> None:
+        """`hits` of `count` outcomes were of the kind, see `models.monitoring.canary_tests`."""
+        self._canary_outcomes.labels(version, kind, "true").inc(hits)
+        self._canary_outcomes.labels(version, kind, "false").inc(count - hits)
 
     def count_background_failure(self, work: str) -> None:
         """`work`: by its name in the log; there are few. From any thread."""

@@ -11,29 +11,43 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
-from models.errors import StoreError
-from models.registry import shadowing
+from models.errors import StoreError, UserError
+from models.monitoring.canary_tests import CanaryTally
+from models.registry import canaries, shadowing
+from models.registry.rollouts import Canary as DesiredCanary
 from models.registry.rollouts import Rollout
 from models.registry.rollouts import Shadow as DesiredShadow
+from models.registry.tallies import write_tally
 from serving.core.dataplane import DataPlane, Row
 from serving.core.looker import Looker
 from serving.core.requests import InferResponse
 from serving.core.supervisor import Supervisor
 from serving.engine.right_of_way import Traffic
+from serving.rollout.canary import Canary, cannot_stand_in
 from serving.rollout.process import CandidateProcess, candidate_command
-from serving.rollout.recorder import Recorder, image_key
+from serving.rollout.recorder import Recorder, image_key, worker_name
 from serving.rollout.shadow import Shadow, ShadowMetrics
 
 logger = logging.getLogger(__name__)
 
 # By what name it is logged and counted.
 WATCH = "the watch over rollouts"
-_OFFER = "the shadow"
+_OFFER, _COUNT = "the shadow", "the canary"
 # A look is one small file read, and what is written some 10 kB.
 _LOOK_S = 30.0
 # What a reader sees is so old at most; a write costs a flush to the disk.
 _WRITE_EVERY_S = 5.0
+# The end of a service, or of a rollout, waits so long for the store.
+_LAST_WRITE_S = 5.0
+
+
+class RolloutMetrics(ShadowMetrics, Protocol):
+    """Where shadows and canaries are counted."""
+
+    def show_canary(self, version: str, percent: float) -> None: ...
+    def count_canary(self, version: str, kind: str, hits: int, count: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,11 +65,11 @@ class ShadowOptions:
 
 
 class RolloutWatch:
-    """Starts and ends shadows. Of one event loop.
+    """Starts and ends shadows and canaries. Of one event loop.
 
     Args:
-        classifier: whose answers a shadow is given.
-        traffic: the requests that go before it.
+        classifier: whose answers a shadow is given, and whose requests a canary is.
+        traffic: the requests that go before a shadow.
         command: of a candidate's process, by its version; None: `candidate_command`.
     """
 
@@ -64,7 +78,7 @@ class RolloutWatch:
         classifier: DataPlane,
         traffic: Traffic,
         options: ShadowOptions,
-        metrics: ShadowMetrics,
+        metrics: RolloutMetrics,
         supervisor: Supervisor,
         command: Callable[[str], list[str]] | None = None,
     ) -> None:
@@ -74,8 +88,10 @@ class RolloutWatch:
         self._metrics = metrics
         self._supervisor = supervisor
         self._command = command or partial(candidate_command, worker_index=options.worker_index)
-        self._desired: DesiredShadow | None = None
+        self._name = worker_name()
+        self._id = ""  # of what runs
         self._shadow: Shadow | None = None
+        self._canary: Canary | None = None
         self._written_at = 0.0
         self._store = Looker("rollout", self._look, _LOOK_S, _no_answer)
 
@@ -88,14 +104,15 @@ class RolloutWatch:
         """
         if self._shadow is not None:
             self._shadow.check()
-        desired = await self._store.look()
-        wanted = desired if isinstance(desired, DesiredShadow) else None
-        if (wanted and wanted.id) == (self._desired and self._desired.id):
-            return
-        await self._end_shadow()
-        self._desired = wanted
-        if wanted is not None:
-            self._begin_shadow(wanted)
+        wanted, others = await self._store.look()
+        if (wanted.id if wanted is not None else "") != self._id:
+            await self._end()
+            if wanted is not None:
+                await self._begin(wanted)
+        elif self._canary is not None and isinstance(wanted, DesiredCanary):
+            self._canary.desired = wanted  # a step further, perhaps
+            self._canary.look(others)
+            self._metrics.show_canary(wanted.version, wanted.percent)
 
     def add_label(self, request_id: str, index: int, label: str) -> None:
         """That a client told of image `index`, from 0, of a request."""
@@ -104,17 +121,33 @@ class RolloutWatch:
 
     async def close(self) -> None:
         """End what runs, and write down what it counted, if the store takes it."""
-        await self._end_shadow()
+        await self._end()
         self._store.close()
 
-    def _look(self) -> Rollout | None:
-        """In the thread: what is to run, and what was counted goes there."""
-        recorder = self._shadow.recorder if self._shadow is not None else None
-        if recorder is not None and time.monotonic() - self._written_at >= _WRITE_EVERY_S:
+    def _look(self) -> tuple[Rollout | None, list[CanaryTally]]:
+        """In the thread: what is to run, and what other workers counted of a canary; what this one
+        counted goes there, and a canary's next step is taken when it is time."""
+        shadow, canary = self._shadow, self._canary
+        if time.monotonic() - self._written_at >= _WRITE_EVERY_S:
             self._written_at = time.monotonic()
-            recorder.write()
-        current = shadowing.rollouts().current()
-        return None if current is None or shadowing.is_stale(current) else current
+            if shadow is not None:
+                shadow.recorder.write()
+            if canary is not None:
+                self._write(canary)
+                if done := canaries.decide(canary.desired):
+                    logger.warning("canary %s: %s", canary.desired.version, done)
+        wanted = shadowing.rollouts().current()
+        if wanted is None or shadowing.is_stale(wanted):
+            return None, []
+        others = canaries.tallies_of(wanted) if isinstance(wanted, DesiredCanary) else []
+        return wanted, others
+
+    async def _begin(self, wanted: Rollout) -> None:
+        self._id, self._written_at = wanted.id, 0.0
+        if isinstance(wanted, DesiredCanary):
+            await self._begin_canary(wanted)
+        else:
+            self._begin_shadow(wanted)
 
     def _begin_shadow(self, wanted: DesiredShadow) -> None:
         recorder = Recorder(
@@ -132,19 +165,50 @@ class RolloutWatch:
         self._classifier.watcher = self._offer
         logger.info("%s goes into the shadow of %s", wanted.version, wanted.against)
 
-    async def _end_shadow(self) -> None:
-        shadow, self._shadow = self._shadow, None
-        self._classifier.watcher = None
-        if shadow is None:
-            return
-        await asyncio.to_thread(shadow.close)
-        if shadow.recorder.state != "failed":
-            shadow.recorder.set_state("ended")
+    async def _begin_canary(self, wanted: DesiredCanary) -> None:
+        """One that can't be loaded here, or can't stand in, is taken back everywhere."""
+        models = self._classifier.models
         try:
-            async with asyncio.timeout(_WRITE_EVERY_S):
-                await asyncio.to_thread(shadow.recorder.write)
+            model = await models.load(wanted.version)
+            why = cannot_stand_in(model, models.current)
+        except UserError as error:
+            why = f"it can't be loaded: {error}"
+        if why:
+            logger.error("canary %s is taken back: %s", wanted.version, why)
+            await asyncio.to_thread(shadowing.rollouts().end, wanted, "returned", why)
+            return
+        self._canary = canary = Canary(
+            wanted, model, lambda: models.current, self._name, self._metrics.count_canary
+        )
+        self._classifier.watcher, self._classifier.router = self._count, canary.route
+        self._metrics.show_canary(wanted.version, wanted.percent)
+        logger.info("%s answers %g%% of the clients", wanted.version, wanted.percent)
+
+    async def _end(self) -> None:
+        self._id = ""
+        self._classifier.watcher = self._classifier.router = None
+        shadow, self._shadow = self._shadow, None
+        canary, self._canary = self._canary, None
+        if shadow is not None:
+            await asyncio.to_thread(shadow.close)
+            if shadow.recorder.state != "failed":
+                shadow.recorder.set_state("ended")
+            await self._write_last(shadow.recorder.write)
+        if canary is not None:
+            self._metrics.show_canary(canary.desired.version, 0)
+            await self._write_last(partial(self._write, canary))
+            await self._classifier.models.release(canary.desired.version)
+            logger.info("%s answers no part of the clients any more", canary.desired.version)
+
+    async def _write_last(self, write: Callable[[], None]) -> None:
+        try:
+            async with asyncio.timeout(_LAST_WRITE_S):
+                await asyncio.to_thread(write)
         except (OSError, TimeoutError) as error:
-            logger.warning("what the shadow counted last can't be written: %s", error)
+            logger.warning("what was counted last of a rollout can't be written: %s", error)
+
+    def _write(self, canary: Canary) -> None:
+        write_tally(shadowing.directory(), canary.desired.id, self._name, canary.tally)
 
     def _offer(self, answer: InferResponse, rows: Sequence[Row], images: Sequence[bytes]) -> None:
         """For `DataPlane`: whatever goes wrong here is no business of the request."""
@@ -154,6 +218,15 @@ class RolloutWatch:
             self._shadow.offer(answer, rows, images)
         except Exception as error:
             self._supervisor.failed(_OFFER, error)
+
+    def _count(self, answer: InferResponse, rows: Sequence[Row], images: Sequence[bytes]) -> None:
+        """As `_offer`."""
+        if self._canary is None:
+            return
+        try:
+            self._canary.watch(answer, rows, images)
+        except Exception as error:
+            self._supervisor.failed(_COUNT, error)
 
 
 def _no_answer() -> StoreError:
