@@ -174,7 +174,7 @@ class Rollouts:
             at_it = isinstance(now, Canary) and (now.id, now.step) == (canary.id, canary.step)
             if not at_it or further is None:
                 return False
-            self._change(state, further, further, f"{further.percent:g}%", why)
+            self._change(state, further, further, f"{further.percent}%", why)
             return True
 
     def promote(self, canary: Canary, do: Callable[[], object], why: str) -> bool:

@@ -59,12 +59,14 @@ class Pictures(BaseModel):
     pictures: list[Picture] = Field(default_factory=list)
 
 
-def write_tally(directory: Path, rollout: str, worker: str, tally: BaseModel) -> None:
+def write_tally(directory: Path, rollout: str, worker: str, tally: str) -> None:
+    """`tally`: as JSON, which its owner makes while nobody counts."""
     _write(directory / f".tally-{rollout}-{worker}.json", tally)
 
 
 def write_pictures(directory: Path, rollout: str, worker: str, pictures: Pictures) -> None:
-    _write(directory / f".pictures-{rollout}-{worker}.json", pictures)
+    text = pictures.model_dump_json()
+    _write(directory / f".pictures-{rollout}-{worker}.json", text)
 
 
 def read_tallies(directory: Path, rollout: str, kind: type[T]) -> list[T]:
@@ -95,9 +97,9 @@ def remove_tallies(directory: Path, keep: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def _write(file: Path, content: BaseModel) -> None:
+def _write(file: Path, text: str) -> None:
     with staged_file(file) as staging:
-        staging.write_text(content.model_dump_json(), encoding="utf-8")
+        staging.write_text(text, encoding="utf-8")
 
 
 def _read(directory: Path, pattern: str, kind: type[T]) -> list[T]:

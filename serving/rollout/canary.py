@@ -30,7 +30,7 @@ Side = Literal["production", "canary"]
 def share_of(identity: str, rollout: str) -> float:
     """Where a client lies, 0..100: it is the canary's while that is below the percentage. By the
     rollout's id, so that it isn't always the same clients who try what is new."""
-    digest = hashlib.sha256(f"{rollout}\n{identity}".encode()).digest()
+    digest = hashlib.sha256(f"{rollout}\n{identity}".encode("utf-8", "backslashreplace")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 * 100
 
 

@@ -167,7 +167,7 @@ class Recorder:
                     self._changed |= self._join(key, label)
             if not self._changed:
                 return
-            tally = self._tally.model_copy(deep=True)
+            tally = self._tally.model_dump_json()
             pictures = Pictures(pictures=list(self._pictures)) if self._pictures_changed else None
             self._changed = self._pictures_changed = False
         try:

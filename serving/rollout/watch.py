@@ -22,8 +22,10 @@ from models.registry.rollouts import Shadow as DesiredShadow
 from models.registry.tallies import write_tally
 from serving.core.dataplane import DataPlane, Row
 from serving.core.looker import Looker
-from serving.core.requests import InferResponse
+from serving.core.pool import ServedModel
+from serving.core.requests import InferRequest, InferResponse
 from serving.core.supervisor import Supervisor
+from serving.core.workers import Workers
 from serving.engine.right_of_way import Traffic
 from serving.rollout.canary import Canary, cannot_stand_in
 from serving.rollout.process import CandidateProcess, candidate_command
@@ -94,6 +96,7 @@ class RolloutWatch:
         self._canary: Canary | None = None
         self._written_at = 0.0
         self._store = Looker("rollout", self._look, _LOOK_S, _no_answer)
+        self._threads = Workers(1, "rollout end")  # daemons: a store that hangs keeps none alive
 
     async def follow(self) -> None:
         """One look: start or end what the store says, and watch what runs.
@@ -105,6 +108,8 @@ class RolloutWatch:
         if self._shadow is not None:
             self._shadow.check()
         wanted, others = await self._store.look()
+        if wanted is not None and self._classifier.models.current.version != wanted.against:
+            wanted = None  # this service serves another version, or doesn't serve that one yet
         if (wanted.id if wanted is not None else "") != self._id:
             await self._end()
             if wanted is not None:
@@ -123,6 +128,7 @@ class RolloutWatch:
         """End what runs, and write down what it counted, if the store takes it."""
         await self._end()
         self._store.close()
+        self._threads.close()
 
     def _look(self) -> tuple[Rollout | None, list[CanaryTally]]:
         """In the thread: what is to run, and what other workers counted of a canary; what this one
@@ -143,11 +149,12 @@ class RolloutWatch:
         return wanted, others
 
     async def _begin(self, wanted: Rollout) -> None:
-        self._id, self._written_at = wanted.id, 0.0
+        self._written_at = 0.0
         if isinstance(wanted, DesiredCanary):
             await self._begin_canary(wanted)
         else:
             self._begin_shadow(wanted)
+        self._id = wanted.id  # after an error the next look tries again
 
     def _begin_shadow(self, wanted: DesiredShadow) -> None:
         recorder = Recorder(
@@ -175,12 +182,12 @@ class RolloutWatch:
             why = f"it can't be loaded: {error}"
         if why:
             logger.error("canary %s is taken back: %s", wanted.version, why)
-            await asyncio.to_thread(shadowing.rollouts().end, wanted, "returned", why)
+            await self._threads.run(shadowing.rollouts().end, wanted, "returned", why)
             return
-        self._canary = canary = Canary(
+        self._canary = Canary(
             wanted, model, lambda: models.current, self._name, self._metrics.count_canary
         )
-        self._classifier.watcher, self._classifier.router = self._count, canary.route
+        self._classifier.watcher, self._classifier.router = self._count, self._route
         self._metrics.show_canary(wanted.version, wanted.percent)
         logger.info("%s answers %g%% of the clients", wanted.version, wanted.percent)
 
@@ -190,7 +197,7 @@ class RolloutWatch:
         shadow, self._shadow = self._shadow, None
         canary, self._canary = self._canary, None
         if shadow is not None:
-            await asyncio.to_thread(shadow.close)
+            await self._threads.run(shadow.close)
             if shadow.recorder.state != "failed":
                 shadow.recorder.set_state("ended")
             await self._write_last(shadow.recorder.write)
@@ -203,12 +210,13 @@ class RolloutWatch:
     async def _write_last(self, write: Callable[[], None]) -> None:
         try:
             async with asyncio.timeout(_LAST_WRITE_S):
-                await asyncio.to_thread(write)
+                await self._threads.run(write)
         except (OSError, TimeoutError) as error:
             logger.warning("what was counted last of a rollout can't be written: %s", error)
 
     def _write(self, canary: Canary) -> None:
-        write_tally(shadowing.directory(), canary.desired.id, self._name, canary.tally)
+        text = canary.tally.model_dump_json()
+        write_tally(shadowing.directory(), canary.desired.id, self._name, text)
 
     def _offer(self, answer: InferResponse, rows: Sequence[Row], images: Sequence[bytes]) -> None:
         """For `DataPlane`: whatever goes wrong here is no business of the request."""
@@ -218,6 +226,16 @@ class RolloutWatch:
             self._shadow.offer(answer, rows, images)
         except Exception as error:
             self._supervisor.failed(_OFFER, error)
+
+    def _route(self, request: InferRequest, production: ServedModel) -> ServedModel:
+        """As `_offer`."""
+        if self._canary is None:
+            return production
+        try:
+            return self._canary.route(request, production)
+        except Exception as error:
+            self._supervisor.failed(_COUNT, error)
+            return production
 
     def _count(self, answer: InferResponse, rows: Sequence[Row], images: Sequence[bytes]) -> None:
         """As `_offer`."""

@@ -51,7 +51,7 @@ def write_counts(images: int, agreed: int, slower: float = 1.0) -> None:
     counts.production.alone.add(0.1)
     counts.candidate.alone.add(0.1 * slower)
     tally = ShadowTally(worker="w", state="running", comparison=counts)
-    write_tally(shadowing.directory(), current.id, "w", tally)
+    write_tally(shadowing.directory(), current.id, "w", tally.model_dump_json())
     picture = Picture(
         png=PNG, difference=0.5, production="red", candidate="<b>blue",
         production_confidence=0.9, candidate_confidence=0.8,

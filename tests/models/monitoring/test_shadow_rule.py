@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -58,3 +60,9 @@ def test_a_rule_that_is_off_says_nothing() -> None:
 def test_hours_that_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match=r"max_hours is 10, it must be min_hours \(24\)"):
         ShadowRule(max_hours=10)
+
+
+def test_the_page_lists_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rollout.md").read_text()
+    for name, field in ShadowRule.model_fields.items():
+        assert f"| `{name}` | `{field.default}` | {field.description} |" in page

@@ -107,7 +107,8 @@ async def test_a_promotion_ends_a_shadow(place: Place) -> None:
 
 
 async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
-    canaries.start_canary(place.new, [99.9999, 99.99999, 100], wait_hours=0, min_requests=3)
+    steps = [99.9998, 99.9999, 100]  # so high, that the one client there is belongs to it
+    canaries.start_canary(place.new, steps, wait_hours=0, min_requests=3)
     await place.watch.follow()
     seen = await place.ask(3)
     assert seen == {place.new}
@@ -116,7 +117,7 @@ async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
     assert store.production_version() == place.new
     assert store.promotions()[0].why.startswith("canary: 3 requests without harm")
     events = [event.what for event in shadowing.rollouts().events()]
-    assert events == ["promoted", "100%", "begun"]
+    assert events == ["promoted", "99.9999%", "begun"]
     assert place.classifier.router is None
     await place.classifier.models.follow(DesiredVersion(place.new))
     assert await place.ask() == {place.new}
@@ -140,7 +141,7 @@ async def test_harm_takes_it_back_for_all_and_is_recorded(place: Place) -> None:
     await place.watch.follow()
     other = canaries.CanaryTally.of("other", limits)
     other.tests["failed"].log_e = limits.threshold
-    watch_module.write_tally(shadowing.directory(), canary.id, "other", other)
+    watch_module.write_tally(shadowing.directory(), canary.id, "other", other.model_dump_json())
     for _ in range(2):
         await place.watch.follow()
     assert await place.ask(3) == {place.old}
@@ -167,3 +168,19 @@ async def test_abort(place: Place) -> None:
     await place.watch.follow()
     assert await place.ask() == {place.old}
     assert place.classifier.models.versions == [place.old]
+
+
+async def test_a_service_that_serves_another_version_does_neither(place: Place) -> None:
+    """One with VGG19_MODEL=VERSION, or one that hasn't taken up a promotion yet."""
+    await place.classifier.models.follow(DesiredVersion("another"))
+    for begin in (
+        lambda: shadowing.start_shadow(place.new, ShadowRule()),
+        lambda: canaries.start_canary(place.new, [50], wait_hours=1, min_requests=0),
+    ):
+        begin()
+        await place.watch.follow()
+        assert place.classifier.watcher is place.classifier.router is None
+        shadowing.stop_shadow()
+    await place.classifier.models.follow(DesiredVersion(place.old))
+    await place.watch.follow()
+    assert place.classifier.router is not None

@@ -460,6 +460,11 @@ def test_a_wrong_configuration_is_told_at_once(
     assert len(result.stderr.splitlines()) == 1
 
 
+def shown(shadow: str, counts: Comparison) -> None:
+    tally = ShadowTally(worker="w", comparison=counts).model_dump_json()
+    write_tally(shadowing.directory(), shadow, "w", tally)
+
+
 def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> None:
     place.run()
     champion = store.production_version()
@@ -471,11 +476,10 @@ def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> 
         assert outcome.exit_code == IN_SHADOW, outcome.message
         assert "is in production's shadow: images in the shadow: 0" in outcome.message
         assert store.production_version() == champion
-    (shadow,) = [shadowing.current_shadow()]
+    shadow = shadowing.current_shadow()
     assert shadow is not None
     assert len(shadowing.rollouts().events()) == 1
-    counts = Comparison(images=10, agreed=3)
-    write_tally(shadowing.directory(), shadow.id, "w", ShadowTally(worker="w", comparison=counts))
+    shown(shadow.id, Comparison(images=10, agreed=3))
     refused = place.run()
     assert refused.exit_code == REFUSED
     assert "agreement: 0.300, must be 0.800 or more" in refused.message
@@ -486,7 +490,6 @@ def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> 
     assert place.run().exit_code == IN_SHADOW
     shadow = shadowing.current_shadow()
     assert shadow is not None
-    counts = Comparison(images=10, agreed=9)
-    write_tally(shadowing.directory(), shadow.id, "w", ShadowTally(worker="w", comparison=counts))
+    shown(shadow.id, Comparison(images=10, agreed=9))
     assert place.run().exit_code == 0
     assert store.production_version() == shadow.version
