@@ -91,10 +91,9 @@ def _look(status: ShadowStatus | None, report: Path | None, *, as_json: bool) ->
         say("{}" if as_json else "no shadow is running; begin one with: vgg19 shadow TAG")
         return
     if report is not None:
-        from training.reports.shadow import write_shadow_report
-
         from models.registry import shadowing
         from models.registry.tallies import read_pictures
+        from training.reports.shadow import write_shadow_report
 
         pictures = read_pictures(shadowing.directory(), status.shadow.id)
         write_shadow_report(status, pictures, report)
