@@ -15,7 +15,7 @@ from typing import Protocol
 
 from models.errors import StoreError, UserError
 from models.monitoring.canary_tests import CanaryTally
-from models.registry import canaries, shadowing
+from models.registry import canaries, shadowing, store
 from models.registry.rollouts import Canary as DesiredCanary
 from models.registry.rollouts import Rollout
 from models.registry.rollouts import Shadow as DesiredShadow
@@ -36,11 +36,13 @@ logger = logging.getLogger(__name__)
 
 # By what name it is logged and counted.
 WATCH = "the watch over rollouts"
-_OFFER, _COUNT = "the shadow", "the canary"
+_OFFER, _ROUTE, _COUNT = "the shadow", "the canary", "the counts of a rollout"
 # A look is one small file read, and what is written some 10 kB.
 _LOOK_S = 30.0
 # What a reader sees is so old at most; a write costs a flush to the disk.
 _WRITE_EVERY_S = 5.0
+# From a canary's promotion until the watch over promotions has made it current.
+_TAKE_UP_S = 60.0
 # The end of a service, or of a rollout, waits so long for the store.
 _LAST_WRITE_S = 5.0
 
@@ -64,6 +66,16 @@ class ShadowOptions:
     worker_index: int
     timeout_s: float
     keeps_pictures: bool
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """In the store: what is to run, what other workers counted of a canary, and the version that
+    is in production."""
+
+    wanted: Rollout | None
+    others: list[CanaryTally]
+    production: str | None
 
 
 class RolloutWatch:
@@ -95,6 +107,7 @@ class RolloutWatch:
         self._shadow: Shadow | None = None
         self._canary: Canary | None = None
         self._written_at = 0.0
+        self._promoted_at = 0.0
         self._store = Looker("rollout", self._look, _LOOK_S, _no_answer)
         self._threads = Workers(1, "rollout end")  # daemons: a store that hangs keeps none alive
 
@@ -102,12 +115,14 @@ class RolloutWatch:
         """One look: start or end what the store says, and watch what runs.
 
         Raises:
-            StoreError: the store's file is damaged, or the store doesn't answer. OSError: what was
-            counted can't be written. What runs goes on.
+            StoreError: the store's file is damaged, or the store doesn't answer. What runs goes on.
         """
         if self._shadow is not None:
             self._shadow.check()
-        wanted, others = await self._store.look()
+        seen = await self._store.look()
+        if self._becomes_current(seen.production):
+            return
+        wanted = seen.wanted
         if wanted is not None and self._classifier.models.current.version != wanted.against:
             wanted = None  # this service serves another version, or doesn't serve that one yet
         if (wanted.id if wanted is not None else "") != self._id:
@@ -116,7 +131,7 @@ class RolloutWatch:
                 await self._begin(wanted)
         elif self._canary is not None and isinstance(wanted, DesiredCanary):
             self._canary.desired = wanted  # a step further, perhaps
-            self._canary.look(others)
+            self._canary.look(seen.others)
             self._metrics.show_canary(wanted.version, wanted.percent)
 
     def add_label(self, request_id: str, index: int, label: str) -> None:
@@ -130,26 +145,45 @@ class RolloutWatch:
         self._store.close()
         self._threads.close()
 
-    def _look(self) -> tuple[Rollout | None, list[CanaryTally]]:
-        """In the thread: what is to run, and what other workers counted of a canary; what this one
-        counted goes there, and a canary's next step is taken when it is time."""
-        shadow, canary = self._shadow, self._canary
+    def _look(self) -> _Seen:
+        """In the thread. What this worker counted goes into the store, and a canary's next step is
+        taken when it is time."""
+        canary = self._canary
         if time.monotonic() - self._written_at >= _WRITE_EVERY_S:
             self._written_at = time.monotonic()
-            if shadow is not None:
-                shadow.recorder.write()
-            if canary is not None:
-                self._write(canary)
-                if done := canaries.decide(canary.desired):
-                    logger.warning("canary %s: %s", canary.desired.version, done)
+            try:
+                self._write_counts(canary)
+            except OSError as error:  # the store may be mounted read-only: told, and counts go on
+                self._supervisor.failed(_COUNT, error)
+            else:
+                self._supervisor.succeeded(_COUNT)
+        production = store.production_version_or_none()
         wanted = shadowing.rollouts().current()
-        if wanted is None or shadowing.is_stale(wanted):
-            return None, []
+        if wanted is None or wanted.against != production:
+            return _Seen(None, [], production)
         others = canaries.tallies_of(wanted) if isinstance(wanted, DesiredCanary) else []
-        return wanted, others
+        return _Seen(wanted, others, production)
+
+    def _write_counts(self, canary: Canary | None) -> None:
+        if self._shadow is not None:
+            self._shadow.recorder.write()
+        if canary is not None:
+            self._write(canary)
+            if done := canaries.decide(canary.desired):
+                logger.warning("canary %s: %s", canary.desired.version, done)
+
+    def _becomes_current(self, production: str | None) -> bool:
+        """Whether the canary was promoted and isn't current yet: dropped now, it would have to be
+        loaded again. Not for ever: a service may be told to serve a version of its own."""
+        if self._canary is None or production != self._canary.desired.version:
+            return False
+        if self._classifier.models.current.version == production:
+            return False
+        self._promoted_at = self._promoted_at or time.monotonic()
+        return time.monotonic() - self._promoted_at < _TAKE_UP_S
 
     async def _begin(self, wanted: Rollout) -> None:
-        self._written_at = 0.0
+        self._written_at = self._promoted_at = 0.0
         if isinstance(wanted, DesiredCanary):
             await self._begin_canary(wanted)
         else:
@@ -234,7 +268,7 @@ class RolloutWatch:
         try:
             return self._canary.route(request, production)
         except Exception as error:
-            self._supervisor.failed(_COUNT, error)
+            self._supervisor.failed(_ROUTE, error)
             return production
 
     def _count(self, answer: InferResponse, rows: Sequence[Row], images: Sequence[bytes]) -> None:
@@ -244,7 +278,7 @@ class RolloutWatch:
         try:
             self._canary.watch(answer, rows, images)
         except Exception as error:
-            self._supervisor.failed(_COUNT, error)
+            self._supervisor.failed(_ROUTE, error)
 
 
 def _no_answer() -> StoreError:

@@ -28,7 +28,6 @@ from tests.serving.conftest import StubModel, served
 from tests.serving.rollout.conftest import Command
 
 PIXELS = coloured_pixels(0, "red")[None]
-OPTIONS = ShadowOptions(worker_index=1, timeout_s=60, keeps_pictures=False)
 
 
 class Place:
@@ -37,13 +36,14 @@ class Place:
     def __init__(self, classifier: DataPlane, command: Command, versions: list[str]) -> None:
         self.old, self.new = versions
         self.classifier = classifier
-        self.watch = self.worker(classifier, command)
-
-    def worker(self, classifier: DataPlane, command: Command) -> RolloutWatch:
-        lines = "ready()\nwhile True: hear(); answer()"
-        metrics = Metrics(CollectorRegistry())
-        return RolloutWatch(
-            classifier, Traffic(), OPTIONS, metrics, Supervisor(), lambda _: command(lines)
+        self.supervisor = Supervisor()
+        self.watch = RolloutWatch(
+            classifier,
+            Traffic(),
+            ShadowOptions(worker_index=1, timeout_s=60, keeps_pictures=False),
+            Metrics(CollectorRegistry()),
+            self.supervisor,
+            lambda _: command("ready()\nwhile True: hear(); answer()"),
         )
 
     async def ask(self, times: int = 1) -> set[str]:
@@ -118,8 +118,11 @@ async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
     assert store.promotions()[0].why.startswith("canary: 3 requests without harm")
     events = [event.what for event in shadowing.rollouts().events()]
     assert events == ["promoted", "99.9999%", "begun"]
-    assert place.classifier.router is None
+    canary = place.classifier.models.get("vgg19", place.new)
     await place.classifier.models.follow(DesiredVersion(place.new))
+    await place.watch.follow()
+    assert place.classifier.router is None
+    assert place.classifier.models.current is canary  # not loaded a second time
     assert await place.ask() == {place.new}
     assert place.classifier.models.versions == [place.new]
 
@@ -184,3 +187,22 @@ async def test_a_service_that_serves_another_version_does_neither(place: Place) 
     await place.classifier.models.follow(DesiredVersion(place.old))
     await place.watch.follow()
     assert place.classifier.router is not None
+
+
+async def test_a_store_that_takes_no_counts_is_told_and_followed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    canaries.start_canary(place.new, [99.9999], wait_hours=1, min_requests=0)
+    await place.watch.follow()
+    with monkeypatch.context() as patch:
+        patch.setattr(watch_module, "write_tally", read_only)
+        for _ in range(3):
+            await place.watch.follow()
+        assert place.supervisor.failing == ["the counts of a rollout"]
+        assert await place.ask() == {place.new}
+        canaries.abort_canary()
+        await place.watch.follow()
+    assert await place.ask() == {place.old}
