@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli import shadow, store
 from models.errors import StoreError, UserError
@@ -41,6 +41,10 @@ def run(*arguments: str, code: int = 0) -> str:
     return result.stdout
 
 
+def promote(*arguments: str) -> Result:
+    return CliRunner().invoke(store.app, ["promote", *arguments])
+
+
 def write_counts(images: int, agreed: int, slower: float = 1.0) -> None:
     current = shadowing.current_shadow()
     assert current is not None
@@ -60,10 +64,9 @@ def write_counts(images: int, agreed: int, slower: float = 1.0) -> None:
 
 
 def test_from_the_shadow_to_production(tags: list[str], tmp_path: Path) -> None:
-    promote = lambda: CliRunner().invoke(store.app, ["promote", tags[1]])  # noqa: E731
     run(tags[1], "--min-images", "10", "--min-hours", "0")
     assert "not yet" in run(code=5)
-    assert isinstance(refused := promote().exception, StoreError)
+    assert isinstance(refused := promote(tags[1]).exception, StoreError)
     assert "its shadow: images in the shadow: 0, must be 10 or more" in str(refused)
     write_counts(10, 7)
     assert "fails" in run(code=3)
@@ -77,7 +80,7 @@ def test_from_the_shadow_to_production(tags: list[str], tmp_path: Path) -> None:
     assert "&lt;b&gt;blue" in page
     assert "<b>blue" not in page
     assert PNG in page
-    assert promote().exit_code == 0
+    assert promote(tags[1]).exit_code == 0
     assert shadowing.current_shadow() is None  # ended with the promotion
     assert [event.what for event in shadowing.rollouts().events()] == ["promoted", "begun"]
 
@@ -104,4 +107,4 @@ def test_what_cannot_be_begun(tags: list[str]) -> None:
 
 def test_force_promotes_against_the_rule(tags: list[str]) -> None:
     run(tags[1])
-    assert CliRunner().invoke(store.app, ["promote", tags[1], "--force"]).exit_code == 0
+    assert promote(tags[1], "--force").exit_code == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from threading import Event
 
 import pytest
@@ -34,7 +35,7 @@ async def test_a_look_that_hangs_is_told_and_not_begun_a_second_time() -> None:
 
 
 async def test_what_a_look_raises_is_raised_once() -> None:
-    answers = iter([OSError("away"), 7])
+    answers: Iterator[OSError | int] = iter([OSError("away"), 7])
 
     def look() -> int:
         answer = next(answers)

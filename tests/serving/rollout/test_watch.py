@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.errors import StoreError
-from models.monitoring.canary_tests import CanaryLimits
+from models.monitoring.canary_tests import CanaryLimits, CanaryTally
 from models.monitoring.shadow_rule import ShadowRule
 from models.registry import canaries, shadowing, store
-from models.registry.tallies import ShadowTally, read_tallies
+from models.registry.tallies import ShadowTally, read_tallies, write_tally
 from serving.core.dataplane import DataPlane
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.requests import InferRequest
@@ -142,9 +142,9 @@ async def test_harm_takes_it_back_for_all_and_is_recorded(place: Place) -> None:
         place.new, [99.9999], wait_hours=1, min_requests=0, limits=limits
     )
     await place.watch.follow()
-    other = canaries.CanaryTally.of("other", limits)
+    other = CanaryTally.of("other", limits)
     other.tests["failed"].log_e = limits.threshold
-    watch_module.write_tally(shadowing.directory(), canary.id, "other", other.model_dump_json())
+    write_tally(shadowing.directory(), canary.id, "other", other.model_dump_json())
     for _ in range(2):
         await place.watch.follow()
     assert await place.ask(3) == {place.old}
@@ -182,7 +182,8 @@ async def test_a_service_that_serves_another_version_does_neither(place: Place) 
     ):
         begin()
         await place.watch.follow()
-        assert place.classifier.watcher is place.classifier.router is None
+        assert place.classifier.watcher is None
+        assert place.classifier.router is None
         shadowing.stop_shadow()
     await place.classifier.models.follow(DesiredVersion(place.old))
     await place.watch.follow()
