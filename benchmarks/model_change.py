@@ -149,8 +149,8 @@ async def measure(
 ) -> dict[str, Any]:
     versions = [tag.rpartition(":")[2] for tag in tags]
     async with httpx.AsyncClient(base_url=server.url, timeout=_TIMEOUT_S) as client:
-        lone_s = await _lone_s(client, image)
-        rate = plan.rate or min(_SHARE / lone_s, _MAX_RATE)
+        alone_s = await lone_s(client, image)
+        rate = plan.rate or min(_SHARE / alone_s, _MAX_RATE)
         tree = Tree(server.process.pid)
         others, ours, started = cpu_seconds_of_others(), tree.cpu_seconds(), time.monotonic()
         async with load(client, image, rate) as requests:
@@ -163,7 +163,7 @@ async def measure(
         seconds = time.monotonic() - started
         others_s = cpu_seconds_of_others() - others - (tree.cpu_seconds() - ours)
     return {
-        "lone_ms": round(1e3 * lone_s, 1),
+        "lone_ms": round(1e3 * alone_s, 1),
         "rate_per_second": round(rate, 2),
         "seconds": round(seconds, 1),
         "others_cores": round(max(0.0, others_s) / seconds, 2),
@@ -309,7 +309,7 @@ async def _change(
     return Change(version, began, time.monotonic())
 
 
-async def _lone_s(client: httpx.AsyncClient, image: bytes) -> float:
+async def lone_s(client: httpx.AsyncClient, image: bytes) -> float:
     """Of a request on its own, median."""
     times = []
     for _ in range(_LONE_REQUESTS):

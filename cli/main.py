@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cache, drift, key, probe, review, sign, store
+from cli import cache, canary, drift, key, probe, review, shadow, sign, store
 from cli.common import reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
@@ -43,6 +43,8 @@ app = typer.Typer(
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.add_typer(store.app)
+app.add_typer(shadow.app)
+app.add_typer(canary.app)
 app.add_typer(sign.app)
 app.add_typer(key.app)
 app.add_typer(probe.app)

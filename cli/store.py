@@ -40,8 +40,8 @@ def promote(
         bool,
         typer.Option(
             "--force",
-            help="Even if it never predicts some class, or is no better than always predicting the "
-            "largest.",
+            help="Even if it never predicts some class, is no better than always predicting the "
+            "largest, or the rule of its shadow doesn't hold (yet).",
         ),
     ] = False,
 ) -> None:
@@ -51,17 +51,18 @@ def promote(
     """
     from models.bundle.metrics import weaknesses
     from models.errors import StoreError
-    from models.registry import store
+    from models.registry import shadowing, store
 
-    found = weaknesses(store.inspect_stored(store.resolve(tag)).metrics().get("held_out", {}))
+    version = store.resolve(tag)
+    found = list(weaknesses(store.inspect_stored(version).metrics().get("held_out", {})))
+    if not force and (refusal := shadowing.refusal(version)):
+        found.append(f"its shadow: {refusal}")
     if found and not force:
         raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()
-    say(
-        _production_is(
-            store.promote(tag), before, "; next: vgg19 serve, then open http://127.0.0.1:3000"
-        )
-    )
+    promoted = store.promote(tag)
+    shadowing.end_if_stale()
+    say(_production_is(promoted, before, "; next: vgg19 serve, then open http://127.0.0.1:3000"))
 
 
 @app.command()
@@ -91,7 +92,12 @@ def _production_is(tag: str, before: str | None, then: str = "") -> str:
 
 
 @app.command()
-def history(as_json: JsonLines = False) -> None:
+def history(
+    as_json: JsonLines = False,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="What was tried beside production, in its place.")
+    ] = False,
+) -> None:
     """Show which models were in production since when, and why; newest first.
 
     Example: `vgg19 history`
@@ -99,6 +105,10 @@ def history(as_json: JsonLines = False) -> None:
     from rich.table import Table
 
     from models.registry import store
+
+    if rollouts:
+        _print_rollouts(as_json)
+        return
 
     promotions = store.promotions()
     if as_json:
@@ -118,6 +128,28 @@ def history(as_json: JsonLines = False) -> None:
         table.add_row(
             since, *map(text, (promotion.version, promotion.replaced or "", promotion.why))
         )
+    table_console().print(table)
+
+
+def _print_rollouts(as_json: bool) -> None:
+    from rich.table import Table
+
+    from models.registry import shadowing
+
+    events = shadowing.rollouts().events()
+    if as_json:
+        for event in events:
+            say(event.model_dump_json(exclude_none=True))
+        return
+    if not events:
+        say("nothing was tried beside production yet")
+        return
+    table = Table(box=None)
+    for name in ("at", "version", "tried as", "", "why"):
+        table.add_column(name, no_wrap=name != "why")
+    for event in events:
+        at = f"{event.at.astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(at, *map(text, (event.version, event.kind, event.what, event.why)))
     table_console().print(table)
 
 
@@ -172,7 +204,8 @@ def redeploy(
     Example: `vgg19 redeploy --init` once, then `vgg19 redeploy`
 
     Exit codes: 0 promoted, or nothing new; 3 the challenger was refused; 4 it was promoted, failed
-    in the running service and was rolled back. An interrupted job goes on where it stopped.
+    in the running service and was rolled back; 5 it is in production's shadow, and the same command
+    goes on later. An interrupted job goes on where it stopped.
     """
     from cli import bento as builder
     from training.redeploy.config import load_redeploy_config

@@ -25,6 +25,8 @@ class ServiceContext:
         is_ready: whether requests should be sent here.
         is_alive: False when only a new start can help.
         bodies: counts what the requests' bodies hold.
+        on_label: called with request id, place of an image in its request and its right label, when
+            somebody has told that.
     """
 
     classifier: DataPlane
@@ -36,6 +38,7 @@ class ServiceContext:
     is_alive: Callable[[], bool] = lambda: True
     client_address: ClientAddress = field(default_factory=ClientAddress)
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
+    on_label: Callable[[str, int, str], None] = lambda request_id, index, label: None
 
     @property
     def capture(self) -> Capture | None:

@@ -147,6 +147,7 @@ def load_model(
         has_distance=session.has_distance,
         reference=_reference(bundle),
         traffic=traffic,
+        last_run=lambda: session.last_run,
     )
 
 

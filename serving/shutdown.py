@@ -103,11 +103,19 @@ def end_with_parent() -> None:
     share them with it. Killed and not asked to end, so that it needs nothing that might hang.
     """
     parent = os.environ.get(_PARENT)
-    if parent is None:
-        return
+    if parent is not None:
+        be_killed_with(int(parent))
+
+
+def be_killed_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent has ended (Linux).
+
+    Args:
+        parent: the process that started this one.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it went before the kernel was told
+    if os.getppid() != parent:  # it went before the kernel was told
         os._exit(1)
 
 

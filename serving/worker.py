@@ -22,10 +22,10 @@ from serving.context import ServiceContext
 from serving.core.dataplane import DataPlane, Limits
 from serving.core.decode_budget import DecodeBudget, DecodeLimits
 from serving.core.inflight import InFlightBytes
-from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.looker import Looker
+from serving.core.pool import ModelPool
 from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
-from serving.core.workers import Workers
 from serving.engine.measured import measure_if_unknown
 from serving.engine.memory import freeze_gc
 from serving.engine.right_of_way import Traffic
@@ -50,6 +50,8 @@ from serving.observability.metrics import Metrics
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
 from serving.reloading import FileWatch, Reloadable
+from serving.rollout.watch import WATCH as ROLLOUT_WATCH
+from serving.rollout.watch import RolloutWatch, ShadowOptions
 from serving.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -96,6 +98,8 @@ class Runtime:
         telemetry: Telemetry,
         supervisor: Supervisor | None = None,
         http_tls: Reloadable | None = None,
+        traffic: Traffic | None = None,
+        worker_index: int = 1,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor or Supervisor()
@@ -105,11 +109,19 @@ class Runtime:
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
         self._decoders = DecodeBudget(threads, _decode_limits(settings))
+        classifier = DataPlane(
+            models, self._decoders, _limits(settings), telemetry.on_answer,
+            measures=telemetry.drift is not None,
+        )  # fmt: skip
+        self._rollouts = RolloutWatch(
+            classifier,
+            traffic or Traffic(),
+            _shadow_options(settings, worker_index),
+            telemetry.metrics,
+            self._supervisor,
+        )
         self.context = ServiceContext(
-            classifier=DataPlane(
-                models, self._decoders, _limits(settings), telemetry.on_answer,
-                measures=telemetry.drift is not None,
-            ),
+            classifier=classifier,
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
@@ -120,11 +132,11 @@ class Runtime:
             is_alive=lambda: self.alive,
             client_address=ClientAddress(settings.proxies),
             bodies=InFlightBytes(settings.max_inflight_bytes),
+            on_label=self._rollouts.add_label,
         )  # fmt: skip
         self._stopping = False
         self._was_ready = True
-        self._looker = Workers(1, "watch")  # of its own: one that hangs takes none from others
-        self._look: asyncio.Future[DesiredVersion] | None = None
+        self._store = Looker("watch", partial(desired_version, settings), _LOOK_S, _no_answer)
         self._watch = asyncio.create_task(
             self._supervisor.repeat(
                 _WATCH,
@@ -133,6 +145,9 @@ class Runtime:
                 self._tell_readiness,
                 _MAX_WATCH_PAUSE_S,
             )
+        )
+        self._watch_rollouts = asyncio.create_task(
+            self._supervisor.repeat(ROLLOUT_WATCH, self._rollouts.follow, settings.watch_interval_s)
         )
         self._watch_files = asyncio.create_task(self._file_watch.run())
         if telemetry.drift is not None:
@@ -164,13 +179,14 @@ class Runtime:
         metrics = Metrics()
         supervisor = Supervisor(metrics.count_background_failure)
         options = session_options(settings, worker_index)
-        load = partial(load_model, settings, options, metrics, supervisor, Traffic())
+        traffic = Traffic()
+        load = partial(load_model, settings, options, metrics, supervisor, traffic)
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
         capture, drift = _capture(settings, supervisor), _drift(settings)
         telemetry = Telemetry(metrics, write, tracer, capture, drift)
-        runtime = cls(settings, models, telemetry, supervisor, http_tls)
+        runtime = cls(settings, models, telemetry, supervisor, http_tls, traffic, worker_index)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
@@ -203,8 +219,10 @@ class Runtime:
         deadline = loop.time() + self._settings.shutdown_grace_s
         self._stopping = True
         self._watch.cancel()
-        self._looker.close()
+        self._store.close()
         self._watch_files.cancel()
+        self._watch_rollouts.cancel()
+        await self._rollouts.close()  # it gives way to requests anyway, and they end sooner
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
         await self._models.close()
@@ -240,28 +258,11 @@ class Runtime:
 
     async def _follow(self) -> None:
         """Make the wanted model current."""
-        await self._models.follow(await self._desired())
+        await self._models.follow(await self._store.look())
 
     async def _follow_drift(self) -> None:
         if self.context.drift is not None:
             await self.context.drift.follow(self._models.current)
-
-    async def _desired(self) -> DesiredVersion:
-        """The version that is promoted now.
-
-        Raises:
-            StoreError: there is none, or the store doesn't answer.
-        """
-        if self._look is None:  # one that hangs is waited for, not begun a second time
-            self._look = self._looker.run(desired_version, self._settings)
-        done, _ = await asyncio.wait([self._look], timeout=_LOOK_S)
-        if not done:
-            raise StoreError(
-                f"the store {store.store_path()} doesn't answer within {_LOOK_S:g} s; the model "
-                "that is served stays"
-            )
-        look, self._look = self._look, None
-        return look.result()
 
     async def _tell_readiness(self) -> None:
         """Let those who watch gRPC's health know when it has changed, whatever changed it."""
@@ -324,6 +325,22 @@ def _drift(settings: Settings) -> DriftMonitor | None:
             "written to, or set VGG19_DRIFT to false"
         ) from None
     return DriftMonitor(folder, DriftMetrics(), settings.drift_window, rules)
+
+
+def _shadow_options(settings: Settings, worker_index: int) -> ShadowOptions:
+    return ShadowOptions(
+        worker_index=worker_index,
+        timeout_s=settings.session_timeout_s,
+        # Who keeps images has told those whose images they are.
+        keeps_pictures=settings.capture != "off",
+    )
+
+
+def _no_answer() -> StoreError:
+    return StoreError(
+        f"the store {store.store_path()} doesn't answer within {_LOOK_S:g} s; the model that is "
+        "served stays"
+    )
 
 
 def _registered_versions() -> list[str]:

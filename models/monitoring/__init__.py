@@ -1,2 +1,3 @@
-"""How images in production differ from those that a model was judged by: what is measured of them,
-histograms, distances between these, and a sequential test. Knows neither torch nor a server."""
+"""What a model does in production, in numbers: what is measured of images and answers, how they
+differ from those it was judged by, and two versions compared. Constant in memory, summed over
+processes; sequential tests, so that one may look at any time. Knows neither torch nor a server."""

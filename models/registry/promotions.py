@@ -14,19 +14,15 @@ or the new one, of both files together.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from models.errors import StoreError
 from models.files import staged_file
+from models.registry import journal
 
 # Hidden: BentoML takes every visible name beside the versions for a version.
 _POINTER = ".production"
@@ -92,7 +88,7 @@ class History:
         Returns:
             the promotion; None where `version` was in production already.
         """
-        with self._locked():
+        with journal.locked(self._directory / _LOCK):
             if self._is_current(version):
                 self._write_pointer(*self._read_pointer())
                 return None
@@ -106,7 +102,7 @@ class History:
                 after=last,
                 restores=restores,
             )
-            self._append(promotion)
+            journal.append(self._log, promotion)
             self._write_pointer(version, promotion.id)
             return promotion
 
@@ -115,7 +111,7 @@ class History:
         version, at = self._read_pointer()
         if version is None:
             return []
-        by_id = {promotion.id: promotion for promotion in self._read_log()}
+        by_id = {promotion.id: promotion for promotion in journal.read(self._log, Promotion)}
         found: list[Promotion] = []
         while at is not None and at in by_id:
             found.append(by_id.pop(at))  # taken out: a damaged log can't lead in a circle
@@ -184,35 +180,5 @@ class History:
         try:
             return self._read_pointer()
         except StoreError:
-            last = next(reversed(list(self._read_log())), None)
+            last = next(reversed(list(journal.read(self._log, Promotion))), None)
             return (last.version, last.id) if last else (None, None)
-
-    def _read_log(self) -> Iterator[Promotion]:
-        try:
-            lines = self._log.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return
-        for line in lines:
-            try:
-                yield Promotion.model_validate_json(line)
-            except ValidationError:  # the beginning of a line whose process was killed
-                continue
-
-    def _append(self, promotion: Promotion) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(promotion.model_dump(mode="json", exclude_none=True)).encode()
-        descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            # The first line break ends what a killed process may have left.
-            os.write(descriptor, b"\n" + line + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One promotion at a time; the lock ends with its process."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        with (self._directory / _LOCK).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

@@ -44,6 +44,12 @@ class Prepared:
 
 
 Row = Prepared | RequestError
+PixelRow = NDArray[np.uint8] | RequestError
+# Called in the event loop with an answer that is ready, the pixels of each image (or why it has
+# none), and the images as they were sent (none where a client sent pixels).
+Watcher = Callable[[InferResponse, Sequence[PixelRow], Sequence[bytes]], None]
+# Called in the event loop with a request that names no version, and the current model.
+Router = Callable[[InferRequest, ServedModel], ServedModel]
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,9 @@ class DataPlane:
         self._decoders = decoders
         self._on_answer = on_answer
         self._measures = measures
+        # Both are there only while something is tried beside production.
+        self.watcher: Watcher | None = None
+        self.router: Router | None = None
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Classify the images of a request, of which there are 1..`limits.max_request_images`.
@@ -108,6 +117,8 @@ class DataPlane:
         """
         check_image_count(request.count, self.limits.max_request_images)
         model = self.models.get(self.models.current.name, request.version)
+        if self.router is not None and not request.version:
+            model = self.router(request, model)
         async with _Answering(model, request.deadline or self.limits.deadline()) as started:
             check_there(model, request.outputs)
             explaining = _Explaining(model, request.explain) if request.explain else None
@@ -124,11 +135,12 @@ class DataPlane:
             answer = InferResponse(model, answered, timings, measures)
             if explaining is not None:
                 answer = await explaining.explained(answer, pixels, batch.results)
-            return self._answer(answer, request.images, started)
+            self._answer(answer, request.images, started)
+            if self.watcher is not None:
+                self.watcher(answer, [_pixels_of(row) for row in rows], request.images)
+            return answer
 
-    def _answer(
-        self, answer: InferResponse, images: Sequence[bytes], started: float
-    ) -> InferResponse:
+    def _answer(self, answer: InferResponse, images: Sequence[bytes], started: float) -> None:
         """Count an answer, and tell of it."""
         seconds = time.perf_counter() - started
         if all(isinstance(row, RequestError) for row in answer.rows):
@@ -136,7 +148,6 @@ class DataPlane:
         else:
             answer.model.statistics.count_answer(answer.timings, seconds)
         self._on_answer(answer, images)
-        return answer
 
     async def _rows(self, request: InferRequest, spec: ModelSpec) -> Sequence[Row]:
         """Each image as the model gets it, or why it can't be.
@@ -288,3 +299,7 @@ class _Answering:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError:
             raise self._deadline.passed() from None
+
+
+def _pixels_of(row: Row) -> PixelRow:
+    return row if isinstance(row, RequestError) else row.pixels

@@ -52,6 +52,7 @@ class ServedModel:
         has_distance: whether its answers have one, see `ModelOutput`.
         reference: what its production is compared with; None: the bundle has none.
         traffic: of all models: who loads another one gives way to it.
+        last_run: images and seconds of its last run; (0, 0.0) before the first.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ServedModel:
         has_distance: bool = False,
         reference: Reference | None = None,
         traffic: Traffic | None = None,
+        last_run: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
     ) -> None:
         self.name = name
         self.version = version
@@ -81,6 +83,7 @@ class ServedModel:
         self.acceptance = acceptance
         self.has_distance = has_distance
         self.reference = reference
+        self.last_run = last_run
         self._traffic = traffic or Traffic()
         self._users = 0
         self._unused = asyncio.Event()
@@ -283,6 +286,15 @@ class ModelPool:
                 )
             self._asked_for.discard(version)
             self._drop(model)
+
+    async def release(self, version: str) -> None:
+        """As `unload` of a version that may have become the current one, which stays, or may be
+        gone already."""
+        async with self._lock:
+            self._asked_for.discard(version)
+            model = self._loaded.get(version)
+            if model is not None and model is not self._current:
+                self._drop(model)
 
     async def close(self) -> None:
         """Finish what was accepted, within the grace period; a load that runs isn't waited for."""

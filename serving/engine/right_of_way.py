@@ -1,11 +1,16 @@
-"""Requests go before the runs that prove a new model: on a CPU both would take twice as long."""
+"""Requests go before everything else that computes: on a CPU, two at once take twice as long.
+
+Two kinds of work give way. A run that proves a new model is ended, and begins anew in the next gap.
+Another process (a shadow) is stopped where it is, and goes on in the next gap.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Condition
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import onnxruntime as ort
 
@@ -15,13 +20,27 @@ T = TypeVar("T")
 _PATIENCE_S = 3.0
 
 
+class Pausable(Protocol):
+    """Work that can stop at any instant and go on from there. Neither call waits or raises; both
+    are made with `Traffic`'s lock held, so that they never cross."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 class Traffic:
-    """The requests that are under way, and the run that gives way to them. From any thread."""
+    """The requests that are under way, and what gives way to them. From any thread."""
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._requests = 0
         self._gives_way: ort.RunOptions | None = None
+        self._pausable: Pausable | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many are under way."""
+        return self._requests
 
     def enter(self) -> None:
         """A request begins, before its images are decoded. What gives way ends at its next node: of
@@ -30,6 +49,8 @@ class Traffic:
             self._requests += 1
             if self._gives_way is not None:
                 self._gives_way.terminate = True
+            if self._pausable is not None:
+                self._pausable.pause()
 
     def leave(self) -> None:
         """It is answered, or failed."""
@@ -37,6 +58,23 @@ class Traffic:
             self._requests -= 1
             if not self._requests:
                 self._changed.notify_all()
+                if self._pausable is not None:
+                    self._pausable.resume()
+
+    @contextmanager
+    def only_in_gaps(self, work: Pausable) -> Iterator[None]:
+        """Have `work` go on while no request is under way, and stand still otherwise. After the
+        block it is left to go on. One at a time."""
+        with self._changed:
+            self._pausable = work
+            if self._requests:
+                work.pause()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pausable = None
+                work.resume()
 
     def wait_for_gap(self, wait_s: float) -> bool:
         """Wait until no request is under way; whether that came within `wait_s`."""

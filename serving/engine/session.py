@@ -4,6 +4,7 @@ images each image is."""
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def what_to_run(bundle: Bundle, options: SessionOptions) -> Choice:
 class Session:
     """A loaded model, its golden samples replayed and its batch sizes warmed.
 
-    `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs.
+    `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs. `last_run`:
+    images and seconds of the last `judge` (an event loop's clock may count whole milliseconds).
 
     Args:
         bundle: whose graphs have been checked, or are (`checked_session`).
@@ -102,6 +104,7 @@ class Session:
         choice: Choice | None = None,
     ) -> None:
         self._spec = bundle.spec
+        self.last_run = (0, 0.0)
         choice = choice or what_to_run(bundle, options)
         self.variant = choice.variant
         self._distances = _load_distances(bundle)
@@ -141,12 +144,16 @@ class Session:
 
     def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         """As `run`, with distances."""
+        started = time.perf_counter()
         probabilities, *features = self._engine(images)
         rows = list(probabilities)
         if self._distances is None or not features:
-            return [ModelOutput(row) for row in rows]
-        distances = self._distances(features[0]).tolist()
-        return [ModelOutput(*pair) for pair in zip(rows, distances, strict=True)]
+            outputs = [ModelOutput(row) for row in rows]
+        else:
+            distances = self._distances(features[0]).tolist()
+            outputs = [ModelOutput(*pair) for pair in zip(rows, distances, strict=True)]
+        self.last_run = (len(rows), time.perf_counter() - started)
+        return outputs
 
     def _tolerance(self, golden: GoldenSamples, options: SessionOptions) -> float:
         """How far from the golden samples a probability may be on what the model runs on."""

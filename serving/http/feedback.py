@@ -34,4 +34,5 @@ async def feedback(request: Request) -> Response:
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1000:
         raise BadRequest("'image' must be the place of the image in its request, from 0")
     await context.capture.add_label(request_id, index, label)
+    context.on_label(request_id, index, label)
     return JSONResponse({"stored": True})

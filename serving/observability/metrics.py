@@ -64,6 +64,22 @@ class Metrics:
             "vgg19_background_failures", "Failures of what the service does beside requests",
             ["work"], registry=registry,
         )  # fmt: skip
+        self._shadow_images = Counter(
+            "vgg19_shadow_images", "Images of a version in production's shadow by outcome",
+            ["version", "outcome"], registry=registry,
+        )  # fmt: skip
+        self._shadow_failed = Gauge(
+            "vgg19_shadow_failed", "1 while a shadow is disabled because it failed", ["version"],
+            multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self._canary_percent = Gauge(
+            "vgg19_canary_percent", "Of the clients whom a canary answers", ["version"],
+            multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self._canary_outcomes = Counter(
+            "vgg19_canary_outcomes", "What production's and a canary's requests came to",
+            ["version", "kind", "hit"], registry=registry,
+        )  # fmt: skip
         self._current: tuple[str, ...] = ()
         # `labels` checks and looks up what is the same for each request.
         self._labelled: Any = cache(lambda metric, *values: metric.labels(*values))
@@ -85,6 +101,23 @@ class Metrics:
 
     def show_queue(self, version: str, depth: int) -> None:
         self._labelled(self._queue, version).set(depth)
+
+    def count_shadow(self, version: str, outcome: str, count: int = 1) -> None:
+        """From any thread."""
+        self._shadow_images.labels(version, outcome).inc(count)
+
+    def show_shadow(self, version: str, *, failed: bool) -> None:
+        """From any thread."""
+        self._shadow_failed.labels(version).set(failed)
+
+    def show_canary(self, version: str, percent: float) -> None:
+        """0: it is over."""
+        self._canary_percent.labels(version).set(percent)
+
+    def count_canary(self, version: str, kind: str, hits: int, count: int) -> None:
+        """`hits` of `count` outcomes were of the kind, see `models.monitoring.canary_tests`."""
+        self._canary_outcomes.labels(version, kind, "true").inc(hits)
+        self._canary_outcomes.labels(version, kind, "false").inc(count - hits)
 
     def count_background_failure(self, work: str) -> None:
         """`work`: by its name in the log; there are few. From any thread."""

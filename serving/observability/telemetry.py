@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -38,6 +38,7 @@ class RequestRecord:
     status: str = ""
     outcome: str = "ok"
     answer: InferResponse | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # or metadata; names in small letters
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
@@ -86,7 +87,7 @@ class Telemetry:
         request_id = headers.get(REQUEST_ID_HEADER)
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"  # nobody needs it to be a secret
-        record = RequestRecord(transport, operation, request_id, client)
+        record = RequestRecord(transport, operation, request_id, client, headers=headers)
         token = _current.set(record)
         started = time.perf_counter()
         try:

@@ -24,6 +24,7 @@ from serving.core.decode_budget import DecodeBudget
 from serving.core.explainer import Explainer, ExplainItem, HeatMap
 from serving.core.pool import DesiredVersion, ModelPool, ServedModel
 from serving.core.statistics import ModelStatistics
+from serving.engine.right_of_way import Traffic
 from serving.engine.session import ModelOutput
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
@@ -90,7 +91,12 @@ def model() -> StubModel:
 
 
 def served(
-    version: str, model: StubModel, spec: ModelSpec | None = None, *, explains: bool = True
+    version: str,
+    model: StubModel,
+    spec: ModelSpec | None = None,
+    *,
+    explains: bool = True,
+    traffic: Traffic | None = None,
 ) -> ServedModel:
     statistics = ModelStatistics()
     return ServedModel(
@@ -106,6 +112,7 @@ def served(
         acceptance=Acceptance(target_precision=0.9, min_confidence=STUB_CONFIDENCE),
         has_distance=True,
         explainer=Explainer(lambda: model.explain, max_queue=16) if explains else None,
+        traffic=traffic,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.monitoring.shadow_rule import ShadowRule
 from training.data.listing import Columns, SplitChoice
 from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
 from training.loop.paths import DataPath, LocalPath, Location, StartPath
@@ -94,6 +95,11 @@ class RedeployConfig(BaseModel):
         "but never what the model in production came from",
     )
     gate: GateConfig = Field(default_factory=GateConfig, description="the rules, see below")
+    shadow: ShadowRule | None = Field(
+        default=None,
+        description="answer production's images in its shadow first, and promote when this rule "
+        "holds (docs/rollout.md); null: promote what passes the gate",
+    )
     sign_key: LocalPath | None = Field(
         default=None,
         description="private key that signs accepted challengers, for services with "

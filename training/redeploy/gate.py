@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.monitoring.verdict import Verdict
 from training.redeploy.compare import Comparison
 
 
@@ -71,19 +70,6 @@ class GateConfig(BaseModel):
     )
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One rule's: what was measured, what the limit is, and whether it holds."""
-
-    rule: str
-    measured: str
-    limit: str
-    passed: bool
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def judge(
     comparison: Comparison,
     config: GateConfig,
@@ -106,12 +92,6 @@ def judge(
     ]
 
 
-def reason(verdicts: list[Verdict]) -> str:
-    """Why the challenger is refused, in one line; "" if it isn't."""
-    failed = [f"{v.rule}: {v.measured}, must be {v.limit}" for v in verdicts if not v.passed]
-    return "; ".join(failed)
-
-
 def probability(p_value: float) -> str:
     """A p-value as people write it."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
@@ -122,9 +102,9 @@ def _about_the_challenger(
 ) -> Iterator[Verdict]:
     new = comparison.challenger
     if (limit := config.min_held_out) is not None:
-        yield _at_least("held-out images", comparison.images, limit, "{:d}")
+        yield Verdict.at_least("held-out images", comparison.images, limit, "{:d}")
     if (least := config.min_accuracy) is not None:
-        yield _at_least("accuracy", new.accuracy, least, "{:.3f}")
+        yield Verdict.at_least("accuracy", new.accuracy, least, "{:.3f}")
     if config.better_than_largest_class:
         share = max(comparison.support.values()) / sum(comparison.support.values())
         yield Verdict(
@@ -134,16 +114,16 @@ def _about_the_challenger(
             new.accuracy > share,
         )
     if (most := config.max_calibration_error) is not None:
-        yield _at_most("calibration error", new.calibration_error, most, "{:.3f}")
+        yield Verdict.at_most("calibration error", new.calibration_error, most, "{:.3f}")
     if (most := config.max_parity_difference) is not None:
-        yield _at_most("ONNX against PyTorch", parity_difference, most, "{:.1e}")
+        yield Verdict.at_most("ONNX against PyTorch", parity_difference, most, "{:.1e}")
 
 
 def _about_the_difference(comparison: Comparison, config: GateConfig) -> Iterator[Verdict]:
     if comparison.difference is None or comparison.interval is None or comparison.p_value is None:
         return
     if (least := config.min_difference) is not None:
-        yield _at_least("accuracy difference", comparison.difference, least, "{:+.3f}")
+        yield Verdict.at_least("accuracy difference", comparison.difference, least, "{:+.3f}")
     if (least := config.min_interval_low) is not None:
         low, high = comparison.interval
         yield Verdict(
@@ -208,12 +188,4 @@ def _about_cost(comparison: Comparison, config: GateConfig) -> Iterator[Verdict]
     ):
         if limit is not None and "champion" in values:
             ratio = values["challenger"] / values["champion"]
-            yield _at_most(rule, ratio, limit, "{:.2f}")
-
-
-def _at_least(rule: str, value: float, limit: float, form: str) -> Verdict:
-    return Verdict(rule, form.format(value), f"{form.format(limit)} or more", value >= limit)
-
-
-def _at_most(rule: str, value: float, limit: float, form: str) -> Verdict:
-    return Verdict(rule, form.format(value), f"{form.format(limit)} or less", value <= limit)
+            yield Verdict.at_most(rule, ratio, limit, "{:.2f}")

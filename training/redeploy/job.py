@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 from models.bundle.bundle import Bundle, open_bundle
 from models.bundle.signature import Signer
 from models.errors import UserError
+from models.monitoring.verdict import reason
 from models.registry import store
 from training.auto.train import can_resume, resume, train
 from training.data.checks import Sample
@@ -37,7 +38,8 @@ from training.redeploy.compare import compare
 from training.redeploy.config import RedeployConfig
 from training.redeploy.contents import COLUMN, read_contents
 from training.redeploy.drift import drifting
-from training.redeploy.gate import judge, reason
+from training.redeploy.gate import judge
+from training.redeploy.in_shadow import begin_shadow, shadow_outcome
 from training.redeploy.ingest import Ingested, ingest, write_csv
 from training.redeploy.job_state import JobState, finished_jobs, remove_old_jobs, unfinished_job
 from training.redeploy.report import disagreements, write_redeploy_report
@@ -50,7 +52,7 @@ from training.redeploy.suspects import (
 )
 from training.reporter import Reporter
 
-REFUSED, ROLLED_BACK = 3, 4  # exit codes
+REFUSED, ROLLED_BACK, IN_SHADOW = 3, 4, 5  # exit codes
 
 
 class RedeployError(UserError):
@@ -163,6 +165,14 @@ def _do(
         return _finish(job, "refused", outcome, reporter)
     if config.build is not None:
         job.step("build", lambda: _build(version, config, reporter, builder))
+    if (rule := config.shadow) is not None and job.champion is not None:
+        job.step("shadow", lambda: begin_shadow(job, version, rule, reporter))
+        shadowed = shadow_outcome(job, version)
+        if shadowed.waits:
+            return Outcome(IN_SHADOW, f"{tag} is in production's shadow: {shadowed.reason}")
+        if shadowed.reason:
+            outcome = Outcome(REFUSED, f"{tag} is refused: {shadowed.reason}")
+            return _finish(job, "refused", outcome, reporter)
     job.step("promote", lambda: _promote(job, version, gate, reporter))
     verified = job.step("verify", lambda: _verify(bundle, version, config, reporter))
     if verified["failed"]:

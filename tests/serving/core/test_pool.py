@@ -170,6 +170,18 @@ async def test_the_first_load_raises(loader: Loader) -> None:
 
 
 class TestBeside:
+    async def test_what_is_released_stays_only_if_it_became_the_current_one(
+        self, pool: ModelPool
+    ) -> None:
+        for version in ("v2", "v3"):
+            await pool.load(version)
+        await pool.follow(DesiredVersion("v3"))
+        for version in ("v2", "v3", "gone already"):
+            await pool.release(version)
+        assert pool.versions == ["v3"]
+        await pool.follow(DesiredVersion("v1"))
+        assert pool.versions == ["v1"]  # nobody asks for v3 any more
+
     async def test_load_get_and_unload(self, pool: ModelPool, loader: Loader) -> None:
         with pytest.raises(UnknownModel):
             pool.get("vgg19", "v2")

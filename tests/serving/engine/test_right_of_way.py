@@ -110,3 +110,34 @@ def test_other_work_waits_for_its_gaps_too_and_not_for_ever() -> None:
     run = Run(lambda times: traffic.enter())
     assert courtesy.run(run) == "done"  # its patience was spent waiting, so nothing ends it
     assert run.times == 1
+
+
+class Work:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+
+def test_what_can_pause_goes_on_when_the_last_request_has_its_answer() -> None:
+    traffic, work = Traffic(), Work()
+    with traffic.only_in_gaps(work):
+        assert work.told == []
+        traffic.enter()
+        traffic.enter()
+        traffic.leave()
+        assert set(work.told) == {"pause"}
+        traffic.leave()
+        assert work.told[-1] == "resume"
+    work.told.clear()
+    traffic.enter()  # after the block nobody is told
+    assert work.told == []
+    with traffic.only_in_gaps(work):  # a request is under way already
+        assert work.told == ["pause"]
+    assert work.told[-1] == "resume"

@@ -77,6 +77,15 @@ class _Noting(Traffic):
         return has_gap
 
 
+def test_the_last_run_is_told(tiny_bundle: Path) -> None:
+    session = load(tiny_bundle)
+    assert session.last_run == (0, 0.0)  # replaying golden samples isn't one
+    session.judge([coloured_pixels(0)] * 3)
+    images, seconds = session.last_run
+    assert images == 3
+    assert 0 < seconds < 10
+
+
 class TestRightOfWay:
     @pytest.fixture
     def bundle(self, tmp_path: Path) -> Bundle:

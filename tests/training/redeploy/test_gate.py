@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.monitoring.verdict import Verdict, reason
 from training.redeploy.compare import Comparison, Judged
-from training.redeploy.gate import GateConfig, Verdict, judge, reason
+from training.redeploy.gate import GateConfig, judge
 
 
 def judged(accuracy: float, recall: dict[str, float], calibration_error: float) -> Judged:

@@ -20,12 +20,14 @@ from cli import bento as building
 from cli.bento import BuildError
 from models.bundle.bundle import SIGNATURE_FILE
 from models.bundle.signature import SignatureError, Verifier
-from models.registry import store
+from models.monitoring.comparison import Comparison
+from models.registry import shadowing, store
+from models.registry.tallies import ShadowTally, write_tally
 from tests import redeploy_stub
 from tests.keys import write_keys
 from training.redeploy import job as job_module
 from training.redeploy.config import load_redeploy_config
-from training.redeploy.job import REFUSED, ROLLED_BACK, Builder, Outcome, RedeployError
+from training.redeploy.job import IN_SHADOW, REFUSED, ROLLED_BACK, Builder, Outcome, RedeployError
 from training.redeploy.job_state import JobState, finished_jobs
 from training.redeploy.smoke_test import SmokeTestError
 from training.reporter import SilentReporter
@@ -456,3 +458,38 @@ def test_a_wrong_configuration_is_told_at_once(
     assert result.returncode == 1
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def shown(shadow: str, counts: Comparison) -> None:
+    tally = ShadowTally(worker="w", comparison=counts).model_dump_json()
+    write_tally(shadowing.directory(), shadow, "w", tally)
+
+
+def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> None:
+    place.run()
+    champion = store.production_version()
+    rule = {"min_images": 10, "min_hours": 0, "max_latency_ratio": None}
+    place.configure(shadow=rule)
+    place.add(151, 300)
+    for _ in range(2):  # a look that is too early changes nothing
+        outcome = place.run()
+        assert outcome.exit_code == IN_SHADOW, outcome.message
+        assert "is in production's shadow: images in the shadow: 0" in outcome.message
+        assert store.production_version() == champion
+    shadow = shadowing.current_shadow()
+    assert shadow is not None
+    assert len(shadowing.rollouts().events()) == 1
+    shown(shadow.id, Comparison(images=10, agreed=3))
+    refused = place.run()
+    assert refused.exit_code == REFUSED
+    assert "agreement: 0.300, must be 0.800 or more" in refused.message
+    assert shadowing.current_shadow() is None
+    assert store.production_version() == champion
+
+    place.add(300, 400)
+    assert place.run().exit_code == IN_SHADOW
+    shadow = shadowing.current_shadow()
+    assert shadow is not None
+    shown(shadow.id, Comparison(images=10, agreed=9))
+    assert place.run().exit_code == 0
+    assert store.production_version() == shadow.version

@@ -1,0 +1,116 @@
+"""The command about a version that answers a part of the requests."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from cli.common import say, table_console, text
+
+app = typer.Typer()
+
+
+@app.command()
+def canary(
+    tag: Annotated[str | None, typer.Argument(help="tag, version or latest")] = None,
+    percent: Annotated[float | None, typer.Option(help="Of the clients, until you decide.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Rising percentages, e.g. 5,25,100; at 100 it is promoted.")
+    ] = None,
+    wait_hours: Annotated[float, typer.Option(min=0, help="How long each step lasts.")] = 1.0,
+    min_requests: Annotated[
+        int, typer.Option(min=0, help="That it must have answered before the next step.")
+    ] = 100,
+    header: Annotated[
+        str, typer.Option(help="That tells clients apart.  [default: API key, or else address]")
+    ] = "",
+    abort: Annotated[bool, typer.Option("--abort", help="End it: production answers all.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What it has shown, as JSON.")] = False,
+) -> None:
+    """Let a version answer a part of the clients, and take it back by itself where it does harm.
+
+    Example: `vgg19 canary latest --steps 5,25,100 --wait-hours 2`, later `vgg19 canary`
+
+    The running services take it up by themselves. A client stays with one version.
+    """
+    from models.registry import canaries
+
+    if tag is not None and not abort:
+        if (percent is None) == (steps is None):
+            raise typer.BadParameter("name one of --percent and --steps")
+        begun = canaries.start_canary(
+            tag,
+            [percent] if percent is not None else _numbers(steps or ""),
+            wait_hours=wait_hours,
+            min_requests=min_requests,
+            header=header,
+        )
+        say(
+            f"{begun.version} answers {begun.percent:g}% of the clients in some seconds; next: "
+            "vgg19 canary"
+        )
+        return
+    if percent is not None or steps is not None:
+        raise typer.BadParameter("--percent and --steps go with the TAG that they are for")
+    if abort:
+        ended = canaries.abort_canary()
+        say(f"production answers all again, {ended.version} nobody" if ended else _NONE)
+        return
+    _look(as_json=as_json)
+
+
+_NONE = "no canary is running; begin one with: vgg19 canary TAG --steps 5,25,100"
+
+
+def _numbers(steps: str) -> list[float]:
+    try:
+        return [float(step) for step in steps.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"'{steps}' is no list like 5,25,100") from None
+
+
+def _look(*, as_json: bool) -> None:
+    from rich.table import Table
+
+    from models.monitoring.canary_tests import evidence
+    from models.registry import canaries
+
+    canary = canaries.current_canary()
+    if canary is None:
+        say("{}" if as_json else _NONE)
+        return
+    tallies = canaries.tallies_of(canary)
+    found = evidence(tallies, canary.limits)
+    requests = sum(tally.requests for tally in tallies)
+    if as_json:
+        content = {
+            "canary": canary.model_dump(mode="json"),
+            "percent": canary.percent,
+            "requests": requests,
+            "threshold_log_e": canary.limits.threshold,
+            "evidence": [one.model_dump(mode="json") for one in found],
+            "workers": [
+                tally.model_dump(mode="json", include={"worker", "state", "reason"})
+                for tally in tallies
+            ],
+        }
+        say(json.dumps(content))
+        return
+    steps = ", ".join(f"{step:g}" for step in canary.steps)
+    say(
+        f"{canary.version} answers {canary.percent:g}% (of steps {steps}) since "
+        f"{canary.step_hours:.1f} hours, {requests} requests so far; production is {canary.against}"
+    )
+    table = Table(box=None)
+    for name in ("", "canary", "production", "may be above by", "evidence of harm"):
+        table.add_column(name)
+    for one in found:
+        share = f"{max(0.0, one.log_e / canary.limits.threshold):.0%} of what takes it back"
+        sides = [f"{s.hits} of {s.count}" for s in (one.canary, one.production)]
+        table.add_row(*map(text, (one.kind, *sides, f"{one.margin:.0%}", share)))
+    table_console().print(table)
+    for tally in tallies:
+        why = f": {tally.reason}" if tally.reason else ""
+        say(f"  {tally.worker}: {tally.state}{why}")

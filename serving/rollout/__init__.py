@@ -1,0 +1,1 @@
+"""What is tried beside production: a version in its shadow, or a canary."""

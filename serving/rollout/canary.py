@@ -1,0 +1,164 @@
+"""A version that answers a part of the clients, and what is counted of both.
+
+Promise: a client stays with one version while the percentage stands or rises, in every worker of
+every replica, since all of them hash the same. Whom the canary can't answer as production would
+(another image size, an output or a class that it lacks), production answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from models.monitoring.canary_tests import Block, CanaryTally, Kind, harm
+from models.monitoring.two_sample import Stream
+from models.registry.rollouts import Canary as DesiredCanary
+from serving.core.dataplane import PixelRow
+from serving.core.errors import RequestError
+from serving.core.pool import ServedModel
+from serving.core.requests import InferRequest, InferResponse
+from serving.core.statistics import ModelStatistics
+from serving.observability.telemetry import current
+
+# Production's first requests in a worker, of which the slowest tenth says what slow is.
+_TIMES_NEEDED, _SLOW_SHARE = 200, 0.9
+
+Side = Literal["production", "canary"]
+
+
+def share_of(identity: str, rollout: str) -> float:
+    """Where a client lies, 0..100: it is the canary's while that is below the percentage. By the
+    rollout's id, so that it isn't always the same clients who try what is new."""
+    digest = hashlib.sha256(f"{rollout}\n{identity}".encode("utf-8", "backslashreplace")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 * 100
+
+
+def identity_of(header: str) -> str:
+    """Of whoever sent the present request: by a header if it has that, else by its key or else by
+    its address."""
+    record = current()
+    if record is None:
+        return ""
+    return (record.headers.get(header) if header else None) or record.key or record.client
+
+
+def cannot_stand_in(canary: ServedModel, production: ServedModel) -> str:
+    """Why a model can't answer what production's clients ask; "": it can."""
+    sizes = [model.spec.preprocessing.image_size for model in (canary, production)]
+    if sizes[0] != sizes[1]:
+        return f"its images have {sizes[0]} px, production's {sizes[1]}: clients may send pixels"
+    lacking = set(production.spec.labels) - set(canary.spec.labels)
+    if lacking:
+        return f"it lacks the classes {', '.join(sorted(lacking)[:5])}"
+    if production.has_distance and not canary.has_distance:
+        return "it has no distances, and production has"
+    if production.explainer is not None and canary.explainer is None:
+        return "it makes no heat maps, and production does"
+    return ""
+
+
+class Canary:
+    """One canary in one worker. Of one event loop.
+
+    Args:
+        model: the candidate, loaded.
+        production: gives the model in production.
+        name: of this worker in its tally.
+    """
+
+    def __init__(
+        self,
+        desired: DesiredCanary,
+        model: ServedModel,
+        production: Callable[[], ServedModel],
+        name: str,
+        count: Callable[[str, str, int, int], None] = lambda version, kind, hits, count: None,
+    ) -> None:
+        self.desired = desired
+        self._model = model
+        self._production = production
+        self._count = count
+        self.tally = CanaryTally.of(name, desired.limits)
+        self.tally.state = "running"
+        self._block = Block()
+        self._times: list[float] = []
+        self._slow_s: float | None = None
+        self._failed_before = {
+            "production": _outcomes(production().statistics),
+            "canary": _outcomes(model.statistics),
+        }
+
+    @property
+    def is_taken_back(self) -> bool:
+        """Here, whatever the store says of it by now."""
+        return self.tally.state == "failed"
+
+    def route(self, request: InferRequest, production: ServedModel) -> ServedModel:
+        """Who answers a request that names no version."""
+        desired = self.desired
+        if self.is_taken_back or production.version != desired.against:
+            return production
+        if share_of(identity_of(desired.header), desired.id) >= desired.percent:
+            return production
+        self.tally.requests += 1
+        return self._model
+
+    def watch(
+        self, answer: InferResponse, rows: Sequence[PixelRow], images: Sequence[bytes]
+    ) -> None:
+        """Count an answer of either."""
+        side: Side = "production" if answer.model.version == self.desired.against else "canary"
+        if side == "canary" and answer.model is not self._model:
+            return  # a third version that somebody named
+        self._count_time(side, answer.timings.run_s / max(len(rows), 1))
+        for output in answer.rows:
+            if isinstance(output, RequestError):
+                continue
+            self._block.count(side, "refused", hit=not answer.model.accepts(output))
+            if output.distance is not None:
+                self._block.count(side, "unfamiliar", hit=output.distance > 1)
+
+    def look(self, others: Sequence[CanaryTally]) -> None:
+        """Test what came since the last look; take it back here if there is harm.
+
+        Args:
+            others: tallies of the other workers.
+        """
+        self._count_failures()
+        block, self._block = self._block, Block()
+        self.tally.add(block)
+        self._tell(self.desired.against, block.production)
+        self._tell(self.desired.version, block.canary)
+        everybody = [self.tally, *(one for one in others if one.worker != self.tally.worker)]
+        if not self.is_taken_back and (why := harm(everybody, self.desired.limits)):
+            self.tally.state, self.tally.reason = "failed", why
+
+    def _count_time(self, side: Side, seconds: float) -> None:
+        if self._slow_s is not None:
+            self._block.count(side, "slow", hit=seconds > self._slow_s)
+        elif side == "production":
+            # Nothing is tested by the times that say what slow is.
+            self._times.append(seconds)
+            if len(self._times) >= _TIMES_NEEDED:
+                self._slow_s = sorted(self._times)[int(_SLOW_SHARE * _TIMES_NEEDED)]
+                self._times.clear()
+
+    def _count_failures(self) -> None:
+        sides: dict[Side, ServedModel] = {"production": self._production(), "canary": self._model}
+        for side, model in sides.items():
+            failed, requests = _outcomes(model.statistics)
+            before = self._failed_before[side]
+            self._failed_before[side] = (failed, requests)
+            new = Stream(count=max(0, requests - before[1]), hits=max(0, failed - before[0]))
+            getattr(self._block, side)["failed"] = new
+
+    def _tell(self, version: str, outcomes: dict[Kind, Stream]) -> None:
+        for kind, stream in outcomes.items():
+            self._count(version, kind, stream.hits, stream.count)
+
+
+def _outcomes(statistics: ModelStatistics) -> tuple[int, int]:
+    """(failed, all) requests since the model was loaded."""
+    failed = statistics.failed.count
+    return failed, failed + statistics.succeeded.count

@@ -1,0 +1,160 @@
+"""A candidate's process, from its parent's side: start it, ask it, pause it, kill it.
+
+Promise: `pause`, `resume` and `kill` take microseconds and never wait, whatever the process does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+_ROOT = Path(__file__).parents[2]
+# A few hundred bytes, and a label or a reason.
+_MAX_MESSAGE_BYTES = 100_000
+# From the end of its connection to its own end, of which the code tells.
+_ENDING_S = 0.2
+
+
+class ProcessEnded(Exception):
+    """It ended, or was killed, and has no answer; the message says how."""
+
+
+class CandidateProcess:
+    """One that runs. `ask` belongs to one thread, the rest to any.
+
+    Args:
+        command: to which the number of a socket is added, and this process's id.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the worker's own is its access log
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        self._connection = Connection(ours.detach())
+        self._lock = Lock()
+        self._paused = False
+        self.pauses = 0
+        self._ran_s = 0.0
+        self._since: float | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ran_s(self) -> float:
+        """How long it has had for what it does now, without the pauses; 0: it does nothing."""
+        with self._lock:
+            return 0.0 if self._since is None else self._spent()
+
+    def wait(self) -> dict[str, Any]:
+        """Its next message, which it sends unasked.
+
+        Raises:
+            ProcessEnded
+        """
+        with self._timed():
+            return self._receive()
+
+    def ask(self, question: dict[str, Any], image: bytes) -> dict[str, Any]:
+        """Its answer, see `serving.rollout.child.Candidate.answer`.
+
+        Raises:
+            ProcessEnded
+        """
+        with self._timed():  # it may hang before it has read all of the question
+            try:
+                self._connection.send_bytes(json.dumps(question).encode())
+                self._connection.send_bytes(image)
+            except OSError:
+                raise ProcessEnded(self._how()) from None
+            return self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            message = json.loads(self._connection.recv_bytes(_MAX_MESSAGE_BYTES))
+        except (EOFError, OSError, ValueError):
+            raise ProcessEnded(self._how()) from None
+        return dict(message)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        with self._lock:
+            self._ran_s, self._since = 0.0, time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._since = None
+
+    def pause(self) -> None:
+        with self._lock:
+            if self._paused:
+                return
+            if self._since is not None:
+                self._ran_s = self._spent()
+            self._paused = True
+            self.pauses += 1
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        with self._lock:
+            if not self._paused:
+                return
+            self._paused = False
+            if self._since is not None:
+                self._since = time.monotonic()
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Whoever waits for its answer gets ProcessEnded."""
+        self._signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it, and leave nothing of it. Of the thread that asks."""
+        self.kill()
+        self._process.wait()
+        with suppress(OSError):
+            self._connection.close()
+
+    def _spent(self) -> float:
+        """With the lock held, and something under way."""
+        assert self._since is not None
+        return self._ran_s + (0.0 if self._paused else time.monotonic() - self._since)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)  # looks first whether it is still that process
+
+    def _how(self) -> str:
+        try:
+            code = self._process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:  # it sent what it shouldn't, or closed the connection
+            self.kill()
+            code = self._process.wait()
+        if code < 0:
+            return f"its process ended by {signal.Signals(-code).name}"
+        return f"its process ended with exit code {code}"
+
+
+def candidate_command(version: str, worker_index: int) -> list[str]:
+    """Of `serving.rollout.child`."""
+    return [sys.executable, "-m", "serving.rollout.child", version, str(worker_index)]

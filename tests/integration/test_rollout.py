@@ -1,0 +1,88 @@
+"""A shadow, then a canary, beside a service of two workers that is asked on both transports."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from testing.commands import run_command, vgg19
+from testing.images import coloured_pixels, encode
+from testing.server import Server, register_version, serve
+
+pytestmark = pytest.mark.exhaustive  # what it is made of is tested in tests/serving/rollout
+
+PNG = {"Content-Type": "image/png"}
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def ask_http(server: Server, seed: int, user: str = "") -> str:
+    reply = httpx.post(
+        f"{server.url}/classify",
+        content=encode(coloured_pixels(seed)),
+        headers=PNG | {"X-User": user},
+    )
+    assert reply.status_code == 200
+    return str(reply.json()["model_version"])
+
+
+def ask_grpc(client: Any, seed: int, user: str = "") -> str:
+    tensor = triton.InferInput("pixels", [1, 32, 32, 3], "UINT8")
+    tensor.set_data_from_numpy(coloured_pixels(seed)[np.newaxis])
+    answer = client.infer("vgg19", [tensor], headers={"x-user": user})
+    return str(answer.get_response().model_version)
+
+
+def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
+    old, new = (register_version(tmp_path, day) for day in (1, 2))
+    home = tmp_path / "home"
+    vgg19(home, "promote", old)
+    settings = {"VGG19_WATCH_INTERVAL_S": "1", "VGG19_WORKERS": "2"}
+    with (
+        serve(home, home / "log", **settings) as server,
+        triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client,
+    ):
+        vgg19(home, "shadow", new, "--min-images", "20", "--min-hours", "0",
+              "--max-latency-ratio", "1000")  # fmt: skip
+
+        def shown() -> dict[str, Any]:
+            for seed in range(4):
+                assert ask_http(server, seed) == ask_grpc(client, seed) == old.split(":")[1]
+            status = run_command("vgg19", "shadow", "--json", cwd=home, home=home)
+            return dict(json.loads(status.stdout))
+
+        until(lambda: shown()["outcome"] == "passed")
+        assert shown()["agreement"] == 1
+        assert len(shown()["workers"]) == 2
+
+        vgg19(home, "canary", new, "--steps", "50,100", "--wait-hours", "0",
+              "--min-requests", "40", "--header", "X-User")  # fmt: skip
+        users = [f"user {number}" for number in range(10)]
+        seen: dict[str, Counter[str]] = {user: Counter() for user in users}
+
+        def promoted() -> bool:
+            for seed, user in enumerate(users):
+                seen[user][ask_http(server, seed, user)] += 1
+                seen[user][ask_grpc(client, seed, user)] += 1
+            return run_command("vgg19", "canary", "--json", cwd=home, home=home).stdout == "{}\n"
+
+        until(promoted)
+        assert sum(new.split(":")[1] in versions for versions in seen.values()) > 0
+        until(lambda: ask_http(server, 0) == new.split(":")[1])
+    history = vgg19(home, "history", "--rollouts", "--json").splitlines()
+    whats = [json.loads(line)["what"] for line in history]
+    assert whats == ["promoted", "begun", "passed", "begun"]

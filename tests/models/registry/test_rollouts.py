@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import StoreError
+from models.registry import journal, rollouts
+from models.registry.rollouts import Rollouts, Shadow
+from tests.models.registry.test_promotions import in_a_killed_process
+
+SHADOW = Shadow(version="b", against="a")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Rollouts:
+    return Rollouts(tmp_path)
+
+
+def test_one_at_a_time_and_each_end_is_told(store: Rollouts) -> None:
+    assert store.current() is None
+    store.begin(SHADOW, "because\nof that")
+    assert store.current() == SHADOW
+    with pytest.raises(StoreError, match="a shadow of b runs already; end it with 'vgg19 shadow"):
+        store.begin(Shadow(version="c", against="a"), "")
+    assert store.end(SHADOW, "stopped", "by hand")
+    assert not store.end(SHADOW, "stopped", "by another worker")
+    assert store.current() is None
+    assert [(e.what, e.why, e.version) for e in store.events()] == [
+        ("stopped", "by hand", "b"),
+        ("begun", "because of that", "b"),
+    ]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "step",
+    [(os, "write"), (os, "fsync"), (os, "close"), (journal, "append"), (rollouts, "staged_file")],
+    ids=lambda step: str(step[1]),
+)
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_sigkill_leaves_the_old_or_the_new(
+    store: Rollouts, step: tuple[Any, str], when: str
+) -> None:
+    store.begin(SHADOW, "first")
+    in_a_killed_process(lambda: store.end(SHADOW, "stopped", "second"), *step, when)
+    events = [event.what for event in store.events()]
+    assert (events, store.current()) in (
+        (["begun"], SHADOW),
+        (["stopped", "begun"], None),
+    )
+    store.end(SHADOW, "stopped", "third")  # and its lock is free
+    assert store.current() is None
+
+
+def test_a_damaged_state_is_told_and_repaired(store: Rollouts, tmp_path: Path) -> None:
+    (tmp_path / ".rollout.json").write_text('{"rollout": 7')
+    with pytest.raises(StoreError, match=r"is damaged; 'vgg19 shadow --stop' repairs it"):
+        store.current()
+    store.reset()
+    assert store.current() is None

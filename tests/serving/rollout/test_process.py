@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import time
+from threading import Timer
+
+import pytest
+
+from serving.rollout.process import CandidateProcess, ProcessEnded
+from tests.serving.rollout.conftest import Command
+
+LOOP = "ready()\nwhile True: hear(); answer()"
+
+
+def test_it_is_asked_and_answers(command: Command) -> None:
+    process = CandidateProcess(command(LOOP))
+    assert set(process.wait()) == {"preprocessing"}
+    assert process.ask({"label": "red"}, b"pixels" * 100_000)["confidence"] == 0.9
+    assert process.ran_s == 0
+    process.close()
+
+
+@pytest.mark.parametrize(
+    ("lines", "how"),
+    [
+        ("sys.exit(3)", "exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("connection.send_bytes(b'not JSON'); time.sleep(60)", "ended by SIGKILL"),
+        ("connection.send_bytes(b'x' * 1_000_000); time.sleep(60)", "ended by SIGKILL"),
+        ("connection.close(); time.sleep(60)", "ended by SIGKILL"),
+    ],
+)
+def test_how_it_ended_is_told(command: Command, lines: str, how: str) -> None:
+    process = CandidateProcess(command(lines))
+    with pytest.raises(ProcessEnded, match=how):
+        process.wait()
+    process.close()
+
+
+def test_killed_while_it_is_waited_for(command: Command) -> None:
+    process = CandidateProcess(command("ready(); hear(); time.sleep(60)"))
+    process.wait()
+    Timer(0.1, process.kill).start()
+    with pytest.raises(ProcessEnded, match="SIGKILL"):
+        process.ask({}, b"")
+    process.kill()  # a second time changes nothing
+    process.close()
+
+
+def test_while_it_is_paused_nothing_is_counted_and_nothing_happens(command: Command) -> None:
+    process = CandidateProcess(command("ready(); hear(); answer(); time.sleep(60)"))
+    process.wait()
+    process.pause()
+    process.pause()
+    Timer(0.3, process.resume).start()
+    since = time.monotonic()
+    process.ask({}, b"")
+    assert time.monotonic() - since > 0.25
+    assert process.pauses == 1
+    process.close()
+
+
+def test_time_in_pauses_is_not_its_own(command: Command) -> None:
+    process = CandidateProcess(command("time.sleep(60)"))
+    process.pause()
+    Timer(0.2, process.kill).start()
+    timer = Timer(0.15, lambda: seen.append(process.ran_s))
+    seen: list[float] = []
+    timer.start()
+    with pytest.raises(ProcessEnded):
+        process.wait()
+    assert seen == [0.0]
+    process.close()
