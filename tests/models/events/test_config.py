@@ -30,7 +30,7 @@ def test_https_and_this_machine_may_receive(url: str) -> None:
         ("https:///secret", "https://HOST/PATH"),
         ("https://hooks.example.org:99999/secret", "https://HOST/PATH"),
         ("https://hooks.example.org/secret with spaces", "https://HOST/PATH"),
-        ("https://user:secret@hooks.example.org/", "a user or a password"),
+        ("https://user:pw@hooks.example.org/secret", "a user or a password"),
         ("http://10.0.0.7/secret", "VGG19_EVENTS_ALLOW_HTTP=true"),
         ("http://127.0.0.1.example.org/secret", "VGG19_EVENTS_ALLOW_HTTP=true"),
     ],
