@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cache, key, probe, sign, store
+from cli import cache, events, key, probe, sign, store
 from cli.common import reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
@@ -47,6 +47,7 @@ app.add_typer(sign.app)
 app.add_typer(key.app)
 app.add_typer(probe.app)
 app.add_typer(cache.app, name="cache")
+app.add_typer(events.app, name="events")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
 
