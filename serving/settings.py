@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from models.bundle.variants import CpuEngine
 from models.errors import UserError
+from models.events.config import EventsError, from_environment
 from models.imaging.image import FORMATS, MAX_PIXELS
 from serving.admission.proxies import Networks, parse_networks
 from serving.core.inflight import MAX_INFLIGHT_BYTES
@@ -257,6 +258,29 @@ class Settings(FromEnvironment):
         description="bytes of images that wait to be written there; more are not kept",
     )
 
+    events_url: str = Field(
+        default="",
+        repr=False,  # its path may hold a secret
+        description="who is told what becomes of the models (docs/events.md): an https URL, or "
+        "http on this machine; empty: nobody",
+    )
+    events_key_file: FileName | None = Field(
+        default=None,
+        description="file with the keys that sign events, one a line (`vgg19 events key FILE` "
+        "makes one); read anew for each event",
+    )
+    events_allow_http: bool = Field(
+        default=False, description="VGG19_EVENTS_URL may be http on another machine, in clear text"
+    )
+    events_queue: FileName | None = Field(
+        default=None,
+        description="directory where events wait for their receiver; default: .vgg19-events beside "
+        "the store",
+    )
+    events_source: str = Field(
+        default="/vgg19", description="attribute `source` of events: which installation this is"
+    )
+
     heat_maps: bool = Field(
         default=True,
         description="make heat maps on request (`explain=true`); the first one loads a second "
@@ -371,6 +395,14 @@ class Settings(FromEnvironment):
     def _capture_needs_a_place(self) -> Self:
         if self.capture != "off" and not self.capture_url:
             raise ValueError(f"VGG19_CAPTURE is '{self.capture}', so VGG19_CAPTURE_URL must be set")
+        return self
+
+    @model_validator(mode="after")
+    def _events_can_be_sent(self) -> Self:
+        try:
+            from_environment()
+        except EventsError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property

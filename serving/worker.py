@@ -11,6 +11,7 @@ from typing import Any
 from opentelemetry import trace
 
 from models.errors import StoreError
+from models.events import config as events_config
 from models.registry import store
 from serving import __version__
 from serving.admission.key_source import KeySource
@@ -41,6 +42,7 @@ from serving.loading import (
     worker_cores,
 )
 from serving.observability.capture import Capture
+from serving.observability.events import Events, HealthEvents
 from serving.observability.metrics import Metrics
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
@@ -74,6 +76,9 @@ def check_start(settings: Settings) -> None:
     what_to_run(bundle, options)  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
     _key_source(settings).read()
+    events = events_config.from_environment()
+    if events is not None:
+        events_config.read_keys(events.key_file)
     capture = _capture(settings, Supervisor())
     if capture is not None:
         capture.close()
@@ -90,9 +95,14 @@ class Runtime:
         telemetry: Telemetry,
         supervisor: Supervisor | None = None,
         http_tls: Reloadable | None = None,
+        events: Events | None = None,
+        worker_index: int = 1,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor or Supervisor()
+        self._events = events or Events(None, lambda work: None)
+        self._health = HealthEvents(self._events, worker_index)
+        self._announced: object = None
         self._grpc: GrpcServer | None = None
         # Before anything is read, so that no change falls between.
         self._file_watch = FileWatch(self._reloadables(http_tls), settings.watch_interval_s)
@@ -121,7 +131,7 @@ class Runtime:
                 _WATCH,
                 self._follow,
                 settings.watch_interval_s,
-                self._tell_readiness,
+                self._tell_health,
                 _MAX_WATCH_PAUSE_S,
             )
         )
@@ -155,7 +165,8 @@ class Runtime:
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
         telemetry = Telemetry(metrics, write, tracer, _capture(settings, supervisor))
-        runtime = cls(settings, models, telemetry, supervisor, http_tls)
+        events = Events(events_config.from_environment(), metrics.count_background_failure)
+        runtime = cls(settings, models, telemetry, supervisor, http_tls, events, worker_index)
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
@@ -189,6 +200,7 @@ class Runtime:
         self._stopping = True
         self._watch.cancel()
         self._looker.close()
+        self._events.close()
         self._watch_files.cancel()
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
@@ -220,7 +232,11 @@ class Runtime:
 
     async def _follow(self) -> None:
         """Make the wanted model current."""
-        await self._models.follow(await self._desired())
+        desired = await self._desired()
+        if desired.token != self._announced:  # at the first look as well: for what was missed
+            self._announced = desired.token
+            self._events.announce()
+        await self._models.follow(desired)
 
     async def _desired(self) -> DesiredVersion:
         """The version that is promoted now.
@@ -239,8 +255,12 @@ class Runtime:
         look, self._look = self._look, None
         return look.result()
 
-    async def _tell_readiness(self) -> None:
-        """Let those who watch gRPC's health know when it has changed, whatever changed it."""
+    async def _tell_health(self) -> None:
+        """Let those who watch gRPC's health know when it has changed, whatever changed it; and who
+        receives events, when something begins to fail."""
+        served = self._models.current
+        serves = f"{served.name}:{served.version}"
+        self._health.look(serves, self._models.failed, self._supervisor.failing)
         ready = self.ready
         if ready != self._was_ready and self._grpc is not None:
             self._was_ready = ready
