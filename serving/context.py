@@ -12,6 +12,7 @@ from serving.core.dataplane import DataPlane
 from serving.core.errors import NotFound
 from serving.core.inflight import InFlightBytes
 from serving.observability.capture import Capture
+from serving.observability.production import Production
 from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 
@@ -24,6 +25,7 @@ class ServiceContext:
         is_ready: whether requests should be sent here.
         is_alive: False when only a new start can help.
         bodies: counts what the requests' bodies hold.
+        production: what the store says of production.
     """
 
     classifier: DataPlane
@@ -35,6 +37,7 @@ class ServiceContext:
     is_alive: Callable[[], bool] = lambda: True
     client_address: ClientAddress = field(default_factory=ClientAddress)
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
+    production: Production = field(default_factory=Production)
 
     @property
     def capture(self) -> Capture | None:

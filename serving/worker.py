@@ -44,6 +44,7 @@ from serving.loading import (
 from serving.observability.capture import Capture
 from serving.observability.events import Events, HealthEvents
 from serving.observability.metrics import Metrics
+from serving.observability.production import Production
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
 from serving.reloading import FileWatch, Reloadable
@@ -121,6 +122,7 @@ class Runtime:
             is_alive=lambda: self.alive,
             client_address=ClientAddress(settings.proxies),
             bodies=InFlightBytes(settings.max_inflight_bytes),
+            production=Production(self._events.announce),
         )
         self._stopping = False
         self._was_ready = True
@@ -201,6 +203,7 @@ class Runtime:
         self._watch.cancel()
         self._looker.close()
         self._events.close()
+        self.context.production.close()
         self._watch_files.cancel()
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)

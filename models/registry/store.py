@@ -193,6 +193,12 @@ def rollback(reference: str | None = None, why: str = "rolled back by hand") -> 
     return f"{MODEL_NAME}:{version}"
 
 
+def rollback_version() -> str | None:
+    """The version that `rollback` returns to; None if there is none."""
+    previous = _history().previous()
+    return None if previous is None else previous.version
+
+
 def production_version() -> str | None:
     """The version promoted last, whether or not it is still in the store; None before the first.
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.core import tensors
+from serving.http.overview_schema import OverviewReply as OverviewReply  # bodies, too
+from serving.http.overview_schema import RollbackReply as RollbackReply
+from serving.http.overview_schema import RollbackRequest as RollbackRequest
 from serving.observability.telemetry import REQUEST_ID
 
 
