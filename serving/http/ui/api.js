@@ -41,6 +41,7 @@ export async function rollBack(version, adminKey) {
   const headers = { "Content-Type": "application/json" };
   const request = { method: "POST", headers, body: JSON.stringify({ version }) };
   const response = await fetchOnce("rollback", request, adminKey);
+  if (response.status === 401) throw new Problem("That isn't the admin key.", true);
   if (!response.ok) throw await problemOf(response);
   return response.json();
 }

@@ -40,7 +40,7 @@ export function startRollback(onDone) {
       onDone(`Production is ${version} now.`);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
-      tell(error.status === 401 ? "That isn't the admin key." : error.message);
+      tell(error.message);
     } finally {
       submit.disabled = false;
     }
