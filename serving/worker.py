@@ -68,7 +68,8 @@ def check_start(settings: Settings) -> None:
     Raises:
         UserError: no such model, damaged files (of graphs only that they are there: their content
             is compared by who loads them), no signature where one is required, no such device, the
-            gRPC port is taken, or its TLS files or a file of keys can't be used.
+            gRPC port is taken, its TLS files or a file of keys can't be used, or events can't wait
+            where they are to.
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
@@ -79,7 +80,7 @@ def check_start(settings: Settings) -> None:
     _key_source(settings).read()
     events = events_config.from_environment()
     if events is not None:
-        events_config.read_keys(events.key_file)
+        events_config.check(events)
     capture = _capture(settings, Supervisor())
     if capture is not None:
         capture.close()

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from urllib.parse import SplitResult, urlsplit
 
 from models.errors import UserError
@@ -49,6 +50,21 @@ class EventsConfig:
     def receiver(self) -> str:
         """Who receives, to show: without the path, in which services put secrets."""
         return f"{self.url.scheme}://{self.url.netloc}"
+
+
+def check(config: EventsConfig) -> None:
+    """Raises EventsError: the file of keys or the queue's directory can't be used. For the start of
+    a service, which would else be silent about what it can't tell."""
+    read_keys(config.key_file)
+    try:
+        config.queue.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=config.queue):
+            pass
+    except OSError as error:
+        raise EventsError(
+            f"events can't wait in {config.queue}: {error.strerror}; name a directory that can be "
+            f"written with {QUEUE}"
+        ) from None
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> EventsConfig | None:

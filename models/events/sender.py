@@ -99,7 +99,7 @@ class Sender:
     def _pause_s(self, failures: int, error: Exception) -> float:
         """Twice as long each time, and anything from half of that: what failed together is not to
         come again together (exponential backoff and jitter, AWS Architecture Blog, 2015)."""
-        longest = min(self.max_pause_s, _MIN_PAUSE_S * 2 ** min(failures, 20))
+        longest = min(self.max_pause_s, _MIN_PAUSE_S * float(2 ** min(failures, 20)))
         asked_for = error.retry_after_s if isinstance(error, DeliveryError) else 0.0
         pause_s = longest * random.uniform(0.5, 1.0)  # noqa: S311  # not for secrets
         return max(pause_s, min(asked_for, self.max_pause_s))

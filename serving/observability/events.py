@@ -15,7 +15,7 @@ from typing import Any
 
 from models.events import Kind, emit
 from models.events.announcing import announce_promotions
-from models.events.config import EventsConfig, read_keys
+from models.events.config import EventsConfig, check
 from models.events.outbox import Outbox
 from models.events.sender import Sender
 from serving.core.pool import FailedLoad
@@ -35,7 +35,7 @@ class Events:
         on_failure: called with the name of the work at each failure, for metrics.
 
     Raises:
-        EventsError: the file of keys can't be used.
+        EventsError: the file of keys or the queue can't be used.
     """
 
     def __init__(self, config: EventsConfig | None, on_failure: Callable[[str], None]) -> None:
@@ -45,7 +45,7 @@ class Events:
         self._queue: Workers | None = None
         if config is None:
             return
-        read_keys(config.key_file)
+        check(config)
         self._queue = Workers(1, "events-queue")
         sender = Sender(
             config,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.errors import UserError
 from models.registry import store
@@ -42,7 +42,7 @@ class Production:
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self._on_change = on_change
         self._thread: Workers | None = None
-        self._under_way: asyncio.Future[object] | None = None
+        self._under_way: asyncio.Future[Any] | None = None
 
     async def record(self) -> Record:
         """What was promoted when.
@@ -79,7 +79,7 @@ class Production:
                 raise _away(limit_s)
         self._thread = self._thread or Workers(1, "production")
         future = self._thread.run(work)
-        self._under_way = future  # type: ignore[assignment]  # of any result
+        self._under_way = future
         done, _ = await asyncio.wait([future], timeout=limit_s)
         if not done:
             raise _away(limit_s)

@@ -114,6 +114,83 @@ def test_what_serves_and_what_was_answered(
     expect(page.locator("#overview")).to_be_hidden()
 
 
+def test_drift_is_shown_over_the_week(open_page: Open, administered: Server) -> None:
+    watched = open_page(f"{administered.url}/", wait=False)
+    page = watched.page
+    watch_drift(page, DRIFT)
+    page.goto(f"{administered.url}/#production")
+    expect(page.locator("#drift-note")).to_contain_text(
+        "Accepted: 81.4% of the last images, 93.0% of the validation images."
+    )
+    brightness, contrast = page.locator("#drift-features li").all()
+    expect(brightness).to_contain_text("PSI 0.42, differs since Sep")
+    expect(contrast).to_contain_text("PSI 0.01")
+    chart = brightness.get_by_role("img", name="PSI of brightness by the hour, 0.34 at most")
+    points = str(chart.locator(".line").get_attribute("points")).split()
+    assert len(points) == WEEK - 100
+    expect(contrast.get_by_role("img")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("drift", "said"),
+    [
+        ({"watched": True, "drift": None}, "Nothing was answered yet."),
+        (
+            {"watched": False, "reason": "version 7 has no reference", "drift": None},
+            "Drift isn't watched: version 7 has no reference.",
+        ),
+    ],
+)
+def test_why_there_is_no_drift(
+    open_page: Open, administered: Server, drift: dict[str, Any], said: str
+) -> None:
+    watched = open_page(f"{administered.url}/", wait=False)
+    watch_drift(watched.page, drift)
+    watched.page.goto(f"{administered.url}/#production")
+    expect(watched.page.locator("#drift-note")).to_have_text(said)
+
+
+def test_without_an_admin_key_it_says_how(open_page: Open, administered: Server) -> None:
+    def without_key(route: Route) -> None:
+        reply = route.fetch()
+        route.fulfill(response=reply, json=reply.json() | {"administered": False})
+
+    watched = open_page(f"{administered.url}/", wait=False)
+    watched.page.route("**/overview", without_key)
+    watched.page.goto(f"{administered.url}/#production")
+    expect(watched.page.locator("#rollback-note")).to_contain_text("set an admin key")
+    expect(watched.page.get_by_role("button", name="Roll back")).to_have_count(0)
+
+
+def test_what_the_service_says_is_no_html(open_page: Open, administered: Server) -> None:
+    def hostile(route: Route) -> None:
+        reply = route.fetch()
+        content = reply.json()
+        content["model"]["problems"] = ["<img src=x onerror=alert(1)>"]
+        content["history"][0]["why"] = "<b>bold</b>"
+        route.fulfill(response=reply, json=content)
+
+    watched = open_page(f"{administered.url}/", wait=False)
+    watched.page.route("**/overview", hostile)
+    watched.page.goto(f"{administered.url}/#production")
+    expect(watched.page.locator("#history .why").first).to_have_text("<b>bold</b>")
+    expect(watched.page.locator("#served-problems li")).to_have_text("<img src=x onerror=alert(1)>")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_anybody_can_read_it(
+    open_page: Open, administered: Server, scheme: str, viewport: dict[str, int]
+) -> None:
+    watched = open_page(f"{administered.url}/", wait=False, color_scheme=scheme, viewport=viewport)
+    page = watched.page
+    watch_drift(page, DRIFT)
+    page.goto(f"{administered.url}/#production")
+    expect(page.locator("#drift-features li")).to_have_count(2)
+    check_accessibility(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_the_way_back_wants_the_admin_key(
     open_page: Open, administered: Server, versions: list[str]
 ) -> None:
@@ -138,80 +215,3 @@ def test_the_way_back_wants_the_admin_key(
     expect(page.locator("#served-version")).to_have_text(f"vgg19 {first}", timeout=30_000)
     assert key.input_value() == ""
     assert "sesame" not in page.url + page.content()
-
-
-def test_drift_is_shown_over_the_week(open_page: Open, server: Server) -> None:
-    watched = open_page(f"{server.url}/", wait=False)
-    page = watched.page
-    watch_drift(page, DRIFT)
-    page.goto(f"{server.url}/#production")
-    expect(page.locator("#drift-note")).to_contain_text(
-        "Accepted: 81.4% of the last images, 93.0% of the validation images."
-    )
-    brightness, contrast = page.locator("#drift-features li").all()
-    expect(brightness).to_contain_text("PSI 0.42, differs since Sep")
-    expect(contrast).to_contain_text("PSI 0.01")
-    chart = brightness.get_by_role("img", name="PSI of brightness by the hour, 0.34 at most")
-    points = str(chart.locator(".line").get_attribute("points")).split()
-    assert len(points) == WEEK - 100
-    expect(contrast.get_by_role("img")).to_have_count(0)
-
-
-@pytest.mark.parametrize(
-    ("drift", "said"),
-    [
-        ({"watched": True, "drift": None}, "Nothing was answered yet."),
-        (
-            {"watched": False, "reason": "version 7 has no reference", "drift": None},
-            "Drift isn't watched: version 7 has no reference.",
-        ),
-    ],
-)
-def test_why_there_is_no_drift(
-    open_page: Open, server: Server, drift: dict[str, Any], said: str
-) -> None:
-    watched = open_page(f"{server.url}/", wait=False)
-    watch_drift(watched.page, drift)
-    watched.page.goto(f"{server.url}/#production")
-    expect(watched.page.locator("#drift-note")).to_have_text(said)
-
-
-def test_without_an_admin_key_it_says_how(open_page: Open, server: Server) -> None:
-    def with_one_before(route: Route) -> None:
-        reply = route.fetch()
-        route.fulfill(response=reply, json=reply.json() | {"rollback_to": "7"})
-
-    watched = open_page(f"{server.url}/", wait=False)
-    watched.page.route("**/overview", with_one_before)
-    watched.page.goto(f"{server.url}/#production")
-    expect(watched.page.locator("#rollback-note")).to_contain_text("set an admin key")
-    expect(watched.page.get_by_role("button", name="Roll back")).to_have_count(0)
-
-
-def test_what_the_service_says_is_no_html(open_page: Open, server: Server) -> None:
-    def hostile(route: Route) -> None:
-        reply = route.fetch()
-        content = reply.json()
-        content["model"]["problems"] = ["<img src=x onerror=alert(1)>"]
-        content["history"][0]["why"] = "<b>bold</b>"
-        route.fulfill(response=reply, json=content)
-
-    watched = open_page(f"{server.url}/", wait=False)
-    watched.page.route("**/overview", hostile)
-    watched.page.goto(f"{server.url}/#production")
-    expect(watched.page.locator("#history .why").first).to_have_text("<b>bold</b>")
-    expect(watched.page.locator("#served-problems li")).to_have_text("<img src=x onerror=alert(1)>")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_anybody_can_read_it(
-    open_page: Open, administered: Server, scheme: str, viewport: dict[str, int]
-) -> None:
-    watched = open_page(f"{administered.url}/", wait=False, color_scheme=scheme, viewport=viewport)
-    page = watched.page
-    watch_drift(page, DRIFT)
-    page.goto(f"{administered.url}/#production")
-    expect(page.locator("#drift-features li")).to_have_count(2)
-    check_accessibility(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from models.events.config import EventsError, from_environment, new_key, parse_url, read_keys
+from models.events.config import (
+    EventsConfig,
+    EventsError,
+    check,
+    from_environment,
+    new_key,
+    parse_url,
+    read_keys,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +85,17 @@ def test_what_is_no_key_is_refused_and_not_repeated(tmp_path: Path, text: str) -
     assert "secret\n" not in str(refused.value)
     with pytest.raises(EventsError, match="can't be read: No such file"):
         read_keys(tmp_path / "missing")
+
+
+def test_a_service_is_told_at_its_start_where_events_cannot_wait(tmp_path: Path) -> None:
+    key = tmp_path / "events.key"
+    key.write_text(new_key())
+    url = parse_url("https://hooks.example.org/", allow_http=False)
+    check(EventsConfig(url, key, tmp_path / "new" / "queue"))
+    assert list((tmp_path / "new" / "queue").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EventsError, match="File exists; name a directory .* VGG19_EVENTS_QUEUE"):
+        check(EventsConfig(url, key, tmp_path / "file"))
+    key.unlink()
+    with pytest.raises(EventsError, match="can't be read"):
+        check(EventsConfig(url, key, tmp_path / "queue"))
