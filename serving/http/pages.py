@@ -30,6 +30,7 @@ _BESIDE = (
     "charts.js",
     "drift.js",
     "rollback.js",
+    "rollout.js",
 )
 PATHS = {"/": _INDEX} | {f"/ui/{name}": name for name in _BESIDE}
 _MEDIA_TYPES = {

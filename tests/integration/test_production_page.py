@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
@@ -175,6 +176,95 @@ def test_what_the_service_says_is_no_html(open_page: Open, administered: Server)
     watched.page.goto(f"{administered.url}/#production")
     expect(watched.page.locator("#history .why").first).to_have_text("<b>bold</b>")
     expect(watched.page.locator("#served-problems li")).to_have_text("<img src=x onerror=alert(1)>")
+
+
+SHADOW = {
+    "shadow": {"version": "9", "against": "8"},
+    "outcome": "waiting",
+    "stale": False,
+    "agreement": 0.914,
+    "seen": {"images": 1200},
+    "verdicts": [
+        {"rule": "images", "measured": "1200", "limit": "2000 or more", "passed": False},
+        {"rule": "agreement", "measured": "0.914", "limit": "0.800 or more", "passed": True},
+    ],
+    "workers": [
+        {"worker": "a-1", "state": "running", "reason": ""},
+        {"worker": "a-2", "state": "failed", "reason": "it took longer than 30 s for an image"},
+    ],
+}
+DIFFERING = {
+    "png": base64.b64encode(encode(coloured_pixels(1))).decode(),
+    "difference": 0.8,
+    "production": "<b>rose</b>",
+    "candidate": "tulip",
+    "production_confidence": 0.9,
+    "candidate_confidence": 0.71,
+}
+CANARY = {
+    "canary": {"version": "9", "against": "8", "steps": [5.0, 25.0, 100.0]},
+    "percent": 25.0,
+    "requests": 4100,
+    "threshold_log_e": 6.0,
+    "evidence": [
+        {
+            "kind": "failed",
+            "canary": {"hits": 3, "count": 4100},
+            "production": {"hits": 0, "count": 0},
+            "margin": 0.01,
+            "log_e": 1.5,
+        }
+    ],
+    "workers": [],
+}
+
+
+def watch_rollout(page: Page, **running: Any) -> None:
+    """Have the service say that this is tried beside production."""
+
+    def with_rollout(route: Route) -> None:
+        reply = route.fetch()
+        route.fulfill(response=reply, json=reply.json() | running)
+
+    page.route("**/overview", with_rollout)
+    page.route("**/overview/differing", lambda route: route.fulfill(json={"images": [DIFFERING]}))
+
+
+def test_a_shadow_is_compared_with_production(open_page: Open, administered: Server) -> None:
+    watched = open_page(f"{administered.url}/", wait=False)
+    page = watched.page
+    watch_rollout(page, shadow=SHADOW, canary=None)
+    page.goto(f"{administered.url}/#production")
+    panel = page.locator("#rollout")
+    expect(panel.get_by_role("heading")).to_have_text("In the shadow")
+    expect(panel).to_contain_text("1,200 images compared, the same label for 91.4%.")
+    assert [row.all_text_contents() for row in rows_of(panel)] == [
+        ["images", "1200", "2000 or more", "not yet"],
+        ["agreement", "0.914", "0.800 or more", "holds"],
+    ]
+    expect(panel.locator(".problems li")).to_have_text("a-2: it took longer than 30 s for an image")
+    name = "production: <b>rose</b>, 90.0%; candidate: tulip, 71.0%"
+    picture = panel.get_by_role("img", name=name)
+    assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 32
+    check_accessibility(page)
+
+
+def test_a_canary_says_how_far_it_is(open_page: Open, administered: Server) -> None:
+    watched = open_page(f"{administered.url}/", wait=False, viewport=PHONE)
+    page = watched.page
+    watch_rollout(page, shadow=None, canary=CANARY)
+    page.goto(f"{administered.url}/#production")
+    panel = page.locator("#rollout")
+    expect(panel).to_contain_text("9 answers 25% of the clients (steps: 5%, 25%, 100%) beside 8")
+    assert [row.all_text_contents() for row in rows_of(panel)] == [
+        ["failed", "<0.1% of 4,100", "none yet", "25% of what takes it back"]
+    ]
+    check_accessibility(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def rows_of(panel: Locator) -> list[Locator]:
+    return [row.locator("td") for row in panel.locator("tbody tr").all()]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

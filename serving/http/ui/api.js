@@ -36,6 +36,11 @@ export async function drift(options) {
   return (await send("drift", {}, options)).json();
 }
 
+// Images on which production and its shadow differ.
+export async function differing(options) {
+  return (await send("overview/differing", {}, options)).json();
+}
+
 // With the admin key, which is used this once and not remembered.
 export async function rollBack(version, adminKey) {
   const headers = { "Content-Type": "application/json" };

@@ -1,15 +1,16 @@
-// The second half of the page: what serves since when, traffic, drift, history.
+// The second half of the page: what serves since when, traffic, what is tried beside it, drift, history.
 
-import { Problem, drift, overview } from "./api.js";
+import { Problem, differing, drift, overview } from "./api.js";
 import { percent } from "./cards.js";
 import { lineChart } from "./charts.js";
 import { showDrift } from "./drift.js";
 import { askForKey } from "./page.js";
 import { offerRollback, startRollback } from "./rollback.js";
+import { showDiffering, showRollout } from "./rollout.js";
 import { startTabs } from "./tabs.js";
 
 const EVERY_S = 5;
-const DRIFT_EVERY = 12; // of these; the service itself looks once a minute
+const SELDOM = 12; // of these: what is large, and changes once a minute
 const POINTS = 60; // five minutes
 
 const byId = (id) => document.getElementById(id);
@@ -26,13 +27,18 @@ async function look() {
   try {
     const reply = await overview({ askForKey });
     show(reply);
-    if (looks++ % DRIFT_EVERY === 0) showDrift(reply.drift ? await drift({ askForKey }) : undefined);
+    if (looks++ % SELDOM === 0) await showSeldom(reply);
     tell("");
   } catch (error) {
     if (!(error instanceof Problem)) console.error(error);
     tell(error instanceof Problem ? error.message : "The page couldn't read the answer.");
   }
   timer = setTimeout(look, 1000 * EVERY_S);
+}
+
+async function showSeldom(reply) {
+  showDrift(reply.drift ? await drift({ askForKey }) : undefined);
+  if (reply.shadow) showDiffering((await differing({ askForKey })).images);
 }
 
 function tell(text) {
@@ -45,6 +51,7 @@ function show(reply) {
   byId("overview").hidden = false;
   showServed(reply.model);
   showTraffic(reply.traffic);
+  showRollout(reply);
   byId("history").replaceChildren(...reply.history.map((one, index) => promotion(one, index === 0)));
   offerRollback(reply);
 }
