@@ -261,24 +261,26 @@ class Settings(FromEnvironment):
     events_url: str = Field(
         default="",
         repr=False,  # its path may hold a secret
-        description="who is told what becomes of the models (docs/events.md): an https URL, or "
-        "http on this machine; empty: nobody",
+        description="where events about models are sent (docs/events.md): an https URL, or http "
+        "on this machine; empty: nowhere",
     )
     events_key_file: FileName | None = Field(
         default=None,
-        description="file with the keys that sign events, one a line (`vgg19 events key FILE` "
-        "makes one); read anew for each event",
+        description="file with the keys that sign events, one per line (`vgg19 events key FILE` "
+        "makes one); read again for each event",
     )
     events_allow_http: bool = Field(
-        default=False, description="VGG19_EVENTS_URL may be http on another machine, in clear text"
+        default=False,
+        description="allow VGG19_EVENTS_URL to be http on another machine, unencrypted",
     )
     events_queue: FileName | None = Field(
         default=None,
-        description="directory where events wait for their receiver; default: .vgg19-events beside "
-        "the store",
+        description="directory where events wait until they are delivered; default: "
+        ".vgg19-events beside the store",
     )
     events_source: str = Field(
-        default="/vgg19", description="attribute `source` of events: which installation this is"
+        default="/vgg19",
+        description="the `source` attribute of events, which identifies this installation",
     )
 
     heat_maps: bool = Field(
