@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cache, canary, drift, key, probe, review, shadow, sign, store
+from cli import cache, canary, drift, events, key, probe, review, shadow, sign, store
 from cli.common import reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
@@ -51,6 +51,7 @@ app.add_typer(probe.app)
 app.add_typer(review.app)
 app.add_typer(drift.app)
 app.add_typer(cache.app, name="cache")
+app.add_typer(events.app, name="events")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.common import bundle_in, reporter, say, say_error, table_console, text
+from cli.events import deliver_events
 
 if TYPE_CHECKING:
     from models.registry.store import StoredModel
@@ -27,10 +28,13 @@ def register(
 
     Example: `vgg19 register runs/flowers`
     """
+    from models.events.announcing import announce_registration
     from models.registry import store
 
     tag = store.register(bundle_in(path))
     say(f"registered {tag} in {store.store_path()}; next: vgg19 promote {tag}")
+    announce_registration(tag)
+    deliver_events()
 
 
 @app.command()
@@ -63,6 +67,7 @@ def promote(
     promoted = store.promote(tag)
     shadowing.end_if_stale()
     say(_production_is(promoted, before, "; next: vgg19 serve, then open http://127.0.0.1:3000"))
+    deliver_events()
 
 
 @app.command()
@@ -79,6 +84,7 @@ def rollback(
 
     before = store.production_version_or_none()
     say(_production_is(store.rollback(tag), before))
+    deliver_events()
 
 
 def _production_is(tag: str, before: str | None, then: str = "") -> str:
@@ -221,7 +227,10 @@ def redeploy(
             "goes with --init; else the file names the images", param_hint="--data"
         )
     settings = load_redeploy_config(config)
-    outcome = run_job(settings, reporter(), builder, wait=wait, force=force)
+    try:
+        outcome = run_job(settings, reporter(), builder, wait=wait, force=force)
+    finally:  # an interrupted job may have promoted, too
+        deliver_events()
     say(outcome.message)
     raise typer.Exit(outcome.exit_code)
 
@@ -311,10 +320,13 @@ def pull_model(
 
     Example: `vgg19 models pull s3://bucket/models`
     """
+    from models.events.announcing import announce_registration
     from models.registry.transfer import pull
 
     pulled = pull(url, tag)
     say(f"{pulled} is in the store; next: vgg19 promote {pulled}")
+    announce_registration(pulled)
+    deliver_events()
 
 
 def _print_models(as_json: bool) -> None:

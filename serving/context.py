@@ -13,6 +13,7 @@ from serving.core.errors import NotFound
 from serving.core.inflight import InFlightBytes
 from serving.observability.capture import Capture
 from serving.observability.drift import DriftMonitor
+from serving.observability.production import Production
 from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 
@@ -27,6 +28,7 @@ class ServiceContext:
         bodies: counts what the requests' bodies hold.
         on_label: called with request id, place of an image in its request and its right label, when
             somebody has told that.
+        production: what the store says of production.
     """
 
     classifier: DataPlane
@@ -39,6 +41,7 @@ class ServiceContext:
     client_address: ClientAddress = field(default_factory=ClientAddress)
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
     on_label: Callable[[str, int, str], None] = lambda request_id, index, label: None
+    production: Production = field(default_factory=Production)
 
     @property
     def capture(self) -> Capture | None:

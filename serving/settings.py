@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from models.bundle.variants import CpuEngine
 from models.errors import UserError
+from models.events.config import EventsError, from_environment
 from models.imaging.image import FORMATS, MAX_PIXELS
 from models.monitoring.features import NAMES
 from serving.admission.proxies import Networks, parse_networks
@@ -284,6 +285,31 @@ class Settings(FromEnvironment):
         "temporary one",
     )
 
+    events_url: str = Field(
+        default="",
+        repr=False,  # its path may hold a secret
+        description="where events about models are sent (docs/events.md): an https URL, or http "
+        "on this machine; empty: nowhere",
+    )
+    events_key_file: FileName | None = Field(
+        default=None,
+        description="file with the keys that sign events, one per line (`vgg19 events key FILE` "
+        "makes one); read again for each event",
+    )
+    events_allow_http: bool = Field(
+        default=False,
+        description="allow VGG19_EVENTS_URL to be http on another machine, unencrypted",
+    )
+    events_queue: FileName | None = Field(
+        default=None,
+        description="directory where events wait until they are delivered; default: "
+        ".vgg19-events beside the store",
+    )
+    events_source: str = Field(
+        default="/vgg19",
+        description="the `source` attribute of events, which identifies this installation",
+    )
+
     heat_maps: bool = Field(
         default=True,
         description="make heat maps on request (`explain=true`); the first one loads a second "
@@ -414,6 +440,14 @@ class Settings(FromEnvironment):
     def watched_features(self) -> tuple[str, ...]:
         """Of `drift_features`."""
         return tuple(name.strip().lower() for name in self.drift_features.split(","))
+
+    @model_validator(mode="after")
+    def _events_can_be_sent(self) -> Self:
+        try:
+            from_environment()
+        except EventsError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     @property
     def formats(self) -> tuple[str, ...]:

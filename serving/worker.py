@@ -12,6 +12,7 @@ from typing import Any
 from opentelemetry import trace
 
 from models.errors import StoreError
+from models.events import config as events_config
 from models.monitoring.watch import Rules
 from models.registry import store
 from serving import __version__
@@ -46,7 +47,9 @@ from serving.observability.capture import Capture
 from serving.observability.drift import DriftMonitor
 from serving.observability.drift_metrics import DriftMetrics
 from serving.observability.drift_store import shared_folder
+from serving.observability.events import Events, HealthEvents
 from serving.observability.metrics import Metrics
+from serving.observability.production import Production
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
 from serving.reloading import FileWatch, Reloadable
@@ -73,7 +76,8 @@ def check_start(settings: Settings) -> None:
     Raises:
         UserError: no such model, damaged files (of graphs only that they are there: their content
             is compared by who loads them), no signature where one is required, no such device, the
-            gRPC port is taken, or its TLS files or a file of keys can't be used.
+            gRPC port is taken, its TLS files or a file of keys can't be used, or events can't wait
+            where they are to.
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
@@ -82,6 +86,9 @@ def check_start(settings: Settings) -> None:
     what_to_run(bundle, options)  # raises if there is none
     grpc_server.check_start(grpc_options(settings))
     _key_source(settings).read()
+    events = events_config.from_environment()
+    if events is not None:
+        events_config.check(events)
     capture = _capture(settings, Supervisor())
     if capture is not None:
         capture.close()
@@ -99,10 +106,14 @@ class Runtime:
         supervisor: Supervisor | None = None,
         http_tls: Reloadable | None = None,
         traffic: Traffic | None = None,
+        events: Events | None = None,
         worker_index: int = 1,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor or Supervisor()
+        self._events = events or Events(None, lambda work: None)
+        self._health = HealthEvents(self._events, worker_index)
+        self._announced: object = None
         self._grpc: GrpcServer | None = None
         # Before anything is read, so that no change falls between.
         self._file_watch = FileWatch(self._reloadables(http_tls), settings.watch_interval_s)
@@ -133,7 +144,8 @@ class Runtime:
             client_address=ClientAddress(settings.proxies),
             bodies=InFlightBytes(settings.max_inflight_bytes),
             on_label=self._rollouts.add_label,
-        )  # fmt: skip
+            production=Production(self._events.announce),
+        )
         self._stopping = False
         self._was_ready = True
         self._store = Looker("watch", partial(desired_version, settings), _LOOK_S, _no_answer)
@@ -142,7 +154,7 @@ class Runtime:
                 _WATCH,
                 self._follow,
                 settings.watch_interval_s,
-                self._tell_readiness,
+                self._tell_health,
                 _MAX_WATCH_PAUSE_S,
             )
         )
@@ -186,7 +198,10 @@ class Runtime:
         write = access_logger() if settings.access_log else None
         capture, drift = _capture(settings, supervisor), _drift(settings)
         telemetry = Telemetry(metrics, write, tracer, capture, drift)
-        runtime = cls(settings, models, telemetry, supervisor, http_tls, traffic, worker_index)
+        events = Events(events_config.from_environment(), metrics.count_background_failure)
+        runtime = cls(
+            settings, models, telemetry, supervisor, http_tls, traffic, events, worker_index
+        )
         runtime._grpc = await GrpcServer.start(
             InferenceServicer(runtime.context, __version__), grpc_options(settings)
         )
@@ -220,6 +235,8 @@ class Runtime:
         self._stopping = True
         self._watch.cancel()
         self._store.close()
+        self._events.close()
+        self.context.production.close()
         self._watch_files.cancel()
         self._watch_rollouts.cancel()
         await self._rollouts.close()  # it gives way to requests anyway, and they end sooner
@@ -258,14 +275,22 @@ class Runtime:
 
     async def _follow(self) -> None:
         """Make the wanted model current."""
-        await self._models.follow(await self._store.look())
+        desired = await self._store.look()
+        if desired.token != self._announced:  # at the first look as well: for what was missed
+            self._announced = desired.token
+            self._events.announce()
+        await self._models.follow(desired)
 
     async def _follow_drift(self) -> None:
         if self.context.drift is not None:
             await self.context.drift.follow(self._models.current)
 
-    async def _tell_readiness(self) -> None:
-        """Let those who watch gRPC's health know when it has changed, whatever changed it."""
+    async def _tell_health(self) -> None:
+        """Let those who watch gRPC's health know when it has changed, whatever changed it; and who
+        receives events, when something begins to fail."""
+        served = self._models.current
+        serves = f"{served.name}:{served.version}"
+        self._health.look(serves, self._models.failed, self._supervisor.failing)
         ready = self.ready
         if ready != self._was_ready and self._grpc is not None:
             self._was_ready = ready

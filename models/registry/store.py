@@ -31,6 +31,8 @@ PRODUCTION = "production"
 # What a version may be called: a plain name, as BentoML wants it as well.
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _chosen: Path | None = None
+# Why an image's own model is in production, in the history of a store that was empty.
+CAME_WITH_IMAGE = "came with the image"
 # Label of a version that a redeploy job refused; why is in the metadata under the same name.
 REJECTED = "rejected"
 
@@ -76,7 +78,7 @@ def use(path: Path) -> None:
     if not target.exists():
         with staged_directory(target) as staging:
             shutil.copytree(source, staging, dirs_exist_ok=True)
-    promote(source.name, "came with the image")
+    promote(source.name, CAME_WITH_IMAGE)
 
 
 @cache
@@ -189,6 +191,12 @@ def rollback(reference: str | None = None, why: str = "rolled back by hand") -> 
     open_stored(version)
     _history().promote(version, why, restores=previous.id)
     return f"{MODEL_NAME}:{version}"
+
+
+def rollback_version() -> str | None:
+    """The version that `rollback` returns to; None if there is none."""
+    previous = _history().previous()
+    return None if previous is None else previous.version
 
 
 def production_version() -> str | None:

@@ -18,7 +18,7 @@ from serving.admission.proxies import FORWARDED_FOR
 from serving.context import ServiceContext
 from serving.core.errors import NotFound, RequestError
 from serving.engine.providers import device_name
-from serving.http import openapi, pages, v2
+from serving.http import openapi, overview, pages, v2
 from serving.http.classify import classify
 from serving.http.cors import with_cors
 from serving.http.encoding import ContentEncoding
@@ -51,6 +51,7 @@ def create_app() -> Starlette:
             Route("/drift", drift),
             *v2.routes(),
             *v2.admin_routes(),
+            *overview.routes(),
             *openapi.routes(),
             *pages.routes(),
         ],
@@ -183,7 +184,7 @@ def _is_open(path: str) -> bool:
 def _admit(
     context: ServiceContext, record: RequestRecord, path: str, authorization: str | None
 ) -> None:
-    if path.startswith(_ADMIN):
+    if path.startswith(_ADMIN) or path == overview.ROLLBACK:
         context.admit_admin(authorization)
     else:
         record.key = context.admit(authorization, record.client)

@@ -157,6 +157,11 @@ def _classification() -> Json:
                 (*_ANY, 404),
             )
         },
+        "/overview": {
+            "get": _operation(
+                "overview", "What the page shows of production", schema.OverviewReply, (*_ANY, 503)
+            )
+        },
         "/openapi.json": {
             "get": {
                 "operationId": "openapi",
@@ -246,7 +251,11 @@ def _repository() -> Json:
     )  # fmt: skip
     content = listed["responses"]["200"]["content"][_JSON]
     content["schema"] = {"type": "array", "items": content["schema"]}
-    paths: Json = {"/v2/repository/index": {"post": listed}}
+    back = _operation(
+        "rollback", "Have production serve what it served before (admin)", schema.RollbackReply,
+        (401, 404, 409, *_READ, 503), body=_json_body(schema.RollbackRequest, required=True),
+    )  # fmt: skip
+    paths: Json = {"/v2/repository/index": {"post": listed}, "/rollback": {"post": back}}
     for verb in ("load", "unload"):
         operation = _operation(
             verb, f"{verb.capitalize()} a version (admin)", None, problems,

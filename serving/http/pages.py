@@ -1,4 +1,5 @@
-"""The page at `/`, which classifies images in a browser: a few static files, read once.
+"""The page at `/`, which classifies images in a browser and shows production: a few static files,
+read once.
 
 Every file has its own route, so no path of a client's reaches the file system.
 """
@@ -23,6 +24,13 @@ _BESIDE = (
     "csv.js",
     "heat.js",
     "folders.js",
+    "production.css",
+    "production.js",
+    "tabs.js",
+    "charts.js",
+    "drift.js",
+    "rollback.js",
+    "rollout.js",
 )
 PATHS = {"/": _INDEX} | {f"/ui/{name}": name for name in _BESIDE}
 _MEDIA_TYPES = {

@@ -40,6 +40,10 @@ class Metrics:
             "vgg19_images", "Images by outcome: answered, or failed alone", ["outcome"],
             registry=registry,
         )  # fmt: skip
+        self._accepted = Counter(
+            "vgg19_answers", "Answered images by whether the answer is to be trusted",
+            ["accepted"], registry=registry,
+        )  # fmt: skip
         self._batch_images = Histogram(
             "vgg19_batch_images", "Images in one run of the model", buckets=_BATCH_SIZES,
             registry=registry,
@@ -89,8 +93,12 @@ class Metrics:
         self._labelled(self._request_seconds, transport).observe(seconds)
 
     def count_answer(self, answer: InferResponse) -> None:
-        failed = sum(isinstance(row, RequestError) for row in answer.rows)
-        self._labelled(self._images, "answered").inc(len(answer.rows) - failed)
+        rows = [row for row in answer.rows if not isinstance(row, RequestError)]
+        accepted = sum(map(answer.model.accepts, rows))
+        failed = len(answer.rows) - len(rows)
+        self._labelled(self._images, "answered").inc(len(rows))
+        self._labelled(self._accepted, "true").inc(accepted)
+        self._labelled(self._accepted, "false").inc(len(rows) - accepted)
         if failed:
             self._labelled(self._images, "failed").inc(failed)
         for stage, seconds in answer.timings.stages().items():

@@ -10,6 +10,9 @@ import pytest
 from testing.commands import run_command
 from testing.ports import free_port
 from testing.server import PROJECT, ROOT, Server, make_home, serve
+from tests.integration.browsing import browser, open_page
+
+__all__ = ["browser", "open_page"]  # fixtures
 
 
 def refusal(home: Path, **settings: str) -> str:

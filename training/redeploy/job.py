@@ -23,6 +23,8 @@ from typing import Any, Literal, Protocol
 from models.bundle.bundle import Bundle, open_bundle
 from models.bundle.signature import Signer
 from models.errors import UserError
+from models.events import emit
+from models.events.announcing import announce_promotions, announce_registration
 from models.monitoring.verdict import reason
 from models.registry import store
 from training.auto.train import can_resume, resume, train
@@ -160,7 +162,9 @@ def _do(
     version = store.version_of(bundle)
     job.step("register", lambda: _register(run.bundle, version, gate["refused"], signer))
     tag = f"{store.MODEL_NAME}:{version}"
+    announce_registration(tag)
     if gate["refused"]:
+        _tell_refusal(job, tag, gate)
         outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
         return _finish(job, "refused", outcome, reporter)
     if config.build is not None:
@@ -468,6 +472,7 @@ def _promote(
         change = "" if difference is None else f" ({100 * difference:+.1f} points)"
         store.promote(version, f"redeploy job {job.id}: accuracy {accuracy:.1%}{change}")
     reporter.say(f"promoted {store.MODEL_NAME}:{version}")
+    announce_promotions()
     return {"version": version}
 
 
@@ -496,6 +501,7 @@ def _roll_back(
         return {"result": "there is no earlier model to go back to"}
     if store.production_version() == version:
         store.rollback(why=f"redeploy job {job.id}: {verified['failed']}")
+        announce_promotions()
     champion = store.open_stored(store.resolve(job.champion))
     for service in config.services:
         try:
@@ -503,6 +509,15 @@ def _roll_back(
         except SmokeTestError as error:
             reporter.warn(f"after the rollback: {error}")
     return {"result": f"rolled back to {store.MODEL_NAME}:{job.champion}"}
+
+
+def _tell_refusal(job: JobState, tag: str, gate: dict[str, Any]) -> None:
+    emit(
+        "model.refused",
+        tag,
+        {"model": tag, "job": job.id, "why": gate["refused"], "gate": gate["verdicts"]},
+        id=f"{job.id}-refused",  # a job that goes on after it was killed tells it again
+    )
 
 
 def _finish(job: JobState, outcome: str, result: Outcome, reporter: Reporter) -> Outcome:

@@ -28,6 +28,29 @@ export async function served(askForKey) {
   return (await send("model", {}, { askForKey })).json();
 }
 
+export async function overview(options) {
+  return (await send("overview", {}, options)).json();
+}
+
+export async function drift(options) {
+  return (await send("drift", {}, options)).json();
+}
+
+// Images on which production and its shadow differ.
+export async function differing(options) {
+  return (await send("overview/differing", {}, options)).json();
+}
+
+// With the admin key, which is used this once and not remembered.
+export async function rollBack(version, adminKey) {
+  const headers = { "Content-Type": "application/json" };
+  const request = { method: "POST", headers, body: JSON.stringify({ version }) };
+  const response = await fetchOnce("rollback", request, adminKey);
+  if (response.status === 401) throw new Problem("That isn't the admin key.", true);
+  if (!response.ok) throw await problemOf(response);
+  return response.json();
+}
+
 export async function classify(file, topK, options) {
   // A type that isn't an image's would be refused unread; the bytes decide.
   const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
@@ -74,7 +97,8 @@ async function fetchOnce(path, request, used, signal) {
     return await fetch(path, { ...request, headers, signal, cache: "no-store" });
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (error instanceof TypeError && request.body && !(await isReadable(file(request.body)))) {
+    const sent = file(request.body);
+    if (error instanceof TypeError && sent instanceof Blob && !(await isReadable(sent))) {
       throw new Problem("The file can't be read any more; add it again.", false);
     }
     throw new Problem("No answer from the service: it is down, or it ended the connection.", true);

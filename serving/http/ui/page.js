@@ -255,7 +255,7 @@ function download() {
 let keyDeclined = false;
 let keyAsked;
 
-function askForKey(isWrong) {
+export function askForKey(isWrong) {
   byId("key-button").hidden = false;
   if (keyDeclined) return false;
   keyAsked ??= openKeyDialog(isWrong ? "The service doesn't accept that key." : "").finally(() => { keyAsked = undefined; });

@@ -20,6 +20,8 @@ from cli import bento as building
 from cli.bento import BuildError
 from models.bundle.bundle import SIGNATURE_FILE
 from models.bundle.signature import SignatureError, Verifier
+from models.events.config import default_queue
+from models.events.outbox import Outbox
 from models.monitoring.comparison import Comparison
 from models.registry import shadowing, store
 from models.registry.tallies import ShadowTally, write_tally
@@ -106,7 +108,11 @@ def place(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return Place(tmp_path, store_home)
 
 
-def test_the_first_model_a_better_one_a_poisoned_one(place: Place) -> None:
+def test_the_first_model_a_better_one_a_poisoned_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG19_EVENTS_URL", "https://hooks.example.org/")
+    monkeypatch.setenv("VGG19_EVENTS_KEY_FILE", "events.key")
     place.configure(gate=GATE)
     first = place.run()
     assert first.exit_code == 0
@@ -135,6 +141,15 @@ def test_the_first_model_a_better_one_a_poisoned_one(place: Place) -> None:
     refused = next(m for m in store.list_models() if m.labels.get("status") == "rejected")
     assert "images of the previous holdout" in str(refused.metadata["rejected"])
     assert store.resolve("latest") == version
+    queued = [json.loads(path.read_bytes()) for path in Outbox(default_queue()).waiting()]
+    assert [event["type"].removeprefix("vgg19.model.") for event in queued] == [
+        "registered", "promoted", "registered", "promoted", "registered", "refused",
+    ]  # fmt: skip
+    assert queued[-1]["subject"] == refused.tag
+    assert queued[-1]["data"]["why"] == refused.metadata["rejected"]
+    assert {(rule["passed"], "measured" in rule) for rule in queued[-1]["data"]["gate"]} == {
+        (False, True), (True, True),
+    }  # fmt: skip
     nothing = place.run()
     assert nothing.exit_code == 0
     assert nothing.message.startswith(f"nothing new: job {place.jobs()[0].id} tried these images")

@@ -1,0 +1,89 @@
+"""Events of the registry: a version was registered, promoted, rolled back.
+
+The history of production is on the disk already, so it is what promotions are told from: whoever
+looks queues an event for each one since the last that was told. A command that is killed between
+its promotion and the event of it, or an older release that knows no events, leaves none untold.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import uuid
+from itertools import takewhile
+from pathlib import Path
+
+from models.events.config import from_environment
+from models.events.emitting import emit
+from models.files import staged_file
+from models.registry import store
+from models.registry.promotions import Promotion
+
+logger = logging.getLogger(__name__)
+
+# The id of the promotion that was told last, in the queue's directory; and the lock around it.
+_TOLD, _LOCK = ".announced", ".announcing"
+
+
+def announce_registration(tag: str) -> None:
+    """Queue the event of a version that is in the store; again with the same id."""
+    emit("model.registered", tag, {"model": tag}, id=uuid.uuid5(uuid.NAMESPACE_OID, tag).hex)
+
+
+def announce_promotions() -> None:
+    """Queue an event for each promotion since the last one that was told, in their order; the first
+    time only for the present one. Never raises, as `emit`: what couldn't be told is next time."""
+    try:
+        config = from_environment()
+        if config is not None:
+            _announce(config.queue)
+    except Exception as error:  # of the store or the disk
+        logger.warning("promotions are not told: %s", error)
+
+
+def _announce(queue: Path) -> None:
+    queue.mkdir(parents=True, exist_ok=True)
+    with (queue / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = queue / _TOLD
+        promotions = store.promotions()
+        for promotion in reversed(_untold(promotions, told)):
+            served_before = {one.version for one in _before(promotions, promotion)}
+            if promotion.why != store.CAME_WITH_IMAGE and not _queued(promotion, served_before):
+                return  # why is in the log
+            with staged_file(told) as staging:
+                staging.write_text(promotion.id, encoding="utf-8")
+
+
+def _untold(promotions: list[Promotion], told: Path) -> list[Promotion]:
+    """Of the history, the present one first, what comes before the one that was told last."""
+    try:
+        last = told.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        last = ""
+    if all(promotion.id != last for promotion in promotions):  # none yet, or another store's
+        return promotions[:1]
+    return list(takewhile(lambda promotion: promotion.id != last, promotions))
+
+
+def _before(promotions: list[Promotion], promotion: Promotion) -> list[Promotion]:
+    return promotions[promotions.index(promotion) + 1 :]
+
+
+def _queued(promotion: Promotion, served_before: set[str]) -> bool:
+    is_rollback = promotion.restores is not None or promotion.version in served_before
+    return emit(
+        "model.rolled-back" if is_rollback else "model.promoted",
+        _tag(promotion.version),
+        {
+            "model": _tag(promotion.version),
+            "replaced": promotion.replaced and _tag(promotion.replaced),
+            "why": promotion.why,
+        },
+        id=promotion.id,
+        time=promotion.at,
+    )
+
+
+def _tag(version: str) -> str:
+    return f"{store.MODEL_NAME}:{version}"
