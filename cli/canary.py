@@ -85,18 +85,7 @@ def _look(*, as_json: bool) -> None:
     found = evidence(tallies, canary.limits)
     requests = sum(tally.requests for tally in tallies)
     if as_json:
-        content = {
-            "canary": canary.model_dump(mode="json"),
-            "percent": canary.percent,
-            "requests": requests,
-            "threshold_log_e": canary.limits.threshold,
-            "evidence": [one.model_dump(mode="json") for one in found],
-            "workers": [
-                tally.model_dump(mode="json", include={"worker", "state", "reason"})
-                for tally in tallies
-            ],
-        }
-        say(json.dumps(content))
+        say(json.dumps(canaries.canary_json()))
         return
     steps = ", ".join(f"{step:g}" for step in canary.steps)
     say(

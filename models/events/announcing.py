@@ -1,4 +1,4 @@
-"""Events of the registry: a version was registered, promoted, rolled back.
+"""Events of the registry: a version was registered, promoted, rolled back; a canary's steps.
 
 The history of production is on the disk already, so it is what promotions are told from: whoever
 looks queues an event for each one since the last that was told. A command that is killed between
@@ -10,19 +10,32 @@ from __future__ import annotations
 import fcntl
 import logging
 import uuid
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from models.events.config import from_environment
 from models.events.emitting import emit
 from models.files import staged_file
-from models.registry import store
+from models.registry import shadowing, store
 from models.registry.promotions import Promotion
+from models.registry.rollouts import Event as RolloutEvent
 
 logger = logging.getLogger(__name__)
 
-# The id of the promotion that was told last, in the queue's directory; and the lock around it.
-_TOLD, _LOCK = ".announced", ".announcing"
+# The ids of what was told last, in the queue's directory; and the lock around them.
+_TOLD, _ROLLOUT_TOLD, _LOCK = ".announced", ".announced-rollout", ".announcing"
+
+
+class _Line(Protocol):
+    """Of a history."""
+
+    @property
+    def id(self) -> str: ...
+
+
+L = TypeVar("L", bound=_Line)
 
 
 def announce_registration(tag: str) -> None:
@@ -38,24 +51,31 @@ def announce_promotions() -> None:
         if config is not None:
             _announce(config.queue)
     except Exception as error:  # of the store or the disk
-        logger.warning("promotions are not told: %s", error)
+        logger.warning("promotions and canaries are not told: %s", error)
 
 
 def _announce(queue: Path) -> None:
     queue.mkdir(parents=True, exist_ok=True)
     with (queue / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        told = queue / _TOLD
         promotions = store.promotions()
-        for promotion in reversed(_untold(promotions, told)):
+        for promotion in reversed(_untold(promotions, queue / _TOLD)):
             served_before = {one.version for one in _before(promotions, promotion)}
             if promotion.why != store.CAME_WITH_IMAGE and not _queued(promotion, served_before):
                 return  # why is in the log
-            with staged_file(told) as staging:
-                staging.write_text(promotion.id, encoding="utf-8")
+            _note(queue / _TOLD, promotion.id)
+        for event in reversed(_untold(shadowing.rollouts().events(), queue / _ROLLOUT_TOLD)):
+            if event.kind == "canary" and not _queued_step(event):
+                return
+            _note(queue / _ROLLOUT_TOLD, event.id)
 
 
-def _untold(promotions: list[Promotion], told: Path) -> list[Promotion]:
+def _note(told: Path, identifier: str) -> None:
+    with staged_file(told) as staging:
+        staging.write_text(identifier, encoding="utf-8")
+
+
+def _untold(promotions: Sequence[L], told: Path) -> Sequence[L]:
     """Of the history, the present one first, what comes before the one that was told last."""
     try:
         last = told.read_text(encoding="utf-8")
@@ -82,6 +102,18 @@ def _queued(promotion: Promotion, served_before: set[str]) -> bool:
         },
         id=promotion.id,
         time=promotion.at,
+    )
+
+
+def _queued_step(event: RolloutEvent) -> bool:
+    is_step = event.what == "begun" or event.what.endswith("%")
+    tag = _tag(event.version)
+    return emit(
+        "canary.step" if is_step else "canary.ended",
+        tag,
+        {"model": tag, "what": event.what, "why": event.why},
+        id=event.id,
+        time=event.at,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from models.errors import StoreError, UserError
-from models.monitoring.canary_tests import CanaryLimits, CanaryTally, harm
+from models.monitoring.canary_tests import CanaryLimits, CanaryTally, evidence, harm
 from models.registry import store
 from models.registry.rollouts import Canary
 from models.registry.shadowing import directory, end_if_stale, refusal, rollouts
@@ -87,6 +88,25 @@ def abort_canary(why: str = "aborted by hand") -> Canary | None:
 
 def tallies_of(canary: Canary) -> list[CanaryTally]:
     return read_tallies(directory(), canary.id, CanaryTally)
+
+
+def canary_json() -> dict[str, Any] | None:
+    """How far the canary is, for machines; None: none runs."""
+    canary = current_canary()
+    if canary is None:
+        return None
+    tallies = tallies_of(canary)
+    return {
+        "canary": canary.model_dump(mode="json"),
+        "percent": canary.percent,
+        "requests": sum(tally.requests for tally in tallies),
+        "threshold_log_e": canary.limits.threshold,
+        "evidence": [one.model_dump(mode="json") for one in evidence(tallies, canary.limits)],
+        "workers": [
+            tally.model_dump(mode="json", include={"worker", "state", "reason"})
+            for tally in tallies
+        ],
+    }
 
 
 def decide(canary: Canary) -> str:

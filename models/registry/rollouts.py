@@ -138,6 +138,14 @@ class Rollouts:
         """
         return self._read().rollout
 
+    def token(self) -> tuple[int, int] | None:
+        """Changes with each event; None before the first."""
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
     def begin(self, rollout: Rollout, why: str) -> None:
         """Start one.
 

@@ -149,17 +149,25 @@ def _classification() -> Json:
         "/model": {"get": _operation("model", "The model that is served", schema.ModelReply, _ANY)},
         "/labels": {"get": _operation("labels", "The classes", schema.LabelsReply, _ANY)},
         "/feedback": {"post": feedback},
+        "/overview": {
+            "get": _operation(
+                "overview", "What the page shows of production", schema.OverviewReply, (*_ANY, 503)
+            )
+        },
+        "/overview/differing": {
+            "get": _operation(
+                "differing",
+                "Images on which production and its shadow differ",
+                schema.DifferingReply,
+                (*_ANY, 503),
+            )
+        },
         "/drift": {
             "get": _operation(
                 "drift",
                 "How answers differ from the validation images",
                 schema.DriftReply,
                 (*_ANY, 404),
-            )
-        },
-        "/overview": {
-            "get": _operation(
-                "overview", "What the page shows of production", schema.OverviewReply, (*_ANY, 503)
             )
         },
         "/openapi.json": {

@@ -15,6 +15,8 @@ from serving.core.pool import ModelPool
 from serving.engine.providers import device_name
 from serving.http.body import json_object
 from serving.http.overview_schema import (
+    DifferingImage,
+    DifferingReply,
     OverviewReply,
     Promoted,
     RollbackReply,
@@ -32,6 +34,7 @@ _MAX_VERSION = 100
 def routes() -> list[Route]:
     return [
         Route("/overview", overview),
+        Route("/overview/differing", differing),
         Route(ROLLBACK, rollback, methods=["POST"]),
     ]
 
@@ -50,8 +53,20 @@ async def overview(request: Request) -> Response:
                 for promotion in record.promotions[:_HISTORY]
             ],
             rollback_to=record.rollback_to,
+            drift=context.drift is not None,
+            shadow=record.shadow,
+            canary=record.canary,
             administered=context.keys.has_admin,
         )
+    )
+
+
+async def differing(request: Request) -> Response:
+    """`GET /overview/differing`: images on which production and its shadow differ."""
+    context: ServiceContext = request.app.state.context
+    found = await context.production.differing()
+    return _json(
+        DifferingReply(images=[DifferingImage(**picture.model_dump()) for picture in found])
     )
 
 
@@ -91,5 +106,5 @@ def _counts(found: Traffic) -> TrafficCounts:
     )
 
 
-def _json(content: OverviewReply | RollbackReply) -> JSONResponse:
+def _json(content: OverviewReply | DifferingReply | RollbackReply) -> JSONResponse:
     return JSONResponse(content.model_dump(mode="json"), headers={"Cache-Control": "no-store"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,7 +49,25 @@ class OverviewReply(_Part):
     traffic: TrafficCounts
     history: list[Promoted] = Field(description="the present first")
     rollback_to: str | None = Field(description="the version before; null: there is none")
+    drift: bool = Field(description="whether there is `GET /drift`")
+    shadow: dict[str, Any] | None = Field(description="as `vgg19 shadow --json`; null: none runs")
+    canary: dict[str, Any] | None = Field(description="as `vgg19 canary --json`; null: none runs")
     administered: bool = Field(description="whether an admin key is set, which rolls back")
+
+
+class DifferingImage(_Part):
+    """`png`: base64, at most 112 pixels wide. `difference`: of the probabilities, 0..1."""
+
+    png: str
+    difference: float
+    production: str
+    candidate: str
+    production_confidence: float
+    candidate_confidence: float
+
+
+class DifferingReply(_Part):
+    images: list[DifferingImage] = Field(description="the most different first; 24 at most")
 
 
 class RollbackRequest(BaseModel):

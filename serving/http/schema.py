@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.core import tensors
 from serving.http.drift_schema import DriftReply as DriftReply  # one of the bodies, too
-from serving.http.overview_schema import OverviewReply as OverviewReply  # bodies, too
+from serving.http.overview_schema import DifferingReply as DifferingReply  # bodies, too
+from serving.http.overview_schema import OverviewReply as OverviewReply
 from serving.http.overview_schema import RollbackReply as RollbackReply
 from serving.http.overview_schema import RollbackRequest as RollbackRequest
 from serving.observability.telemetry import REQUEST_ID

@@ -12,11 +12,13 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.events import emit
 from models.monitoring.features import Layout, measured
 from models.monitoring.summary import summarise
 from models.monitoring.watch import Rules, Watch
@@ -189,6 +191,9 @@ class DriftMonitor:
                 "drift: %s of the images of version %s differs from the reference (after %d "
                 "images; see /drift)", name, model.version, watch.images,
             )  # fmt: skip
+            told = {"feature": name, "images": watch.images, "host": gethostname()}
+            occurrence = f"{model.version}-{name}-{now:.0f}"
+            emit("drift.detected", f"{model.name}:{model.version}", told, id=occurrence)
         return summary
 
     def _new_watch(self, model: ServedModel) -> Watch:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from models.errors import UserError
-from models.registry import store
+from models.registry import canaries, shadowing, store
 from models.registry.promotions import Promotion
+from models.registry.tallies import Picture, read_pictures
 from serving.core.errors import Conflict, Overloaded
 from serving.core.workers import Workers
 
@@ -22,14 +23,19 @@ T = TypeVar("T")
 # A look reads two small files; checking a model that is rolled back to reads 0.6 GB.
 _LIMIT_S = 5.0
 _ROLLBACK_S = 60.0
+# 20 kB each.
+_PICTURES = 24
 
 
 @dataclass(frozen=True)
 class Record:
-    """The history of production, the present first, and the version that a rollback returns to."""
+    """The history of production, the present first; the version that a rollback returns to; and
+    what is tried beside it, as `vgg19 shadow --json` and `vgg19 canary --json` say it."""
 
     promotions: list[Promotion]
     rollback_to: str | None
+    shadow: dict[str, Any] | None
+    canary: dict[str, Any] | None
 
 
 class Production:
@@ -52,6 +58,13 @@ class Production:
             Conflict: it is damaged.
         """
         return await self._run(_record, _LIMIT_S)
+
+    async def differing(self) -> list[Picture]:
+        """The images on which production and its shadow differ most.
+
+        Raises: as `record`.
+        """
+        return await self._run(_pictures, _LIMIT_S)
 
     async def roll_back(self, shown: str) -> str:
         """Have production serve what it served before; the new version.
@@ -90,7 +103,20 @@ class Production:
 
 
 def _record() -> Record:
-    return Record(store.promotions(), store.rollback_version())
+    shadow = shadowing.shadow_status()
+    return Record(
+        store.promotions(),
+        store.rollback_version(),
+        None if shadow is None else shadow.as_json(),
+        canaries.canary_json(),
+    )
+
+
+def _pictures() -> list[Picture]:
+    shadow = shadowing.current_shadow()
+    if shadow is None:
+        return []
+    return read_pictures(shadowing.directory(), shadow.id)[:_PICTURES]
 
 
 def _roll_back(shown: str) -> str:

@@ -13,13 +13,16 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from socket import gethostname
 from threading import Condition, Thread
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.events import emit
 from models.monitoring.comparison import Failure, Opinion
+from models.registry.store import MODEL_NAME
 from serving.core.errors import RequestError
 from serving.core.pool import ServedModel
 from serving.core.requests import InferResponse
@@ -264,6 +267,8 @@ class Shadow:
         logger.error("the shadow of %s is disabled: %s", self._version, reason)
         self.recorder.set_state("failed", reason)
         self._metrics.show_shadow(self._version, failed=True)
+        tag = f"{MODEL_NAME}:{self._version}"
+        emit("shadow.disabled", tag, {"model": tag, "host": gethostname(), "why": reason})
 
 
 def _opinion(model: ServedModel, output: ModelOutput) -> Opinion:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from models.errors import StoreError, UserError
+from models.events.announcing import announce_promotions
 from models.monitoring.canary_tests import CanaryTally
 from models.registry import canaries, shadowing, store
 from models.registry.rollouts import Canary as DesiredCanary
@@ -108,6 +109,7 @@ class RolloutWatch:
         self._canary: Canary | None = None
         self._written_at = 0.0
         self._promoted_at = 0.0
+        self._announced: object = None
         self._store = Looker("rollout", self._look, _LOOK_S, _no_answer)
         self._threads = Workers(1, "rollout end")  # daemons: a store that hangs keeps none alive
 
@@ -157,6 +159,10 @@ class RolloutWatch:
                 self._supervisor.failed(_COUNT, error)
             else:
                 self._supervisor.succeeded(_COUNT)
+        token = shadowing.rollouts().token()
+        if token != self._announced:
+            self._announced = token
+            announce_promotions()
         production = store.production_version_or_none()
         wanted = shadowing.rollouts().current()
         if wanted is None or wanted.against != production:

@@ -11,6 +11,7 @@ from models.events.config import new_key
 from models.events.outbox import Outbox
 from models.registry import store
 from models.registry.promotions import History
+from models.registry.rollouts import Canary, Rollouts, Shadow
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_what_cannot_be_told_now_is_told_later(
     history.promote("1", "by hand")
     (store_home / ".vgg19-events").write_text("a file")
     announce_promotions()
-    assert caplog.messages[0].startswith("promotions are not told: ")
+    assert caplog.messages[0].startswith("promotions and canaries are not told: ")
     (store_home / ".vgg19-events").unlink()
     with monkeypatch.context() as patch:
         patch.delenv("VGG19_EVENTS_URL")
@@ -127,3 +128,31 @@ def test_a_registration_that_is_repeated_has_the_same_id(
     again, other = contents(store_home)
     assert first["id"] == again["id"] != other["id"]
     assert first["type"] == "vgg19.model.registered"
+
+
+def test_a_canarys_steps_are_told(history: History, store_home: Path) -> None:
+    history.promote("1", "by hand")
+    rollouts = Rollouts(store_home / "models" / "vgg19")
+    canary = Canary(version="2", against="1", steps=(5.0, 25.0))
+    rollouts.begin(canary, "begun by hand, 5%")
+    announce_promotions()
+    rollouts.advance(canary, "4,000 requests without harm")
+    further = rollouts.current()
+    assert further is not None
+    rollouts.end(further, "returned", "more requests fail")
+    announce_promotions()
+    announce_promotions()
+    found = [(one["type"], one["data"].get("what")) for one in contents(store_home)]
+    assert found == [
+        ("vgg19.model.promoted", None),
+        ("vgg19.canary.step", "begun"),
+        ("vgg19.canary.step", "25.0%"),
+        ("vgg19.canary.ended", "returned"),
+    ]
+
+
+def test_a_shadow_is_no_canary(history: History, store_home: Path) -> None:
+    rollouts = Rollouts(store_home / "models" / "vgg19")
+    rollouts.begin(Shadow(version="2", against="1"), "begun by hand")
+    announce_promotions()
+    assert queued(store_home) == []

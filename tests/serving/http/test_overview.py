@@ -7,8 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.registry import store
+from models.monitoring.shadow_rule import ShadowRule
+from models.registry import canaries, shadowing, store
 from models.registry.promotions import History
+from models.registry.tallies import Picture, Pictures, write_pictures
 from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
 from serving.core.pool import DesiredVersion
@@ -134,3 +136,28 @@ async def test_a_store_that_hangs_holds_nobody_up(client: httpx.AsyncClient) -> 
     for _ in range(2):
         response = await client.get("/overview", headers=USER)
         check_problem(response, 503, "doesn't answer within 0.05 s")
+
+
+async def test_what_is_tried_beside_production(
+    client: httpx.AsyncClient, versions: list[str]
+) -> None:
+    first, second = versions
+    assert (await client.get("/overview/differing", headers=USER)).json() == {"images": []}
+    shadow = shadowing.start_shadow(first, ShadowRule())
+    picture = Picture(
+        png="aGk=", difference=0.7, production="rose", candidate="tulip",
+        production_confidence=0.9, candidate_confidence=0.8,
+    )  # fmt: skip
+    write_pictures(shadowing.directory(), shadow.id, "a-1", Pictures(pictures=[picture]))
+    reply = OverviewReply.model_validate((await client.get("/overview", headers=USER)).json())
+    assert reply.shadow is not None
+    assert (reply.shadow["shadow"]["version"], reply.shadow["outcome"]) == (first, "waiting")
+    assert reply.canary is None
+    images = (await client.get("/overview/differing", headers=USER)).json()["images"]
+    assert images == [picture.model_dump()]
+    shadowing.stop_shadow()
+    canaries.start_canary(first, [5.0, 25.0], wait_hours=1, min_requests=10)
+    reply = OverviewReply.model_validate((await client.get("/overview", headers=USER)).json())
+    assert reply.shadow is None
+    assert reply.canary is not None
+    assert (reply.canary["percent"], reply.canary["canary"]["against"]) == (5.0, second)
