@@ -55,9 +55,9 @@ class Receiver:
                 answers = receiver.answers
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
                 with suppress(ConnectionError):  # of who waits no longer
-                    self._answer(answer)
-                    if answer.startswith("2"):
+                    if answer.startswith("2"):  # before who waits for the answer looks
                         receiver.events.append(json.loads(body))
+                    self._answer(answer)
 
             def _answer(self, answer: str) -> None:
                 if answer == HANG:
