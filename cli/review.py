@@ -186,7 +186,10 @@ def _serve(session: Session, host: str, port: int, key: str | None, names: list[
 
     app = make_app(session, own_hosts(host, port, names), key)
     server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
+        # Its own logging would close all handlers that there are; TensorBoard's closes its stream.
+        uvicorn.Config(
+            app, host=host, port=port, log_config=None, log_level="warning", server_header=False
+        )
     )
     say(f"the page is at {page_address(host, port)}{f'/#{key}' if key else ''}; end with Ctrl-C")
     with _ends_well():

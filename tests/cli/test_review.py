@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 from collections.abc import Callable
@@ -53,6 +54,21 @@ def test_it_serves_the_page_on_this_machine_alone(
     assert [one["label"] for one in found["classes"]] == ["blue", "green", "red"]
     assert (found["images"], found["who"], found["waiting"]["new"]) == (11, "Ann", 3)
     assert found["jobs"]["names"] == ["challenger"]
+
+
+def test_it_leaves_others_handlers_alone(served: list[Any], run_main: Vgg19) -> None:
+    """uvicorn's own logging closes all that there are; absl's closes its stream with it."""
+    closed = []
+
+    class Handler(logging.NullHandler):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    handler = Handler()
+    assert run_main("review", "--folder", "new", *OPTIONS, "--port", str(free_port())) == 0
+    assert served
+    assert handler not in closed
 
 
 def test_beyond_this_machine_it_asks_for_a_key(
