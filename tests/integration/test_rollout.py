@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
 
+from benchmarks.load import infer_request
+from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.commands import run_command, vgg19
 from testing.images import coloured_pixels, encode
 from testing.server import Server, register_version, serve
@@ -40,11 +41,10 @@ def ask_http(server: Server, seed: int, user: str = "") -> str:
     return str(reply.json()["model_version"])
 
 
-def ask_grpc(client: Any, seed: int, user: str = "") -> str:
-    tensor = triton.InferInput("pixels", [1, 32, 32, 3], "UINT8")
-    tensor.set_data_from_numpy(coloured_pixels(seed)[np.newaxis])
-    answer = client.infer("vgg19", [tensor], headers={"x-user": user})
-    return str(answer.get_response().model_version)
+def ask_grpc(stub: GRPCInferenceServiceStub, seed: int, user: str = "") -> str:
+    request = infer_request(encode(coloured_pixels(seed)))
+    answer = stub.ModelInfer(request, timeout=60, metadata=[("x-user", user)])
+    return str(answer.model_version)
 
 
 def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
@@ -54,8 +54,9 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
     settings = {"VGG19_WATCH_INTERVAL_S": "1", "VGG19_WORKERS": "2"}
     with (
         serve(home, home / "log", **settings) as server,
-        triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
     ):
+        client = GRPCInferenceServiceStub(channel)
         vgg19(home, "shadow", new, "--min-images", "20", "--min-hours", "0",
               "--max-latency-ratio", "1000")  # fmt: skip
 
