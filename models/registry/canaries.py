@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from models.errors import StoreError, UserError
 from models.monitoring.canary_tests import CanaryLimits, CanaryTally, evidence, harm
 from models.registry import store
 from models.registry.rollouts import Canary
 from models.registry.shadowing import directory, end_if_stale, refusal, rollouts
 from models.registry.tallies import read_tallies, remove_tallies
+from models.text import shown
 
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
 _ALL = 100.0
@@ -37,14 +40,17 @@ def start_canary(
     Args: see `Canary`.
 
     Raises:
-        CanaryError: the steps don't rise within 0 to 100, or the header is none.
+        CanaryError: the steps don't rise within 0 to 100, or are too many; the hours or requests
+            aren't a number that can be waited for; the header is none.
         StoreError: see `models.registry.shadowing.start_shadow`; or its shadow's rule doesn't hold.
         BundleError: its files don't match its manifest.
     """
     rising = all(low < high for low, high in zip((0.0, *steps), steps, strict=False))
     if not steps or not rising or steps[-1] > _ALL:
-        shown = ",".join(f"{step:g}" for step in steps)
-        raise CanaryError(f"the steps are {shown or 'none'}; they must rise, above 0 and up to 100")
+        listed = ",".join(f"{step:g}" for step in steps)
+        raise CanaryError(
+            f"the steps are {listed or 'none'}; they must rise, above 0 and up to 100"
+        )
     if header and not _HEADER.fullmatch(header):
         raise CanaryError(f"'{header[:60]}' is no name of a header; one is like X-User-Id")
     version, against = store.resolve(reference), store.resolve(store.PRODUCTION)
@@ -57,7 +63,7 @@ def start_canary(
     current = rollouts().current()
     if current is not None and current.kind == "shadow" and current.version == version:
         rollouts().end(current, "passed", "its rule holds, and a canary was begun")
-    canary = Canary(
+    canary = _canary(
         version=version,
         against=against,
         steps=tuple(steps),
@@ -71,6 +77,15 @@ def start_canary(
     rollouts().begin(canary, f"{why}, {canary.percent:g}%")
     remove_tallies(directory(), canary.id)
     return canary
+
+
+def _canary(**fields: Any) -> Canary:
+    try:
+        return Canary.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        value = shown(str(problem["input"])[:60])
+        raise CanaryError(f"{problem['loc'][0]} is {value}: {problem['msg']}") from None
 
 
 def current_canary() -> Canary | None:

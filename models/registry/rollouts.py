@@ -31,6 +31,8 @@ _STATE = ".rollout.json"
 _LOG = ".rollouts.jsonl"
 _LOCK = ".rollout.lock"
 _MAX_STATE_BYTES = 10_000
+# Of a canary: so that its file stays below that, and an hour's typing error isn't a century.
+MAX_STEPS, _MAX_HOURS = 50, 8760.0
 
 
 class Shadow(BaseModel):
@@ -67,16 +69,17 @@ class Canary(BaseModel):
         step: the number of the present one, from 0. step_at: since when.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # JSON has no infinity and no NaN: a file that held them couldn't be read again.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     kind: Literal["canary"] = "canary"
     id: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
     version: str
     against: str
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    steps: tuple[float, ...]
-    wait_hours: float = 1.0
-    min_requests: int = 100
+    steps: tuple[float, ...] = Field(min_length=1, max_length=MAX_STEPS)
+    wait_hours: float = Field(default=1.0, ge=0, le=_MAX_HOURS)
+    min_requests: int = Field(default=100, ge=0)
     header: str = ""
     limits: CanaryLimits = Field(default_factory=CanaryLimits)
     step: int = 0
