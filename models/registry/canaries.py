@@ -56,13 +56,6 @@ def start_canary(
     version, against = store.resolve(reference), store.resolve(store.PRODUCTION)
     if version == against:
         raise StoreError(f"{store.MODEL_NAME}:{version} is in production; name another version")
-    store.open_stored(version)
-    end_if_stale()
-    if found := refusal(version):
-        raise StoreError(f"{version} is in the shadow, whose rule doesn't hold: {found}")
-    current = rollouts().current()
-    if current is not None and current.kind == "shadow" and current.version == version:
-        rollouts().end(current, "passed", "its rule holds, and a canary was begun")
     canary = _canary(
         version=version,
         against=against,
@@ -74,6 +67,13 @@ def start_canary(
     )
     if canary.percent >= _ALL:
         raise CanaryError("the first step is 100; that is 'vgg19 promote'")
+    store.open_stored(version)
+    end_if_stale()
+    if found := refusal(version):
+        raise StoreError(f"{version} is in the shadow, whose rule doesn't hold: {found}")
+    current = rollouts().current()
+    if current is not None and current.kind == "shadow" and current.version == version:
+        rollouts().end(current, "passed", "its rule holds, and a canary was begun")
     rollouts().begin(canary, f"{why}, {canary.percent:g}%")
     remove_tallies(directory(), canary.id)
     return canary

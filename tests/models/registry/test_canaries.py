@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from models.monitoring.comparison import Comparison, Opinion
+from models.monitoring.shadow_rule import ShadowRule
 from models.registry import canaries, shadowing, store
 from models.registry.canaries import CanaryError
 from models.registry.rollouts import MAX_STEPS, Canary
+from models.registry.tallies import ShadowTally, write_tally
 from testing.bundles import write_tiny_bundle
 
 
@@ -52,3 +55,18 @@ def test_what_cannot_be_begun_leaves_the_store_as_it_was(
     assert shadowing.rollouts().current() is None  # and it can be read
     begin(versions[1], steps=[step / 10 for step in range(1, MAX_STEPS + 1)])
     assert canaries.current_canary() is not None
+
+
+def test_a_canary_that_cannot_be_begun_ends_no_shadow(versions: list[str]) -> None:
+    rule = ShadowRule(min_images=1, min_hours=0, min_agreement=None, max_latency_ratio=None)
+    shadow = shadowing.start_shadow(versions[1], rule)
+    counts = Comparison()
+    counts.add(Opinion("red", 0.9, True), Opinion("red", 0.9, True))
+    tally = ShadowTally(worker="w", comparison=counts)
+    write_tally(shadowing.directory(), shadow.id, "w", tally.model_dump_json())
+    with pytest.raises(CanaryError, match="the first step is 100; that is 'vgg19 promote'"):
+        begin(versions[1], steps=[100.0])
+    assert shadowing.current_shadow() == shadow
+    begin(versions[1])
+    whats = [event.what for event in shadowing.rollouts().events()]
+    assert whats == ["begun", "passed", "begun"]
