@@ -13,7 +13,7 @@ from models.errors import StoreError, UserError
 from models.monitoring.canary_tests import CanaryLimits, CanaryTally, evidence, harm
 from models.registry import store
 from models.registry.rollouts import Canary
-from models.registry.shadowing import directory, end_if_stale, refusal, rollouts
+from models.registry.shadowing import directory, end_if_stale, is_stale, refusal, rollouts
 from models.registry.tallies import read_tallies, remove_tallies
 from models.text import shown
 
@@ -132,7 +132,12 @@ def decide(canary: Canary) -> str:
 
     Returns:
         what was done, for the log; "": nothing.
+
+    Raises:
+        StoreError: production became another version at this instant.
     """
+    if is_stale(canary):  # what somebody promoted meanwhile isn't to be replaced by it
+        return ""
     tallies = tallies_of(canary)
     if why := harm(tallies, canary.limits):
         return f"taken back: {why}" if rollouts().end(canary, "returned", why) else ""
@@ -145,5 +150,5 @@ def decide(canary: Canary) -> str:
         return ""
     if further.percent < _ALL:
         return f"{further.percent:g}%: {why}" if rollouts().advance(canary, why) else ""
-    promote = partial(store.promote, canary.version, f"canary: {why}")
+    promote = partial(store.promote, canary.version, f"canary: {why}", instead_of=canary.against)
     return f"promoted: {why}" if rollouts().promote(canary, promote, why) else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.errors import StoreError
 from models.monitoring.comparison import Comparison, Opinion
 from models.monitoring.shadow_rule import ShadowRule
 from models.registry import canaries, shadowing, store
@@ -70,3 +71,13 @@ def test_a_canary_that_cannot_be_begun_ends_no_shadow(versions: list[str]) -> No
     begin(versions[1])
     whats = [event.what for event in shadowing.rollouts().events()]
     assert whats == ["begun", "passed", "begun"]
+
+
+def test_what_was_promoted_meanwhile_is_not_replaced(versions: list[str]) -> None:
+    """By a canary that was due, in a worker that hasn't seen the promotion yet."""
+    canary = begin(versions[1], steps=[5.0, 100.0])
+    store.promote(versions[2])
+    assert canaries.decide(canary) == ""
+    with pytest.raises(StoreError, match=f"production is {versions[2]}, and {versions[1]} was to"):
+        store.promote(versions[1], instead_of=versions[0])
+    assert store.production_version() == versions[2]
