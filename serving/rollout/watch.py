@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -148,13 +149,13 @@ class RolloutWatch:
         self._threads.close()
 
     def _look(self) -> _Seen:
-        """In the thread. What this worker counted goes into the store, and a canary's next step is
-        taken when it is time."""
-        canary = self._canary
+        """In the thread. What this worker counted goes into the store, a canary's next step is
+        taken when it is time, and what production has left behind is ended."""
+        shadow, canary = self._shadow, self._canary  # the loop may end them meanwhile
         if time.monotonic() - self._written_at >= _WRITE_EVERY_S:
             self._written_at = time.monotonic()
             try:
-                self._write_counts(canary)
+                self._write_counts(shadow, canary)
             except OSError as error:  # the store may be mounted read-only: told, and counts go on
                 self._supervisor.failed(_COUNT, error)
             else:
@@ -165,14 +166,24 @@ class RolloutWatch:
             announce_promotions()
         production = store.production_version_or_none()
         wanted = shadowing.rollouts().current()
-        if wanted is None or wanted.against != production:
+        if wanted is not None and wanted.against != production:
+            self._end_stale(production)
+            wanted = None
+        if wanted is None:
             return _Seen(None, [], production)
         others = canaries.tallies_of(wanted) if isinstance(wanted, DesiredCanary) else []
         return _Seen(wanted, others, production)
 
-    def _write_counts(self, canary: Canary | None) -> None:
-        if self._shadow is not None:
-            self._shadow.recorder.write()
+    def _end_stale(self, production: str | None) -> None:
+        """Else it would go on by itself when production returns to what it began against. Where
+        production isn't known, or the store is mounted read-only, others have to."""
+        if production is not None:
+            with suppress(OSError):
+                shadowing.end_if_stale()
+
+    def _write_counts(self, shadow: Shadow | None, canary: Canary | None) -> None:
+        if shadow is not None:
+            shadow.recorder.write()
         if canary is not None:
             self._write(canary)
             if done := canaries.decide(canary.desired):

@@ -106,6 +106,20 @@ async def test_a_promotion_ends_a_shadow(place: Place) -> None:
     assert place.classifier.watcher is None
 
 
+async def test_what_production_has_left_does_not_go_on_when_it_returns(place: Place) -> None:
+    """Production became another version, whoever did that, and is rolled back."""
+    canaries.start_canary(place.new, [99.9999], wait_hours=1, min_requests=0)
+    await place.watch.follow()
+    store.promote(place.new)
+    await place.classifier.models.follow(DesiredVersion(place.new))
+    await place.watch.follow()
+    store.rollback()
+    await place.classifier.models.follow(DesiredVersion(place.old))
+    await place.watch.follow()
+    assert canaries.current_canary() is None
+    assert place.classifier.router is None
+
+
 async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
     steps = [99.9998, 99.9999, 100]  # so high, that the one client there is belongs to it
     canaries.start_canary(place.new, steps, wait_hours=0, min_requests=3)
