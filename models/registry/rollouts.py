@@ -200,9 +200,11 @@ class Rollouts:
             return True
 
     def reset(self) -> None:
-        """Have nothing run, also where the file is damaged."""
+        """Have nothing run, also where the file is damaged. What was logged before stays in the
+        history, from the last event that was begun."""
         with journal.locked(self._lock):
-            self._write(_State())
+            logged = list(journal.read(self._log, Event))
+            self._write(_State(last=logged[-1].id if logged else None))
 
     def events(self) -> list[Event]:
         """Those that counted, the last one first."""
