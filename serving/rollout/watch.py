@@ -227,13 +227,17 @@ class RolloutWatch:
         """One that can't be loaded here, or can't stand in, is taken back everywhere."""
         models = self._classifier.models
         try:
-            model = await models.load(wanted.version)
+            model = await models.hold(wanted.version)
             why = cannot_stand_in(model, models.current)
         except UserError as error:
             why = f"it can't be loaded: {error}"
         if why:
             logger.error("canary %s is taken back: %s", wanted.version, why)
-            await self._threads.run(shadowing.rollouts().end, wanted, "returned", why)
+            await models.release(wanted.version)
+            try:
+                await self._threads.run(shadowing.rollouts().end, wanted, "returned", why)
+            except OSError as error:  # as in `_look`: of this worker it is no canary anyway
+                self._supervisor.failed(_COUNT, error)
             return
         self._canary = Canary(
             wanted, model, lambda: models.current, self._name, self._metrics.count_canary

@@ -177,6 +177,18 @@ async def test_one_that_cannot_be_loaded_is_taken_back(place: Place, model: Stub
     assert await place.ask() == {place.old}
 
 
+async def test_one_that_cannot_stand_in_is_taken_back_and_let_go(
+    place: Place, model: StubModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canaries.start_canary(place.new, [99.9999], wait_hours=1, min_requests=0)
+    monkeypatch.setattr(watch_module, "cannot_stand_in", lambda canary, production: "too small")
+    for _ in range(2):
+        await place.watch.follow()
+    assert shadowing.rollouts().events()[0].why == "too small"
+    assert place.classifier.models.versions == [place.old]
+    assert await place.ask() == {place.old}
+
+
 async def test_abort(place: Place) -> None:
     canaries.start_canary(place.new, [99.9999], wait_hours=1, min_requests=0)
     await place.watch.follow()
