@@ -239,16 +239,16 @@ class RolloutWatch:
             except OSError as error:  # as in `_look`: of this worker it is no canary anyway
                 self._supervisor.failed(_COUNT, error)
             return
-        self._canary = Canary(
-            wanted, model, lambda: models.current, self._name, self._metrics.count_canary
-        )
+        self._canary = Canary(wanted, model, self._name, self._metrics.count_canary)
         self._classifier.watcher, self._classifier.router = self._count, self._route
+        self._classifier.failure_watcher = self._count_failure
         self._metrics.show_canary(wanted.version, wanted.percent)
         logger.info("%s answers %g%% of the clients", wanted.version, wanted.percent)
 
     async def _end(self) -> None:
         self._id = ""
         self._classifier.watcher = self._classifier.router = None
+        self._classifier.failure_watcher = None
         shadow, self._shadow = self._shadow, None
         canary, self._canary = self._canary, None
         if shadow is not None:
@@ -274,13 +274,13 @@ class RolloutWatch:
         write_tally(shadowing.directory(), canary.desired.id, self._name, text)
 
     def _offer(
-        self, answer: InferResponse, rows: Sequence[PixelRow], images: Sequence[bytes]
+        self, answer: InferResponse, rows: Sequence[PixelRow], request: InferRequest
     ) -> None:
         """For `DataPlane`: whatever goes wrong here is no business of the request."""
         if self._shadow is None:
             return
         try:
-            self._shadow.offer(answer, rows, images)
+            self._shadow.offer(answer, rows, request)
         except Exception as error:
             self._supervisor.failed(_OFFER, error)
 
@@ -295,15 +295,24 @@ class RolloutWatch:
             return production
 
     def _count(
-        self, answer: InferResponse, rows: Sequence[PixelRow], images: Sequence[bytes]
+        self, answer: InferResponse, rows: Sequence[PixelRow], request: InferRequest
     ) -> None:
         """As `_offer`."""
         if self._canary is None:
             return
         try:
-            self._canary.watch(answer, rows, images)
+            self._canary.watch(answer, rows, request)
         except Exception as error:
             self._supervisor.failed(_ROUTE, error)
+
+    def _count_failure(self, model: ServedModel, error: BaseException) -> None:
+        """As `_offer`."""
+        if self._canary is None:
+            return
+        try:
+            self._canary.watch_failure(model, error)
+        except Exception as failure:
+            self._supervisor.failed(_ROUTE, failure)
 
 
 def _no_answer() -> StoreError:
