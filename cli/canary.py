@@ -21,7 +21,10 @@ def canary(
     ] = None,
     wait_hours: Annotated[float, typer.Option(min=0, help="How long each step lasts.")] = 1.0,
     min_requests: Annotated[
-        int, typer.Option(min=0, help="That it must have answered before the next step.")
+        int,
+        typer.Option(
+            min=0, help="That it and production must each have answered before the next step."
+        ),
     ] = 100,
     header: Annotated[
         str, typer.Option(help="That tells clients apart.  [default: API key, or else address]")
@@ -84,13 +87,15 @@ def _look(*, as_json: bool) -> None:
     tallies = canaries.tallies_of(canary)
     found = evidence(tallies, canary.limits)
     requests = sum(tally.requests for tally in tallies)
+    beside = sum(tally.production_requests for tally in tallies)
     if as_json:
         say(json.dumps(canaries.canary_json()))
         return
     steps = ", ".join(f"{step:g}" for step in canary.steps)
     say(
         f"{canary.version} answers {canary.percent:g}% (of steps {steps}) since "
-        f"{canary.step_hours:.1f} hours, {requests} requests so far; production is {canary.against}"
+        f"{canary.step_hours:.1f} hours, {requests} requests so far; production, "
+        f"{canary.against}, {beside}"
     )
     table = Table(box=None)
     for name in ("", "canary", "production", "may be above by", "evidence of harm"):

@@ -115,6 +115,7 @@ def canary_json() -> dict[str, Any] | None:
         "canary": canary.model_dump(mode="json"),
         "percent": canary.percent,
         "requests": sum(tally.requests for tally in tallies),
+        "production_requests": sum(tally.production_requests for tally in tallies),
         "threshold_log_e": canary.limits.threshold,
         "evidence": [one.model_dump(mode="json") for one in evidence(tallies, canary.limits)],
         "workers": [
@@ -142,8 +143,9 @@ def decide(canary: Canary) -> str:
     if why := harm(tallies, canary.limits):
         return f"taken back: {why}" if rollouts().end(canary, "returned", why) else ""
     requests = sum(tally.requests for tally in tallies)
-    if canary.step_hours < canary.wait_hours or requests < canary.min_requests:
-        return ""
+    compared = min(requests, sum(tally.production_requests for tally in tallies))
+    if canary.step_hours < canary.wait_hours or compared < canary.min_requests:
+        return ""  # where one of the two has no clients, nothing was compared
     further = canary.next_step()
     why = f"{requests} requests without harm, {canary.step_hours:.1f} hours at {canary.percent:g}%"
     if further is None:

@@ -63,8 +63,8 @@ class Canary(BaseModel):
     Args:
         version: the candidate. against: what production was, and must still be.
         steps: percent of the clients, rising; at 100 the version is promoted.
-        wait_hours: how long each step lasts. min_requests: that the canary must have answered in
-            all before the next.
+        wait_hours: how long each step lasts. min_requests: that the canary, and production beside
+            it, must have answered in all before the next.
         header: whose value tells clients apart; "": their API key, or else their address.
         step: the number of the present one, from 0. step_at: since when.
     """
