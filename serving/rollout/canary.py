@@ -47,6 +47,8 @@ def cannot_stand_in(canary: ServedModel, production: ServedModel) -> str:
     lacking = set(production.spec.labels) - set(canary.spec.labels)
     if lacking:
         return f"it lacks the classes {', '.join(sorted(lacking)[:5])}"
+    if canary.spec.labels[: len(production.spec.labels)] != production.spec.labels:
+        return "its classes stand in another order: clients may read probabilities by their place"
     if production.has_distance and not canary.has_distance:
         return "it has no distances, and production has"
     if production.explainer is not None and canary.explainer is None:

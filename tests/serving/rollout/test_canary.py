@@ -165,6 +165,11 @@ def test_who_can_stand_in() -> None:
             "it lacks the classes green",
         ),
         (
+            served("v2", StubModel(), spec.model_copy(update={"labels": spec.labels[::-1]})),
+            "its classes stand in another order",
+        ),
+        (served("v2", StubModel(), spec.model_copy(update={"labels": (*spec.labels, "x")})), ""),
+        (
             served("v2", StubModel(), spec.model_copy(update={"preprocessing": small})),
             "its images have 16 px, production's 32",
         ),
