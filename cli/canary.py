@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,10 +19,17 @@ def canary(
     steps: Annotated[
         str | None, typer.Option(help="Rising percentages, e.g. 5,25,100; at 100 it is promoted.")
     ] = None,
-    wait_hours: Annotated[float, typer.Option(min=0, help="How long each step lasts.")] = 1.0,
+    wait_hours: Annotated[
+        float | None, typer.Option(min=0, help="How long each step lasts.  [default: 1]")
+    ] = None,
     min_requests: Annotated[
-        int, typer.Option(min=0, help="That it must have answered before the next step.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=0,
+            help="That it and production must each have answered before the next step.  "
+            "[default: 100]",
+        ),
+    ] = None,
     header: Annotated[
         str, typer.Option(help="That tells clients apart.  [default: API key, or else address]")
     ] = "",
@@ -37,23 +44,28 @@ def canary(
     """
     from models.registry import canaries
 
-    if tag is not None and not abort:
+    if sum((tag is not None, abort, as_json)) > 1:
+        raise typer.BadParameter("name one of TAG, --abort and --json")
+    waits = {"wait_hours": wait_hours, "min_requests": min_requests}
+    given = {name: value for name, value in waits.items() if value is not None}
+    if tag is not None:
         if (percent is None) == (steps is None):
             raise typer.BadParameter("name one of --percent and --steps")
+        if given and steps is None:
+            raise typer.BadParameter("--wait-hours and --min-requests go with --steps")
         begun = canaries.start_canary(
             tag,
             [percent] if percent is not None else _numbers(steps or ""),
-            wait_hours=wait_hours,
-            min_requests=min_requests,
             header=header,
+            **(_WAITS | given),
         )
         say(
             f"{begun.version} answers {begun.percent:g}% of the clients in some seconds; next: "
             "vgg19 canary"
         )
         return
-    if percent is not None or steps is not None:
-        raise typer.BadParameter("--percent and --steps go with the TAG that they are for")
+    if given or header or percent is not None or steps is not None:
+        raise typer.BadParameter("steps and limits go with the TAG that they are for")
     if abort:
         ended = canaries.abort_canary()
         say(f"production answers all again, {ended.version} nobody" if ended else _NONE)
@@ -61,6 +73,7 @@ def canary(
     _look(as_json=as_json)
 
 
+_WAITS: dict[str, Any] = {"wait_hours": 1.0, "min_requests": 100}
 _NONE = "no canary is running; begin one with: vgg19 canary TAG --steps 5,25,100"
 
 
@@ -77,20 +90,22 @@ def _look(*, as_json: bool) -> None:
     from models.monitoring.canary_tests import evidence
     from models.registry import canaries
 
+    if as_json:
+        say(json.dumps(canaries.canary_json() or {}))
+        return
     canary = canaries.current_canary()
     if canary is None:
-        say("{}" if as_json else _NONE)
+        say(_NONE)
         return
     tallies = canaries.tallies_of(canary)
     found = evidence(tallies, canary.limits)
     requests = sum(tally.requests for tally in tallies)
-    if as_json:
-        say(json.dumps(canaries.canary_json()))
-        return
+    beside = sum(tally.production_requests for tally in tallies)
     steps = ", ".join(f"{step:g}" for step in canary.steps)
     say(
         f"{canary.version} answers {canary.percent:g}% (of steps {steps}) since "
-        f"{canary.step_hours:.1f} hours, {requests} requests so far; production is {canary.against}"
+        f"{canary.step_hours:.1f} hours, {requests} requests so far; production, "
+        f"{canary.against}, {beside}"
     )
     table = Table(box=None)
     for name in ("", "canary", "production", "may be above by", "evidence of harm"):

@@ -51,7 +51,9 @@ def shadow(
         "max_latency_ratio": max_latency_ratio,
     }
     given = {name: value for name, value in limits.items() if value is not None}
-    if tag is not None and not stop:
+    if sum((tag is not None, stop, report is not None, as_json)) > 1:
+        raise typer.BadParameter("name one of TAG, --stop, --report and --json")
+    if tag is not None:
         _begin(tag, given)
         return
     if given:

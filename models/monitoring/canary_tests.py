@@ -1,6 +1,6 @@
 """Whether a canary does worse than production: four shares, with margins, by sequential tests.
 
-failed      requests without an answer
+failed      requests without an answer, but those that any model would refuse
 slow        requests whose run took longer than 9 of 10 of production's first ones did
 refused     answers that aren't accepted (`accepted` in the answer)
 unfamiliar  answers whose distance is above the limit: images unlike the training images
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.monitoring.two_sample import Stream, TwoSample
 
 Kind = Literal["failed", "slow", "refused", "unfamiliar"]
+Side = Literal["production", "canary"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -54,25 +55,31 @@ class Block(BaseModel):
     production: dict[Kind, Stream] = Field(default_factory=dict)
     canary: dict[Kind, Stream] = Field(default_factory=dict)
 
-    def count(self, side: Literal["production", "canary"], kind: Kind, *, hit: bool) -> None:
+    def count(self, side: Side, kind: Kind, *, hit: bool) -> None:
         stream = getattr(self, side).setdefault(kind, Stream())
         stream.count += 1
         stream.hits += hit
 
 
 class CanaryTally(BaseModel):
-    """One worker's. reason: why it doesn't send requests to the canary, if it doesn't."""
+    """One worker's. reason: why it doesn't send requests to the canary, if it doesn't. requests,
+    production_requests: that the canary and production have answered."""
 
     worker: str
     state: Literal["loading", "running", "failed", "ended"] = "loading"
     reason: str = ""
     tests: dict[Kind, TwoSample] = Field(default_factory=dict)
     requests: int = 0
+    production_requests: int = 0
 
     @classmethod
     def of(cls, worker: str, limits: CanaryLimits) -> CanaryTally:
         tests = {kind: TwoSample(margin=margin) for kind, margin in limits.margins().items()}
         return cls(worker=worker, tests=tests)
+
+    def count_answer(self, side: Side) -> None:
+        self.requests += side == "canary"
+        self.production_requests += side == "production"
 
     def add(self, block: Block) -> None:
         for kind, test in self.tests.items():

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.monitoring.comparison import Comparison
 from models.monitoring.verdict import Verdict
 
+_NOT_MEASURED = "not measured yet"
+
 
 class ShadowRule(BaseModel):
     """Limits; null switches one off."""
@@ -24,7 +26,7 @@ class ShadowRule(BaseModel):
         default=168.0,
         gt=0,
         le=8760,
-        description="after which it is refused for want of images",
+        description="after which it is refused for want of images or times",
     )
     min_agreement: float | None = Field(
         default=0.8, ge=0, le=1, description="share of images with the same label from both"
@@ -68,10 +70,13 @@ class ShadowRule(BaseModel):
         ]
 
     def outcome(self, seen: Comparison, hours: float) -> Literal["passed", "refused", "waiting"]:
-        """Whether there is a decision yet: when images and hours suffice, or time is up."""
-        if all(verdict.passed for verdict in self.judge(seen, hours)):
+        """Whether there is a decision yet: when images and hours suffice and all is measured, or
+        time is up. On a busy service it takes a while until a time was measured alone."""
+        verdicts = self.judge(seen, hours)
+        if all(verdict.passed for verdict in verdicts):
             return "passed"
-        enough = seen.images >= self.min_images and hours >= self.min_hours
+        measured = all(verdict.measured != _NOT_MEASURED for verdict in verdicts)
+        enough = measured and seen.images >= self.min_images and hours >= self.min_hours
         return "refused" if enough or hours >= self.max_hours else "waiting"
 
     def _about_answers(self, seen: Comparison) -> Iterator[Verdict]:
@@ -99,4 +104,4 @@ def _measured(
     if value is not None:
         return (Verdict.at_least if at_least else Verdict.at_most)(rule, value, limit, form)
     words = f"{form.format(limit)} or {'more' if at_least else 'less'}"
-    return Verdict(rule, "not measured yet", words, passed=False)
+    return Verdict(rule, _NOT_MEASURED, words, passed=False)

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from models.errors import StoreError, UserError
 from models.monitoring.canary_tests import CanaryLimits, CanaryTally, evidence, harm
 from models.registry import store
 from models.registry.rollouts import Canary
-from models.registry.shadowing import directory, end_if_stale, refusal, rollouts
+from models.registry.shadowing import directory, end_if_stale, is_stale, refusal, rollouts
 from models.registry.tallies import read_tallies, remove_tallies
+from models.text import shown
 
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
 _ALL = 100.0
@@ -37,27 +40,23 @@ def start_canary(
     Args: see `Canary`.
 
     Raises:
-        CanaryError: the steps don't rise within 0 to 100, or the header is none.
+        CanaryError: the steps don't rise within 0 to 100, or are too many; the hours or requests
+            aren't a number that can be waited for; the header is none.
         StoreError: see `models.registry.shadowing.start_shadow`; or its shadow's rule doesn't hold.
         BundleError: its files don't match its manifest.
     """
     rising = all(low < high for low, high in zip((0.0, *steps), steps, strict=False))
     if not steps or not rising or steps[-1] > _ALL:
-        shown = ",".join(f"{step:g}" for step in steps)
-        raise CanaryError(f"the steps are {shown or 'none'}; they must rise, above 0 and up to 100")
+        listed = ",".join(f"{step:g}" for step in steps)
+        raise CanaryError(
+            f"the steps are {listed or 'none'}; they must rise, above 0 and up to 100"
+        )
     if header and not _HEADER.fullmatch(header):
         raise CanaryError(f"'{header[:60]}' is no name of a header; one is like X-User-Id")
     version, against = store.resolve(reference), store.resolve(store.PRODUCTION)
     if version == against:
         raise StoreError(f"{store.MODEL_NAME}:{version} is in production; name another version")
-    store.open_stored(version)
-    end_if_stale()
-    if found := refusal(version):
-        raise StoreError(f"{version} is in the shadow, whose rule doesn't hold: {found}")
-    current = rollouts().current()
-    if current is not None and current.kind == "shadow" and current.version == version:
-        rollouts().end(current, "passed", "its rule holds, and a canary was begun")
-    canary = Canary(
+    canary = _canary(
         version=version,
         against=against,
         steps=tuple(steps),
@@ -68,9 +67,25 @@ def start_canary(
     )
     if canary.percent >= _ALL:
         raise CanaryError("the first step is 100; that is 'vgg19 promote'")
+    store.open_stored(version)
+    end_if_stale()
+    if found := refusal(version):
+        raise StoreError(f"{version} is in the shadow, whose rule doesn't hold: {found}")
+    current = rollouts().current()
+    if current is not None and current.kind == "shadow" and current.version == version:
+        rollouts().end(current, "passed", "its rule holds, and a canary was begun")
     rollouts().begin(canary, f"{why}, {canary.percent:g}%")
     remove_tallies(directory(), canary.id)
     return canary
+
+
+def _canary(**fields: Any) -> Canary:
+    try:
+        return Canary.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        value = shown(str(problem["input"])[:60])
+        raise CanaryError(f"{problem['loc'][0]} is {value}: {problem['msg']}") from None
 
 
 def current_canary() -> Canary | None:
@@ -100,6 +115,7 @@ def canary_json() -> dict[str, Any] | None:
         "canary": canary.model_dump(mode="json"),
         "percent": canary.percent,
         "requests": sum(tally.requests for tally in tallies),
+        "production_requests": sum(tally.production_requests for tally in tallies),
         "threshold_log_e": canary.limits.threshold,
         "evidence": [one.model_dump(mode="json") for one in evidence(tallies, canary.limits)],
         "workers": [
@@ -117,18 +133,24 @@ def decide(canary: Canary) -> str:
 
     Returns:
         what was done, for the log; "": nothing.
+
+    Raises:
+        StoreError: production became another version at this instant.
     """
+    if is_stale(canary):  # what somebody promoted meanwhile isn't to be replaced by it
+        return ""
     tallies = tallies_of(canary)
     if why := harm(tallies, canary.limits):
         return f"taken back: {why}" if rollouts().end(canary, "returned", why) else ""
     requests = sum(tally.requests for tally in tallies)
-    if canary.step_hours < canary.wait_hours or requests < canary.min_requests:
-        return ""
+    compared = min(requests, sum(tally.production_requests for tally in tallies))
+    if canary.step_hours < canary.wait_hours or compared < canary.min_requests:
+        return ""  # where one of the two has no clients, nothing was compared
     further = canary.next_step()
     why = f"{requests} requests without harm, {canary.step_hours:.1f} hours at {canary.percent:g}%"
     if further is None:
         return ""
     if further.percent < _ALL:
         return f"{further.percent:g}%: {why}" if rollouts().advance(canary, why) else ""
-    promote = partial(store.promote, canary.version, f"canary: {why}")
+    promote = partial(store.promote, canary.version, f"canary: {why}", instead_of=canary.against)
     return f"promoted: {why}" if rollouts().promote(canary, promote, why) else ""

@@ -76,7 +76,13 @@ class History:
             return None
         return stat.st_ino, stat.st_mtime_ns
 
-    def promote(self, version: str, why: str, restores: str | None = None) -> Promotion | None:
+    def promote(
+        self,
+        version: str,
+        why: str,
+        restores: str | None = None,
+        instead_of: str | None = None,
+    ) -> Promotion | None:
         """Make `version` the one that production serves. Repairs a damaged pointer.
 
         What is in production already stays as it is, and so does the history. Only the token
@@ -84,15 +90,23 @@ class History:
 
         Args:
             why: for people; one line.
+            instead_of: the version that must be in production until then; None: any.
 
         Returns:
             the promotion; None where `version` was in production already.
+
+        Raises:
+            StoreError: another one than `instead_of` is in production.
         """
         with journal.locked(self._directory / _LOCK):
             if self._is_current(version):
                 self._write_pointer(*self._read_pointer())
                 return None
             replaced, last = self._pointer_or_last_line()
+            if instead_of not in (None, replaced):
+                raise StoreError(
+                    f"production is {replaced}, and {version} was to replace {instead_of}"
+                )
             promotion = Promotion(
                 id=uuid.uuid4().hex,
                 version=version,

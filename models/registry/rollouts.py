@@ -31,6 +31,8 @@ _STATE = ".rollout.json"
 _LOG = ".rollouts.jsonl"
 _LOCK = ".rollout.lock"
 _MAX_STATE_BYTES = 10_000
+# Of a canary: so that its file stays below that, and an hour's typing error isn't a century.
+MAX_STEPS, _MAX_HOURS = 50, 8760.0
 
 
 class Shadow(BaseModel):
@@ -61,22 +63,23 @@ class Canary(BaseModel):
     Args:
         version: the candidate. against: what production was, and must still be.
         steps: percent of the clients, rising; at 100 the version is promoted.
-        wait_hours: how long each step lasts. min_requests: that the canary must have answered in
-            all before the next.
+        wait_hours: how long each step lasts. min_requests: that the canary, and production beside
+            it, must have answered in all before the next.
         header: whose value tells clients apart; "": their API key, or else their address.
         step: the number of the present one, from 0. step_at: since when.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # JSON has no infinity and no NaN: a file that held them couldn't be read again.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     kind: Literal["canary"] = "canary"
     id: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
     version: str
     against: str
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    steps: tuple[float, ...]
-    wait_hours: float = 1.0
-    min_requests: int = 100
+    steps: tuple[float, ...] = Field(min_length=1, max_length=MAX_STEPS)
+    wait_hours: float = Field(default=1.0, ge=0, le=_MAX_HOURS)
+    min_requests: int = Field(default=100, ge=0)
     header: str = ""
     limits: CanaryLimits = Field(default_factory=CanaryLimits)
     step: int = 0
@@ -197,9 +200,11 @@ class Rollouts:
             return True
 
     def reset(self) -> None:
-        """Have nothing run, also where the file is damaged."""
+        """Have nothing run, also where the file is damaged. What was logged before stays in the
+        history, from the last event that was begun."""
         with journal.locked(self._lock):
-            self._write(_State())
+            logged = list(journal.read(self._log, Event))
+            self._write(_State(last=logged[-1].id if logged else None))
 
     def events(self) -> list[Event]:
         """Those that counted, the last one first."""

@@ -150,7 +150,7 @@ def resolve(reference: str = PRODUCTION) -> str:
     return version
 
 
-def promote(reference: str, why: str = "promoted by hand") -> str:
+def promote(reference: str, why: str = "promoted by hand", instead_of: str | None = None) -> str:
     """Make a registered model the one that production serves, and return its tag.
 
     Of one that is in production already nothing is changed; services that couldn't load it try
@@ -158,14 +158,15 @@ def promote(reference: str, why: str = "promoted by hand") -> str:
 
     Args:
         why: for the history.
+        instead_of: the version that must be in production until then; None: any.
 
     Raises:
-        StoreError: nothing of that name.
+        StoreError: nothing of that name; another version than `instead_of` is in production.
         BundleError: its files don't match its manifest; production is untouched then.
     """
     version = resolve(reference)
     open_stored(version)
-    _history().promote(version, why)
+    _history().promote(version, why, instead_of=instead_of)
     return f"{MODEL_NAME}:{version}"
 
 

@@ -46,10 +46,12 @@ class Prepared:
 Row = Prepared | RequestError
 PixelRow = NDArray[np.uint8] | RequestError
 # Called in the event loop with an answer that is ready, the pixels of each image (or why it has
-# none), and the images as they were sent (none where a client sent pixels).
-Watcher = Callable[[InferResponse, Sequence[PixelRow], Sequence[bytes]], None]
+# none), and the request.
+Watcher = Callable[[InferResponse, Sequence[PixelRow], InferRequest], None]
 # Called in the event loop with a request that names no version, and the current model.
 Router = Callable[[InferRequest, ServedModel], ServedModel]
+# Called in the event loop with the model that a router chose, and why it gave no answer.
+FailureWatcher = Callable[[ServedModel, BaseException], None]
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ class DataPlane:
         self._decoders = decoders
         self._on_answer = on_answer
         self._measures = measures
-        # Both are there only while something is tried beside production.
+        # They are there only while something is tried beside production.
         self.watcher: Watcher | None = None
         self.router: Router | None = None
+        self.failure_watcher: FailureWatcher | None = None
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Classify the images of a request, of which there are 1..`limits.max_request_images`.
@@ -117,8 +120,17 @@ class DataPlane:
         """
         check_image_count(request.count, self.limits.max_request_images)
         model = self.models.get(self.models.current.name, request.version)
-        if self.router is not None and not request.version:
-            model = self.router(request, model)
+        if self.router is None or request.version:
+            return await self._infer(request, model)
+        model = self.router(request, model)
+        try:
+            return await self._infer(request, model)
+        except BaseException as error:  # cancelled, too
+            if self.failure_watcher is not None:
+                self.failure_watcher(model, error)
+            raise
+
+    async def _infer(self, request: InferRequest, model: ServedModel) -> InferResponse:
         async with _Answering(model, request.deadline or self.limits.deadline()) as started:
             check_there(model, request.outputs)
             explaining = _Explaining(model, request.explain) if request.explain else None
@@ -137,7 +149,7 @@ class DataPlane:
                 answer = await explaining.explained(answer, pixels, batch.results)
             self._answer(answer, request.images, started)
             if self.watcher is not None:
-                self.watcher(answer, [_pixels_of(row) for row in rows], request.images)
+                self.watcher(answer, [_pixels_of(row) for row in rows], request)
             return answer
 
     def _answer(self, answer: InferResponse, images: Sequence[bytes], started: float) -> None:

@@ -17,6 +17,11 @@ class RequestError(Exception):
 
     outcome: ClassVar[str] = "bad_request"
 
+    @property
+    def is_clients(self) -> bool:
+        """Whether any model would refuse this request, so that it says nothing of this one."""
+        return self.outcome in ("bad_request", "too_large", "not_found")
+
 
 class BadImage(RequestError):
     """The bytes sent are no image, or a damaged one."""

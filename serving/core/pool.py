@@ -171,7 +171,8 @@ class ModelPool:
         self._loaded: dict[str, ServedModel] = {}
         self._current: ServedModel | None = None
         self._chosen: DesiredVersion | None = None
-        self._asked_for: set[str] = set()
+        self._asked_for: set[str] = set()  # by clients, until `unload`
+        self._held: set[str] = set()  # by the service itself, until `release`
         self._closing: set[asyncio.Task[None]] = set()
         # One change after another; held until its load has ended, also where nobody waits for it.
         self._lock = asyncio.Lock()
@@ -249,7 +250,7 @@ class ModelPool:
             if old is new:
                 return
             logger.info("serving %s:%s on %s", new.name, new.version, new.provider)
-            if old is not None and old.version not in self._asked_for:
+            if old is not None and not self._is_kept(old.version):
                 self._drop(old)
 
     @property
@@ -271,12 +272,26 @@ class ModelPool:
             self._asked_for.add(version)
             return model
 
+    async def hold(self, version: str) -> ServedModel:
+        """As `load`, for the service itself: it stays loaded until `release`, whoever unloads it.
+
+        Raises:
+            UserError: it can't be loaded.
+        """
+        return await self._to_its_end(self._load_held(version))
+
+    async def _load_held(self, version: str) -> ServedModel:
+        async with self._lock:
+            model = await self._loaded_model(version)
+            self._held.add(version)
+            return model
+
     async def unload(self, version: str) -> None:
         """Drop a version that was loaded beside the current one.
 
         Raises:
             UnknownModel: it isn't loaded.
-            Conflict: it is the current one.
+            Conflict: it is the current one, or held.
         """
         async with self._lock:
             model = self.get(self.current.name, version)
@@ -284,16 +299,20 @@ class ModelPool:
                 raise Conflict(
                     f"version {model.version} is the current one; promote another one first"
                 )
+            if version in self._held:
+                raise Conflict(
+                    f"version {version} is a canary, which answers clients; "
+                    "'vgg19 canary --abort' ends it"
+                )
             self._asked_for.discard(version)
             self._drop(model)
 
     async def release(self, version: str) -> None:
-        """As `unload` of a version that may have become the current one, which stays, or may be
-        gone already."""
+        """End `hold`. Dropped, unless it has become the current one or a client has loaded it."""
         async with self._lock:
-            self._asked_for.discard(version)
+            self._held.discard(version)
             model = self._loaded.get(version)
-            if model is not None and model is not self._current:
+            if model is not None and model is not self._current and not self._is_kept(version):
                 self._drop(model)
 
     async def close(self) -> None:
@@ -310,6 +329,9 @@ class ModelPool:
             self._loaded[version] = await self._loader.run(self._load, version)
             await asyncio.to_thread(trim_memory)  # what loading took besides the model
         return self._loaded[version]
+
+    def _is_kept(self, version: str) -> bool:
+        return version in self._asked_for or version in self._held
 
     def _drop(self, model: ServedModel) -> None:
         del self._loaded[model.version]

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Literal
 
-from models.monitoring.canary_tests import Block, CanaryTally, Kind, harm
+from models.monitoring.canary_tests import Block, CanaryTally, Kind, Side, harm
 from models.monitoring.two_sample import Stream
 from models.registry.rollouts import Canary as DesiredCanary
 from serving.core.dataplane import PixelRow
 from serving.core.errors import RequestError
 from serving.core.pool import ServedModel
 from serving.core.requests import InferRequest, InferResponse
-from serving.core.statistics import ModelStatistics
 from serving.observability.telemetry import current
 
 # Production's first requests in a worker, of which the slowest tenth says what slow is.
 _TIMES_NEEDED, _SLOW_SHARE = 200, 0.9
-
-Side = Literal["production", "canary"]
 
 
 def share_of(identity: str, rollout: str) -> float:
@@ -51,6 +47,8 @@ def cannot_stand_in(canary: ServedModel, production: ServedModel) -> str:
     lacking = set(production.spec.labels) - set(canary.spec.labels)
     if lacking:
         return f"it lacks the classes {', '.join(sorted(lacking)[:5])}"
+    if canary.spec.labels[: len(production.spec.labels)] != production.spec.labels:
+        return "its classes stand in another order: clients may read probabilities by their place"
     if production.has_distance and not canary.has_distance:
         return "it has no distances, and production has"
     if production.explainer is not None and canary.explainer is None:
@@ -63,31 +61,25 @@ class Canary:
 
     Args:
         model: the candidate, loaded.
-        production: gives the model in production.
         name: of this worker in its tally.
+        count: called with a version, a kind, and how many of how many outcomes were of that kind.
     """
 
     def __init__(
         self,
         desired: DesiredCanary,
         model: ServedModel,
-        production: Callable[[], ServedModel],
         name: str,
         count: Callable[[str, str, int, int], None] = lambda version, kind, hits, count: None,
     ) -> None:
         self.desired = desired
         self._model = model
-        self._production = production
         self._count = count
         self.tally = CanaryTally.of(name, desired.limits)
         self.tally.state = "running"
         self._block = Block()
         self._times: list[float] = []
         self._slow_s: float | None = None
-        self._failed_before = {
-            "production": _outcomes(production().statistics),
-            "canary": _outcomes(model.statistics),
-        }
 
     @property
     def is_taken_back(self) -> bool:
@@ -101,23 +93,29 @@ class Canary:
             return production
         if share_of(identity_of(desired.header), desired.id) >= desired.percent:
             return production
-        self.tally.requests += 1
         return self._model
 
-    def watch(
-        self, answer: InferResponse, rows: Sequence[PixelRow], images: Sequence[bytes]
-    ) -> None:
-        """Count an answer of either."""
-        side: Side = "production" if answer.model.version == self.desired.against else "canary"
-        if side == "canary" and answer.model is not self._model:
-            return  # a third version that somebody named
-        self._count_time(side, answer.timings.run_s / max(len(rows), 1))
-        for output in answer.rows:
-            if isinstance(output, RequestError):
-                continue
+    def watch(self, answer: InferResponse, rows: Sequence[PixelRow], request: InferRequest) -> None:
+        """Count an answer of either. One of a version that the client named isn't counted: whoever
+        tries a canary by hand, or wants it gone, is no part of the clients."""
+        side = self._side(answer.model)
+        outputs = [output for output in answer.rows if not isinstance(output, RequestError)]
+        if side is None or request.version or not outputs:  # none could be decoded
+            return
+        self.tally.count_answer(side)
+        self._block.count(side, "failed", hit=False)
+        self._count_time(side, answer.timings.run_s / len(outputs))
+        for output in outputs:
             self._block.count(side, "refused", hit=not answer.model.accepts(output))
             if output.distance is not None:
                 self._block.count(side, "unfamiliar", hit=output.distance > 1)
+
+    def watch_failure(self, model: ServedModel, error: BaseException) -> None:
+        """Count a request without an answer, unless any model would have refused it: one client
+        who sends broken images is not to take the canary back."""
+        side = self._side(model)
+        if side is not None and not (isinstance(error, RequestError) and error.is_clients):
+            self._block.count(side, "failed", hit=True)
 
     def look(self, others: Sequence[CanaryTally]) -> None:
         """Test what came since the last look; take it back here if there is harm.
@@ -125,7 +123,6 @@ class Canary:
         Args:
             others: tallies of the other workers.
         """
-        self._count_failures()
         block, self._block = self._block, Block()
         self.tally.add(block)
         self._tell(self.desired.against, block.production)
@@ -144,21 +141,12 @@ class Canary:
                 self._slow_s = sorted(self._times)[int(_SLOW_SHARE * _TIMES_NEEDED)]
                 self._times.clear()
 
-    def _count_failures(self) -> None:
-        sides: dict[Side, ServedModel] = {"production": self._production(), "canary": self._model}
-        for side, model in sides.items():
-            failed, requests = _outcomes(model.statistics)
-            before = self._failed_before[side]
-            self._failed_before[side] = (failed, requests)
-            new = Stream(count=max(0, requests - before[1]), hits=max(0, failed - before[0]))
-            getattr(self._block, side)["failed"] = new
+    def _side(self, model: ServedModel) -> Side | None:
+        """None: a third version."""
+        if model is self._model:
+            return "canary"
+        return "production" if model.version == self.desired.against else None
 
     def _tell(self, version: str, outcomes: dict[Kind, Stream]) -> None:
         for kind, stream in outcomes.items():
             self._count(version, kind, stream.hits, stream.count)
-
-
-def _outcomes(statistics: ModelStatistics) -> tuple[int, int]:
-    """(failed, all) requests since the model was loaded."""
-    failed = statistics.failed.count
-    return failed, failed + statistics.succeeded.count

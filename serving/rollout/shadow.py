@@ -25,7 +25,7 @@ from models.monitoring.comparison import Failure, Opinion
 from models.registry.store import MODEL_NAME
 from serving.core.errors import RequestError
 from serving.core.pool import ServedModel
-from serving.core.requests import InferResponse
+from serving.core.requests import InferRequest, InferResponse
 from serving.engine.right_of_way import Traffic
 from serving.engine.session import ModelOutput
 from serving.observability.telemetry import current
@@ -112,12 +112,12 @@ class Shadow:
         self,
         answer: InferResponse,
         rows: Sequence[NDArray[np.uint8] | RequestError],
-        images: Sequence[bytes],
+        request: InferRequest,
     ) -> None:
         """In the event loop, with an answer that is ready; never waits.
 
         Args:
-            rows: the pixels of each image, uint8[S,S,3]. images: as they were sent, if they were.
+            rows: the pixels of each image, uint8[S,S,3].
         """
         if answer.model.version != self._against or self.recorder.state != "running":
             return
@@ -130,7 +130,7 @@ class Shadow:
         for index, (pixels, output) in enumerate(zip(rows, answer.rows, strict=True)):
             if isinstance(pixels, RequestError) or isinstance(output, RequestError):
                 continue
-            encoded = images[index] if images else b""
+            encoded = request.images[index] if request.images else b""
             key = image_key(request_id, index)
             item = _Item(key, answer.model, output, _without_neighbours(pixels), encoded)
             dropped += not self._put(item)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -148,13 +149,13 @@ class RolloutWatch:
         self._threads.close()
 
     def _look(self) -> _Seen:
-        """In the thread. What this worker counted goes into the store, and a canary's next step is
-        taken when it is time."""
-        canary = self._canary
+        """In the thread. What this worker counted goes into the store, a canary's next step is
+        taken when it is time, and what production has left behind is ended."""
+        shadow, canary = self._shadow, self._canary  # the loop may end them meanwhile
         if time.monotonic() - self._written_at >= _WRITE_EVERY_S:
             self._written_at = time.monotonic()
             try:
-                self._write_counts(canary)
+                self._write_counts(shadow, canary)
             except OSError as error:  # the store may be mounted read-only: told, and counts go on
                 self._supervisor.failed(_COUNT, error)
             else:
@@ -165,14 +166,24 @@ class RolloutWatch:
             announce_promotions()
         production = store.production_version_or_none()
         wanted = shadowing.rollouts().current()
-        if wanted is None or wanted.against != production:
+        if wanted is not None and wanted.against != production:
+            self._end_stale(production)
+            wanted = None
+        if wanted is None:
             return _Seen(None, [], production)
         others = canaries.tallies_of(wanted) if isinstance(wanted, DesiredCanary) else []
         return _Seen(wanted, others, production)
 
-    def _write_counts(self, canary: Canary | None) -> None:
-        if self._shadow is not None:
-            self._shadow.recorder.write()
+    def _end_stale(self, production: str | None) -> None:
+        """Else it would go on by itself when production returns to what it began against. Where
+        production isn't known, or the store is mounted read-only, others have to."""
+        if production is not None:
+            with suppress(OSError):
+                shadowing.end_if_stale()
+
+    def _write_counts(self, shadow: Shadow | None, canary: Canary | None) -> None:
+        if shadow is not None:
+            shadow.recorder.write()
         if canary is not None:
             self._write(canary)
             if done := canaries.decide(canary.desired):
@@ -216,24 +227,28 @@ class RolloutWatch:
         """One that can't be loaded here, or can't stand in, is taken back everywhere."""
         models = self._classifier.models
         try:
-            model = await models.load(wanted.version)
+            model = await models.hold(wanted.version)
             why = cannot_stand_in(model, models.current)
         except UserError as error:
             why = f"it can't be loaded: {error}"
         if why:
             logger.error("canary %s is taken back: %s", wanted.version, why)
-            await self._threads.run(shadowing.rollouts().end, wanted, "returned", why)
+            await models.release(wanted.version)
+            try:
+                await self._threads.run(shadowing.rollouts().end, wanted, "returned", why)
+            except OSError as error:  # as in `_look`: of this worker it is no canary anyway
+                self._supervisor.failed(_COUNT, error)
             return
-        self._canary = Canary(
-            wanted, model, lambda: models.current, self._name, self._metrics.count_canary
-        )
+        self._canary = Canary(wanted, model, self._name, self._metrics.count_canary)
         self._classifier.watcher, self._classifier.router = self._count, self._route
+        self._classifier.failure_watcher = self._count_failure
         self._metrics.show_canary(wanted.version, wanted.percent)
         logger.info("%s answers %g%% of the clients", wanted.version, wanted.percent)
 
     async def _end(self) -> None:
         self._id = ""
         self._classifier.watcher = self._classifier.router = None
+        self._classifier.failure_watcher = None
         shadow, self._shadow = self._shadow, None
         canary, self._canary = self._canary, None
         if shadow is not None:
@@ -259,13 +274,13 @@ class RolloutWatch:
         write_tally(shadowing.directory(), canary.desired.id, self._name, text)
 
     def _offer(
-        self, answer: InferResponse, rows: Sequence[PixelRow], images: Sequence[bytes]
+        self, answer: InferResponse, rows: Sequence[PixelRow], request: InferRequest
     ) -> None:
         """For `DataPlane`: whatever goes wrong here is no business of the request."""
         if self._shadow is None:
             return
         try:
-            self._shadow.offer(answer, rows, images)
+            self._shadow.offer(answer, rows, request)
         except Exception as error:
             self._supervisor.failed(_OFFER, error)
 
@@ -280,15 +295,24 @@ class RolloutWatch:
             return production
 
     def _count(
-        self, answer: InferResponse, rows: Sequence[PixelRow], images: Sequence[bytes]
+        self, answer: InferResponse, rows: Sequence[PixelRow], request: InferRequest
     ) -> None:
         """As `_offer`."""
         if self._canary is None:
             return
         try:
-            self._canary.watch(answer, rows, images)
+            self._canary.watch(answer, rows, request)
         except Exception as error:
             self._supervisor.failed(_ROUTE, error)
+
+    def _count_failure(self, model: ServedModel, error: BaseException) -> None:
+        """As `_offer`."""
+        if self._canary is None:
+            return
+        try:
+            self._canary.watch_failure(model, error)
+        except Exception as failure:
+            self._supervisor.failed(_ROUTE, failure)
 
 
 def _no_answer() -> StoreError:

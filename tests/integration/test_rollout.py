@@ -72,7 +72,7 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
 
         vgg19(home, "canary", new, "--steps", "50,100", "--wait-hours", "0",
               "--min-requests", "40", "--header", "X-User")  # fmt: skip
-        users = [f"user {number}" for number in range(10)]
+        users = [f"user {number}" for number in range(20)]  # all on one side: once in 500,000
         seen: dict[str, Counter[str]] = {user: Counter() for user in users}
 
         def promoted() -> bool:

@@ -40,7 +40,8 @@ def worse() -> Comparison:
         (seen(slower=1.4), 24, "refused", "latency ratio in the shadow: 1.4"),
         (lying(), 24, "refused", "images not answered: 0.0050, must be 0.0010 or less"),
         (worse(), 24, "refused", "accuracy difference on 100 images with feedback: -0.100"),
-        (Comparison(images=3000, agreed=3000), 24, "refused", "not measured yet"),
+        (Comparison(images=3000, agreed=3000), 24, "waiting", "not measured yet"),
+        (Comparison(images=3000, agreed=3000), 168, "refused", "not measured yet"),
         (Comparison(), 1, "waiting", "agreement: not measured yet"),
     ],
 )

@@ -61,3 +61,14 @@ def test_a_damaged_state_is_told_and_repaired(store: Rollouts, tmp_path: Path) -
         store.current()
     store.reset()
     assert store.current() is None
+    assert store.events() == []
+
+
+def test_a_repair_keeps_the_history(store: Rollouts, tmp_path: Path) -> None:
+    store.begin(SHADOW, "first")
+    store.end(SHADOW, "stopped", "second")
+    (tmp_path / ".rollout.json").write_bytes(b"\xff" * 20_000)
+    store.reset()
+    assert [event.what for event in store.events()] == ["stopped", "begun"]
+    store.begin(SHADOW, "third")
+    assert [event.what for event in store.events()] == ["begun", "stopped", "begun"]

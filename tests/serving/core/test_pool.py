@@ -174,13 +174,25 @@ class TestBeside:
         self, pool: ModelPool
     ) -> None:
         for version in ("v2", "v3"):
-            await pool.load(version)
+            await pool.hold(version)
         await pool.follow(DesiredVersion("v3"))
         for version in ("v2", "v3", "gone already"):
             await pool.release(version)
         assert pool.versions == ["v3"]
         await pool.follow(DesiredVersion("v1"))
         assert pool.versions == ["v1"]  # nobody asks for v3 any more
+
+    async def test_what_is_held_stays_until_it_is_released(self, pool: ModelPool) -> None:
+        await pool.hold("v2")
+        with pytest.raises(Conflict, match="v2 is a canary, .* 'vgg19 canary --abort' ends it"):
+            await pool.unload("v2")
+        await pool.load("v2")  # a client's, too: that one's stays
+        await pool.release("v2")
+        assert pool.versions == ["v1", "v2"]
+        await pool.unload("v2")
+        await pool.hold("v2")
+        await pool.release("v2")
+        assert pool.versions == ["v1"]
 
     async def test_load_get_and_unload(self, pool: ModelPool, loader: Loader) -> None:
         with pytest.raises(UnknownModel):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import pytest
+
 from models.bundle.acceptance import Acceptance
 from models.monitoring.canary_tests import CanaryLimits, CanaryTally, evidence
 from models.registry.rollouts import Canary as DesiredCanary
+from serving.core.batcher import BatchFailed
 from serving.core.dataplane import DataPlane
+from serving.core.errors import RequestError
 from serving.core.requests import InferRequest
 from serving.rollout.canary import Canary, cannot_stand_in, share_of
 from testing.bundles import tiny_spec
@@ -23,8 +29,9 @@ def desired(percent: float, **changes: object) -> DesiredCanary:
 
 async def canary_of(classifier: DataPlane, wanted: DesiredCanary) -> Canary:
     model = await classifier.models.load("v2")
-    canary = Canary(wanted, model, lambda: classifier.models.current, "worker")
+    canary = Canary(wanted, model, "worker")
     classifier.watcher, classifier.router = canary.watch, canary.route
+    classifier.failure_watcher = canary.watch_failure
     return canary
 
 
@@ -74,6 +81,42 @@ async def test_a_version_that_is_named_is_not_routed(classifier: DataPlane) -> N
     assert answer.model.version == "v1"
 
 
+@pytest.mark.parametrize("version", ["", "v2"])
+async def test_what_a_client_does_wrong_or_tries_by_name_is_no_harm(
+    classifier: DataPlane, version: str
+) -> None:
+    canary = await canary_of(classifier, desired(99.999))
+    classifier.models.get("vgg19", "v2").acceptance = Acceptance(
+        target_precision=0.9, min_confidence=None
+    )
+    for broken in (
+        InferRequest(images=[b"no image"], version=version),
+        InferRequest(images=[b"no image"], version=version, all_or_nothing=True),
+        InferRequest(pixels=PIXELS[:, :16], version=version),
+        *([InferRequest(pixels=PIXELS, version="v2")] if version else []),
+    ):
+        with suppress(RequestError):
+            await classifier.infer(broken)
+    canary.look([])
+    assert canary.tally.requests == 0
+    assert {one.canary.count for one in evidence([canary.tally], CanaryLimits())} == {0}
+
+
+async def test_requests_that_fail_are_counted_and_are_no_answers(
+    classifier: DataPlane, model: StubModel
+) -> None:
+    canary = await canary_of(classifier, desired(99.999))
+    model.error = RuntimeError("no memory")
+    for _ in range(3):
+        with pytest.raises(BatchFailed):
+            await classifier.infer(InferRequest(pixels=PIXELS))
+    model.error = None
+    await classifier.infer(InferRequest(pixels=PIXELS))
+    canary.look([])
+    failed = next(one for one in evidence([canary.tally], CanaryLimits()) if one.kind == "failed")
+    assert (failed.canary.hits, failed.canary.count, canary.tally.requests) == (3, 4, 1)
+
+
 async def test_harm_takes_it_back(classifier: DataPlane) -> None:
     """A canary that refuses all that production accepts."""
     canary = await canary_of(classifier, desired(50, header="x-user"))
@@ -121,6 +164,11 @@ def test_who_can_stand_in() -> None:
             served("v2", StubModel(), spec.model_copy(update={"labels": ("blue", "red")})),
             "it lacks the classes green",
         ),
+        (
+            served("v2", StubModel(), spec.model_copy(update={"labels": spec.labels[::-1]})),
+            "its classes stand in another order",
+        ),
+        (served("v2", StubModel(), spec.model_copy(update={"labels": (*spec.labels, "x")})), ""),
         (
             served("v2", StubModel(), spec.model_copy(update={"preprocessing": small})),
             "its images have 16 px, production's 32",

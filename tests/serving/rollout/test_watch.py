@@ -21,10 +21,11 @@ from serving.core.supervisor import Supervisor
 from serving.engine.right_of_way import Traffic
 from serving.observability.metrics import Metrics
 from serving.rollout import watch as watch_module
+from serving.rollout.canary import share_of
 from serving.rollout.watch import RolloutWatch, ShadowOptions
 from testing.bundles import write_tiny_bundle
 from testing.images import coloured_pixels
-from tests.serving.conftest import StubModel, served
+from tests.serving.conftest import StubModel, served, telemetry_of
 from tests.serving.rollout.conftest import Command
 
 PIXELS = coloured_pixels(0, "red")[None]
@@ -49,6 +50,14 @@ class Place:
     async def ask(self, times: int = 1) -> set[str]:
         request = InferRequest(pixels=PIXELS)
         return {(await self.classifier.infer(request)).model.version for _ in range(times)}
+
+    async def ask_as(self, users: list[str]) -> set[str]:
+        """What answers clients who say who they are."""
+        found = set()
+        for user in users:
+            with telemetry_of().observe("http", "infer", {"x-user": user}, "192.0.2.1"):
+                found |= await self.ask()
+        return found
 
 
 @pytest.fixture
@@ -106,23 +115,44 @@ async def test_a_promotion_ends_a_shadow(place: Place) -> None:
     assert place.classifier.watcher is None
 
 
-async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
-    steps = [99.9998, 99.9999, 100]  # so high, that the one client there is belongs to it
-    canaries.start_canary(place.new, steps, wait_hours=0, min_requests=3)
+async def test_what_production_has_left_does_not_go_on_when_it_returns(place: Place) -> None:
+    """Production became another version, whoever did that, and is rolled back."""
+    canaries.start_canary(place.new, [99.9999], wait_hours=1, min_requests=0)
     await place.watch.follow()
-    seen = await place.ask(3)
-    assert seen == {place.new}
+    store.promote(place.new)
+    await place.classifier.models.follow(DesiredVersion(place.new))
+    await place.watch.follow()
+    store.rollback()
+    await place.classifier.models.follow(DesiredVersion(place.old))
+    await place.watch.follow()
+    assert canaries.current_canary() is None
+    assert place.classifier.router is None
+
+
+async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
+    steps = [50.0, 51.0, 100.0]
+    canary = canaries.start_canary(place.new, steps, wait_hours=0, min_requests=3, header="x-user")
+    users = {  # three of each side
+        side: [user for user in map(str, range(60)) if (share_of(user, canary.id) < 50) == side][:3]
+        for side in (True, False)
+    }
+    await place.watch.follow()
+    assert await place.ask_as(users[True]) == {place.new}
+    for _ in range(2):
+        await place.watch.follow()
+    assert len(shadowing.rollouts().events()) == 1  # production answered nobody: no evidence
+    assert await place.ask_as(users[False]) == {place.old}
     for _ in range(4):
         await place.watch.follow()
     assert store.production_version() == place.new
     assert store.promotions()[0].why.startswith("canary: 3 requests without harm")
     events = [event.what for event in shadowing.rollouts().events()]
-    assert events == ["promoted", "99.9999%", "begun"]
-    canary = place.classifier.models.get("vgg19", place.new)
+    assert events == ["promoted", "51.0%", "begun"]
+    model = place.classifier.models.get("vgg19", place.new)
     await place.classifier.models.follow(DesiredVersion(place.new))
     await place.watch.follow()
     assert place.classifier.router is None
-    assert place.classifier.models.current is canary  # not loaded a second time
+    assert place.classifier.models.current is model  # not loaded a second time
     assert await place.ask() == {place.new}
     assert place.classifier.models.versions == [place.new]
 
@@ -160,6 +190,18 @@ async def test_one_that_cannot_be_loaded_is_taken_back(place: Place, model: Stub
     await place.watch.follow()
     model.error = None
     assert shadowing.rollouts().events()[0].why == "it can't be loaded: it is damaged"
+    assert await place.ask() == {place.old}
+
+
+async def test_one_that_cannot_stand_in_is_taken_back_and_let_go(
+    place: Place, model: StubModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canaries.start_canary(place.new, [99.9999], wait_hours=1, min_requests=0)
+    monkeypatch.setattr(watch_module, "cannot_stand_in", lambda canary, production: "too small")
+    for _ in range(2):
+        await place.watch.follow()
+    assert shadowing.rollouts().events()[0].why == "too small"
+    assert place.classifier.models.versions == [place.old]
     assert await place.ask() == {place.old}
 
 
