@@ -19,6 +19,7 @@ from threading import Thread
 
 from models.errors import UserError
 from models.events.config import EventsConfig, EventsError, read_keys
+from models.events.event import NotAnEvent
 from models.events.outbox import Outbox
 from models.events.webhook import Answer, post
 
@@ -111,6 +112,10 @@ class Sender:
             return
         try:
             answer = post(self.config.url, body, read_keys(self.config.key_file))
+        except NotAnEvent as error:  # nobody will ever take it, and it would hold up all behind it
+            self.outbox.drop(path)
+            logger.error("%s is dropped: %s", path, error)
+            return
         except OSError as error:
             raise DeliveryError(f"{self.config.receiver} doesn't answer: {_text(error)}") from None
         if answer.is_taken:

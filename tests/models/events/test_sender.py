@@ -184,6 +184,20 @@ def test_an_event_that_is_refused_for_an_hour_makes_way(
     assert "has answered an event with 422 for an hour; it is dropped" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b"{}", b'{"id": 7}', b'{"id": "a\\nb"}'])
+def test_a_file_that_holds_no_event_makes_way(
+    tmp_path: Path, key: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiver() as there:
+        config = configured(tmp_path, there.url, count=2)
+        damaged = Outbox(config.queue).waiting()[0]
+        damaged.write_bytes(content)
+        assert deliver(config, 5.0) == ""
+        assert there.numbers == [1]
+    assert Outbox(config.queue).dropped == 1
+    assert f"{damaged} is dropped: it isn't an event" in caplog.text
+
+
 def test_two_senders_take_turns(tmp_path: Path, key: Path) -> None:
     with receiver() as there:
         config = configured(tmp_path, there.url, count=20)
