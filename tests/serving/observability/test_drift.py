@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -255,6 +256,24 @@ async def test_another_model_begins_anew(
         assert (reply["model_version"], reply["drift"]["images"]) == ("v2", 8)
         assert reply["drift"]["alarm"] is None
         assert worker.metric("vgg19_drift_alarm", "brightness") == 0
+
+
+async def test_a_day_without_an_image_is_not_shown_any_more(
+    tmp_path: Path, reference: Reference, clock: Clock
+) -> None:
+    async with working(tmp_path, reference, clock) as worker:
+        await worker.ask(BRIGHT)
+        await worker.follow()
+        psi = worker.metric("vgg19_drift_psi", "brightness", "day")
+        assert psi is not None
+        assert psi > 1
+        clock.at += 25 * 3600
+        await worker.follow()
+        shown = {
+            window: worker.metric("vgg19_drift_psi", "brightness", window)
+            for window in ("recent", "day")
+        }
+    assert shown == {"recent": psi, "day": pytest.approx(math.nan, nan_ok=True)}
 
 
 async def test_a_model_without_a_reference_says_so(
