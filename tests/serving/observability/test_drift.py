@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -238,6 +239,25 @@ async def test_nothing_is_lost_or_counted_twice_from_start_to_start(
             assert before is None or before["images"] == 40 * start
     async with working(tmp_path, reference, clock) as worker:
         assert (await worker.follow())["drift"]["images"] == 120
+
+
+async def test_a_full_disk_loses_no_images(
+    tmp_path: Path, reference: Reference, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with working(tmp_path, reference, clock) as worker:
+        for method in ("_replace", "save"):  # of what was counted, and of what comes of it
+            with monkeypatch.context() as patched:
+                patched.setattr(DriftStore, method, full)
+                for _ in range(3):
+                    await worker.ask(USUAL[:8])
+                    with pytest.raises(OSError, match="No space left"):
+                        await worker.follow()
+        assert (await worker.follow())["drift"]["images"] == 48
+        clock.at += 100
+        assert (await worker.follow())["drift"]["images"] == 48
 
 
 async def test_another_model_begins_anew(
