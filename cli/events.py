@@ -75,9 +75,12 @@ def test() -> None:
     Example: `vgg19 events test`
     """
     from models.events import emit
+    from models.events.config import EventsError, check
 
     config = _configured()
-    emit("events.test", "vgg19", {"message": "events arrive"})
+    check(config)  # what `emit` only logs
+    if not emit("events.test", "vgg19", {"message": "events arrive"}):
+        raise EventsError(f"the event can't wait in {config.queue}: the line above says why")
     _deliver(config)
 
 

@@ -160,7 +160,10 @@ class Journal:
             raise
 
     def close(self) -> None:
-        os.close(self._file)
+        """Nothing is read or written any more: that raises OSError, also for whoever waits now."""
+        with self._lock:
+            os.close(self._file)
+            self._file = -1  # the number is soon another file's
 
     def __len__(self) -> int:
         return len(self._by_revision)

@@ -111,9 +111,11 @@ def parse_url(url: str, *, allow_http: bool) -> SplitResult:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as a look-up of it would be: of a..b it raises UnicodeError
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("https", "http") or not url.isascii() or " " in url:
+    is_sendable = url.isascii() and url.isprintable() and " " not in url
+    if not host or parts.scheme not in ("https", "http") or not is_sendable:
         raise EventsError(f"{URL} can't be used: it is to be https://HOST/PATH")
     if "@" in parts.netloc:
         raise EventsError(

@@ -31,6 +31,10 @@ MAX_BYTES = 64 * 1024
 MEDIA_TYPE = "application/cloudevents+json; charset=utf-8"
 
 
+class NotAnEvent(ValueError):
+    """Bytes that are none of `Event.as_json`."""
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened.
@@ -76,6 +80,21 @@ class Event:
             "sequence": sequence,
             "data": data,
         }
+
+
+def id_of(body: bytes) -> str:
+    """The id of an event in JSON, which goes into a header.
+
+    Raises:
+        NotAnEvent: the bytes hold none that a header can hold.
+    """
+    try:
+        found = json.loads(body)["id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, str) or not found.isascii() or not found.isprintable():
+        raise NotAnEvent("it isn't an event in JSON with an id of ASCII")
+    return found
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 TIME-DIGEST.json  an event; TIME orders them (nanoseconds since 1970, 20 digits), DIGEST is its id's
 .dropped          one byte for each event that had to make room
+.refused          the event that its receiver refused last, and since when
 .announced        see `models.events.announcing`
 .sending          the lock of the one process that delivers
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Of 64 kB at most each.
 LIMIT = 1000
-_DROPPED, _LOCK = ".dropped", ".sending"
+_DROPPED, _REFUSED, _LOCK = ".dropped", ".refused", ".sending"
 # What a killed process left half-written; writing one takes milliseconds.
 _LEFTOVER_S = 3600.0
 
@@ -92,6 +93,21 @@ class Outbox:
             os.write(descriptor, b".")  # several processes count at once without losing one
         finally:
             os.close(descriptor)
+
+    def refused_since(self, path: Path) -> int:
+        """Note that an event was refused; since when it is, in nanoseconds since 1970. Only for who
+        delivers: one event is the next, so one is noted."""
+        note = self.directory / _REFUSED
+        try:
+            name, since = note.read_text(encoding="utf-8").split()
+            if name == path.name:
+                return int(since)
+        except (FileNotFoundError, ValueError):  # damaged: noted anew
+            pass
+        now = time.time_ns()
+        with staged_file(note) as staging:
+            staging.write_text(f"{path.name} {now}", encoding="utf-8")
+        return now
 
     @property
     def dropped(self) -> int:

@@ -3,7 +3,8 @@
 Promises: an event leaves the queue only when its receiver has answered with 2xx, so it is delivered
 once or more often, in order; one process at a time delivers; and nothing goes anywhere but to the
 configured URL. An answer of 400, 413, 415 or 422 says that the receiver doesn't take this very
-event: after an hour of that it is dropped and counted, since it would hold up all behind it.
+event: where it says so again an hour after it first did, the event is dropped and counted, since it
+would hold up all behind it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from threading import Thread
 
 from models.errors import UserError
 from models.events.config import EventsConfig, EventsError, read_keys
+from models.events.event import NotAnEvent
 from models.events.outbox import Outbox
-from models.events.webhook import Answer, post
+from models.events.webhook import post
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +113,18 @@ class Sender:
             return
         try:
             answer = post(self.config.url, body, read_keys(self.config.key_file))
+        except NotAnEvent as error:  # nobody will ever take it, and it would hold up all behind it
+            self.outbox.drop(path)
+            logger.error("%s is dropped: %s", path, error)
+            return
         except OSError as error:
             raise DeliveryError(f"{self.config.receiver} doesn't answer: {_text(error)}") from None
         if answer.is_taken:
             self.outbox.remove(path)
-        elif _is_refused_for_good(path, answer):
+        elif answer.status in _NOT_THIS_EVENT and self._is_refused_for_good(path):
             self.outbox.drop(path)
             logger.error(
-                "%s has answered an event with %d for an hour; it is dropped: %s",
+                "%s answers an event with %d, an hour after it first did; it is dropped: %s",
                 self.config.receiver, answer.status, path.name,
             )  # fmt: skip
         else:
@@ -127,6 +133,10 @@ class Sender:
                 f"{self.outbox.directory}",
                 answer.retry_after_s,
             )
+
+    def _is_refused_for_good(self, path: Path) -> bool:
+        """How long it has waited says nothing: its receiver may have been away until now."""
+        return time.time_ns() - self.outbox.refused_since(path) >= _REFUSED_FOR_NS
 
 
 def deliver(config: EventsConfig, max_s: float) -> str:
@@ -151,11 +161,6 @@ def deliver(config: EventsConfig, max_s: float) -> str:
     if thread.is_alive():
         return f"{config.receiver} takes more than {max_s:g} s"
     return "".join(problem)
-
-
-def _is_refused_for_good(path: Path, answer: Answer) -> bool:
-    age_ns = time.time_ns() - int(path.name[:20])
-    return answer.status in _NOT_THIS_EVENT and age_ns > _REFUSED_FOR_NS
 
 
 def _text(error: OSError) -> str:

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import hmac
 import http.client
-import json
 import socket
 import ssl
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from threading import Timer
 from urllib.parse import SplitResult
 
-from models.events.event import MEDIA_TYPE
+from models.events.event import MEDIA_TYPE, id_of
 
 # To connect, and between two packets; and for the whole, which a receiver could else draw out.
 _TIMEOUT_S, _WHOLE_S = 5.0, 15.0
@@ -50,12 +49,13 @@ def post(url: SplitResult, body: bytes, keys: Sequence[bytes]) -> Answer:
 
     Raises:
         OSError: no answer came, or none of HTTP, or the certificate isn't the host's.
+        NotAnEvent: the body is none; nothing was sent.
     """
     headers = {
         "Content-Type": MEDIA_TYPE,
         "User-Agent": "vgg19-finetune",
         "Connection": "close",
-        **signature(str(json.loads(body)["id"]), int(time.time()), body, keys),
+        **signature(id_of(body), int(time.time()), body, keys),
     }
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     try:

@@ -118,15 +118,14 @@ class Watch:
         indexes = [float(recent_images)]
         for one in self.features:
             one.add(counts, self._rng)
-            if (
-                one.may_alarm
-                and one.alarm_at is None
-                and one.test.most_evidence >= self.needed_evidence
-            ):
+            if one.alarm_at is None and self._raises_alarm(one):
                 one.alarm_at = now
             compared = one.compare(recent)
             indexes.append(np.nan if compared is None else compared.psi)
         self.history.set(np.array(indexes), now)
+
+    def _raises_alarm(self, one: FeatureWatch) -> bool:
+        return one.may_alarm and one.test.most_evidence >= self.needed_evidence
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Arrays to go on from, see `restore`."""
@@ -143,7 +142,8 @@ class Watch:
         return {name: np.asarray(value) for name, value in found.items()}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where another one stood that compared with the same reference.
+        """Go on where another one stood that compared with the same reference. Its rules may have
+        been others: an alarm that these wouldn't raise is over.
 
         Raises:
             KeyError, ValueError: it is another version's state.
@@ -159,7 +159,7 @@ class Watch:
         self.images = int(state["images"])
         self.since = _known(state["since"])
         for one, at in zip(self.features, state["alarms"], strict=True):
-            one.alarm_at = _known(at)
+            one.alarm_at = _known(at) if self._raises_alarm(one) else None
 
 
 def _some(counts: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

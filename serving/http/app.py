@@ -33,6 +33,8 @@ CLASSIFY = "/classify"
 _ADMIN = "/v2/repository/"
 # Probes, the description of the interface and the page need no key and leave no signals.
 _OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *pages.PATHS})
+# What the page asks every few seconds: it would show its own looks as traffic, and their times.
+_LOOKS = frozenset({overview.OVERVIEW, overview.DIFFERING, "/drift"})
 _BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/metrics", "/schema.json"})
 _BENTOML_FILES = "/static_content/"
 
@@ -141,6 +143,7 @@ class ContextMiddleware:
         address = context.client_address.of(peer, headers.getlist(FORWARDED_FOR))
         operation = f"{scope['method']} {scope['path'][:200]}"
         with context.telemetry.observe("http", operation, headers, address) as record:
+            record.is_look = scope["path"] in _LOOKS
 
             async def send_and_note(message: Message) -> None:
                 if message["type"] == "http.response.start":

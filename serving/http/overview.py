@@ -26,15 +26,15 @@ from serving.http.overview_schema import (
 from serving.observability.production import Record
 from serving.observability.traffic import Traffic, traffic
 
-ROLLBACK = "/rollback"
+OVERVIEW, DIFFERING, ROLLBACK = "/overview", "/overview/differing", "/rollback"
 _HISTORY = 50
 _MAX_VERSION = 100
 
 
 def routes() -> list[Route]:
     return [
-        Route("/overview", overview),
-        Route("/overview/differing", differing),
+        Route(OVERVIEW, overview),
+        Route(DIFFERING, differing),
         Route(ROLLBACK, rollback, methods=["POST"]),
     ]
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -191,11 +192,25 @@ class DriftMonitor:
                 "drift: %s of the images of version %s differs from the reference (after %d "
                 "images; see /drift)", name, model.version, watch.images,
             )  # fmt: skip
-            told = {"feature": name, "images": watch.images, "host": gethostname()}
-            occurrence = f"{model.version}-{name}-{now:.0f}"
-            emit("drift.detected", f"{model.name}:{model.version}", told, id=occurrence)
+        _tell(store, model, watch)
         return summary
 
     def _new_watch(self, model: ServedModel) -> Watch:
         assert model.reference is not None, "there is a counter, so there is a reference"
         return Watch(model.reference, model.spec.labels, self._window, self._rules)
+
+
+def _tell(store: DriftStore, model: ServedModel, watch: Watch) -> None:
+    """Queue the event of each alarm that wasn't yet, with an id that stays: what a worker that is
+    killed here, or a queue on a full disk, leaves untold is told at a later look."""
+    told, alarms = store.told(), set[str]()
+    for one in watch.features:
+        if one.alarm_at is None:
+            continue
+        identifier = f"{model.version}-{one.feature.name}-{one.alarm_at:.0f}"
+        content = {"feature": one.feature.name, "images": watch.images, "host": gethostname()}
+        tag, at = f"{model.name}:{model.version}", datetime.fromtimestamp(one.alarm_at, UTC)
+        if identifier in told or emit("drift.detected", tag, content, id=identifier, time=at):
+            alarms.add(identifier)
+    if alarms - told:
+        store.note_told(alarms)

@@ -39,9 +39,11 @@ class DriftMetrics:
         self._shown: set[tuple[Gauge, tuple[str, ...]]] = set()
 
     def show(self, summary: dict[str, Any] | None) -> None:
-        """What `models.monitoring.summary` says."""
+        """What `models.monitoring.summary` says. Of what it knows nothing any more (a day without an
+        image) nothing is shown; None: nothing is known yet, and what is shown stays."""
         if summary is None:
             return
+        before, self._shown = self._shown, set()
         for window, images in summary["windows"].items():
             self._set(self._images, images, window)
         for window, share in summary["accepted"].items():
@@ -58,13 +60,18 @@ class DriftMetrics:
                     self._set(self._psi, found["psi"], name, window)
                     self._set(self._noise, found["psi_noise"], name, window)
                     self._set(self._jensen_shannon, found["jensen_shannon"], name, window)
+        self._end(before - self._shown)
 
     def clear(self) -> None:
         """Of a model that isn't watched, or of which nothing is known yet: what was shown of the
-        one before it is over. (A label can't be taken back from the files of several processes.)"""
-        for gauge, labels in self._shown:
-            gauge.labels(*labels).set(0 if gauge in self._counting else math.nan)
+        one before it is over."""
+        self._end(self._shown)
         self._shown.clear()
+
+    def _end(self, series: set[tuple[Gauge, tuple[str, ...]]]) -> None:
+        """A label can't be taken back from the files of several processes: 0, or not a number."""
+        for gauge, labels in series:
+            gauge.labels(*labels).set(0 if gauge in self._counting else math.nan)
 
     def _set(self, gauge: Gauge, value: float, *labels: str) -> None:
         gauge.labels(*labels).set(value)

@@ -3,6 +3,7 @@
 spool/*.npz   what one worker counted in a few seconds
 state.npz     `models.monitoring.watch.Watch`, as it was saved last
 summary.json  what it says
+told.json     ids of the alarms that were told as events
 
 Promise: each image counts once, whichever worker dies when, but for those that a worker killed by
 force had not written yet; and the folder doesn't grow, however long the service runs.
@@ -111,9 +112,7 @@ class DriftStore:
     def save(self, state: Arrays, taken: list[str], summary: dict[str, Any]) -> None:
         """Save what has come of these spooled files, then remove them. Only for who leads."""
         self._replace(self._path / "state.npz", **state, taken=np.array(taken, np.str_))
-        staging = self._path / "summary.json.new"
-        staging.write_text(json.dumps(summary), encoding="utf-8")
-        staging.replace(self._path / "summary.json")
+        self._replace_text("summary.json", json.dumps(summary))
         for name in taken:
             (self._spool / name).unlink(missing_ok=True)
 
@@ -125,12 +124,29 @@ class DriftStore:
             return None
         return content
 
+    def told(self) -> set[str]:
+        """As it was noted. Only for who leads."""
+        try:
+            return set(json.loads((self._path / "told.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return set()
+
+    def note_told(self, ids: set[str]) -> None:
+        """Note which alarms were told. Only for who leads."""
+        self._replace_text("told.json", json.dumps(sorted(ids)))
+
     def _remove_leftovers(self) -> None:
         """Half-written files of workers that were killed."""
         for path in self._spool.glob("*.new"):
             with suppress(FileNotFoundError):  # it is whole now
                 if time.time() - path.stat().st_mtime > _LEFTOVER_S:
                     path.unlink()
+
+    def _replace_text(self, name: str, text: str) -> None:
+        """As `_replace`. Only for who leads."""
+        staging = self._path / f"{name}.new"
+        staging.write_text(text, encoding="utf-8")
+        staging.replace(self._path / name)
 
     def _replace(self, path: Path, **arrays: Any) -> None:
         """Whole or not at all. Not synced: after a power cut the count begins anew."""

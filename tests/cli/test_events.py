@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,28 @@ def test_a_mistake_in_the_variables_is_told_and_the_work_is_done(
 def test_a_test_arrives(there: Receiver, run_main: Run) -> None:
     assert run_main("events", "test") == 0
     assert [event["type"] for event in there.events] == ["vgg19.events.test"]
+
+
+def test_a_test_that_cannot_wait_is_not_delivered(
+    there: Receiver,
+    tmp_path: Path,
+    run_main: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("models.events.outbox.staged_file", full)
+        assert run_main("events", "test") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "the event can't wait in " in said.err
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VGG19_EVENTS_QUEUE", str(tmp_path / "file"))
+    assert run_main("events", "test") == 1
+    assert "name a directory that can be written with VGG19_EVENTS_QUEUE" in capsys.readouterr().err
 
 
 def test_without_a_receiver_there_is_nothing_to_show(

@@ -171,17 +171,48 @@ def test_why_nothing_was_delivered(tmp_path: Path, key: Path) -> None:
 
 
 def test_an_event_that_is_refused_for_an_hour_makes_way(
-    tmp_path: Path, key: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    key: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with receiver("422", OK) as there:
+    with receiver("422", "422", "422", OK) as there:
         config = configured(tmp_path, there.url)
-        first = Outbox(config.queue).waiting()[0]
-        old = f"{int(first.name[:20]) - 3601 * 10**9:020d}{first.name[20:]}"
-        first.rename(first.with_name(old))
+        for path in Outbox(config.queue).waiting():  # their receiver was away for two hours
+            old = f"{int(path.name[:20]) - 7200 * 10**9:020d}{path.name[20:]}"
+            path.rename(path.with_name(old))
+        for _ in range(2):
+            assert "answers 422; events wait in" in deliver(config, 5.0)
+        assert (waiting(config), Outbox(config.queue).dropped) == (3, 0)
+        monkeypatch.setattr(sender, "_REFUSED_FOR_NS", 0)  # an hour later
         assert deliver(config, 5.0) == ""
         assert there.numbers == [1, 2]
     assert Outbox(config.queue).dropped == 1
-    assert "has answered an event with 422 for an hour; it is dropped" in caplog.text
+    assert "answers an event with 422, an hour after it first did; it is dropped" in caplog.text
+
+
+def test_an_event_is_refused_since_its_own_first_time(tmp_path: Path, key: Path) -> None:
+    outbox = Outbox(configured(tmp_path, "http://127.0.0.1:9", count=2).queue)
+    first, second = outbox.waiting()
+    since = outbox.refused_since(first)
+    assert outbox.refused_since(first) == since < outbox.refused_since(second)
+    (outbox.directory / ".refused").write_text("damaged")
+    assert outbox.refused_since(second) > since
+    assert outbox.waiting() == [first, second]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b"{}", b'{"id": 7}', b'{"id": "a\\nb"}'])
+def test_a_file_that_holds_no_event_makes_way(
+    tmp_path: Path, key: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiver() as there:
+        config = configured(tmp_path, there.url, count=2)
+        damaged = Outbox(config.queue).waiting()[0]
+        damaged.write_bytes(content)
+        assert deliver(config, 5.0) == ""
+        assert there.numbers == [1]
+    assert Outbox(config.queue).dropped == 1
+    assert f"{damaged} is dropped: it isn't an event" in caplog.text
 
 
 def test_two_senders_take_turns(tmp_path: Path, key: Path) -> None:

@@ -126,6 +126,27 @@ def test_it_goes_on_from_its_state() -> None:
         watch().restore({})
 
 
+@pytest.mark.parametrize(
+    ("rules", "alarms"),
+    [
+        (Rules(), ["brightness"]),
+        (Rules(features=("brightness",)), ["brightness"]),
+        (Rules(features=("label", "contrast")), []),
+        (Rules(false_alarm_rate=1e-90), []),
+    ],
+)
+def test_an_alarm_that_the_rules_of_now_would_not_raise_is_over(
+    rules: Rules, alarms: list[str]
+) -> None:
+    one, other = watch(), watch(rules)
+    add(one, rows(100, brightness=140), now=5.0)
+    assert one.alarms == ["brightness"]
+    other.restore(one.state())
+    add(other, rows(10), now=6.0)
+    assert other.alarms == alarms
+    assert summarise(other, 6.0)["alarm"] == ({"at": 5.0, "features": alarms} if alarms else None)
+
+
 def test_the_images_that_moved_it_most() -> None:
     one = watch()
     found = np.concatenate([rows(80), rows(20, brightness=200)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from models.monitoring.shadow_rule import ShadowRule
 from models.registry import canaries, shadowing, store
@@ -14,10 +15,13 @@ from models.registry.tallies import Picture, Pictures, write_pictures
 from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
 from serving.core.pool import DesiredVersion
+from serving.http import overview
 from serving.http.schema import OverviewReply
 from serving.observability import production
 from serving.observability.production import Production
+from serving.observability.traffic import traffic
 from testing.bundles import write_tiny_bundle
+from tests.serving.conftest import telemetry_of
 from tests.serving.http.test_app import app_of, check_problem, sha256
 
 ADMIN = {"Authorization": "Bearer admin"}
@@ -101,6 +105,23 @@ async def test_the_page_of_somebody_who_comes_late_changes_nothing(
     check_problem(response, 409, f"production is {second} by now, and not {first}")
     assert store.production_version() == second
     assert changed == []
+
+
+@pytest.mark.usefixtures("store_home")
+async def test_a_page_that_looks_is_no_traffic(
+    classifier: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    monkeypatch.setattr(overview, "traffic", lambda: traffic(registry))
+    app = app_of(classifier, keys=Keys([sha256("user")]), telemetry=telemetry_of(registry))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        await client.get("/labels", headers=USER)
+        for path in ("/overview", "/overview/differing", "/overview"):
+            assert (await client.get(path, headers=USER)).status_code == 200
+        await client.get("/overview")  # without a key
+        reply = (await client.get("/overview", headers=USER)).json()["traffic"]
+    assert (reply["requests"], reply["outcomes"]) == (2, {"ok": 1, "unauthenticated": 1})
 
 
 async def test_nothing_to_go_back_to(client: httpx.AsyncClient, store_home: Path) -> None:

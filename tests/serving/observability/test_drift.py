@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from models.events.outbox import Outbox
 from models.monitoring.features import NAMES
 from models.monitoring.reference import Reference
 from models.monitoring.watch import Rules
@@ -146,6 +149,57 @@ async def test_usual_images_raise_no_alarm_and_bright_ones_do(
         assert shown == brightness.windows.recent.psi
 
 
+@pytest.fixture
+def outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """The queue of events, whose receiver is away."""
+    monkeypatch.setenv("VGG19_EVENTS_URL", "https://hooks.example.org/")
+    monkeypatch.setenv("VGG19_EVENTS_KEY_FILE", str(tmp_path / "events.key"))
+    monkeypatch.setenv("VGG19_EVENTS_QUEUE", str(tmp_path / "queue"))
+    return Outbox(tmp_path / "queue")
+
+
+def events(outbox: Outbox) -> list[dict[str, Any]]:
+    return [json.loads(path.read_bytes()) for path in outbox.waiting()]
+
+
+async def test_each_alarm_is_told_as_an_event_once(
+    tmp_path: Path, reference: Reference, clock: Clock, outbox: Outbox
+) -> None:
+    async with working(tmp_path, reference, clock) as worker:
+        await worker.ask(BRIGHT, times=4)
+        alarm = (await worker.follow())["drift"]["alarm"]
+        told = events(outbox)
+        assert {event["type"] for event in told} == {"vgg19.drift.detected"}
+        assert {event["subject"] for event in told} == {"vgg19:v1"}
+        assert {event["time"] for event in told} == {"1970-01-12T13:46:40Z"}
+        assert [event["data"]["feature"] for event in told] == alarm["features"]
+        assert told[0]["data"]["images"] == 160
+        for path in outbox.waiting():  # delivered
+            outbox.remove(path)
+        clock.at += 100
+        await worker.ask(BRIGHT)
+        await worker.follow()
+    async with working(tmp_path, reference, clock) as worker:
+        assert (await worker.follow())["drift"]["alarm"]
+    assert events(outbox) == []
+
+
+async def test_an_alarm_that_a_killed_worker_left_untold_is_told_by_the_next(
+    tmp_path: Path, reference: Reference, clock: Clock, outbox: Outbox
+) -> None:
+    async with working(tmp_path, reference, clock) as worker:
+        outbox.directory.write_text("")  # no queue can be there
+        await worker.ask(BRIGHT, times=4)
+        alarm = (await worker.follow())["drift"]["alarm"]
+    outbox.directory.unlink()
+    clock.at += 100
+    async with working(tmp_path, reference, clock) as worker:
+        await worker.follow()
+        told = events(outbox)
+    assert [event["data"]["feature"] for event in told] == alarm["features"]
+    assert told[0]["id"] == f"v1-{alarm['features'][0]}-1000000"
+
+
 async def test_requests_count_before_it_has_looked_for_the_first_time(
     tmp_path: Path, reference: Reference, clock: Clock
 ) -> None:
@@ -187,6 +241,25 @@ async def test_nothing_is_lost_or_counted_twice_from_start_to_start(
         assert (await worker.follow())["drift"]["images"] == 120
 
 
+async def test_a_full_disk_loses_no_images(
+    tmp_path: Path, reference: Reference, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with working(tmp_path, reference, clock) as worker:
+        for method in ("_replace", "save"):  # of what was counted, and of what comes of it
+            with monkeypatch.context() as patched:
+                patched.setattr(DriftStore, method, full)
+                for _ in range(3):
+                    await worker.ask(USUAL[:8])
+                    with pytest.raises(OSError, match="No space left"):
+                        await worker.follow()
+        assert (await worker.follow())["drift"]["images"] == 48
+        clock.at += 100
+        assert (await worker.follow())["drift"]["images"] == 48
+
+
 async def test_another_model_begins_anew(
     tmp_path: Path, reference: Reference, clock: Clock
 ) -> None:
@@ -203,6 +276,24 @@ async def test_another_model_begins_anew(
         assert (reply["model_version"], reply["drift"]["images"]) == ("v2", 8)
         assert reply["drift"]["alarm"] is None
         assert worker.metric("vgg19_drift_alarm", "brightness") == 0
+
+
+async def test_a_day_without_an_image_is_not_shown_any_more(
+    tmp_path: Path, reference: Reference, clock: Clock
+) -> None:
+    async with working(tmp_path, reference, clock) as worker:
+        await worker.ask(BRIGHT)
+        await worker.follow()
+        psi = worker.metric("vgg19_drift_psi", "brightness", "day")
+        assert psi is not None
+        assert psi > 1
+        clock.at += 25 * 3600
+        await worker.follow()
+        shown = {
+            window: worker.metric("vgg19_drift_psi", "brightness", window)
+            for window in ("recent", "day")
+        }
+    assert shown == {"recent": psi, "day": pytest.approx(math.nan, nan_ok=True)}
 
 
 async def test_a_model_without_a_reference_says_so(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from models.events.outbox import Outbox
 from models.registry.tallies import ShadowTally, read_pictures, read_tallies
 from serving.core.dataplane import DataPlane
 from serving.core.pool import DesiredVersion, ModelPool
@@ -129,6 +132,27 @@ async def test_a_shadow_that_fails_is_disabled_and_touches_no_request(
     assert re.search(reason, recorder.reason)
     labels = {"version": "v2"}
     assert bench.registry.get_sample_value("vgg19_shadow_failed", labels) == 1
+
+
+async def test_a_shadow_that_is_disabled_tells_it_once(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG19_EVENTS_URL", "https://hooks.example.org/")
+    monkeypatch.setenv("VGG19_EVENTS_KEY_FILE", str(tmp_path / "events.key"))
+    monkeypatch.setenv("VGG19_EVENTS_QUEUE", str(tmp_path / "queue"))
+    outbox = Outbox(tmp_path / "queue")
+    shadow = bench.begin("say(failed='it is damaged')")
+    await until(outbox.waiting)
+    shadow.check()
+    await bench.ask()
+    shadow.close()
+    (event,) = [json.loads(path.read_bytes()) for path in outbox.waiting()]
+    assert (event["type"], event["subject"]) == ("vgg19.shadow.disabled", "vgg19:v2")
+    assert event["data"] == {
+        "model": "vgg19:v2",
+        "host": gethostname(),
+        "why": "it can't be loaded: it is damaged",
+    }
 
 
 async def test_while_requests_are_under_way_it_stands_still_and_drops_what_has_no_room(
