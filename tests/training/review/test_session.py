@@ -40,6 +40,13 @@ def test_suspects_come_first_then_what_has_no_label(session: Session) -> None:
     assert session.queue("a tab", "disputes", 9) == []
 
 
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_review_begins_with_one_image(tmp_path: Path, known: int) -> None:
+    pool = make_pool(tmp_path / "images", known=known, new=1 - known)
+    session = make_session(pool, tmp_path / "review")
+    assert numbers(session.queue("a tab", "all", 9)) == [0] * (1 - known)
+
+
 def test_two_tabs_are_shown_different_images(session: Session) -> None:
     mine, yours = session.queue("mine", "all", 5), session.queue("yours", "all", 50)
     assert set(numbers(mine)).isdisjoint(numbers(yours))
