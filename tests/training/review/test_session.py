@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,4 +166,24 @@ def test_label_studio_there_and_back(session: Session, tmp_path: Path) -> None:
     other = make_session(session._pool, tmp_path / "other")
     assert other.take(file, "somebody") == 2
     assert other.take(file, "somebody") == 0  # it is there already
-    assert other.queue("tab", "disputes", 9)[0].standing.disputed
+    (card,) = other.queue("tab", "disputes", 9)
+    assert card.standing.disputed
+    other.decide([decision(other, 30, "red", base=card.standing.revision, who="Cem")])
+    assert other.take(file, "somebody") == 0  # what is settled isn't opened again
+    assert other.queue("tab", "disputes", 9) == []
+
+
+def test_a_name_that_several_files_have_says_none_of_them(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "i", new=3)
+    first, second, third = pool.items
+    (tmp_path / "i/b").mkdir()
+    second = replace(second, path=second.path.rename(tmp_path / "i/b" / first.path.name))
+    session = make_session(replace(pool, items=(first, second, third)), tmp_path / "r")
+    result = [{"type": "choices", "value": {"choices": [" red "]}}]
+    names = ["000.png", str(second.path), third.path.name]
+    tasks = [{"data": {"image": name}, "annotations": [{"result": result}]} for name in names]
+    file = tmp_path / "export.json"
+    file.write_text(json.dumps(tasks))
+    assert session.take(file, "Eve") == 2
+    assert session.labelled() == {1: "red", 2: "red"}
+    assert session.take(file, "Eve") == 0
