@@ -113,7 +113,7 @@ def review(
     try:
         if import_file is not None:
             say(f"{session.take(import_file, name)} decisions taken from {import_file}")
-        _serve(session, host, port, key, allow_host or [])
+        _serve(session, host, port, allow_host or [], key, key_file)
     finally:
         session.close()
 
@@ -188,7 +188,9 @@ def _key(file: Path | None, *, needed: bool) -> str | None:
     return key
 
 
-def _serve(session: Session, host: str, port: int, key: str | None, names: list[str]) -> None:
+def _serve(
+    session: Session, host: str, port: int, names: list[str], key: str | None, key_file: Path | None
+) -> None:
     import uvicorn
 
     from cli.launch import page_address
@@ -199,7 +201,9 @@ def _serve(session: Session, host: str, port: int, key: str | None, names: list[
     server = uvicorn.Server(
         uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False)
     )
-    say(f"the page is at {page_address(host, port)}{f'/#{key}' if key else ''}; end with Ctrl-C")
+    # A new key is told nowhere else; who wrote one into a file knows it, and logs shouldn't.
+    address = page_address(host, port) + (f"/#{key}" if key and key_file is None else "")
+    say(f"the page is at {address}; end with Ctrl-C")
     with _ends_well():
         server.run()
 

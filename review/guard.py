@@ -125,7 +125,7 @@ class Guard:
         if method not in _SAFE and headers.get(HEADER) != "1":
             return 403, f"what changes something needs the header {HEADER}: 1"
         if self._digest is not None and not self._is_known(headers.get("authorization", "")):
-            return 401, "this needs the key that 'vgg19 review' has printed"
+            return 401, "this needs the key that 'vgg19 review' has printed, or that of --key-file"
         return None
 
     def _is_known(self, authorization: str) -> bool:

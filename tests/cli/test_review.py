@@ -74,6 +74,21 @@ def test_beyond_this_machine_it_asks_for_a_key(
     assert reply.status_code == 400  # asked in earnest
 
 
+def test_a_key_of_a_file_is_asked_for_and_not_printed(
+    served: list[Any], run_main: Vgg19, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("key").write_text("50%#sesame\n")
+    port = str(free_port())
+    assert run_main("review", "--folder", "new", *OPTIONS, "--port", port, "--key-file", "key") == 0
+    said = capsys.readouterr()
+    assert f"at http://127.0.0.1:{port}; end" in said.out
+    assert "sesame" not in said.out + said.err
+    ((_, client, overview),) = served
+    assert overview.status_code == 401
+    headers = {"authorization": "Bearer 50%#sesame"}
+    assert client.get("/api/queue?which=others", headers=headers).status_code == 400
+
+
 def test_label_studios_annotations_are_taken(served: list[Any], run_main: Vgg19) -> None:
     result = [{"type": "choices", "value": {"choices": ["green"]}}]
     task = {"data": {"image": "/data/upload/1/0123abcd-0100.png"}}
