@@ -39,6 +39,14 @@ _CHALLENGER: dict[str, Any] = {
     "label_column": "label", "image_column": None, "split_column": "split", "split_names": {},
     "strategy": "head", "unfreeze": (), "unfreeze_epochs": None, "epochs": 1,
 }  # fmt: skip
+# What exit codes of `vgg19 redeploy` mean that are no failure of it (docs/redeploy.md).
+_ENDINGS = {
+    "redeploy": {
+        3: "no new model: the gate refused the challenger, or too few images could judge it",
+        4: "the challenger failed in a running service, and was rolled back",
+        5: "the challenger answers in production's shadow; start this again later to go on",
+    }
+}
 _JOURNAL, _TABLE, _LOG = "decisions.jsonl", "labels.csv", "jobs.log"
 
 
@@ -104,7 +112,9 @@ def review(
     session = Session(
         _pool(config, values, folder or [], capture),
         Journal(output / _JOURNAL),
-        jobs=Jobs(_commands(output, config, values, redeploy), output / _TABLE, output / _LOG),
+        jobs=Jobs(
+            _commands(output, config, values, redeploy), output / _TABLE, output / _LOG, _ENDINGS
+        ),
         classes=class_name or (),
         batch=batch,
         who=name,

@@ -21,7 +21,8 @@ _LINES = 12
 
 @dataclass
 class _Run:
-    """A job that was started. `state`: running, done, failed."""
+    """A job that was started. `state`: running, done, failed, or ended: in good order, but its last
+    line says that there is more to it."""
 
     name: str
     state: str = "running"
@@ -38,14 +39,21 @@ class Jobs:
             that has left.
         table: where the labels are written before a job begins.
         log: what the commands print.
+        endings: name of a job -> exit code, other than 0, with which its command ends in good order
+            -> what that means.
     """
 
     def __init__(
-        self, commands: Mapping[str, Callable[[], Iterable[Sequence[str]]]], table: Path, log: Path
+        self,
+        commands: Mapping[str, Callable[[], Iterable[Sequence[str]]]],
+        table: Path,
+        log: Path,
+        endings: Mapping[str, Mapping[int, str]] | None = None,
     ) -> None:
         self._commands = commands
         self._table = table
         self._log = log
+        self._endings = endings or {}
         self._lock = threading.Lock()
         self._run: _Run | None = None
         self._thread: threading.Thread | None = None
@@ -95,11 +103,16 @@ class Jobs:
         self.wait()
 
     def _work(self, run: _Run) -> None:
+        endings = self._endings.get(run.name, {})
         state = "failed"  # also by what nobody foresaw: the page must not wait for ever
         try:
             for command in self._commands[run.name]():
                 run.step = shown(" ".join(command))
                 code = self._do(command, run)
+                if code in endings:
+                    run.lines.append(endings[code])
+                    state = "ended"
+                    return
                 if code != 0:
                     run.lines.append(f"ended with exit code {code}; see {shown(self._log)}")
                     return

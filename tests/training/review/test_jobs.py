@@ -76,3 +76,17 @@ def test_a_name_that_is_no_utf_8_does_not_stop_a_job(tmp_path: Path) -> None:
     jobs.wait()
     last = jobs.describe()["last"]
     assert (last["state"], last["step"][-7:]) == ("done", "caf\\xe9")
+
+
+def test_an_exit_code_that_is_no_failure_is_told_in_words(tmp_path: Path) -> None:
+    endings = {"job": {3: "refused by the gate"}, "other": {0: "never"}}
+    commands = {"job": lambda: [FAILS, LINES[0]], "other": lambda: [FAILS]}
+    jobs = Jobs(commands, tmp_path / "labels.csv", tmp_path / "jobs.log", endings)
+    ends = []
+    for name in commands:
+        jobs.start(name, b"")
+        jobs.wait()
+        last = jobs.describe()["last"]
+        ends.append((last["state"], last["lines"][1]))
+    assert ends[0] == ("ended", "refused by the gate")
+    assert ends[1][0] == "failed"
