@@ -102,8 +102,9 @@ def add_to_put_aside(state: Path, doubted: Doubted) -> Path:
     """Returns the table, which has those of earlier jobs as well."""
     table, before = state / _PUT_ASIDE, []
     if table.exists():
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
-            before = [*csv.DictReader(lines)]
+        # People may have looked at it, with a program that has marked the encoding or added a note.
+        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+            before = [{one: row.get(one) for one in COLUMNS} for row in csv.DictReader(lines)]
     write_contents([*before, *doubted.rows], COLUMNS, table)
     return table
 
