@@ -6,7 +6,7 @@ import getpass
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from cli.common import reporter, say
 from cli.config_flags import config_flags, given
 from cli.data_options import SplitNames, split_names
 from models.errors import UserError
-from training.loop.config import flag, load_config
+from training.loop.config import TrainConfig, load_config, write_config
 
 if TYPE_CHECKING:
     from training.review.pool import Pool
@@ -33,11 +33,20 @@ _FIELDS = (
     "exclude", "max_bad_fraction", "cache_dir", "cache_limit", "seed", "device", "mixed_precision",
     "num_workers",
 )  # fmt: skip
-# Of those, what `vgg19 train` is told of the labels that were reviewed.
-_OF_TRAINING = (
-    "weights", "image_size", "resize", "resize_size", "cache_dir", "cache_limit", "seed", "device",
-    "mixed_precision", "num_workers",
-)  # fmt: skip
+# How a challenger differs from the configuration that the review was started with: it reads the
+# table of the labels, and trains the head alone.
+_CHALLENGER: dict[str, Any] = {
+    "label_column": "label", "image_column": None, "split_column": "split", "split_names": {},
+    "strategy": "head", "unfreeze": (), "unfreeze_epochs": None, "epochs": 1,
+}  # fmt: skip
+# What exit codes of `vgg19 redeploy` mean that are no failure of it (docs/redeploy.md).
+_ENDINGS = {
+    "redeploy": {
+        3: "no new model: the gate refused the challenger, or too few images could judge it",
+        4: "the challenger failed in a running service, and was rolled back",
+        5: "the challenger answers in production's shadow; start this again later to go on",
+    }
+}
 _JOURNAL, _TABLE, _LOG = "decisions.jsonl", "labels.csv", "jobs.log"
 
 
@@ -103,7 +112,9 @@ def review(
     session = Session(
         _pool(config, values, folder or [], capture),
         Journal(output / _JOURNAL),
-        jobs=Jobs(_commands(output, config, values, redeploy), output / _TABLE, output / _LOG),
+        jobs=Jobs(
+            _commands(output, config, values, redeploy), output / _TABLE, output / _LOG, _ENDINGS
+        ),
         classes=class_name or (),
         batch=batch,
         who=name,
@@ -112,7 +123,7 @@ def review(
     try:
         if import_file is not None:
             say(f"{session.take(import_file, name)} decisions taken from {import_file}")
-        _serve(session, host, port, key, allow_host or [])
+        _serve(session, host, port, allow_host or [], key, key_file)
     finally:
         session.close()
 
@@ -131,9 +142,9 @@ def _pool(
 
 def _commands(
     output: Path, config: Path | None, values: dict[str, Any], redeploy: Path | None
-) -> dict[str, Callable[[], list[list[str]]]]:
+) -> dict[str, Callable[[], Iterable[list[str]]]]:
     """What the page can start."""
-    jobs: dict[str, Callable[[], list[list[str]]]] = {
+    jobs: dict[str, Callable[[], Iterable[list[str]]]] = {
         "challenger": lambda: challenger_commands(output, config, values)
     }
     if redeploy is not None:
@@ -143,22 +154,32 @@ def _commands(
 
 def challenger_commands(
     output: Path, config: Path | None, values: dict[str, Any]
-) -> list[list[str]]:
+) -> Iterator[list[str]]:
     """Fit the head in closed form, on a network as it is served, and let an epoch better it; prove
-    its graph; put it into the store.
+    its graph; put it into the store, and into the shadow of what is in production, if anything is.
 
     Args:
-        output: with the table of labels; the run goes there, under a new name.
+        output: with the table of labels; the run goes there, under a new name, and its
+            configuration beside it.
         config: file that the review was started with. values: flags that were given besides.
     """
-    run = str(output / f"challenger-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    options = ["--config", str(config)] if config else []
-    for name in _OF_TRAINING:
-        if name in values:
-            options += [flag(name), str(values[name])]
-    labels = ["--data", str(output / _TABLE), "--output", run]
-    train = [_vgg19(), "train", *options, *labels, "--strategy", "head", "--epochs", "1"]
-    return [train, [_vgg19(), "export", run], [_vgg19(), "register", run]]
+    from models.bundle.bundle import inspect_bundle
+    from models.registry import store
+
+    run = output / f"challenger-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    file = run.with_suffix(".yaml")
+    write_config(_challenger(output / _TABLE, run, config, values), file)
+    yield [_vgg19(), "train", "--config", str(file)]
+    yield [_vgg19(), "export", str(run)]
+    yield [_vgg19(), "register", str(run)]
+    if store.production_version_or_none() is not None:
+        # By its version: `latest` may be another's by now.
+        yield [_vgg19(), "shadow", store.version_of(inspect_bundle(run / "bundle"))]
+
+
+def _challenger(table: Path, run: Path, config: Path | None, values: dict[str, Any]) -> TrainConfig:
+    settings = load_config(config, values | {"data": str(table), "output": str(run)})
+    return settings.model_copy(update=_CHALLENGER).absolute()
 
 
 def _vgg19() -> str:
@@ -177,7 +198,9 @@ def _key(file: Path | None, *, needed: bool) -> str | None:
     return key
 
 
-def _serve(session: Session, host: str, port: int, key: str | None, names: list[str]) -> None:
+def _serve(
+    session: Session, host: str, port: int, names: list[str], key: str | None, key_file: Path | None
+) -> None:
     import uvicorn
 
     from cli.launch import page_address
@@ -191,7 +214,9 @@ def _serve(session: Session, host: str, port: int, key: str | None, names: list[
             app, host=host, port=port, log_config=None, log_level="warning", server_header=False
         )
     )
-    say(f"the page is at {page_address(host, port)}{f'/#{key}' if key else ''}; end with Ctrl-C")
+    # A new key is told nowhere else; who wrote one into a file knows it, and logs shouldn't.
+    address = page_address(host, port) + (f"/#{key}" if key and key_file is None else "")
+    say(f"the page is at {address}; end with Ctrl-C")
     with _ends_well():
         server.run()
 

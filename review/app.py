@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from models.errors import UserError
@@ -77,10 +77,10 @@ def _told(answer: Answer) -> Answer:
             return await answer(request)
         except UserError as error:
             status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 400)
-            return JSONResponse({"detail": str(error)}, status, headers=_PRIVATE)
+            return _json({"detail": str(error)}, status)
         except OSError as error:  # of the disk that decisions go to
             words = f"nothing was saved: {error.strerror or error}"
-            return JSONResponse({"detail": words}, 507, headers=_PRIVATE)
+            return _json({"detail": words}, 507)
 
     return told
 
@@ -167,8 +167,10 @@ def standing_json(standing: Any) -> dict[str, Any]:
     return asdict(standing) | {"revision": standing.revision, "disputed": standing.disputed}
 
 
-def _json(content: dict[str, Any]) -> Response:
-    return JSONResponse(content, headers=_PRIVATE)
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    """In ASCII: names of files may hold any bytes, and what people type anything that JSON does,
+    lone surrogates as well, which UTF-8 has no form for."""
+    return Response(json.dumps(content), status, _PRIVATE, "application/json")
 
 
 def _image(request: Request) -> str:

@@ -15,7 +15,6 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # Sent by the page with each request; a form can't, and a script of another site has to ask first.
 HEADER = "x-review"
 _SAFE = ("GET", "HEAD")
+_HTTP_PORT = 80  # a Host header may leave it out
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 
@@ -49,10 +49,12 @@ class OwnHosts:
     def __contains__(self, host: str) -> bool:
         if host in self.names or self.any_address_at is None:
             return host in self.names
-        address, _, port = host.rpartition(":")
+        port = f":{self.any_address_at}"
+        if self.any_address_at != _HTTP_PORT and not host.endswith(port):
+            return False
         with suppress(ValueError):
-            ipaddress.ip_address(address.strip("[]"))
-            return port == str(self.any_address_at)
+            ipaddress.ip_address(host.removesuffix(port).strip("[]"))
+            return True
         return False
 
 
@@ -66,7 +68,7 @@ def own_hosts(host: str, port: int, names: Sequence[str] = ()) -> OwnHosts:
     hosts = [host, "localhost", "127.0.0.1", "::1"] if is_loopback(host) else [host]
     bracketed = [f"[{one}]" if ":" in one else one for one in hosts]
     given = [*names, *(f"{name}:{port}" for name in names)]
-    usual = bracketed if port == 80 else []
+    usual = bracketed if port == _HTTP_PORT else []
     own = (*given, *usual, *(f"{one}:{port}" for one in bracketed))
     return OwnHosts(frozenset(map(str.lower, own)), port if host in _ALL_ADDRESSES else None)
 
@@ -114,7 +116,7 @@ class Guard:
                 "it with --allow-host NAME"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and origin.lower().partition("://")[2] != host:
             return 403, "this request comes from another site's page"
         if path in self._public and method in _SAFE:
             return None
@@ -123,7 +125,7 @@ class Guard:
         if method not in _SAFE and headers.get(HEADER) != "1":
             return 403, f"what changes something needs the header {HEADER}: 1"
         if self._digest is not None and not self._is_known(headers.get("authorization", "")):
-            return 401, "this needs the key that 'vgg19 review' has printed"
+            return 401, "this needs the key that 'vgg19 review' has printed, or that of --key-file"
         return None
 
     def _is_known(self, authorization: str) -> bool:

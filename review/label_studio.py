@@ -8,6 +8,7 @@ by its SHA-256, which goes along in `data`; of tasks from elsewhere, by its file
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from review.journal import Decision, Standing
 # The choice that says none of the classes.
 NONE = "none of these"
 _FROM, _TO, _TYPE = "label", "image", "choices"
+_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
 class LabelStudioError(UserError):
@@ -100,19 +102,22 @@ def _decisions(task: Any, known: Mapping[str, str], who: str) -> list[Decision]:
         if not results:
             continue
         label = str(results[0]["value"]["choices"][0])
-        author = str(annotation.get("created_username") or annotation.get("completed_by") or who)
+        author = annotation.get("created_username") or annotation.get("completed_by") or who
+        if isinstance(author, dict):  # a user, as newer versions write one
+            author = author.get("email") or author["id"]
         is_none = label == NONE
         found.append(
-            Decision(image, "none" if is_none else "label", author, None if is_none else label)
+            Decision(image, "none" if is_none else "label", str(author), None if is_none else label)
         )
     return found
 
 
 def _known(address: str, known: Mapping[str, str]) -> str | None:
     """By the path, or by the name of the file, of a URL or a path: Label Studio serves local files
-    as /data/local-files/?d=PATH, and uploads with a prefix of eight digits and a hyphen."""
+    as /data/local-files/?d=PATH, and uploads with a prefix of eight hexadecimal digits and a
+    hyphen."""
     parts = urlsplit(address)
     path = unquote(parse_qs(parts.query).get("d", [parts.path])[0])
     name = path.rpartition("/")[2]
-    uploaded = name[9:] if name[8:9] == "-" else name
+    uploaded = _PREFIX.sub("", name)
     return next((known[one] for one in (path, name, uploaded) if one in known), None)

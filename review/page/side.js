@@ -6,7 +6,7 @@ import { vote } from "./card.js";
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const JOBS = { challenger: "Make it a challenger", redeploy: "Retrain and redeploy" };
-const STATES = { running: "is running", done: "is done", failed: "has failed" };
+const STATES = { running: "is running", done: "is done", ended: "has ended", failed: "has failed" };
 
 export function show(found) {
   for (const [which, count] of Object.entries(found.waiting)) {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -13,9 +14,13 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from cli.review import challenger_commands
+from models.registry import store
 from review.journal import Journal
+from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
 from testing.ports import free_port
+from training.loop.config import load_config
+from training.loop.preflight import check_config
 
 pytestmark = pytest.mark.usefixtures("thin_network")
 
@@ -85,6 +90,21 @@ def test_beyond_this_machine_it_asks_for_a_key(
     assert reply.status_code == 400  # asked in earnest
 
 
+def test_a_key_of_a_file_is_asked_for_and_not_printed(
+    served: list[Any], run_main: Vgg19, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("key").write_text("50%#sesame\n")
+    port = str(free_port())
+    assert run_main("review", "--folder", "new", *OPTIONS, "--port", port, "--key-file", "key") == 0
+    said = capsys.readouterr()
+    assert f"at http://127.0.0.1:{port}; end" in said.out
+    assert "sesame" not in said.out + said.err
+    ((_, client, overview),) = served
+    assert overview.status_code == 401
+    headers = {"authorization": "Bearer 50%#sesame"}
+    assert client.get("/api/queue?which=others", headers=headers).status_code == 400
+
+
 def test_label_studios_annotations_are_taken(served: list[Any], run_main: Vgg19) -> None:
     result = [{"type": "choices", "value": {"choices": ["green"]}}]
     task = {"data": {"image": "/data/upload/1/0123abcd-0100.png"}}
@@ -125,12 +145,40 @@ def test_a_port_that_is_taken_is_told_before_the_work(
     assert f"can't listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_a_challenger_is_trained_as_the_review_reads_it() -> None:
+def test_a_challenger_is_trained_as_the_review_reads_it(tmp_path: Path) -> None:
+    """Also where the data name their columns, and their run trained something else."""
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "data: flowers.csv\nlabel_column: species\nimage_column: file\nsplit_column: part\n"
+        "strategy: gradual\nunfreeze_epochs: [2, 3]\nunfreeze: ['features.3?']\n"
+        "learning_rate: 0.001\n"
+    )
     values = {"weights": "none", "image_size": 32, "data": "flowers"}
-    train, export, register = challenger_commands(Path("out"), Path("run.yaml"), values)
-    run = train[train.index("--output") + 1]
-    assert train[1:5] == ["train", "--config", "run.yaml", "--weights"]
-    assert train[train.index("--data") + 1] == "out/labels.csv"
-    assert "flowers" not in train
-    assert export[1:] == ["export", run]
-    assert register[1:] == ["register", run]
+    commands = challenger_commands(tmp_path, file, values)
+    train = next(commands)
+    assert train[1:3] == ["train", "--config"]
+    config = load_config(Path(train[3]), {})
+    check_config(config)
+    assert config.data == tmp_path / "labels.csv"
+    assert (config.label_column, config.image_column, config.split_column) == (
+        "label", None, "split",
+    )  # fmt: skip
+    assert (config.strategy, config.unfreeze, config.epochs) == ("head", (), 1)
+    assert (config.weights, config.image_size, config.learning_rate) == ("none", 32, 0.001)
+    assert next(commands)[1:] == ["export", str(config.output)]
+    assert next(commands)[1:] == ["register", str(config.output)]
+
+
+@pytest.mark.parametrize("has_production", [False, True])
+def test_a_challenger_goes_into_the_shadow_of_what_is_in_production(
+    tmp_path: Path, store_home: Path, has_production: bool
+) -> None:
+    if has_production:
+        production = write_tiny_bundle(tmp_path / "old", created_at="2026-01-01T00:00:00+00:00")
+        store.promote(store.register(production))
+    commands = challenger_commands(tmp_path, None, {"weights": "none"})
+    train, *_ = itertools.islice(commands, 3)
+    bundle = write_tiny_bundle(load_config(Path(train[3]), {}).output / "bundle")
+    version = store.register(bundle).rpartition(":")[2]
+    shadow = [command[1:] for command in commands]
+    assert shadow == ([["shadow", version]] if has_production else [])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,13 @@ def test_a_job_that_there_is_none_of(page: TestClient) -> None:
     reply = page.post("/api/jobs", json={"job": "rm"})
     assert reply.status_code == 409
     assert "no job 'rm'" in reply.json()["detail"]
+
+
+def test_names_that_no_utf_8_has_are_told_all_the_same(page: TestClient, session: Session) -> None:
+    item = session._pool.items[6]
+    broken = replace(item, name="caf\udce9.png")
+    session._pool = replace(session._pool, items=(*session._pool.items[:6], broken))
+    assert page.get(f"/api/cards/{item.image}").json()["name"] == "caf\udce9.png"
+    sent = {"image": item.image, "kind": "none", "who": "Ann\ud800"}
+    reply = page.post("/api/decisions", content=json.dumps({"decisions": [sent]}))
+    assert reply.json()["taken"][0]["decision"]["who"] == "Ann\ud800"

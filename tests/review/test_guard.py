@@ -38,6 +38,7 @@ def client(key: str | None = None) -> TestClient:
         ("GET", {"host": ""}, 421),
         ("POST", {"origin": "http://evil.example"}, 403),
         ("POST", {"origin": "null"}, 403),  # a sandboxed frame
+        ("POST", {"origin": "http://[::1"}, 403),
         ("POST", {"origin": "http://127.0.0.1:9999"}, 403),  # another page of this machine
         ("POST", {"x-review": ""}, 403),  # a form of another site
         ("GET", {"sec-fetch-site": "cross-site"}, 403),
@@ -93,3 +94,9 @@ def test_what_it_may_be_called(host: str, asked: str, taken: bool) -> None:
 def test_the_usual_port_may_be_left_out() -> None:
     assert "[::1]" in own_hosts("::1", 80)
     assert "[::1]:80" in own_hosts("::1", 80)
+    everywhere = own_hosts("0.0.0.0", 80)
+    assert "192.0.2.7" in everywhere
+    assert "[2001:db8::1]" in everywhere
+    assert "192.0.2.7:80" in everywhere
+    assert "evil.example" not in everywhere
+    assert "192.0.2.7:8080" not in everywhere

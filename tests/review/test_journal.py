@@ -170,3 +170,11 @@ def test_what_was_confirmed_survives_sigkill(tmp_path: Path) -> None:
         for number in whole:
             assert journal.standing(f"{int(number):064}").decided is not None
         journal.close()
+
+
+def test_what_is_closed_writes_into_no_other_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "decisions.jsonl")
+    journal.close()
+    with (tmp_path / "other").open("w+b"), pytest.raises(OSError, match="Bad file descriptor"):
+        journal.append([Decision("a" * 64, "none", "Ann")])
+    assert (tmp_path / "other").read_bytes() == b""

@@ -36,6 +36,16 @@ def test_an_image_is_known_by_its_file(image: str) -> None:
     assert from_tasks(content, KNOWN, "Ann") == [Decision(IMAGE, "label", "7", "cat")]
 
 
+def test_an_author_is_a_number_or_a_user() -> None:
+    user = {"id": 7, "email": "ann@example.org", "first_name": "Ann"}
+    content = json.dumps([task("cat.png", completed_by=user)]).encode()
+    assert [one.who for one in from_tasks(content, KNOWN, "Eve")] == ["ann@example.org"]
+
+
+def test_eight_letters_before_a_hyphen_are_a_name() -> None:
+    assert from_tasks(json.dumps([task("siberian-cat.png")]).encode(), KNOWN, "Ann") == []
+
+
 def test_what_is_not_answered_or_not_here_is_left_out() -> None:
     tasks = [
         task("cat.png", was_cancelled=True), task("dog.png"), task("cat.png", result=[]),

@@ -6,12 +6,14 @@ import os
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.errors import UserError
 from models.files import staged_file
+from models.text import shown
 from review.desk import NotNow
 
 _LINES = 12
@@ -19,7 +21,8 @@ _LINES = 12
 
 @dataclass
 class _Run:
-    """A job that was started. `state`: running, done, failed."""
+    """A job that was started. `state`: running, done, failed, or ended: in good order, but its last
+    line says that there is more to it."""
 
     name: str
     state: str = "running"
@@ -32,17 +35,25 @@ class Jobs:
 
     Args:
         commands: name of a job -> what makes its commands when it begins; they run in order, until
-            one fails.
+            one fails. Each is asked for when the one before it has ended, so it may depend on what
+            that has left.
         table: where the labels are written before a job begins.
         log: what the commands print.
+        endings: name of a job -> exit code, other than 0, with which its command ends in good order
+            -> what that means.
     """
 
     def __init__(
-        self, commands: Mapping[str, Callable[[], Sequence[Sequence[str]]]], table: Path, log: Path
+        self,
+        commands: Mapping[str, Callable[[], Iterable[Sequence[str]]]],
+        table: Path,
+        log: Path,
+        endings: Mapping[str, Mapping[int, str]] | None = None,
     ) -> None:
         self._commands = commands
         self._table = table
         self._log = log
+        self._endings = endings or {}
         self._lock = threading.Lock()
         self._run: _Run | None = None
         self._thread: threading.Thread | None = None
@@ -92,25 +103,31 @@ class Jobs:
         self.wait()
 
     def _work(self, run: _Run) -> None:
-        for command in self._commands[run.name]():
-            run.step = " ".join(command)
-            try:
+        endings = self._endings.get(run.name, {})
+        state = "failed"  # also by what nobody foresaw: the page must not wait for ever
+        try:
+            for command in self._commands[run.name]():
+                run.step = shown(" ".join(command))
                 code = self._do(command, run)
-            except OSError as error:
-                run.lines.append(f"{command[0]}: {error.strerror}")
-                code = 1
-            if code != 0:
-                run.state = "failed"
-                run.lines.append(f"ended with exit code {code}; see {self._log}")
-                return
-        run.state = "done"
+                if code in endings:
+                    run.lines.append(endings[code])
+                    state = "ended"
+                    return
+                if code != 0:
+                    run.lines.append(f"ended with exit code {code}; see {shown(self._log)}")
+                    return
+            state = "done"
+        except (OSError, UserError) as error:
+            run.lines.append(shown(error))
+        finally:
+            run.state = state
 
     def _do(self, command: Sequence[str], run: _Run) -> int:
         """Run a command to its end; its exit code."""
         # Lines are told as they come, not by the buffer.
         environment = os.environ | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
         with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(command)}\n")
+            log.write(f"$ {run.step}\n")
             with self._lock:
                 if self._closed:
                     return 1

@@ -32,12 +32,13 @@ def uncertainty(probabilities: NDArray[np.floating]) -> Floats:
 
 
 def first_penalty(coordinates: NDArray[np.floating]) -> float:
-    """Before a fit says better: a hundredth of the mean square along a direction.
+    """Before a fit says better: a hundredth of the mean square along a direction; 1 where all
+    images are alike, so that any will do.
 
     Args:
         coordinates: float[N,q], centred.
     """
-    return float(np.square(coordinates, dtype=np.float64).sum() / coordinates.shape[1]) / 100
+    return float(np.square(coordinates, dtype=np.float64).sum() / coordinates.shape[1]) / 100 or 1.0
 
 
 def most_valuable(
@@ -69,12 +70,12 @@ def most_valuable(
     variance = np.einsum("ij,ij->i", rows @ inverse, rows)
     spread = inverse @ pool @ inverse
     taken_off = np.einsum("ij,ij->i", rows @ spread, rows)
-    own = doubt[candidates].copy()
+    own, free = doubt[candidates], np.ones(len(rows), np.bool_)
     chosen: list[int] = []
     for _ in range(min(count, len(rows))):
-        best = int(np.argmax(own * taken_off / (1 + variance)))
+        best = int(np.argmax(np.where(free, own * taken_off / (1 + variance), -np.inf)))
         chosen.append(int(candidates[best]))
-        own[best] = -1
+        free[best] = False
         # As after its label: B loses b b^T / c, with b = B x and c = 1 + x^T B x.
         b = inverse @ rows[best]
         c = 1 + float(rows[best] @ b)

@@ -202,30 +202,39 @@ class Session:
         return [Taken(one, self._journal.standing(one.image)) for one in written]
 
     def take(self, file: Path, who: str) -> int:
-        """Make the annotations of a Label Studio export decisions; how many there were. What is
-        decided already isn't taken twice.
+        """Make the annotations of a Label Studio export decisions; how many there were. What was
+        said already isn't taken twice, also where others have replaced it since.
 
         Raises:
             LabelStudioError: the file can't be read, or is something else.
+            JournalError: an annotation is no decision.
         """
-        known: dict[str, str] = {}
-        for item in self._pool.items:
-            for name in (item.path.name, str(item.path.absolute()), item.image):
-                known[name] = item.image
         said = {
-            (vote.image, vote.who, vote.answer)
-            for item in self._pool.items
-            for vote in self._journal.standing(item.image).votes
+            (one.image, one.who, one.answer)
+            for _, standing in self._holding.standings()
+            for one in (*standing.past, *standing.votes)
         }
         try:
             content = file.read_bytes()
         except OSError as error:
             raise LabelStudioError(f"--import {file} can't be read: {error.strerror}") from None
-        found = from_tasks(content, known, who)
+        found = [one.checked() for one in from_tasks(content, self._known(), who)]
         new = [one for one in found if (one.image, one.who, one.answer) not in said]
         if new:
             self.decide(new)
         return len(new)
+
+    def _known(self) -> dict[str, str]:
+        """Digest, path or name of a file -> digest. A name that files of several folders have says
+        none of them."""
+        items = self._pool.items
+        names = Counter(item.path.name for item in items)
+        return {
+            name: item.image
+            for item in items
+            for name in (item.image, str(item.path.absolute()), item.path.name)
+            if names[name] < 2
+        }
 
     def export(self, form: str) -> tuple[str, bytes]:
         if form == "label-studio":

@@ -43,10 +43,18 @@ def make_space(features: NDArray[np.floating]) -> Space:
     """
     step = -(-len(features) // _DECIDING)
     deciding = features[::step].astype(np.float32)
-    count = min(DIRECTIONS, *deciding.shape)
-    principal = PCA(count, svd_solver="randomized", random_state=0).fit(deciding)
-    directions = principal.components_.astype(np.float32)
-    mean = principal.mean_.astype(np.float32)
-    empty = Space(np.empty((0, count), np.float32), directions, mean)
+    mean, directions = _principal(deciding, min(DIRECTIONS, *deciding.shape))
+    empty = Space(np.empty((0, len(directions)), np.float32), directions, mean)
     blocks = (features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK))
     return replace(empty, coordinates=np.concatenate([empty.of(block) for block in blocks]))
+
+
+def _principal(
+    features: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The mean, float32[p], and that many directions, float32[count,p], of features float32[N,p];
+    what is all alike, as one image is, has no directions and is given the first axis."""
+    if (features == features[0]).all():
+        return features[0], np.eye(1, features.shape[1], dtype=np.float32)
+    principal = PCA(count, svd_solver="randomized", random_state=0).fit(features)
+    return principal.mean_.astype(np.float32), principal.components_.astype(np.float32)

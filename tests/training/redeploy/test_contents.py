@@ -6,6 +6,7 @@ import pytest
 
 from training.data.listing import DataError
 from training.redeploy.contents import read_contents, write_contents
+from training.redeploy.suspects import Doubted, add_to_put_aside, put_aside
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -35,3 +36,13 @@ def test_other_tables_are_refused(tmp_path: Path, text: str | None, message: str
         (tmp_path / "table.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_contents(tmp_path / "table.csv")
+
+
+def test_a_table_that_people_have_saved_is_added_to(tmp_path: Path) -> None:
+    (tmp_path / "put-aside.csv").write_text(
+        f"\ufeffsha256,file,label,note\n{DIGEST},a.png,rose,blurred\n", encoding="utf-8"
+    )
+    other = DIGEST[::-1]
+    row = {"sha256": other, "file": "b", "label": "rose", "suggested": "tulip", "margin": 0.5}
+    add_to_put_aside(tmp_path, Doubted(1, (row,), None))
+    assert put_aside(tmp_path) == {DIGEST, other}

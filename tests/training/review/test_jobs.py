@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from models.errors import UserError
 from review.desk import NotNow
 from training.review.jobs import Jobs
 
@@ -51,3 +53,40 @@ def test_one_at_a_time_and_ended_with_the_page(tmp_path: Path) -> None:
         jobs.start("other", b"")
     jobs.close()
     assert jobs.describe()["last"]["state"] == "failed"
+
+
+def test_commands_are_asked_for_when_the_one_before_has_ended(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    def commands() -> Iterator[list[str]]:
+        yield [sys.executable, "-c", f"open({str(made)!r}, 'w').close()"]
+        yield [sys.executable, "-c", f"print({made.exists()})"]
+        raise UserError("the store is gone")
+
+    jobs = Jobs({"job": commands}, tmp_path / "labels.csv", tmp_path / "jobs.log")
+    jobs.start("job", b"")
+    jobs.wait()
+    last = jobs.describe()["last"]
+    assert (last["state"], last["lines"]) == ("failed", ["True", "the store is gone"])
+
+
+def test_a_name_that_is_no_utf_8_does_not_stop_a_job(tmp_path: Path) -> None:
+    jobs = make(tmp_path, [*LINES[0], "caf\udce9"])
+    jobs.start("job", b"")
+    jobs.wait()
+    last = jobs.describe()["last"]
+    assert (last["state"], last["step"][-7:]) == ("done", "caf\\xe9")
+
+
+def test_an_exit_code_that_is_no_failure_is_told_in_words(tmp_path: Path) -> None:
+    endings = {"job": {3: "refused by the gate"}, "other": {0: "never"}}
+    commands = {"job": lambda: [FAILS, LINES[0]], "other": lambda: [FAILS]}
+    jobs = Jobs(commands, tmp_path / "labels.csv", tmp_path / "jobs.log", endings)
+    ends = []
+    for name in commands:
+        jobs.start(name, b"")
+        jobs.wait()
+        last = jobs.describe()["last"]
+        ends.append((last["state"], last["lines"][1]))
+    assert ends[0] == ("ended", "refused by the gate")
+    assert ends[1][0] == "failed"

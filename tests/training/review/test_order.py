@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.review.order import most_valuable, uncertainty
+from training.review.order import first_penalty, most_valuable, uncertainty
+from training.review.space import make_space
 
 Floats = NDArray[np.float64]
 NONE = np.array([], np.int64)
@@ -22,6 +23,14 @@ def by_definition(features: Floats, labelled: list[int], doubt: Floats, penalty:
     rest = [row for row in range(len(features)) if row not in labelled]
     gains = [doubt[row] * (doubt * (before - variances([*labelled, row]))).sum() for row in rest]
     return rest[int(np.argmax(gains))]
+
+
+def test_images_that_are_all_alike_have_some_order() -> None:
+    space = make_space(np.ones((3, 8), np.float16))
+    penalty = first_penalty(space.coordinates)
+    rows, doubt = np.arange(3), np.ones(3)
+    found = most_valuable(space.coordinates, NONE, rows, doubt, penalty=penalty, count=9)
+    assert sorted(found) == [0, 1, 2]
 
 
 def test_each_is_the_one_that_takes_most_off() -> None:

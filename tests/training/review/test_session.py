@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_suspects_come_first_then_what_has_no_label(session: Session) -> None:
     assert 0.5 < best[1] < 1
     assert numbers(session.queue("a tab", "suspects", 9)) == [7]
     assert session.queue("a tab", "disputes", 9) == []
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_review_begins_with_one_image(tmp_path: Path, known: int) -> None:
+    pool = make_pool(tmp_path / "images", known=known, new=1 - known)
+    session = make_session(pool, tmp_path / "review")
+    assert numbers(session.queue("a tab", "all", 9)) == [0] * (1 - known)
 
 
 def test_two_tabs_are_shown_different_images(session: Session) -> None:
@@ -158,4 +166,24 @@ def test_label_studio_there_and_back(session: Session, tmp_path: Path) -> None:
     other = make_session(session._pool, tmp_path / "other")
     assert other.take(file, "somebody") == 2
     assert other.take(file, "somebody") == 0  # it is there already
-    assert other.queue("tab", "disputes", 9)[0].standing.disputed
+    (card,) = other.queue("tab", "disputes", 9)
+    assert card.standing.disputed
+    other.decide([decision(other, 30, "red", base=card.standing.revision, who="Cem")])
+    assert other.take(file, "somebody") == 0  # what is settled isn't opened again
+    assert other.queue("tab", "disputes", 9) == []
+
+
+def test_a_name_that_several_files_have_says_none_of_them(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "i", new=3)
+    first, second, third = pool.items
+    (tmp_path / "i/b").mkdir()
+    second = replace(second, path=second.path.rename(tmp_path / "i/b" / first.path.name))
+    session = make_session(replace(pool, items=(first, second, third)), tmp_path / "r")
+    result = [{"type": "choices", "value": {"choices": [" red "]}}]
+    names = ["000.png", str(second.path), third.path.name]
+    tasks = [{"data": {"image": name}, "annotations": [{"result": result}]} for name in names]
+    file = tmp_path / "export.json"
+    file.write_text(json.dumps(tasks))
+    assert session.take(file, "Eve") == 2
+    assert session.labelled() == {1: "red", 2: "red"}
+    assert session.take(file, "Eve") == 0
