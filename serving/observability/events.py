@@ -110,8 +110,9 @@ class HealthEvents:
         self._told, self._failing = problems, failing
 
     def _id(self, failed: FailedLoad | None, problems: tuple[str, ...]) -> str | None:
-        """The workers of a host tell the same of one promotion. What else fails is one worker's, and
-        may come and go meanwhile: with an id that it knows, a receiver wouldn't hear that it went."""
+        """The workers of a host tell the same of one promotion. What else fails is one worker's,
+        and may come and go meanwhile: with an id that it knows, a receiver wouldn't hear that it
+        went."""
         if failed is None:
             return None
         occurrence = f"{self._where['host']} {failed.desired} {problems}"
