@@ -48,7 +48,7 @@ def drift(
     ],
     page: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("drift.html"),
     json: Annotated[
-        Path | None, typer.Option("--json", help="JSON file to write: as GET /drift.")
+        Path | None, typer.Option("--json", help="JSON file to write: 'drift' of GET /drift.")
     ] = None,
 ) -> None:
     """See how images differ from those that a model was validated on, and which differ most.

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 # Images between two starts: fewer would make each start's share smaller, more would begin later.
 _START_EVERY = 16
-# Rows of what is kept at once: 256 images of 1,000 labels and 8 bets are 16 MB.
+# Rows of what is kept at once: 256 images of 1,000 labels and 10 bets are 20 MB.
 _BLOCK = 256
 # Capital is bounded, or it would be infinite after some thousand images of a drift.
 _MOST = 1e100

@@ -71,6 +71,11 @@ class Counter:
         self._counts, self._images = np.zeros(self._layout.size, np.int64), 0
         return taken
 
+    def put_back(self, counts: NDArray[np.int64], images: int) -> None:
+        """What was taken and couldn't be handed over."""
+        self._counts += counts
+        self._images += images
+
     def _count(self) -> None:
         self._counts += self._layout.count(np.array(self._rows))
         self._images += len(self._rows)
@@ -126,9 +131,8 @@ class DriftMonitor:
         before, counter = self._model, self._counter
         self.adopt(current)
         if counter is not None and before is not None:
-            counts, images = counter.take()
-            # Shielded, or what was taken would be lost where this is cancelled.
-            summary = await asyncio.shield(self._thread.run(self._exchange, before, counts, images))
+            await self._hand_over(before, counter)
+            summary = await asyncio.shield(self._thread.run(self._learn, before))
             if before is current:
                 self._summary = summary
                 self._metrics.show(summary)
@@ -159,11 +163,24 @@ class DriftMonitor:
             "drift": self._summary,
         }
 
-    def _exchange(self, model: ServedModel, counts: NDArray[np.int64], images: int) -> Json | None:
+    async def _hand_over(self, model: ServedModel, counter: Counter) -> None:
+        counts, images = counter.take()
+        if not images:
+            return
+        try:
+            # Shielded, or what was taken would be lost where this is cancelled.
+            await asyncio.shield(self._thread.run(self._spool, model, counts, images))
+        except OSError:  # a full disk, say
+            counter.put_back(counts, images)
+            raise
+
+    def _spool(self, model: ServedModel, counts: NDArray[np.int64], images: int) -> None:
+        """In a thread."""
+        DriftStore(self._folder / model.version).spool(counts, images)
+
+    def _learn(self, model: ServedModel) -> Json | None:
         """In a thread: what is known of the model, by whichever worker may write it now."""
         store = DriftStore(self._folder / model.version)
-        if images:
-            store.spool(counts, images)
         with store.lead() as leads:
             if not leads:
                 return store.summary()

@@ -39,8 +39,8 @@ class DriftMetrics:
         self._shown: set[tuple[Gauge, tuple[str, ...]]] = set()
 
     def show(self, summary: dict[str, Any] | None) -> None:
-        """What `models.monitoring.summary` says. Of what it knows nothing any more (a day without an
-        image) nothing is shown; None: nothing is known yet, and what is shown stays."""
+        """What `models.monitoring.summary` says. What it knows nothing of any more, as after a day
+        without an image, is over. None: nothing is known yet, and what is shown stays."""
         if summary is None:
             return
         before, self._shown = self._shown, set()

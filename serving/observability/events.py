@@ -87,6 +87,7 @@ class HealthEvents:
         self._events = events
         self._where = {"host": socket.gethostname(), "worker": worker}
         self._told: tuple[str, ...] = ()
+        self._failing: list[str] = []  # of what was told
 
     def look(self, serves: str, failed: FailedLoad | None, failing: list[str]) -> None:
         """Compare with what was told last.
@@ -101,13 +102,17 @@ class HealthEvents:
             return
         data = {**self._where, "serves": serves, "problems": list(problems)}
         if problems:
-            self._events.emit("service.failing", serves, data, self._id(failed, problems))
+            is_shared = not failing and not self._failing
+            identifier = self._id(failed, problems) if is_shared else None
+            self._events.emit("service.failing", serves, data, identifier)
         else:
             self._events.emit("service.recovered", serves, data)
-        self._told = problems
+        self._told, self._failing = problems, failing
 
     def _id(self, failed: FailedLoad | None, problems: tuple[str, ...]) -> str | None:
-        """The workers of a host tell the same of one promotion."""
+        """The workers of a host tell the same of one promotion. What else fails is one worker's,
+        and may come and go meanwhile: with an id that it knows, a receiver wouldn't hear that it
+        went."""
         if failed is None:
             return None
         occurrence = f"{self._where['host']} {failed.desired} {problems}"

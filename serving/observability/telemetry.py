@@ -38,6 +38,7 @@ class RequestRecord:
     status: str = ""
     outcome: str = "ok"
     answer: InferResponse | None = None
+    is_look: bool = False  # at the service itself; thousands a day of each page that is open
     headers: Mapping[str, str] = field(default_factory=dict)  # or metadata; names in small letters
 
 
@@ -96,7 +97,8 @@ class Telemetry:
         finally:
             _current.reset(token)
             seconds = time.perf_counter() - started
-            self.metrics.count_request(transport, record.outcome, seconds)
+            if not record.is_look or record.outcome != "ok":
+                self.metrics.count_request(transport, record.outcome, seconds)
             if self._write is not None:
                 self._write(_line(record, seconds))
 

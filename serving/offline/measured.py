@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,16 +125,27 @@ def measure_table(path: Path, spec: ModelSpec, *, threads: int) -> Iterator[Row]
                     "that made the table"
                 )
             distance = row.get("distance")
+            has_distance = distance not in (None, "")
             yield (
                 file,
                 measured(
                     image,
-                    float(row["probability_1"]),
-                    None if distance in (None, "") else float(distance),
+                    _number(path, "probability_1", row["probability_1"]),
+                    _number(path, "distance", distance) if has_distance else None,
                     columns[label],
                     accepted=str(row.get("accepted")) != "False",
                 ),
             )
+
+
+def _number(path: Path, column: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise PredictError(
+            f"{path} has '{str(value)[:50]}' in its column {column}, which is no number; was it "
+            "changed since 'vgg19 predict' wrote it?"
+        ) from None
 
 
 def gather(found: Iterator[Row]) -> MeasuredFiles:

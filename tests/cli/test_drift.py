@@ -131,6 +131,11 @@ def test_mistakes_are_one_line(
 ) -> None:
     (work / "empty").mkdir()
     (work / "other.csv").write_text("file,label_1,probability_1\na.png,owl,0.5\n")
+    label = open_bundle(work / "bundle").spec.labels[0]
+    (work / "words.csv").write_text(f"file,label_1,probability_1\na.png,{label},high\n")
+    (work / "comma.csv").write_text(
+        f'file,label_1,probability_1,distance\na.png,{label},0.5,"0,7"\n'
+    )
     (work / "list.csv").write_text("path\na.png\n")
     write_tiny_bundle(work / "old")
     assert read_reference(open_bundle(work / "old")) is None
@@ -138,6 +143,8 @@ def test_mistakes_are_one_line(
         (("old", "usual"), "old has no reference: it was trained before there was any; train it"),
         (("bundle", "empty"), "no image files"),
         (("bundle", "other.csv"), "has the label 'owl', which the model hasn't"),
+        (("bundle", "words.csv"), "has 'high' in its column probability_1, which is no number"),
+        (("bundle", "comma.csv"), "has '0,7' in its column distance, which is no number"),
         (("bundle", "list.csv"), "is no table of 'vgg19 predict'"),
     ):
         assert run_main("drift", *arguments) == 1

@@ -151,6 +151,20 @@ def test_why_there_is_no_drift(
     expect(watched.page.locator("#drift-note")).to_have_text(said)
 
 
+def test_drift_that_fails_once_is_asked_again(open_page: Open, administered: Server) -> None:
+    watched = open_page(f"{administered.url}/", wait=False, expected_error="status of 500")
+    page = watched.page
+    watch_drift(page, DRIFT)
+    problem = {"detail": "the disk is full"}
+    page.route("**/drift", lambda route: route.fulfill(status=500, json=problem), times=1)
+    page.clock.install()
+    page.goto(f"{administered.url}/#production")
+    expect(page.get_by_role("status")).to_have_text("the disk is full")
+    page.clock.fast_forward(5_000)
+    expect(page.locator("#drift-features li")).to_have_count(2)
+    expect(page.get_by_role("status")).to_have_text("")
+
+
 def test_without_an_admin_key_it_says_how(open_page: Open, administered: Server) -> None:
     def without_key(route: Route) -> None:
         reply = route.fetch()

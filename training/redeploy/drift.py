@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import UserError
 from training.redeploy.smoke_test import ServiceConfig
 
 _TIMEOUT_S = 30.0
+
+
+class _Alarm(BaseModel):
+    features: list[str]
+
+
+class _Drift(BaseModel):
+    alarm: _Alarm | None
+
+
+class _Reply(BaseModel):
+    """What is needed of `GET /drift`."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_version: str
+    watched: bool
+    reason: str | None
+    drift: _Drift | None
 
 
 class DriftError(UserError):
@@ -25,26 +44,25 @@ def drifting(services: Sequence[ServiceConfig]) -> str | None:
     """
     for service in services:
         reply = _ask(service)
-        if not reply["watched"]:
+        if not reply.watched:
             raise DriftError(
-                f"{service.http} doesn't watch version {reply['model_version']}: "
-                f"{reply['reason'] or 'it has just begun'}; or set start_on to 'images'"
+                f"{service.http} doesn't watch version {reply.model_version}: "
+                f"{reply.reason or 'it has just begun'}; or set start_on to 'images'"
             )
-        alarm = (reply["drift"] or {}).get("alarm")
-        if alarm is not None:
-            return f"{service.http}: {', '.join(alarm['features'])}"
+        if reply.drift is not None and reply.drift.alarm is not None:
+            return f"{service.http}: {', '.join(reply.drift.alarm.features)}"
     return None
 
 
-def _ask(service: ServiceConfig) -> dict[str, Any]:
+def _ask(service: ServiceConfig) -> _Reply:
     url = f"{service.http.rstrip('/')}/drift"
     try:
         answer = httpx.get(url, headers=service.authorization(), timeout=_TIMEOUT_S)
         answer.raise_for_status()
-        reply: dict[str, Any] = answer.json()
-        return {name: reply[name] for name in ("watched", "model_version", "reason", "drift")}
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        return _Reply.model_validate_json(answer.content)
+    except (httpx.HTTPError, ValueError) as error:
+        why = "its answer is another's" if isinstance(error, ValidationError) else error
         raise DriftError(
-            f"{url} doesn't say whether there is drift ({error}); is it a service of this project "
+            f"{url} doesn't say whether there is drift ({why}); is it a service of this project "
             "with VGG19_DRIFT on?"
         ) from None

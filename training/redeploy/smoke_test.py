@@ -48,11 +48,18 @@ class ServiceConfig(BaseModel):
     )
 
     def authorization(self) -> dict[str, str]:
+        """The header of the key; none where no variable is named.
+
+        Raises:
+            SmokeTestError: what the variable holds is no key; the message doesn't repeat it.
+        """
         if self.api_key_env is None:
             return {}
-        key = os.environ.get(self.api_key_env)
+        key = os.environ.get(self.api_key_env, "").strip()
         if not key:
             raise SmokeTestError(f"{self.api_key_env} is not set; it is to hold the API key")
+        if not key.isascii() or not key.isprintable():
+            raise SmokeTestError(f"{self.api_key_env} holds no key; 'vgg19 key' makes one")
         return {"authorization": f"Bearer {key}"}
 
 

@@ -27,7 +27,8 @@ async function look() {
   try {
     const reply = await overview({ askForKey });
     show(reply);
-    if (looks++ % SELDOM === 0) await showSeldom(reply);
+    if (looks % SELDOM === 0) await showSeldom(reply); // again at the next look where it fails
+    looks += 1;
     tell("");
   } catch (error) {
     if (!(error instanceof Problem)) console.error(error);

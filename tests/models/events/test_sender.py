@@ -201,7 +201,9 @@ def test_an_event_is_refused_since_its_own_first_time(tmp_path: Path, key: Path)
     assert outbox.waiting() == [first, second]
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b"{}", b'{"id": 7}', b'{"id": "a\\nb"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"[]", b"{}", b'{"id": 7}', b'{"id": "a\\nb"}']
+)
 def test_a_file_that_holds_no_event_makes_way(
     tmp_path: Path, key: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,6 +105,17 @@ def test_what_begins_to_fail_and_is_well_again() -> None:
     ]
 
 
+def test_what_is_over_while_a_load_still_fails_is_an_event_of_its_own() -> None:
+    events = Noted()
+    health = HealthEvents(events, 1)
+    for failing in ([], ["the watch over promotions"], []):
+        health.look("vgg19:1", BROKEN, failing)
+    problems = [len(told[1]) for told in events.told]
+    assert problems == [1, 2, 1]
+    assert events.told[0][2] is not None
+    assert [told[2] for told in events.told[1:]] == [None, None]
+
+
 def test_the_workers_of_a_host_tell_of_a_failed_load_with_one_id() -> None:
     told = []
     for worker in (1, 2):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from models.errors import UserError
 from models.files import json_text
 from training.loop.config import ConfigError
 from training.redeploy import job
@@ -69,10 +71,28 @@ def test_a_service_with_a_key(service: Start, monkeypatch: pytest.MonkeyPatch) -
     assert drifting([guarded]) is not None
 
 
+@pytest.mark.parametrize("key", ["secret\r\nx", "secr\x00et", "secrét"])
+def test_a_key_that_no_header_holds_is_not_repeated(
+    service: Start, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("os.environ", os.environ | {"DRIFT_KEY": key})
+    with pytest.raises(UserError, match="DRIFT_KEY holds no key") as refused:
+        drifting([service(CALM, "DRIFT_KEY")])
+    assert "secr" not in str(refused.value)
+
+
+def test_a_key_with_a_newline_at_its_end_is_that_key(
+    service: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFT_KEY", "secret\n")  # as a file of a secret often ends
+    assert drifting([service(ALARM, "DRIFT_KEY")]) is not None
+
+
 def test_who_can_not_say_is_an_error(service: Start) -> None:
     with pytest.raises(DriftError, match="doesn't watch version v1: version v1 has no reference"):
         drifting([service(OLD)])
-    replies: list[Any] = [{}, [], {"watched": True}]
+    replies: list[Any] = [{}, [], {"watched": True}, CALM | {"drift": [1]}]
+    replies += [CALM | {"drift": {}}, CALM | {"drift": {"alarm": {}}}]
     for content in replies:
         with pytest.raises(DriftError, match="doesn't say whether there is drift"):
             drifting([service(content)])
