@@ -106,6 +106,8 @@ def review(
 
     values["split_names"] = split_names(split_name)
     values = given(values)
+    if redeploy is not None and not redeploy.is_file():
+        raise UserError(f"--redeploy {redeploy} is no file; 'vgg19 redeploy --init' writes one")
     key = _key(key_file, needed=not is_loopback(host))
     check_port(host, port)
     name = who or _user()

@@ -13,6 +13,7 @@ disputed until somebody decides who has seen both.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -171,6 +172,7 @@ class Journal:
     def refresh(self) -> None:
         """Read what other processes have written since."""
         with self._lock:
+            self._check_open()
             self._read()
 
     def append(self, decisions: Sequence[Decision]) -> list[Decision]:
@@ -223,6 +225,10 @@ class Journal:
                 if vote.label
             }
 
+    def _check_open(self) -> None:
+        if self._file < 0:
+            raise OSError(errno.EBADF, "this review has ended; start 'vgg19 review' again")
+
     def _check_undo(self, decision: Decision) -> None:
         if decision.kind != "undo":
             return
@@ -239,6 +245,7 @@ class Journal:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Against other processes; ends with this one, however that ends."""
+        self._check_open()
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             yield

@@ -9,7 +9,6 @@ requests would wait and disturb it: it follows its export's recommendation.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import subprocess
@@ -118,4 +117,5 @@ def _measure(bundle: Bundle, options: SessionOptions) -> Fastest:
     if ran.returncode:
         last = ran.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         raise UserError(f"exit code {ran.returncode}: {last[0]}")
-    return Fastest(**json.loads(ran.stdout.strip().splitlines()[-1]))
+    printed = ran.stdout.strip().splitlines() or [""]
+    return Fastest.model_validate_json(printed[-1])

@@ -121,6 +121,7 @@ def test_label_studios_annotations_are_taken(served: list[Any], run_main: Vgg19)
         ((), "give --data, --folder or --capture"),
         (("--folder", "nowhere"), "nowhere is not a folder"),
         (("--key-file", "nowhere"), "--key-file nowhere can't be read"),
+        (("--folder", "new", "--redeploy", "nowhere"), "--redeploy nowhere is no file; 'vgg19"),
         (("--folder", "new", "--import", "nowhere"), "--import nowhere can't be read"),
     ],
 )

@@ -80,7 +80,14 @@ def train(config: TrainConfig, reporter: Reporter) -> Run:
     with staged_directory(place) as staging:
         write_config(config.absolute(), Run(staging).config)
         Record.begin(found, rungs).write(Run(staging).auto)
-    return _climb(Run(config.output), config, reporter, {})
+    try:
+        return _climb(Run(config.output), config, reporter, {})
+    except Terminated:
+        raise
+    except Exception:
+        if not any(config.output.rglob("checkpoints/*")):
+            shutil.rmtree(config.output, ignore_errors=True)  # the first error says more
+        raise
 
 
 def resume(path: Path, reporter: Reporter, changes: Mapping[str, Any] | None = None) -> Run:
@@ -113,10 +120,6 @@ def _climb(run: Run, config: TrainConfig, reporter: Reporter, changes: Mapping[s
             _move(run, record)
     except Terminated as terminated:  # of a stage, which is resumed by way of the run
         raise Terminated(run.path, terminated.exit_code - 128) from None
-    except Exception:
-        if not record.stages and not any((run.path / _STAGES).glob("*/checkpoints/*")):
-            shutil.rmtree(run.path, ignore_errors=True)  # the first error says more
-        raise
     return resume_run(run.path, reporter, changes)
 
 

@@ -118,13 +118,15 @@ def test_nothing_is_measured_unless_asked_for(
     assert kept(tmp_path) == []
 
 
+@pytest.mark.parametrize("program", ["/bin/false", "/bin/true"])  # the latter prints nothing
 def test_a_measurement_that_fails_leaves_the_recommendation(
     exported: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    program: str,
 ) -> None:
-    monkeypatch.setattr("sys.executable", "/bin/false")
+    monkeypatch.setattr("sys.executable", program)
     measure_if_unknown(exported, AUTO)
     assert "can't be measured" in caplog.text
     assert kept(tmp_path) == []

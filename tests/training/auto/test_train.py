@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from models.errors import UserError
 from testing.images import write_image_folder
 from training.auto import train as room
 from training.auto.record import Record
-from training.auto.train import resume, train
+from training.auto.train import can_resume, resume, train
 from training.export.bundle import export_run
 from training.loop.checkpoint import weights_digest
 from training.loop.config import ConfigError, TrainConfig, load_config, read_config
@@ -193,6 +194,26 @@ def test_processes_that_train_together_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="auto trains in one process; start it without torchrun"):
         train(config(place, tmp_path / "run"), SilentReporter())
+
+
+def test_a_run_that_fails_when_it_goes_on_stays(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first stage has no checkpoint yet: another try may do."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise UserError("the GPU is busy")
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _steps(patch, 1)
+        with pytest.raises(Terminated):
+            train(config(place, path, head_init="random"), SilentReporter())
+    shutil.rmtree(path / "stages")  # as where it was killed before there was any
+    monkeypatch.setattr(Trainer, "step", fail)
+    with pytest.raises(UserError, match="the GPU is busy"):
+        resume(path, SilentReporter())
+    assert can_resume(Run(path))
 
 
 def test_a_first_stage_that_fails_leaves_nothing(
