@@ -85,6 +85,19 @@ def test_from_the_shadow_to_production(tags: list[str], tmp_path: Path) -> None:
     assert [event.what for event in shadowing.rollouts().events()] == ["promoted", "begun"]
 
 
+def test_one_that_crashed_in_a_worker_is_refused(tags: list[str]) -> None:
+    """Though the others have counted enough."""
+    run(tags[1], "--min-images", "10", "--min-hours", "0")
+    write_counts(10, 10)
+    run()
+    current = shadowing.current_shadow()
+    assert current is not None
+    crashed = ShadowTally(worker="x", state="failed", reason="its process ended by SIGSEGV")
+    write_tally(shadowing.directory(), current.id, "x", crashed.model_dump_json())
+    assert "SIGSEGV" in run(code=3)
+    assert "workers that disabled it: 1" in str(promote(tags[1]).exception)
+
+
 def test_a_look_where_nothing_runs(tags: list[str]) -> None:
     assert "no shadow is running" in run()
     assert run("--json") == "{}\n"
