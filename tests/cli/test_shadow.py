@@ -121,3 +121,11 @@ def test_what_cannot_be_begun(tags: list[str]) -> None:
 def test_force_promotes_against_the_rule(tags: list[str]) -> None:
     run(tags[1])
     assert promote(tags[1], "--force").exit_code == 0
+
+
+def test_force_promotes_where_the_rollouts_are_damaged_and_says_both(tags: list[str]) -> None:
+    run(tags[1])
+    (shadowing.directory() / ".rollout.json").write_text("{")
+    promoted = promote(tags[1], "--force")
+    assert f"production is {tags[1]}" in promoted.stdout
+    assert "'vgg19 shadow --stop' repairs it" in str(promoted.exception)
