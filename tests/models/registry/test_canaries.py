@@ -30,7 +30,7 @@ def versions(store_home: Path, tmp_path: Path) -> list[str]:
 
 
 def begin(version: str, **changes: Any) -> Canary:
-    wanted = {"steps": [5.0, 100.0], "wait_hours": 0.0, "min_requests": 0} | changes
+    wanted: dict[str, Any] = {"steps": [5.0, 100.0], "wait_hours": 0.0, "min_requests": 0} | changes
     return canaries.start_canary(version, **wanted)
 
 
