@@ -65,9 +65,9 @@ def promote(
         raise StoreError(f"{tag} is not promoted: {'; '.join(found)}; --force promotes it")
     before = store.production_version_or_none()
     promoted = store.promote(tag)
-    shadowing.end_if_stale()
     say(_production_is(promoted, before, "; next: vgg19 serve, then open http://127.0.0.1:3000"))
     deliver_events()
+    shadowing.end_if_stale()  # the last: its file may be damaged
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Whether a canary does worse than production: four shares, with margins, by sequential tests.
 
 failed      requests without an answer, but those that any model would refuse
-slow        requests whose run took longer than 9 of 10 of production's first ones did
+slow        requests whose run took longer than 9 of 10 of production's first ones did, of those
+            that had the worker to themselves
 refused     answers that aren't accepted (`accepted` in the answer)
 unfamiliar  answers whose distance is above the limit: images unlike the training images
 

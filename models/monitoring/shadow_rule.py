@@ -56,28 +56,35 @@ class ShadowRule(BaseModel):
             )
         return self
 
-    def judge(self, seen: Comparison, hours: float) -> list[Verdict]:
+    def judge(self, seen: Comparison, hours: float, disabled: int = 0) -> list[Verdict]:
         """The verdict of everything that is on. What couldn't be measured doesn't hold.
 
         Args:
             seen: summed over all workers. hours: since the shadow began.
+            disabled: in how many workers it couldn't be loaded, crashed, hung or kept failing; what
+                it didn't answer there since is in no count.
         """
         return [
             Verdict.at_least("images in the shadow", seen.images, self.min_images, "{:d}"),
             Verdict.at_least("hours in the shadow", hours, self.min_hours, "{:.1f}"),
             *self._about_answers(seen),
+            *self._about_workers(disabled),
             *self._about_labels(seen),
         ]
 
-    def outcome(self, seen: Comparison, hours: float) -> Literal["passed", "refused", "waiting"]:
+    def outcome(
+        self, seen: Comparison, hours: float, disabled: int = 0
+    ) -> Literal["passed", "refused", "waiting"]:
         """Whether there is a decision yet: when images and hours suffice and all is measured, or
-        time is up. On a busy service it takes a while until a time was measured alone."""
-        verdicts = self.judge(seen, hours)
+        time is up, or a worker has disabled it. On a busy service it takes a while until a time was
+        measured alone."""
+        verdicts = self.judge(seen, hours, disabled)
         if all(verdict.passed for verdict in verdicts):
             return "passed"
         measured = all(verdict.measured != _NOT_MEASURED for verdict in verdicts)
         enough = measured and seen.images >= self.min_images and hours >= self.min_hours
-        return "refused" if enough or hours >= self.max_hours else "waiting"
+        over = hours >= self.max_hours or any(self._about_workers(disabled))
+        return "refused" if enough or over else "waiting"
 
     def _about_answers(self, seen: Comparison) -> Iterator[Verdict]:
         if (least := self.min_agreement) is not None:
@@ -89,6 +96,10 @@ class ShadowRule(BaseModel):
             tried = seen.images + seen.failed
             share = seen.failed / tried if tried else None
             yield _measured("images not answered", share, most, "{:.4f}", at_least=False)
+
+    def _about_workers(self, disabled: int) -> Iterator[Verdict]:
+        if self.max_failed is not None and disabled:
+            yield Verdict.at_most("workers that disabled it", disabled, 0, "{:d}")
 
     def _about_labels(self, seen: Comparison) -> Iterator[Verdict]:
         least, difference = self.min_accuracy_difference, seen.labelled.difference

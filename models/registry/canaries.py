@@ -133,9 +133,6 @@ def decide(canary: Canary) -> str:
 
     Returns:
         what was done, for the log; "": nothing.
-
-    Raises:
-        StoreError: production became another version at this instant.
     """
     if is_stale(canary):  # what somebody promoted meanwhile isn't to be replaced by it
         return ""
@@ -153,4 +150,8 @@ def decide(canary: Canary) -> str:
     if further.percent < _ALL:
         return f"{further.percent:g}%: {why}" if rollouts().advance(canary, why) else ""
     promote = partial(store.promote, canary.version, f"canary: {why}", instead_of=canary.against)
-    return f"promoted: {why}" if rollouts().promote(canary, promote, why) else ""
+    try:
+        return f"promoted: {why}" if rollouts().promote(canary, promote, why) else ""
+    except UserError as error:  # left as it is, it would be tried for ever
+        why = f"it can't be promoted: {error}"
+        return f"taken back: {why}" if rollouts().end(canary, "returned", why) else ""

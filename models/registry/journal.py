@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,13 +17,18 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def append(file: Path, entry: BaseModel) -> None:
-    """Add a line; it is on the disk when this returns."""
+    """Add a line; it is on the disk when this returns.
+
+    Raises:
+        OSError: it isn't, or only a part of it.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(entry.model_dump(mode="json", exclude_none=True)).encode()
+    # The first line break ends what a killed process may have left.
+    line = b"\n" + json.dumps(entry.model_dump(mode="json", exclude_none=True)).encode() + b"\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        # The first line break ends what a killed process may have left.
-        os.write(descriptor, b"\n" + line + b"\n")
+        if os.write(descriptor, line) < len(line):  # a full disk takes what it has room for
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

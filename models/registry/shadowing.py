@@ -119,8 +119,10 @@ def shadow_status() -> ShadowStatus | None:
         return None
     tallies = read_tallies(directory(), shadow.id, ShadowTally)
     seen, hours = total(tallies), shadow.age_hours
-    verdicts = shadow.rule.judge(seen, hours)
-    return ShadowStatus(shadow, tallies, seen, verdicts, shadow.rule.outcome(seen, hours))
+    disabled = sum(tally.state == "failed" for tally in tallies)
+    verdicts = shadow.rule.judge(seen, hours, disabled)
+    outcome = shadow.rule.outcome(seen, hours, disabled)
+    return ShadowStatus(shadow, tallies, seen, verdicts, outcome)
 
 
 def refusal(version: str) -> str:

@@ -34,6 +34,7 @@ class Traffic:
     def __init__(self) -> None:
         self._changed = Condition()
         self._requests = 0
+        self._alone_since = 0.0
         self._gives_way: ort.RunOptions | None = None
         self._pausable: Pausable | None = None
 
@@ -42,11 +43,19 @@ class Traffic:
         """How many are under way."""
         return self._requests
 
+    @property
+    def alone_s(self) -> float:
+        """How long the one that is under way has been the only one; 0.0: it isn't, or none is. What
+        it did in that time took as long as it takes, for nothing was beside it."""
+        with self._changed:
+            return time.perf_counter() - self._alone_since if self._requests == 1 else 0.0
+
     def enter(self) -> None:
         """A request begins, before its images are decoded. What gives way ends at its next node: of
         VGG-19 within some milliseconds."""
         with self._changed:
             self._requests += 1
+            self._alone_since = time.perf_counter()
             if self._gives_way is not None:
                 self._gives_way.terminate = True
             if self._pausable is not None:
@@ -56,6 +65,7 @@ class Traffic:
         """It is answered, or failed."""
         with self._changed:
             self._requests -= 1
+            self._alone_since = time.perf_counter()
             if not self._requests:
                 self._changed.notify_all()
                 if self._pausable is not None:

@@ -39,15 +39,21 @@ class CandidateProcess:
 
     def __init__(self, command: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
+        # Blocked until the code ignores them, half a second later: a terminal's Ctrl-C and a
+        # supervisor's SIGTERM reach the whole group, and aren't the candidate's failure.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # the worker's own is its access log
-                env=os.environ | {"PYTHONPATH": path},
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # the worker's own is its access log
+                    env=os.environ | {"PYTHONPATH": path},
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._connection = Connection(ours.detach())
         self._lock = Lock()
         self._paused = False

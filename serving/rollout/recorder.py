@@ -176,7 +176,8 @@ class Recorder:
                 write_pictures(self._directory, self._rollout, self._worker, pictures)
         except OSError:
             with self._lock:
-                self._changed, self._pictures_changed = True, pictures is not None
+                self._changed = True
+                self._pictures_changed |= pictures is not None
             raise
 
     def _join(self, key: str, label: str) -> bool:

@@ -122,7 +122,7 @@ class Shadow:
         if answer.model.version != self._against or self.recorder.state != "running":
             return
         images_run, run_s = answer.model.last_run()
-        if self._traffic.requests == 1 and images_run == len(rows) == 1:
+        if images_run == len(rows) == 1 and self._traffic.alone_s >= run_s:
             self.recorder.add_alone(run_s)
         record = current()
         request_id = "" if record is None else record.request_id

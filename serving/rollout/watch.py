@@ -239,7 +239,13 @@ class RolloutWatch:
             except OSError as error:  # as in `_look`: of this worker it is no canary anyway
                 self._supervisor.failed(_COUNT, error)
             return
-        self._canary = Canary(wanted, model, self._name, self._metrics.count_canary)
+        self._canary = Canary(
+            wanted,
+            model,
+            self._name,
+            lambda: self._traffic.alone_s,
+            self._metrics.count_canary,
+        )
         self._classifier.watcher, self._classifier.router = self._count, self._route
         self._classifier.failure_watcher = self._count_failure
         self._metrics.show_canary(wanted.version, wanted.percent)

@@ -85,6 +85,19 @@ def test_from_the_shadow_to_production(tags: list[str], tmp_path: Path) -> None:
     assert [event.what for event in shadowing.rollouts().events()] == ["promoted", "begun"]
 
 
+def test_one_that_crashed_in_a_worker_is_refused(tags: list[str]) -> None:
+    """Though the others have counted enough."""
+    run(tags[1], "--min-images", "10", "--min-hours", "0")
+    write_counts(10, 10)
+    run()
+    current = shadowing.current_shadow()
+    assert current is not None
+    crashed = ShadowTally(worker="x", state="failed", reason="its process ended by SIGSEGV")
+    write_tally(shadowing.directory(), current.id, "x", crashed.model_dump_json())
+    assert "SIGSEGV" in run(code=3)
+    assert "workers that disabled it: 1" in str(promote(tags[1]).exception)
+
+
 def test_a_look_where_nothing_runs(tags: list[str]) -> None:
     assert "no shadow is running" in run()
     assert run("--json") == "{}\n"
@@ -108,3 +121,11 @@ def test_what_cannot_be_begun(tags: list[str]) -> None:
 def test_force_promotes_against_the_rule(tags: list[str]) -> None:
     run(tags[1])
     assert promote(tags[1], "--force").exit_code == 0
+
+
+def test_force_promotes_where_the_rollouts_are_damaged_and_says_both(tags: list[str]) -> None:
+    run(tags[1])
+    (shadowing.directory() / ".rollout.json").write_text("{")
+    promoted = promote(tags[1], "--force")
+    assert f"production is {tags[1]}" in promoted.stdout
+    assert "'vgg19 shadow --stop' repairs it" in str(promoted.exception)

@@ -87,3 +87,4 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
     history = vgg19(home, "history", "--rollouts", "--json").splitlines()
     whats = [json.loads(line)["what"] for line in history]
     assert whats == ["promoted", "begun", "passed", "begun"]
+    assert "Traceback" not in (home / "log").read_text()  # what a rollout fails at is only logged

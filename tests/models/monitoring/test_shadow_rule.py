@@ -51,6 +51,16 @@ def test_the_rule(comparison: Comparison, hours: float, outcome: str, why: str) 
     assert why in reason(rule.judge(comparison, hours))
 
 
+@pytest.mark.parametrize(("images", "hours"), [(2000, 24), (3, 0.1)])
+def test_one_that_a_worker_disabled_is_refused_at_once(images: int, hours: float) -> None:
+    rule = ShadowRule()
+    assert rule.outcome(seen(images, images), hours, disabled=1) == "refused"
+    why = reason(rule.judge(seen(images, images), hours, disabled=1))
+    assert "workers that disabled it: 1, must be 0 or less" in why
+    off = ShadowRule(max_failed=None)
+    assert off.outcome(seen(), 24, disabled=1) == "passed"
+
+
 def test_a_rule_that_is_off_says_nothing() -> None:
     rule = ShadowRule(
         min_agreement=None, max_latency_ratio=None, max_failed=None, min_accuracy_difference=None

@@ -30,7 +30,7 @@ def versions(store_home: Path, tmp_path: Path) -> list[str]:
 
 
 def begin(version: str, **changes: Any) -> Canary:
-    wanted = {"steps": [5.0, 100.0], "wait_hours": 0.0, "min_requests": 0} | changes
+    wanted: dict[str, Any] = {"steps": [5.0, 100.0], "wait_hours": 0.0, "min_requests": 0} | changes
     return canaries.start_canary(version, **wanted)
 
 
@@ -81,3 +81,11 @@ def test_what_was_promoted_meanwhile_is_not_replaced(versions: list[str]) -> Non
     with pytest.raises(StoreError, match=f"production is {versions[2]}, and {versions[1]} was to"):
         store.promote(versions[1], instead_of=versions[0])
     assert store.production_version() == versions[2]
+
+
+def test_one_that_cannot_be_promoted_is_taken_back(versions: list[str]) -> None:
+    canary = begin(versions[1])
+    (store.stored_path(versions[1]) / "model.onnx").write_bytes(b"damaged")
+    assert "it can't be promoted: " in canaries.decide(canary)
+    assert canaries.current_canary() is None
+    assert store.production_version() == versions[0]

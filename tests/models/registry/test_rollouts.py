@@ -72,3 +72,17 @@ def test_a_repair_keeps_the_history(store: Rollouts, tmp_path: Path) -> None:
     assert [event.what for event in store.events()] == ["stopped", "begun"]
     store.begin(SHADOW, "third")
     assert [event.what for event in store.events()] == ["begun", "stopped", "begun"]
+
+
+def test_a_line_that_a_full_disk_cuts_short_is_no_event(
+    store: Rollouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.begin(SHADOW, "first")
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, line: write(file, line[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            store.end(SHADOW, "stopped", "second")
+    assert store.current() == SHADOW
+    assert store.end(SHADOW, "stopped", "third")
+    assert [event.why for event in store.events()] == ["third", "first"]

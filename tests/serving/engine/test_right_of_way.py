@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from threading import Event, Thread
 
@@ -141,3 +142,18 @@ def test_what_can_pause_goes_on_when_the_last_request_has_its_answer() -> None:
     with traffic.only_in_gaps(work):  # a request is under way already
         assert work.told == ["pause"]
     assert work.told[-1] == "resume"
+
+
+def test_only_a_request_with_nothing_beside_it_is_alone() -> None:
+    traffic = Traffic()
+    assert traffic.alone_s == 0
+    traffic.enter()
+    first = traffic.alone_s
+    assert 0 < first < traffic.alone_s
+    traffic.enter()
+    assert traffic.alone_s == 0
+    before = time.perf_counter()
+    traffic.leave()
+    assert 0 < traffic.alone_s <= time.perf_counter() - before  # from now on
+    traffic.leave()
+    assert traffic.alone_s == 0

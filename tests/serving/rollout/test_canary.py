@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 import pytest
@@ -27,9 +28,11 @@ def desired(percent: float, **changes: object) -> DesiredCanary:
     )
 
 
-async def canary_of(classifier: DataPlane, wanted: DesiredCanary) -> Canary:
+async def canary_of(
+    classifier: DataPlane, wanted: DesiredCanary, alone_s: float = math.inf
+) -> Canary:
     model = await classifier.models.load("v2")
-    canary = Canary(wanted, model, "worker")
+    canary = Canary(wanted, model, "worker", lambda: alone_s)
     classifier.watcher, classifier.router = canary.watch, canary.route
     classifier.failure_watcher = canary.watch_failure
     return canary
@@ -144,6 +147,19 @@ async def test_a_canary_like_production_stays(classifier: DataPlane) -> None:
     found = {one.kind: one for one in evidence([canary.tally], CanaryLimits())}
     assert found["failed"].production.count + found["failed"].canary.count == 300
     assert found["unfamiliar"].canary.count == canary.tally.requests
+
+
+@pytest.mark.parametrize(("alone_s", "counts"), [(math.inf, True), (0.0, False)])
+async def test_only_times_with_nothing_beside_them_are_compared(
+    classifier: DataPlane, alone_s: float, counts: bool
+) -> None:
+    canary = await canary_of(classifier, desired(50, header="x-user"), alone_s)
+    for number in range(450):
+        await ask(classifier, f"client {number}")
+    canary.look([])
+    found = {one.kind: one for one in evidence([canary.tally], CanaryLimits())}
+    assert (found["slow"].production.count > 0) == counts
+    assert (found["slow"].canary.count > 0) == counts
 
 
 async def test_evidence_of_other_workers_counts(classifier: DataPlane) -> None:

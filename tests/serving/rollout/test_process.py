@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import time
 from threading import Timer
 
@@ -33,6 +35,14 @@ def test_how_it_ended_is_told(command: Command, lines: str, how: str) -> None:
     process = CandidateProcess(command(lines))
     with pytest.raises(ProcessEnded, match=how):
         process.wait()
+    process.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_the_group_is_no_failure_of_it(command: Command, number: signal.Signals) -> None:
+    process = CandidateProcess(command(LOOP))
+    os.kill(process.pid, number)
+    assert set(process.wait()) == {"preprocessing"}
     process.close()
 
 

@@ -37,7 +37,8 @@ class Place:
     def __init__(self, classifier: DataPlane, command: Command, versions: list[str]) -> None:
         self.old, self.new = versions
         self.classifier = classifier
-        self.supervisor = Supervisor()
+        self.failures: list[str] = []
+        self.supervisor = Supervisor(self.failures.append)
         self.watch = RolloutWatch(
             classifier,
             Traffic(),
@@ -144,6 +145,7 @@ async def test_a_canary_goes_step_by_step_into_production(place: Place) -> None:
     assert await place.ask_as(users[False]) == {place.old}
     for _ in range(4):
         await place.watch.follow()
+    assert not place.failures
     assert store.production_version() == place.new
     assert store.promotions()[0].why.startswith("canary: 3 requests without harm")
     events = [event.what for event in shadowing.rollouts().events()]
