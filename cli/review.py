@@ -80,7 +80,7 @@ def review(
         typer.Option("--import", help="JSON of Label Studio, whose annotations become decisions."),
     ] = None,
     host: Annotated[str, typer.Option(help="IP address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3002,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3003,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="Another name that the page is reached by. May be repeated."),
