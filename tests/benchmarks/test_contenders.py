@@ -101,6 +101,7 @@ def test_a_wrong_choice_is_one_line(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_server_that_runs_already_is_asked_checked_and_left_running(tmp_path: Path) -> None:
     pixels = np.full((SIZE, SIZE, 3), (200, 100, 50), np.uint8)

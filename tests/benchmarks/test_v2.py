@@ -15,6 +15,7 @@ from testing.bundles import tiny_probabilities, tiny_spec
 from testing.server import make_home, serve
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_both_kinds_are_answered_alike_and_rightly(tmp_path: Path) -> None:
     size = tiny_spec().preprocessing.image_size

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testing.commands import vgg19
@@ -44,6 +45,7 @@ def grpc_status(server: Server) -> int:
         return status
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_production_file_is_told_and_a_promotion_repairs_it(tmp_path: Path) -> None:
     """Invalid UTF-8, once, ended the watch for good, with /readyz 200 and no line of log."""
     first, second = register_version(tmp_path, 1), register_version(tmp_path, 2)
@@ -70,5 +72,5 @@ def test_a_damaged_production_file_is_told_and_a_promotion_repairs_it(tmp_path: 
         assert f"vgg19:{model['version']}" == second
     log = (tmp_path / "log").read_text()
     assert log.count("is damaged") == 1  # all three are damaged alike
-    assert f"{_WATCH}: well again after" in log
+    assert f"{_WATCH}: recovered after" in log
     assert "Traceback" not in log

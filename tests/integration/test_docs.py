@@ -19,6 +19,8 @@ from testing.docs.markdown import Fence, read_page
 from testing.images import write_image_folder
 from testing.server import Server
 
+pytestmark = pytest.mark.exhaustive  # tests/testing/docs reads each block
+
 _ADDRESS = "http://127.0.0.1:3000"
 _NOT_OF_TINY_MODELS = {"distance"}  # which needs features, see models/export/distance_graph.py
 

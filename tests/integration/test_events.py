@@ -13,6 +13,7 @@ from testing.server import register_version, serve
 from tests.models.events.receiver import closed_port, receiver, wait_until
 
 
+@pytest.mark.exhaustive
 def test_what_happened_before_the_service_ran_and_while_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from testing.commands import run_command
 from testing.server import ROOT, Server, serve
@@ -57,6 +58,7 @@ def load(server: Server, image: Path, stop: Path) -> Iterator[dict[str, Counter[
     seen["grpc"] = Counter(json.loads(over_grpc.communicate(timeout=60)[0]))
 
 
+@pytest.mark.exhaustive
 def test_better_then_poisoned_then_back_without_a_failed_request(tmp_path: Path) -> None:
     home = tmp_path / "bentoml"
     (home / "models").mkdir(parents=True)

@@ -79,7 +79,7 @@ def test_what_is_bad_is_told_once_and_tried_again(
     file.write_text("bad")
     for _ in range(5):
         watch.look()
-    assert caplog.text.count("it is bad; what was read before stays in force") == 1
+    assert caplog.text.count("it is bad; the previous content stays in force") == 1
     file.unlink()
     for _ in range(5):
         watch.look()

@@ -84,6 +84,7 @@ def test_wrong_labels_are_put_aside_before_anything_is_trained(known: Place) -> 
     assert suspects(again)["files"] == []
 
 
+@pytest.mark.exhaustive
 def test_nothing_but_wrong_labels_is_nothing_new(known: Place) -> None:
     champion = store.production_version()
     known.configure(suspects="put-aside")
@@ -95,6 +96,7 @@ def test_nothing_but_wrong_labels_is_nothing_new(known: Place) -> None:
     assert len(known.jobs()) == 1
 
 
+@pytest.mark.exhaustive
 def test_reported_they_are_trained_on_all_the_same(known: Place) -> None:
     known.configure(suspects="report")
     known.add(500, 520, poisoned=True)
@@ -105,6 +107,7 @@ def test_reported_they_are_trained_on_all_the_same(known: Place) -> None:
     assert "they were trained on all the same" in (job.path / "report.html").read_text()
 
 
+@pytest.mark.exhaustive
 def test_where_labels_cannot_be_predicted_none_is_put_aside(
     known: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
