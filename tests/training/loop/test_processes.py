@@ -83,6 +83,7 @@ def results() -> dict[str, dict[int, Any]]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_one_works_and_the_others_wait_longer_than_a_collective_may(
     results: dict[str, dict[int, Any]],
 ) -> None:
