@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 import trustme
 from cryptography import x509
 
@@ -97,6 +98,7 @@ def lets_in(server: Server, key: str, admin: str) -> bool:
     )
 
 
+@pytest.mark.exhaustive
 def test_keys_change_under_load(tiny_home: Path, tmp_path: Path) -> None:
     """A client's key is good the whole time, others come and go, the admin's changes."""
     keys, admin = tmp_path / "keys", tmp_path / "admin"

@@ -131,6 +131,7 @@ thin_cli.main()
 """
 
 
+@pytest.mark.exhaustive
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """At the same global batch; of 21 images in batches of 20, one process has none of the last."""
     write_image_folder(tmp_path / "data" / "train", {"blue": 11, "red": 10})
