@@ -69,7 +69,48 @@ def judge_and_report(
     history: list[Epoch],
 ) -> None:
     """Calibrate the best model, judge it, and write metrics and report: the run is finished."""
-    _finish(model, source, context, run, table, history)
+    val_logits, val_targets = context.predict(source, model, "val", shared=False)
+    temperature = fit_temperature(val_logits, val_targets)
+    logits, targets = val_logits, val_targets
+    if context.data.held_out != "val":
+        logits, targets = context.predict(source, model, context.data.held_out, shared=False)
+    before = classification_metrics(logits, targets, context.data.labels)
+    held_out = classification_metrics(logits / temperature, targets, context.data.labels)
+    statistics, acceptance = find_acceptance(model, source, context, temperature, history[-1].epoch)
+    statistics.write(run.feature_statistics)
+    reference = drift_reference(model, source, context, temperature, statistics, acceptance)
+    reference.write(run.reference)
+    best = best_epoch(history)
+    metrics: dict[str, Any] = {
+        "best_epoch": best.epoch,
+        "held_out": {"split": context.data.held_out, **held_out},
+        "calibration": {
+            "temperature": temperature,
+            "fitted_on": len(val_targets),
+            "expected_calibration_error_before": before["expected_calibration_error"],
+            "expected_calibration_error": held_out["expected_calibration_error"],
+        },
+        "acceptance": acceptance,
+        **{
+            name: run.read_json(path)
+            for name, path in {"head": run.head, "auto": run.auto}.items()
+            if path.is_file()
+        },
+        "history": [asdict(epoch) for epoch in history],
+    }
+    write_json(run.metrics, metrics)
+    write_report(
+        model, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
+    )
+    run.state.unlink(missing_ok=True)
+    context.reporter.say(
+        f"accuracy on {context.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "
+        f"{held_out['accuracy']:.1%}; calibration error "
+        f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
+    )
+    context.reporter.say(summary(acceptance))
+    for weakness in weaknesses(held_out):
+        context.reporter.warn(weakness)
     context.reporter.say(
         f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}"
     )
@@ -321,59 +362,6 @@ def _with_unit(batches: Iterable[Batch]) -> tuple[Iterable[Batch], str]:
     if first is None:
         return (), ""
     return chain((first,), rest), "images" if first.start == 0 else ""
-
-
-def _finish(
-    model: nn.Module,
-    source: BatchSource,
-    context: TrainContext,
-    run: Run,
-    table: list[LayerRow],
-    history: list[Epoch],
-) -> None:
-    """Calibrate the best model, judge it, and write metrics and report."""
-    val_logits, val_targets = context.predict(source, model, "val", shared=False)
-    temperature = fit_temperature(val_logits, val_targets)
-    logits, targets = val_logits, val_targets
-    if context.data.held_out != "val":
-        logits, targets = context.predict(source, model, context.data.held_out, shared=False)
-    before = classification_metrics(logits, targets, context.data.labels)
-    held_out = classification_metrics(logits / temperature, targets, context.data.labels)
-    statistics, acceptance = find_acceptance(model, source, context, temperature, history[-1].epoch)
-    statistics.write(run.feature_statistics)
-    reference = drift_reference(model, source, context, temperature, statistics, acceptance)
-    reference.write(run.reference)
-    best = best_epoch(history)
-    metrics: dict[str, Any] = {
-        "best_epoch": best.epoch,
-        "held_out": {"split": context.data.held_out, **held_out},
-        "calibration": {
-            "temperature": temperature,
-            "fitted_on": len(val_targets),
-            "expected_calibration_error_before": before["expected_calibration_error"],
-            "expected_calibration_error": held_out["expected_calibration_error"],
-        },
-        "acceptance": acceptance,
-        **{
-            name: run.read_json(path)
-            for name, path in {"head": run.head, "auto": run.auto}.items()
-            if path.is_file()
-        },
-        "history": [asdict(epoch) for epoch in history],
-    }
-    write_json(run.metrics, metrics)
-    write_report(
-        model, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
-    )
-    run.state.unlink(missing_ok=True)
-    context.reporter.say(
-        f"accuracy on {context.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "
-        f"{held_out['accuracy']:.1%}; calibration error "
-        f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
-    )
-    context.reporter.say(summary(acceptance))
-    for weakness in weaknesses(held_out):
-        context.reporter.warn(weakness)
 
 
 def _summary(context: TrainContext) -> str:
