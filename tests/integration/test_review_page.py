@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,25 +12,18 @@ from typing import Any
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from review.app import make_app
 from review.guard import own_hosts
 from review.journal import Decision, Journal
 from testing.ports import free_port
+from tests.integration.browsing import PHONE, needs_chromium
 from tests.review.made_up import colour_of, make_pool, make_session
 from training.review.session import Session
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Debian's chromium is not installed (apt-get install chromium)"
-)
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-)  # fmt: skip
+pytestmark = needs_chromium
 DESKTOP = {"width": 1280, "height": 860}
-PHONE = {"width": 390, "height": 844}
 KEYS = {"blue": "1", "green": "2", "red": "3"}
 
 Open = Callable[..., Page]
@@ -53,14 +45,6 @@ def serve_page(session: Session, key: str | None = None) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         session.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
