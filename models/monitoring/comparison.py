@@ -138,7 +138,7 @@ class Comparison(BaseModel):
 
     @property
     def agreement(self) -> float | None:
-        """The share of images with the same label from both; None: there is no image."""
+        """The share of images with the same label from both; None: no images yet."""
         return self.agreed / self.images if self.images else None
 
     def agreement_interval(self, z: float = 1.96) -> tuple[float, float] | None:

@@ -76,7 +76,7 @@ def _names(page: str) -> list[str]:
 
 
 def test_captured_images(work: Path, run_main: Vgg19) -> None:
-    """STEM.img, beside records that are no images."""
+    """STEM.img, beside records that are not images."""
     captured = work / "captured"
     captured.mkdir()
     for file in (work / "mixed").iterdir():
