@@ -127,7 +127,8 @@ def test_signals_at_any_time_of_the_start_end_it(tiny_home: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
-@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_workers_end_with_a_parent_that_is_killed(
     workers: str, tiny_home: Path, tmp_path: Path
 ) -> None:

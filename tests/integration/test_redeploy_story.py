@@ -98,6 +98,7 @@ def test_better_then_poisoned_then_back_without_a_failed_request(tmp_path: Path)
     assert versions == [old, new, old]
 
 
+@pytest.mark.exhaustive
 def test_a_service_with_another_store_is_found_out(tmp_path: Path, tiny_home: Path) -> None:
     """Exit 4, and production is what it was."""
     home = tmp_path / "bentoml"

@@ -90,6 +90,7 @@ def test_one_works_and_the_others_wait_longer_than_a_collective_may(
     assert results["long_work"] == {0: ["made", "by 0"], 1: ["made"]}
 
 
+@pytest.mark.exhaustive
 def test_a_mistake_is_told_in_all(results: dict[str, dict[int, Any]]) -> None:
     assert set(results["refused_work"].values()) == {"data none does not exist"}
 
