@@ -21,6 +21,8 @@ from models.errors import UserError
 # Another signal than those of circus: a worker tells by it that the service failed. Circus leaves
 # it alone, but for not letting it interrupt system calls.
 FAILED_SIGNAL = signal.SIGUSR1
+# How soon a worker that ended is looked for again while circus is busy. Far below a start.
+_LOOK_AGAIN_S = 0.2
 # Swagger UI's files, which BentoML serves below this path.
 SWAGGER_PATH = "static_content"
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
@@ -111,6 +113,38 @@ def take_signals(on_signal: Callable[[int, Callable[[], None]], None]) -> None:
     for name in ("signal", "quit", "SIGNALS"):
         _reach("circus.sighandler", "SysHandler", name, why=why)
     handler.signal = lambda self, number, frame=None: on_signal(number, self.quit)
+
+
+def restart_at_once() -> None:
+    """In the first process, before it starts workers: have a worker that ended replaced at once.
+
+    BentoML has circus look every ten seconds (`check_delay`), so a service of one worker was gone
+    for as long, in addition to its start. Circus goes on looking every ten seconds, too.
+    """
+    why = "replace a worker that was killed"
+    handler = _reach("circus.sighandler", "SysHandler", why=why)
+    signals = _reach("circus.sighandler", "SysHandler", "SIGNALS", why=why)
+    conflict = _reach("circus.exc", "ConflictError", why=why)
+    _reach("circus.arbiter", "Arbiter", "manage_watchers", why=why)
+    others = handler.signal
+
+    async def look(controller: Any) -> None:
+        watchers = controller.arbiter.iter_watchers()
+        if not all(not watcher.is_stopped() and len(watcher) for watcher in watchers):
+            return  # no worker has been started yet, which circus would take for the end
+        try:
+            await controller.arbiter.manage_watchers()
+        except conflict:  # it does something else, such as replacing another worker
+            controller.loop.call_later(_LOOK_AGAIN_S, look, controller)
+
+    def on_signal(self: Any, number: int, frame: Any = None) -> None:
+        if number == signal.SIGCHLD:
+            self.controller.loop.add_callback_from_signal(look, self.controller)
+        else:
+            others(self, number, frame)
+
+    handler.SIGNALS = [*signals, signal.SIGCHLD]
+    handler.signal = on_signal
 
 
 def http_server_config() -> Any:

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import psutil
 
-from models.bentoml_adapter import FAILED_SIGNAL, take_signals
+from models.bentoml_adapter import FAILED_SIGNAL, restart_at_once, take_signals
 
 logger = logging.getLogger("bentoml.serve")  # the first process has no other with a handler
 
@@ -57,6 +57,7 @@ class FirstProcess:
 
     def listen(self) -> None:
         take_signals(self._on_signal)
+        restart_at_once()
         signal.signal(FAILED_SIGNAL, self._on_failure)
         os.environ[_PARENT] = str(os.getpid())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import bentoml
+import circus.arbiter
+import circus.exc
 import circus.sighandler
 import pytest
 import uvicorn
@@ -31,6 +35,7 @@ HANDLER = circus.sighandler.SysHandler
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done to circus is undone."""
     monkeypatch.setattr(HANDLER, "signal", HANDLER.signal)
+    monkeypatch.setattr(HANDLER, "SIGNALS", HANDLER.SIGNALS)
 
 
 def test_the_store(tmp_path: Path) -> None:
@@ -84,6 +89,35 @@ def test_signals_come_with_the_way_to_stop(monkeypatch: pytest.MonkeyPatch) -> N
     assert (came, asked) == ([signal.SIGTERM, signal.SIGHUP], ["quit", "quit"])
 
 
+# What `bentoml serve` does with its workers, but for circus's looking after them every ten seconds.
+_FIRST_PROCESS = """
+import sys
+from bentoml._internal.utils.circus import create_standalone_arbiter
+from circus.watcher import Watcher
+from models.bentoml_adapter import restart_at_once
+restart_at_once()
+worker = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+watcher = Watcher("worker", worker[0], args=worker[1:], numprocesses=2, copy_env=True)
+create_standalone_arbiter([watcher], check_delay=3600).start()
+"""
+
+
+def test_workers_that_are_killed_are_replaced_at_once() -> None:
+    """Not when circus looks the next time. Two at once, since it does one thing at a time."""
+    command = [sys.executable, "-c", _FIRST_PROCESS]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        try:
+            workers = [int(first.stdout.readline()) for _ in range(2)]
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            others = [int(first.stdout.readline()) for _ in range(2)]  # pytest's time limit
+        finally:
+            first.terminate()
+    assert not set(workers) & set(others)
+    assert first.returncode == 0
+
+
 def test_the_https_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert adapter.http_server_config() is None
     monkeypatch.setattr(sys, "argv", ["worker", "--ssl-certfile", "x"])
@@ -113,6 +147,9 @@ GONE: list[tuple[Any, str, Callable[[], Any]]] = [
     (HANDLER, "quit", lambda: adapter.take_signals(lambda *_: None)),
     (HANDLER, "SIGNALS", lambda: adapter.take_signals(lambda *_: None)),
     (circus.sighandler, "SysHandler", lambda: adapter.take_signals(lambda *_: None)),
+    (HANDLER, "SIGNALS", adapter.restart_at_once),
+    (circus.exc, "ConflictError", adapter.restart_at_once),
+    (circus.arbiter.Arbiter, "manage_watchers", adapter.restart_at_once),
     (uvicorn, "Server", adapter.http_server_config),
     (type(bentoml.server_context), "worker_index", adapter.worker_index),
     (adapter, "SWAGGER_FILES", adapter.swagger_files),
