@@ -47,7 +47,7 @@ def test_all_that_it_writes(data: Path, vgg19: Vgg19, capsys: pytest.CaptureFixt
     assert "labels that the other images contradict: 1 of 30" in out
     assert re.search(r"train/red/wrong.png +red +green +\d\.\d\d +green, green, green", out)
     assert "recommended: train all layers: with weights none" in out
-    command = f"vgg19 train --data 'a set' {shlex.join(OPTIONS)} --strategy full"
+    command = f"vgg19 train --data 'a set' {shlex.join(OPTIONS)} --strategy full --head-init ridge"
     assert f"  {command}\n" in out
 
     found = json.loads(Path("p.json").read_text())

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from scipy import stats
 
@@ -29,11 +30,13 @@ class Recommendation:
     Args:
         strategy: None where that can't be told.
         unfreeze: patterns of layers, as of `TrainConfig`.
+        head_init: as of `TrainConfig`, where its default isn't what to begin with.
     """
 
     reason: str
     strategy: Strategy | None
     unfreeze: tuple[str, ...] = ()
+    head_init: Literal["ridge"] | None = None
 
     @property
     def options(self) -> str | None:
@@ -41,7 +44,8 @@ class Recommendation:
         if self.strategy is None:
             return None
         unfreeze = (f"--unfreeze {shlex.quote(pattern)}" for pattern in self.unfreeze)
-        return " ".join([f"--strategy {self.strategy}", *unfreeze])
+        head = [f"--head-init {self.head_init}"] if self.head_init else []
+        return " ".join([f"--strategy {self.strategy}", *unfreeze, *head])
 
 
 def best_of(scores: Sequence[DepthScore]) -> DepthScore:
@@ -76,8 +80,10 @@ def recommend(
         return Recommendation(
             f"train all layers: with weights none, what stays frozen stays random; a linear "
             f"classifier on {best.depth.name}'s random features is right for {reached}, so a "
-            "training that ends below that was too short, or has too few images",
+            "training that ends below that was too short, or has too few images; from a head in "
+            "closed form, it can't end below what these features are worth",
             "full",
+            head_init="ridge",
         )
     what, strategy, unfreeze = _what_to_train(scores.index(best), architecture)
     alike = [score.depth.name for score in scores if score is not best and _are_alike(score, best)]

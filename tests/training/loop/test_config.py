@@ -119,6 +119,21 @@ def test_a_run_from_before_there_was_a_fit_began_with_a_random_head() -> None:
     assert recorded_config(recorded).head_init == "random"
 
 
+@pytest.mark.parametrize("weights", ["imagenet", "none"])
+@pytest.mark.parametrize("strategy", ["head", "fc", "gradual", "full"])
+def test_the_head_begins_with_a_fit_unless_everything_is_random(
+    strategy: str, weights: str
+) -> None:
+    def head_init(**changes: Any) -> str:
+        values = BASE | {"strategy": strategy, "weights": weights} | changes
+        return load_config(None, values).resolved(blocks=5).head_init
+
+    from_scratch = (strategy, weights) == ("full", "none")
+    assert head_init() == ("random" if from_scratch else "ridge")
+    for asked in ("ridge", "random"):
+        assert head_init(head_init=asked) == asked
+
+
 FORMER = {"thaw_epochs": ("unfreeze_epochs", (2, 5)), "unlike": ("ood_data", Path("others"))}
 
 

@@ -89,7 +89,9 @@ def test_what_is_as_good_as_luck_recommends_nothing() -> None:
 
 def test_random_layers_are_all_trained() -> None:
     accuracies = [0.6, 0.8, *[0.6] * 5]
-    assert recommend(scores(accuracies), 0.1, "none", VGG19).options == ("--strategy full")
+    assert recommend(scores(accuracies), 0.1, "none", VGG19).options == (
+        "--strategy full --head-init ridge"
+    )
 
 
 def test_the_errors_tell_depths_apart_where_as_many_images_are_right() -> None:
