@@ -113,26 +113,37 @@ def redeploy(
                 return Outcome(0, "no drift: none of the services has an alarm")
             reporter.say(f"drift at {alarm}")
         if job is None or not job.has("register"):  # after that, it is to be finished as it is
-            ingested = _ingest(config, reporter)
-            job = _same_job(job, ingested, config)
-            if job is None:
-                nothing_new = None if force else _nothing_new(ingested, config)
-                if nothing_new is not None:
-                    return Outcome(0, f"nothing new: {nothing_new}")
-                doubted, ingested = _doubt(ingested, config, reporter)
-                nothing_new = None if force else _nothing_new(ingested, config)
-                if nothing_new is not None:
-                    aside = f"{len(doubted.rows)} new images are put aside, and the others are old"
-                    return Outcome(0, f"nothing new: {aside}")
-                too_few = _too_few_to_judge(ingested.images.split("test"), config, reporter)
-                if too_few is not None:
-                    return Outcome(REFUSED, f"not trained: {too_few}; production is untouched")
-                job = _new_job(ingested, config, doubted)
+            begun = _begin(job, config, reporter, force=force)
+            if isinstance(begun, Outcome):
+                return begun
+            job = begun
         else:
             reporter.say(f"continuing job {job.id}")
         outcome = _do(job, config, signer, reporter, builder)
         remove_old_jobs(config.state, config.keep_jobs, _runs_to_keep())
         return outcome
+
+
+def _begin(
+    interrupted: JobState | None, config: RedeployConfig, reporter: Reporter, *, force: bool
+) -> JobState | Outcome:
+    """The interrupted job if its images are the same, else a new one; or why there is none."""
+    ingested = _ingest(config, reporter)
+    job = _same_job(interrupted, ingested, config)
+    if job is not None:
+        return job
+    nothing_new = None if force else _nothing_new(ingested, config)
+    if nothing_new is not None:
+        return Outcome(0, f"nothing new: {nothing_new}")
+    doubted, ingested = _doubt(ingested, config, reporter)
+    nothing_new = None if force else _nothing_new(ingested, config)
+    if nothing_new is not None:
+        aside = f"{len(doubted.rows)} new images are put aside, and the others are old"
+        return Outcome(0, f"nothing new: {aside}")
+    too_few = _too_few_to_judge(ingested.images.split("test"), config, reporter)
+    if too_few is not None:
+        return Outcome(REFUSED, f"not trained: {too_few}; production is untouched")
+    return _new_job(ingested, config, doubted)
 
 
 def _check(config: RedeployConfig) -> None:
