@@ -17,8 +17,9 @@ from models.imaging.preprocessing import Preprocessing, Resize, default_resize_s
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane
 from serving.core.decode_budget import DecodeBudget
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
+from serving.core.served_model import ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.engine.options import SessionOptions
 from serving.engine.session import Session
