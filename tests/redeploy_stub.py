@@ -51,7 +51,8 @@ from training.data.checks import Sample
 from training.data.image_data import ImageData
 from training.evaluate.metrics import classification_metrics
 from training.export import bundle
-from training.loop.config import TrainConfig, write_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import write_config
 from training.loop.context import load_data
 from training.loop.run import Run, record_provenance, write_json
 from training.redeploy import challenger, job_state

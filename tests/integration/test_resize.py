@@ -28,7 +28,7 @@ from tests.serving.conftest import LIMITS
 from training.export.bundle import export_run
 from training.loop.accelerator import make_accelerator
 from training.loop.checkpoint import load_checkpoint
-from training.loop.config import load_config, read_config
+from training.loop.config_file import load_config, read_config
 from training.loop.context import TrainContext, load_data
 from training.loop.image_batches import ImageBatches
 from training.loop.recipe import fine_tune

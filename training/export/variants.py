@@ -46,7 +46,7 @@ from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
 from training.evaluate.evaluation import check_unchanged
-from training.loop.config import read_config
+from training.loop.config_file import read_config
 from training.loop.context import load_data
 from training.loop.run import Run
 from training.reporter import Reporter, steps

@@ -12,7 +12,8 @@ from training.features.batches import CachedFeatures
 from training.loop.accelerator import make_accelerator
 from training.loop.advice import advice
 from training.loop.checkpointer import Checkpointer, restore
-from training.loop.config import TrainConfig, read_resumed
+from training.loop.config import TrainConfig
+from training.loop.config_file import read_resumed
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.epochs import train_epochs
 from training.loop.finish import Finish, judge_and_report

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from testing.images import write_image_folder
-from training.loop.config import TrainConfig, load_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import load_config
 
 
 def config(tmp_path: Path, **changes: Any) -> TrainConfig:

@@ -12,7 +12,7 @@ import yaml
 
 from models.errors import UserError
 from models.files import json_text
-from training.loop.config import ConfigError
+from training.loop.config_file import ConfigError
 from training.redeploy import job
 from training.redeploy.config import load_redeploy_config
 from training.redeploy.drift import DriftError, drifting
