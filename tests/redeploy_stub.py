@@ -38,9 +38,9 @@ from models.bundle.bundle import (
     SEEN_FILE,
     SPEC_FILE,
     Bundle,
-    GoldenSamples,
     open_bundle,
 )
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
