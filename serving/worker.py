@@ -30,13 +30,7 @@ from serving.engine.right_of_way import Traffic
 from serving.grpc.server import GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from serving.http.classify import reply_content
-from serving.loading import (
-    desired_version,
-    load_model,
-    session_options,
-    use_store,
-    worker_cores,
-)
+from serving.loading import desired_version, load_model, session_options, use_store, worker_cores
 from serving.observability.events import Events, HealthEvents
 from serving.observability.metrics import Metrics
 from serving.observability.production import Production

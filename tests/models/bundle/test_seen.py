@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.bundle import (
-    SEEN_FILE,
-    open_bundle,
-)
+from models.bundle.bundle import SEEN_FILE, open_bundle
 from models.bundle.manifest import read_manifest
 from models.bundle.seen import Seen
 from models.bundle.writer import write_manifest

@@ -7,11 +7,7 @@ import pytest
 
 from models.imaging.preprocessing import Preprocessing, Resize
 from training.loop.config import TrainConfig
-from training.loop.config_file import (
-    load_config,
-    read_config,
-    write_config,
-)
+from training.loop.config_file import load_config, read_config, write_config
 
 BASE = {"data": "d", "output": "o"}
 
