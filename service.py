@@ -25,7 +25,8 @@ from serving.settings import (
     worker_count,
 )
 from serving.shutdown import end_service, end_with_parent, listen_to_workers
-from serving.worker import Runtime, check_start
+from serving.start_check import check_start
+from serving.worker import Runtime
 
 if worker_index() is not None:
     end_with_parent()

@@ -74,7 +74,7 @@ def trained() -> Bundle:
     path = FOLDER / "run" / "bundle"
     if not path.exists():
         from training.export.bundle import export_run
-        from training.loop.config import load_config
+        from training.loop.config_file import load_config
         from training.loop.recipe import fine_tune
         from training.loop.run import Run
         from training.reporter import SilentReporter

@@ -43,7 +43,8 @@ from benchmarks.null_model import CLASSES
 from benchmarks.report import OUTPUT, save
 from benchmarks.usage import Tree, cpu_seconds_of_others
 from benchmarks.workload import SMALL, USUAL, photographs
-from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.bundle import MODEL_FILE
+from models.bundle.golden import GoldenSamples
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
 from models.export.onnx_export import ServingModule, export, reference_probabilities

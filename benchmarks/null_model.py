@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.bundle import MODEL_FILE
+from models.bundle.golden import GoldenSamples
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
 from models.imaging.preprocessing import Preprocessing

@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.report import OUTPUT, save
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.probe.features import Depth
 from training.reporter import SilentReporter
 from training.review.fit import Fit, best_depth, can_fit, fit_labels

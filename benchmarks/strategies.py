@@ -28,7 +28,7 @@ from scipy import stats
 from benchmarks.data_sets import DATA_SETS, write
 from benchmarks.report import OUTPUT
 from training.auto.train import train
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.run import Run
 from training.reporter import SilentReporter
 

@@ -21,7 +21,8 @@ from sklearn.datasets import load_sample_images
 from benchmarks.decode import jpeg
 from benchmarks.null_model import CLASSES, SPEC, seal_random, write_null_bundle
 from benchmarks.peers import common
-from models.bundle.bundle import MODEL_FILE, PARITY_TOLERANCE
+from models.bundle.bundle import MODEL_FILE
+from models.bundle.golden import PARITY_TOLERANCE
 from models.bundle.openvino_graph import computes_in_bf16
 from models.bundle.variants import (
     VARIANTS_FILE,

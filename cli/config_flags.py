@@ -12,7 +12,8 @@ import typer
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from training.loop.config import FORMER_NAMES, TrainConfig, flag
+from training.loop.config import FORMER_NAMES, TrainConfig
+from training.loop.config_file import flag
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

@@ -30,7 +30,8 @@ from models.errors import UserError
 from models.paths import expand_home
 from models.text import escape_unencodable
 from serving import environment
-from training.loop.config import RESUMABLE, flag, load_config
+from training.loop.config import RESUMABLE
+from training.loop.config_file import flag, load_config
 
 app = typer.Typer(
     name="vgg19",

@@ -12,7 +12,7 @@ from cli.common import reporter, say
 from cli.config_flags import config_flags, given
 from cli.data_options import SplitNames, split_names
 from models.errors import UserError
-from training.loop.config import flag, load_config
+from training.loop.config_file import flag, load_config
 
 app = typer.Typer()
 

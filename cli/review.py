@@ -18,7 +18,8 @@ from cli.common import reporter, say
 from cli.config_flags import config_flags, given
 from cli.data_options import SplitNames, split_names
 from models.errors import UserError
-from training.loop.config import TrainConfig, load_config, write_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import load_config, write_config
 
 if TYPE_CHECKING:
     from training.review.pool import Pool

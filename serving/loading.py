@@ -17,7 +17,8 @@ from models.monitoring.reference import Reference, read_reference
 from models.registry import store
 from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
-from serving.core.pool import DesiredVersion, ImageBatcher, ServedModel
+from serving.core.pool import DesiredVersion
+from serving.core.served_model import ImageBatcher, ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.core.supervisor import Supervisor
 from serving.engine.batch_sizes import default_concurrency

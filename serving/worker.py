@@ -13,49 +13,42 @@ from opentelemetry import trace
 
 from models.errors import StoreError
 from models.events import config as events_config
-from models.monitoring.watch import Rules
 from models.registry import store
 from serving import __version__
-from serving.admission.key_source import KeySource
 from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
 from serving.context import ServiceContext
-from serving.core.dataplane import DataPlane, Limits
-from serving.core.decode_budget import DecodeBudget, DecodeLimits
+from serving.core.dataplane import DataPlane
+from serving.core.decode_budget import DecodeBudget
 from serving.core.inflight import InFlightBytes
 from serving.core.looker import Looker
 from serving.core.pool import ModelPool
 from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
-from serving.engine.measured import measure_if_unknown
 from serving.engine.memory import freeze_gc
 from serving.engine.right_of_way import Traffic
-from serving.engine.session import what_to_run
-from serving.grpc import server as grpc_server
-from serving.grpc.server import GrpcOptions, GrpcServer, TlsFiles
+from serving.grpc.server import GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from serving.http.classify import reply_content
-from serving.loading import (
-    desired_version,
-    load_model,
-    open_model,
-    session_options,
-    use_store,
-    worker_cores,
-)
-from serving.observability.capture import Capture
-from serving.observability.drift import DriftMonitor
-from serving.observability.drift_metrics import DriftMetrics
-from serving.observability.drift_store import shared_folder
+from serving.loading import desired_version, load_model, session_options, use_store, worker_cores
 from serving.observability.events import Events, HealthEvents
 from serving.observability.metrics import Metrics
 from serving.observability.production import Production
 from serving.observability.telemetry import Telemetry, access_logger
 from serving.open_inference.repository import Repository
+from serving.parts import (
+    decode_limits,
+    grpc_options,
+    key_source,
+    make_capture,
+    make_drift_monitor,
+    request_limits,
+    shadow_options,
+)
 from serving.reloading import FileWatch, Reloadable
 from serving.rollout.watch import WATCH as ROLLOUT_WATCH
-from serving.rollout.watch import RolloutWatch, ShadowOptions
-from serving.settings import Settings, SettingsError
+from serving.rollout.watch import RolloutWatch
+from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -67,31 +60,6 @@ _DRIFT, _DRIFT_EVERY_S = "drift", 5.0
 # After failures; short, since a promotion that repairs the store is to be noticed.
 _MAX_WATCH_PAUSE_S = 8.0
 _MIN_CAPTURE_GRACE_S, _MAX_CAPTURE_GRACE_S = 0.5, 5.0
-
-
-def check_start(settings: Settings) -> None:
-    """Find out, without loading the model, what would keep the service from starting; and, in a
-    process that ends then, which of its graphs is the fastest here, if that matters and is unknown.
-
-    Raises:
-        UserError: no such model, damaged files (of graphs only that they are there: their content
-            is compared by who loads them), no signature where one is required, no such device, the
-            gRPC port is taken, its TLS files or a file of keys can't be used, or events can't wait
-            where they are to.
-    """
-    use_store(settings)
-    bundle = open_model(settings, settings.model)
-    options = session_options(settings, worker_index=1)
-    measure_if_unknown(bundle, options)
-    what_to_run(bundle, options)  # raises if there is none
-    grpc_server.check_start(grpc_options(settings))
-    _key_source(settings).read()
-    events = events_config.from_environment()
-    if events is not None:
-        events_config.check(events)
-    capture = _capture(settings, Supervisor())
-    if capture is not None:
-        capture.close()
 
 
 class Runtime:
@@ -119,15 +87,15 @@ class Runtime:
         self._file_watch = FileWatch(self._reloadables(http_tls), settings.watch_interval_s)
         self._models = models
         threads = settings.decode_threads or worker_cores(settings)
-        self._decoders = DecodeBudget(threads, _decode_limits(settings))
+        self._decoders = DecodeBudget(threads, decode_limits(settings))
         classifier = DataPlane(
-            models, self._decoders, _limits(settings), telemetry.on_answer,
+            models, self._decoders, request_limits(settings), telemetry.on_answer,
             measures=telemetry.drift is not None,
         )  # fmt: skip
         self._rollouts = RolloutWatch(
             classifier,
             traffic or Traffic(),
-            _shadow_options(settings, worker_index),
+            shadow_options(settings, worker_index),
             telemetry.metrics,
             self._supervisor,
         )
@@ -136,7 +104,7 @@ class Runtime:
             repository=Repository(
                 models, _registered_versions, self._follow, shared=settings.workers > 1
             ),
-            keys=_key_source(settings).read(),
+            keys=key_source(settings).read(),
             rate_limit=RateLimit(settings.rate_limit, settings.rate_limit_burst),
             telemetry=telemetry,
             is_ready=lambda: self.ready,
@@ -196,7 +164,7 @@ class Runtime:
         models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
-        capture, drift = _capture(settings, supervisor), _drift(settings)
+        capture, drift = make_capture(settings, supervisor), make_drift_monitor(settings)
         telemetry = Telemetry(metrics, write, tracer, capture, drift)
         events = Events(events_config.from_environment(), metrics.count_background_failure)
         runtime = cls(
@@ -257,7 +225,7 @@ class Runtime:
     def _reloadables(self, http_tls: Reloadable | None) -> list[Reloadable]:
         """What may be changed while the service runs."""
         found = [] if http_tls is None else [http_tls]
-        source = _key_source(self._settings)
+        source = key_source(self._settings)
         if source.files:
             found.append(
                 Reloadable(
@@ -297,70 +265,6 @@ class Runtime:
             await self._grpc.set_ready(ready)
 
 
-def grpc_options(settings: Settings) -> GrpcOptions:
-    """How the settings want gRPC to be served."""
-    tls = None
-    if settings.grpc_tls_cert is not None and settings.grpc_tls_key is not None:
-        tls = TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca)
-    return GrpcOptions(
-        host=settings.grpc_host,
-        port=settings.grpc_port,
-        max_message_bytes=settings.max_request_bytes,
-        max_concurrent_calls=settings.grpc_max_concurrent_calls,
-        keepalive_s=settings.grpc_keepalive_s,
-        max_connection_age_s=settings.grpc_max_connection_age_s,
-        share_port=settings.workers > 1,
-        tls=tls,
-    )
-
-
-def _key_source(settings: Settings) -> KeySource:
-    return KeySource(
-        settings.api_keys.get_secret_value(),
-        settings.admin_key.get_secret_value(),
-        settings.api_keys_file,
-        settings.admin_key_file,
-    )
-
-
-def _capture(settings: Settings, supervisor: Supervisor) -> Capture | None:
-    if settings.capture == "off":
-        return None
-    return Capture(
-        settings.capture_url,
-        settings.capture,
-        threshold=settings.capture_threshold,
-        rate=settings.capture_rate,
-        limit_bytes=settings.capture_limit,
-        waiting_bytes=settings.capture_waiting_bytes,
-        supervisor=supervisor,
-    )
-
-
-def _drift(settings: Settings) -> DriftMonitor | None:
-    if not settings.drift:
-        return None
-    rules = Rules(settings.drift_false_alarm_rate, settings.watched_features)
-    try:
-        folder = settings.drift_dir or shared_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"the folder of drift can't be used: {error}; let VGG19_DRIFT_DIR name one that can be "
-            "written to, or set VGG19_DRIFT to false"
-        ) from None
-    return DriftMonitor(folder, DriftMetrics(), settings.drift_window, rules)
-
-
-def _shadow_options(settings: Settings, worker_index: int) -> ShadowOptions:
-    return ShadowOptions(
-        worker_index=worker_index,
-        timeout_s=settings.session_timeout_s,
-        # Who keeps images has told those whose images they are.
-        keeps_pictures=settings.capture != "off",
-    )
-
-
 def _no_answer() -> StoreError:
     return StoreError(
         f"the store {store.store_path()} doesn't answer within {_LOOK_S:g} s; the model that is "
@@ -370,22 +274,3 @@ def _no_answer() -> StoreError:
 
 def _registered_versions() -> list[str]:
     return [model.version for model in store.list_models()]
-
-
-def _decode_limits(settings: Settings) -> DecodeLimits:
-    return DecodeLimits(
-        max_images=settings.max_queue_images,
-        max_bytes=settings.max_inflight_bytes,
-        max_pixels=settings.max_decode_pixels,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_image_bytes=settings.max_image_bytes,
-        max_image_pixels=settings.max_image_pixels,
-        max_request_images=settings.max_request_images,
-        max_request_bytes=settings.max_request_bytes,
-        request_timeout_s=settings.request_timeout_ms / 1000,
-        image_formats=settings.formats,
-    )

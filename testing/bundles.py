@@ -21,8 +21,8 @@ from models.bundle.bundle import (
     METRICS_FILE,
     MODEL_FILE,
     SPEC_FILE,
-    GoldenSamples,
 )
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest

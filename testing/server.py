@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import psutil
 
-from models.bundle.bundle import GOLDEN_FILE, GoldenSamples
+from models.bundle.bundle import GOLDEN_FILE
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
 from testing.bundles import write_tiny_bundle

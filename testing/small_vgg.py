@@ -11,7 +11,8 @@ from torch import nn
 from torchvision.models import VGG
 from torchvision.models.vgg import cfgs, make_layers
 
-from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.bundle import MODEL_FILE
+from models.bundle.golden import GoldenSamples
 from models.bundle.spec import ModelSpec
 from models.export.onnx_export import ServingModule, export, reference_probabilities
 from testing.bundles import tiny_spec, write_beside_model

@@ -38,9 +38,9 @@ from models.bundle.bundle import (
     SEEN_FILE,
     SPEC_FILE,
     Bundle,
-    GoldenSamples,
     open_bundle,
 )
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import Provenance
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
@@ -51,10 +51,11 @@ from training.data.checks import Sample
 from training.data.image_data import ImageData
 from training.evaluate.metrics import classification_metrics
 from training.export import bundle
-from training.loop.config import TrainConfig, write_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import write_config
 from training.loop.context import load_data
 from training.loop.run import Run, record_provenance, write_json
-from training.redeploy import job, job_state
+from training.redeploy import challenger, job_state
 from training.reporter import Reporter
 
 SHARPNESS = 2e-6  # of the softmax: pixels are 0..255, distances go in their squares
@@ -148,7 +149,7 @@ def _graph(spec: ModelSpec, centroids: NDArray[np.float64]) -> onnx.ModelProto:
 
 def install() -> None:
     """Put the learner into the job's place."""
-    vars(job).update(train=fine_tune, export_run=export_run)
+    vars(challenger).update(train=fine_tune, export_run=export_run)
     moment, _, step = os.environ.get("STUB_KILL", "").partition(":")
     original = job_state.JobState.step
 

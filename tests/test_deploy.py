@@ -205,7 +205,7 @@ def test_the_store_that_pods_serve_from_is_the_one_that_jobs_promote_in() -> Non
 
 
 def test_refused_and_rolled_back_jobs_are_not_tried_again() -> None:
-    from training.redeploy.job import REFUSED, ROLLED_BACK
+    from training.redeploy.outcome import REFUSED, ROLLED_BACK
 
     path = KUBERNETES / "components" / "redeploy" / "retrain.yaml"
     (job,) = [document for document in documents(path) if document["kind"] == "CronJob"]

@@ -16,7 +16,8 @@ from sklearn.datasets import load_sample_images
 from benchmarks.decode import jpeg
 from benchmarks.gpu.place import Place
 from benchmarks.null_model import CLASSES
-from models.bundle.bundle import MODEL_FILE, GoldenSamples
+from models.bundle.bundle import MODEL_FILE
+from models.bundle.golden import GoldenSamples
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import VARIANTS_FILE, Variant, Variants, variant_files
 from models.bundle.writer import write_manifest

@@ -20,7 +20,8 @@ from onnx import TensorProto, numpy_helper
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.prepare import photographs
 from benchmarks.gpu.timing import median_seconds, memory_mb, traced
-from models.bundle.bundle import TENSOR_CORE_TOLERANCE, Bundle, inspect_bundle
+from models.bundle.bundle import Bundle, inspect_bundle
+from models.bundle.golden import TENSOR_CORE_TOLERANCE
 from models.export.onnx_variants import agreement
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, GpuOptions, Precision, cuda_options

@@ -22,15 +22,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
-
 from models.bundle.acceptance import Acceptance
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -40,6 +37,7 @@ from models.bundle.manifest import (
     parse_manifest,
     stat_key,
 )
+from models.bundle.seen import Seen
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import (
     VARIANTS_FILE,
@@ -70,55 +68,6 @@ EXPLAINED_INPUT, HEAT_MAP_OUTPUT = "target", "heatmap"
 
 # What FC2 gives, besides the probabilities, and what DISTANCE_FILE makes of it.
 FEATURES_OUTPUT, DISTANCE_OUTPUT = "features", "distance"
-
-# Digits of a SHA-256 that tell images apart: at a million images, two share 16 once in 37 million.
-_SEEN_DIGITS = 16
-
-# Largest difference in any probability between ONNX Runtime and PyTorch (float32 on both sides).
-PARITY_TOLERANCE = 1e-4
-# The same where the GPU's tensor cores round inputs to 10 bits (TF32, float16): up to 1.2e-3 was
-# measured on an H200 with random weights (docs/benchmarks.md), and other cards add up in another
-# order. A graph or a card that is wrong is off by tenths.
-TENSOR_CORE_TOLERANCE = 1e-2
-
-
-class GoldenSamples(BaseModel):
-    """Inputs with the outputs that PyTorch gave, replayed wherever the model is loaded.
-
-    images: uint8[N,S,S,3], RGB. probabilities: float32[N,C]. tolerance: largest allowed
-    difference in any probability.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    images: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
-    tolerance: float = PARITY_TOLERANCE
-
-    def write(self, path: Path) -> None:
-        np.savez(
-            path,
-            images=self.images,
-            probabilities=self.probabilities,
-            tolerance=np.float64(self.tolerance),
-        )
-
-    @classmethod
-    def read(cls, path: Path) -> GoldenSamples:
-        """Read `golden.npz` (never unpickling).
-
-        Raises:
-            BundleError: the file is damaged.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    images=arrays["images"],
-                    probabilities=arrays["probabilities"],
-                    tolerance=float(arrays["tolerance"]),
-                )
-        except Exception as error:  # numpy and zipfile raise half a dozen types on damaged files
-            raise BundleError(f"{path} holds no golden samples; export the run again") from error
 
 
 class Bundle:
@@ -246,29 +195,6 @@ class Bundle:
             return None
         content = json.loads((self.path / SEEN_FILE).read_bytes())
         return Seen(content["trained"], content["judged"])
-
-
-class Seen:
-    """The images that a model knows, by the SHA-256 of their files.
-
-    Args:
-        trained: those it was trained on, or chosen and calibrated by.
-        holdout: those it was judged on.
-    """
-
-    def __init__(self, trained: Collection[str], holdout: Collection[str]) -> None:
-        self._trained = frozenset(digest[:_SEEN_DIGITS] for digest in trained)
-        self._holdout_hashes = frozenset(digest[:_SEEN_DIGITS] for digest in holdout)
-
-    def trained(self, sha256: str) -> bool:
-        return sha256[:_SEEN_DIGITS] in self._trained
-
-    def in_holdout(self, sha256: str) -> bool:
-        return sha256[:_SEEN_DIGITS] in self._holdout_hashes
-
-    def write(self, path: Path) -> None:
-        content = {"trained": sorted(self._trained), "judged": sorted(self._holdout_hashes)}
-        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 # Raises a UserError if it objects to a bundle's directory and the content of its manifest.

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 
-from models.bundle.bundle import FEATURES_OUTPUT, PARITY_TOLERANCE, weights_beside
+from models.bundle.bundle import FEATURES_OUTPUT, weights_beside
+from models.bundle.golden import PARITY_TOLERANCE
 from models.bundle.spec import ModelSpec
 from models.errors import UserError
 from models.network.normalize import Normalize

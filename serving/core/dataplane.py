@@ -21,7 +21,7 @@ from serving.core.batcher import BatchResult
 from serving.core.decode_budget import DecodeBudget
 from serving.core.errors import BadImage, BadRequest, RequestError, TooLarge
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest
-from serving.core.pool import ModelPool, ServedModel
+from serving.core.pool import ModelPool
 from serving.core.requests import (
     Deadline,
     InferRequest,
@@ -29,6 +29,7 @@ from serving.core.requests import (
     check_image_count,
     check_image_size,
 )
+from serving.core.served_model import ServedModel
 from serving.core.statistics import Timings
 from serving.core.tensors import check_there
 from serving.engine.session import ModelOutput

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.monitoring.features import ImageMeasures
 from serving.core.errors import DeadlineExceeded, RequestError, TooLarge
 from serving.core.explainer import ExplainRequest, HeatMap
-from serving.core.pool import ServedModel
+from serving.core.served_model import ServedModel
 from serving.core.statistics import Timings
 from serving.engine.session import ModelOutput
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.core.errors import BadRequest
-from serving.core.pool import ServedModel
 from serving.core.requests import InferResponse, RequestedOutput, top
+from serving.core.served_model import ServedModel
 
 Datatype = Literal["BYTES", "UINT8", "FP32", "BOOL"]
 Values = NDArray[np.float32] | NDArray[np.bool_] | list[bytes]

@@ -17,13 +17,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle.acceptance import Acceptance
-from models.bundle.bundle import (
-    DISTANCE_OUTPUT,
-    FEATURES_OUTPUT,
-    TENSOR_CORE_TOLERANCE,
-    Bundle,
-    GoldenSamples,
-)
+from models.bundle.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT, Bundle
+from models.bundle.golden import TENSOR_CORE_TOLERANCE, GoldenSamples
 from models.bundle.ncnn_graph import NcnnGraph
 from models.bundle.openvino_graph import OpenVinoGraph
 from serving.engine.batch_sizes import batch_buckets, default_batch_size

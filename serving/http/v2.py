@@ -12,7 +12,7 @@ from starlette.routing import Route
 from serving import __version__
 from serving.context import ServiceContext
 from serving.core.errors import BadRequest, NotFound, UnknownModel
-from serving.core.pool import ServedModel
+from serving.core.served_model import ServedModel
 from serving.core.tensors import LARGE_ANSWER, answer_size
 from serving.http.body import (
     BodyWithin,

@@ -24,8 +24,8 @@ from models.monitoring.features import Layout, measured
 from models.monitoring.summary import summarise
 from models.monitoring.watch import Rules, Watch
 from serving.core.errors import RequestError
-from serving.core.pool import ServedModel
 from serving.core.requests import InferResponse
+from serving.core.served_model import ServedModel
 from serving.core.workers import Workers
 from serving.observability.drift_metrics import DriftMetrics
 from serving.observability.drift_store import DriftStore

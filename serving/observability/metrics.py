@@ -8,8 +8,8 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.core.errors import RequestError
-from serving.core.pool import ServedModel
 from serving.core.requests import InferResponse
+from serving.core.served_model import ServedModel
 from serving.engine.providers import device_name
 
 # From a decode of 2 ms to the default time limit of 30 s, each about 2.2 times the one before.

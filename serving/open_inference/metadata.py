@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from protocol import open_inference_pb2 as pb
-from serving.core.pool import ServedModel
+from serving.core.served_model import ServedModel
 from serving.core.statistics import ModelStatistics, Total
 from serving.core.tensors import INPUTS, InputTensor, OutputTensor, outputs_of
 from serving.engine.providers import engine_name

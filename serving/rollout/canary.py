@@ -15,8 +15,8 @@ from models.monitoring.two_sample import Stream
 from models.registry.rollouts import Canary as DesiredCanary
 from serving.core.dataplane import PixelRow
 from serving.core.errors import RequestError
-from serving.core.pool import ServedModel
 from serving.core.requests import InferRequest, InferResponse
+from serving.core.served_model import ServedModel
 from serving.observability.telemetry import current
 
 # Production's first requests in a worker, of which the slowest tenth says what slow is.

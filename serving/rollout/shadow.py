@@ -24,8 +24,8 @@ from models.events import emit
 from models.monitoring.comparison import Failure, Opinion
 from models.registry.store import MODEL_NAME
 from serving.core.errors import RequestError
-from serving.core.pool import ServedModel
 from serving.core.requests import InferRequest, InferResponse
+from serving.core.served_model import ServedModel
 from serving.engine.right_of_way import Traffic
 from serving.engine.session import ModelOutput
 from serving.observability.telemetry import current

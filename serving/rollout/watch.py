@@ -24,8 +24,8 @@ from models.registry.rollouts import Shadow as DesiredShadow
 from models.registry.tallies import write_tally
 from serving.core.dataplane import DataPlane, PixelRow
 from serving.core.looker import Looker
-from serving.core.pool import ServedModel
 from serving.core.requests import InferRequest, InferResponse
+from serving.core.served_model import ServedModel
 from serving.core.supervisor import Supervisor
 from serving.core.workers import Workers
 from serving.engine.right_of_way import Traffic

@@ -9,7 +9,8 @@ import yaml
 
 from cli import main as cli
 from cli.config_flags import given
-from training.loop.config import FORMER_NAMES, TrainConfig, flag, load_config
+from training.loop.config import FORMER_NAMES, TrainConfig
+from training.loop.config_file import flag, load_config
 
 # A value of each field that is not its default.
 OTHER: dict[str, Any] = {

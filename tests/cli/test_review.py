@@ -19,7 +19,7 @@ from review.journal import Journal
 from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
 from testing.ports import free_port
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.preflight import check_config
 
 pytestmark = pytest.mark.usefixtures("thin_network")

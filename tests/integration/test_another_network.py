@@ -21,7 +21,7 @@ from testing.server import put_into_production, serve
 from tests.made_up_network import MADE_UP, MadeUp
 from training.export.bundle import export_run
 from training.loop.checkpoint import load_checkpoint
-from training.loop.config import ConfigError, load_config
+from training.loop.config_file import ConfigError, load_config
 from training.loop.preflight import check_config
 from training.loop.recipe import fine_tune
 from training.loop.run import Run

@@ -21,7 +21,7 @@ import pytest
 
 from testing.commands import run_command
 from testing.server import ROOT, Server, serve
-from tests.training.redeploy.test_job import GATE, Place
+from tests.training.redeploy.conftest import GATE, Place
 
 PNG = {"Content-Type": "image/png"}
 Seen = Counter[tuple[int, str]]

@@ -17,8 +17,9 @@ from models.imaging.preprocessing import Preprocessing, Resize, default_resize_s
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane
 from serving.core.decode_budget import DecodeBudget
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
+from serving.core.served_model import ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.engine.options import SessionOptions
 from serving.engine.session import Session
@@ -27,7 +28,7 @@ from tests.serving.conftest import LIMITS
 from training.export.bundle import export_run
 from training.loop.accelerator import make_accelerator
 from training.loop.checkpoint import load_checkpoint
-from training.loop.config import load_config, read_config
+from training.loop.config_file import load_config, read_config
 from training.loop.context import TrainContext, load_data
 from training.loop.image_batches import ImageBatches
 from training.loop.recipe import fine_tune

@@ -266,7 +266,8 @@ def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> Non
 
 def test_a_failure_in_the_worker_ends_the_service(tiny_home: Path, tmp_path: Path) -> None:
     """Golden samples that differ show only in the worker, which BentoML would start again."""
-    from models.bundle.bundle import GOLDEN_FILE, GoldenSamples
+    from models.bundle.bundle import GOLDEN_FILE
+    from models.bundle.golden import GoldenSamples
     from models.bundle.manifest import read_manifest
     from models.bundle.writer import write_manifest
 

@@ -22,7 +22,8 @@ from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane, Limits
 from serving.core.decode_budget import DecodeBudget
 from serving.core.explainer import Explainer, ExplainItem, HeatMap
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.served_model import ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.engine.right_of_way import Traffic
 from serving.engine.session import ModelOutput

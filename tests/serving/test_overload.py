@@ -15,7 +15,8 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane
 from serving.core.decode_budget import DecodeBudget
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.served_model import ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec

@@ -19,7 +19,8 @@ import uvicorn
 from serving.core.batcher import Batcher
 from serving.core.dataplane import DataPlane, Limits
 from serving.core.decode_budget import DecodeBudget
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.served_model import ServedModel
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from testing.ports import free_port

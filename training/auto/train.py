@@ -29,13 +29,8 @@ from training.auto.record import Record, Stage, Wanted, gain_words
 from training.data.batch import BatchSource
 from training.evaluate.calibration import fit_temperature
 from training.evaluate.ood import check_ood_data
-from training.loop.config import (
-    ConfigError,
-    TrainConfig,
-    read_config,
-    read_resumed,
-    write_config,
-)
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError, read_config, read_resumed, write_config
 from training.loop.context import TrainContext
 from training.loop.history import Epoch, best_epoch
 from training.loop.layer_table import LayerRow

@@ -10,7 +10,7 @@ from training.data.image_data import ImageData, load_labelled_images
 from training.evaluate.metrics import classification_metrics
 from training.loop.accelerator import make_accelerator
 from training.loop.checkpoint import load_checkpoint
-from training.loop.config import read_config
+from training.loop.config_file import read_config
 from training.loop.context import TrainContext, load_data
 from training.loop.image_batches import ImageBatches
 from training.loop.run import Run, RunError

@@ -23,11 +23,11 @@ from models.bundle.bundle import (
     SEEN_FILE,
     SPEC_FILE,
     Bundle,
-    GoldenSamples,
-    Seen,
     open_bundle,
 )
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import Provenance
+from models.bundle.seen import Seen
 from models.bundle.spec import ModelSpec
 from models.bundle.writer import write_manifest
 from models.export.distance_graph import FeatureStatistics, write_distance_graph

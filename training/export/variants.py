@@ -10,14 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.bundle.bundle import (
-    MODEL_FILE,
-    PARITY_TOLERANCE,
-    TENSOR_CORE_TOLERANCE,
-    GoldenSamples,
-    graph_bytes,
-    graph_files,
-)
+from models.bundle.bundle import MODEL_FILE, graph_bytes, graph_files
+from models.bundle.golden import PARITY_TOLERANCE, TENSOR_CORE_TOLERANCE, GoldenSamples
 from models.bundle.ncnn_graph import ncnn_is_installed
 from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
 from models.bundle.spec import ModelSpec
@@ -46,7 +40,7 @@ from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
 from training.evaluate.evaluation import check_unchanged
-from training.loop.config import read_config
+from training.loop.config_file import read_config
 from training.loop.context import load_data
 from training.loop.run import Run
 from training.reporter import Reporter, steps

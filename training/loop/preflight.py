@@ -8,7 +8,8 @@ from pathlib import Path
 from models.network.architectures import architecture
 from models.network.strategies import match_layers
 from models.network.weights import WeightsError, not_weights
-from training.loop.config import ConfigError, TrainConfig
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError
 from training.loop.paths import NAMED_WEIGHTS
 
 _HIGHEST_RATE = 1e3  # every loss diverges far below

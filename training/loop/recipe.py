@@ -2,118 +2,32 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from torch import nn
-
-from models.bundle.metrics import weaknesses
-from training.data.batch import Batch, BatchSource
-from training.data.dataset import LostImageError
-from training.evaluate.calibration import fit_temperature
-from training.evaluate.drift_reference import drift_reference
-from training.evaluate.metrics import classification_metrics, quick_metrics
-from training.evaluate.ood import check_ood_data, find_acceptance, summary
+from training.evaluate.ood import check_ood_data
 from training.features.batches import CachedFeatures
 from training.loop.accelerator import make_accelerator
 from training.loop.advice import advice
 from training.loop.checkpointer import Checkpointer, restore
-from training.loop.config import TrainConfig, read_resumed
+from training.loop.config import TrainConfig
+from training.loop.config_file import read_resumed
 from training.loop.context import TrainContext, load_data, resolved
-from training.loop.history import Epoch, best_epoch, should_stop
-from training.loop.layer_table import LayerRow, layer_table
+from training.loop.epochs import train_epochs
+from training.loop.finish import Finish, judge_and_report
+from training.loop.history import Epoch
+from training.loop.layer_table import layer_table
 from training.loop.preflight import check_config, check_decided
 from training.loop.processes import Processes, check_reachable
-from training.loop.run import Run, RunError, check_free, write_json
+from training.loop.run import Run, RunError, check_free
 from training.loop.run_directory import check_same_images, run_directory
-from training.loop.setup import set_up, trainable_in, unfreeze
-from training.loop.signals import (
-    StopNow,
-    Terminated,
-    end_on_signals,
-    resume_command,
-    stop_on_signals,
-)
+from training.loop.setup import set_up, trainable_in
+from training.loop.signals import Terminated, end_on_signals, stop_on_signals
 from training.loop.state import is_finished, read_state
-from training.loop.trainer import Trainer, TrainingError, TrainState, check_validation
-from training.probe.head_start import start_head
+from training.loop.trainer import TrainingError, TrainState
 from training.reporter import Reporter, SilentReporter
-from training.reports.training import write_report
-
-
-class Finish(Protocol):
-    """What is done with the best model of a run when its epochs are done; in the main process."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        source: BatchSource,
-        context: TrainContext,
-        run: Run,
-        table: list[LayerRow],
-        history: list[Epoch],
-    ) -> None: ...
-
-
-def judge_and_report(
-    model: nn.Module,
-    source: BatchSource,
-    context: TrainContext,
-    run: Run,
-    table: list[LayerRow],
-    history: list[Epoch],
-) -> None:
-    """Calibrate the best model, judge it, and write metrics and report: the run is finished."""
-    val_logits, val_targets = context.predict(source, model, "val", shared=False)
-    temperature = fit_temperature(val_logits, val_targets)
-    logits, targets = val_logits, val_targets
-    if context.data.held_out != "val":
-        logits, targets = context.predict(source, model, context.data.held_out, shared=False)
-    before = classification_metrics(logits, targets, context.data.labels)
-    held_out = classification_metrics(logits / temperature, targets, context.data.labels)
-    statistics, acceptance = find_acceptance(model, source, context, temperature, history[-1].epoch)
-    statistics.write(run.feature_statistics)
-    reference = drift_reference(model, source, context, temperature, statistics, acceptance)
-    reference.write(run.reference)
-    best = best_epoch(history)
-    metrics: dict[str, Any] = {
-        "best_epoch": best.epoch,
-        "held_out": {"split": context.data.held_out, **held_out},
-        "calibration": {
-            "temperature": temperature,
-            "fitted_on": len(val_targets),
-            "expected_calibration_error_before": before["expected_calibration_error"],
-            "expected_calibration_error": held_out["expected_calibration_error"],
-        },
-        "acceptance": acceptance,
-        **{
-            name: run.read_json(path)
-            for name, path in {"head": run.head, "auto": run.auto}.items()
-            if path.is_file()
-        },
-        "history": [asdict(epoch) for epoch in history],
-    }
-    write_json(run.metrics, metrics)
-    write_report(
-        model, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
-    )
-    run.state.unlink(missing_ok=True)
-    context.reporter.say(
-        f"accuracy on {context.data.held_out} ({held_out['images']} images, epoch {best.epoch}): "
-        f"{held_out['accuracy']:.1%}; calibration error "
-        f"{held_out['expected_calibration_error']:.3f} (temperature {temperature:.2f})"
-    )
-    context.reporter.say(summary(acceptance))
-    for weakness in weaknesses(held_out):
-        context.reporter.warn(weakness)
-    context.reporter.say(
-        f"run written to {run.path}, look at {run.report}; next: vgg19 export {run.path}"
-    )
 
 
 def fine_tune(
@@ -189,7 +103,7 @@ def fine_tune(
         done = saved is not None and is_finished(saved)
         if not done:
             try:
-                _train(trainer, source, context, processes, checkpointer, state, history)
+                train_epochs(trainer, source, context, processes, checkpointer, state, history)
             except Exception:
                 checkpointer.leave_best()
                 raise
@@ -230,140 +144,6 @@ def resume_run(
     return fine_tune(config, reporter, resume=True, finish=finish)
 
 
-def _train(
-    trainer: Trainer,
-    source: CachedFeatures,
-    context: TrainContext,
-    processes: Processes,
-    checkpointer: Checkpointer,
-    state: TrainState,
-    history: list[Epoch],
-) -> None:
-    """Train from `state` to the end, and add each epoch to `history`."""
-    while state.epoch <= context.config.epochs:
-        if should_stop(history, context.config.early_stopping):
-            context.reporter.say(
-                f"no better epoch in {context.config.early_stopping}: stopping early"
-            )
-            break
-        unfreeze(trainer, context, state.epoch)
-        try:
-            if state.step == 0 and not history:
-                _start(trainer, source, context, processes, checkpointer, history)
-            _train_epoch(trainer, source, context, state, history, checkpointer)
-            history.append(_judge_epoch(trainer, source, context, state, history))
-        except LostImageError as error:
-            raise _saved(error, context, state, history, checkpointer) from None
-        except StopNow:
-            checkpointer.save(state, history)
-            raise Terminated(context.config.output, context.stop.number) from None
-        state = TrainState(epoch=state.epoch + 1, step=state.step)
-        checkpointer.finish_epoch(state, history)
-
-
-def _start(
-    trainer: Trainer,
-    source: CachedFeatures,
-    context: TrainContext,
-    processes: Processes,
-    checkpointer: Checkpointer,
-    history: list[Epoch],
-) -> None:
-    """Epoch 0, where the head is worth something before the first step: it may stay the best."""
-    started = start_head(trainer, source, context, processes)
-    if started is None:
-        return
-    if context.accelerator.is_main_process:
-        write_json(Run(context.config.output).head, started.figures())
-    fitted = TrainState(epoch=0, stats=started.stats)
-    history.append(_judge_epoch(trainer, source, context, fitted, history))
-    checkpointer.finish_epoch(TrainState(), history)
-
-
-def _saved(
-    error: LostImageError,
-    context: TrainContext,
-    state: TrainState,
-    history: list[Epoch],
-    checkpointer: Checkpointer,
-) -> TrainingError:
-    """Images are read between steps: what there is by then can be gone on from.
-
-    Alone; where processes train together, the others don't know of it.
-    """
-    if context.accelerator.num_processes == 1:
-        checkpointer.save(state, history)
-    return TrainingError(
-        f"{error.reason}; put it back, then continue with '{resume_command(context.config.output)}'"
-    )
-
-
-def _judge_epoch(
-    trainer: Trainer,
-    source: BatchSource,
-    context: TrainContext,
-    state: TrainState,
-    history: list[Epoch],
-) -> Epoch:
-    """Evaluate on the validation images, and tell."""
-    scores = quick_metrics(*context.predict(source, trainer.inference_model, "val"))
-    check_validation(scores["loss"], state.epoch)
-    epoch = Epoch(
-        state.epoch,
-        _head_rate(trainer) if state.step else 0.0,
-        state.stats.loss,
-        state.stats.accuracy,
-        scores["loss"],
-        scores["accuracy"],
-        state.stats.images_per_second,
-        len(trainer.optimizer.param_groups),
-    )
-    logged = {key: value for key, value in asdict(epoch).items() if key != "epoch"}
-    context.accelerator.log(logged, step=epoch.epoch)
-    is_best = best_epoch([*history, epoch]) is epoch
-    context.reporter.say(_epoch_line(epoch, context.config.epochs, is_best))
-    return epoch
-
-
-def _head_rate(trainer: Trainer) -> float:
-    rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
-    return float(rates[trainer.model.architecture.head])
-
-
-def _train_epoch(
-    trainer: Trainer,
-    source: BatchSource,
-    context: TrainContext,
-    state: TrainState,
-    history: list[Epoch],
-    checkpointer: Checkpointer,
-) -> None:
-    name = f"epoch {state.epoch}/{context.config.epochs}"
-    batches, unit = _with_unit(source.batches("train", state.epoch, start=state.batch))
-    every = context.config.save_every_steps
-    count = len(context.data.split("train"))
-    with context.reporter.progress(name, count, unit=unit) as advance:
-        advance(state.stats.images, "")
-        for batch in batches:
-            size = trainer.step(batch, state, stop_requested=context.stop.requested)
-            advance(size, f"loss {state.stats.loss:.3f} acc {state.stats.accuracy:.1%}")
-            if trainer.stop_agreed:
-                checkpointer.save(state, history)
-                # Another process may have been the one that was told.
-                raise Terminated(context.config.output, context.stop.number or signal.SIGTERM)
-            if every and state.step % every == 0:
-                checkpointer.save(state, history)
-
-
-def _with_unit(batches: Iterable[Batch]) -> tuple[Iterable[Batch], str]:
-    """The batches, and what the bar counts them in: see `Reporter.progress`."""
-    rest = iter(batches)
-    first = next(rest, None)
-    if first is None:
-        return (), ""
-    return chain((first,), rest), "images" if first.start == 0 else ""
-
-
 def _summary(context: TrainContext) -> str:
     config, data = context.config, context.data
     sizes = {split: len(data.split(split)) for split in ("train", "val", "test")}
@@ -373,12 +153,4 @@ def _summary(context: TrainContext) -> str:
         f"{context.accelerator.device.type}{f' x {processes}' if processes > 1 else ''}; "
         f"{len(data.labels)} classes; {sizes['train']} images to train, {sizes['val']} to "
         f"validate, {sizes['test']} to test, at {config.image_size} px, resize {config.resize}"
-    )
-
-
-def _epoch_line(epoch: Epoch, epochs: int, is_best: bool) -> str:
-    return (
-        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  train loss {epoch.train_loss:.3f} acc "
-        f"{epoch.train_accuracy:6.1%}  val loss {epoch.val_loss:.3f} acc {epoch.val_accuracy:6.1%}"
-        f"{'  best' if is_best else ''}"
     )

@@ -9,7 +9,8 @@ from models.bundle.manifest import Provenance, read_manifest
 from models.registry import store
 from training.data.decoding import decoding
 from training.loop.checkpoint import weights_digest
-from training.loop.config import TrainConfig, recorded_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import recorded_config
 from training.loop.context import load_data
 from training.loop.preflight import check_config
 from training.loop.recipe import fine_tune

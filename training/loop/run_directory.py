@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from models.files import staged_directory
-from training.loop.config import write_config
+from training.loop.config_file import write_config
 from training.loop.context import TrainContext
 from training.loop.run import (
     Run,

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.monitoring.shadow_rule import ShadowRule
 from training.data.listing import Columns, SplitChoice
-from training.loop.config import ConfigError, TrainConfig, explain, read_yaml
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError, explain, read_yaml
 from training.loop.paths import DataPath, LocalPath, Location, StartPath
 from training.redeploy.gate import GateConfig
 from training.redeploy.smoke_test import ServiceConfig

@@ -14,7 +14,8 @@ from models.network.architectures import architecture
 from models.registry import store
 from training.data.exclude import leave_out
 from training.data.sources import data_root, find_images
-from training.loop.config import ConfigError, TrainConfig, recorded_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError, recorded_config
 from training.redeploy.config import BESIDE_DATA, NOT_TO_SET, RedeployConfig
 from training.redeploy.contents import COLUMN, write_contents
 from training.redeploy.gate import GateConfig

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.bundle.bundle import Bundle, GoldenSamples
+from models.bundle.bundle import Bundle
+from models.bundle.golden import GoldenSamples
 from models.errors import UserError
 from models.registry.store import MODEL_NAME
 from protocol import open_inference_pb2 as pb

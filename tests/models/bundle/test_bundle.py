@@ -5,17 +5,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.bundle.bundle import (
     CONTENT_FILES,
     EXPLAIN_FILE,
     MODEL_FILE,
-    SEEN_FILE,
     WEIGHTS_FILE,
-    GoldenSamples,
-    Seen,
     inspect_bundle,
     open_bundle,
 )
@@ -161,24 +157,3 @@ def test_damaged_manifest(tiny_bundle: Path) -> None:
 def test_a_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle"):
         open_bundle(tmp_path)
-
-
-def test_golden_samples_never_unpickle(tmp_path: Path) -> None:
-    np.savez(tmp_path / "golden.npz", images=np.array([{}], dtype=object))
-    with pytest.raises(BundleError, match="no golden samples"):
-        GoldenSamples.read(tmp_path / "golden.npz")
-
-
-def test_what_a_model_has_seen_is_told_by_the_beginnings_of_digests(tiny_bundle: Path) -> None:
-    assert open_bundle(tiny_bundle).seen() is None  # a bundle from before it was recorded
-    trained, judged = "a" * 64, "b" * 64
-    Seen([trained], [judged]).write(tiny_bundle / SEEN_FILE)
-    write_manifest(tiny_bundle, read_manifest(tiny_bundle).provenance)
-    seen = open_bundle(tiny_bundle).seen()
-    assert seen is not None
-    assert (seen.trained(trained), seen.trained(judged)) == (True, False)
-    assert (seen.in_holdout(trained), seen.in_holdout(judged)) == (False, True)
-    assert trained not in (tiny_bundle / SEEN_FILE).read_text()
-    (tiny_bundle / SEEN_FILE).write_text('{"trained": [], "judged": []}')
-    with pytest.raises(BundleError, match=r"seen.json does not match its manifest"):
-        open_bundle(tiny_bundle)

@@ -9,7 +9,8 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE, GoldenSamples, weights_beside
+from models.bundle.bundle import FEATURES_OUTPUT, MODEL_FILE, weights_beside
+from models.bundle.golden import GoldenSamples
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import CpuEngine, VariantName, variant_files
 from models.export.onnx_variants import (

@@ -9,7 +9,8 @@ import pytest
 
 from models.errors import StoreError
 from serving.core.errors import Conflict, ShuttingDown, UnknownModel
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
+from serving.core.served_model import ServedModel
 from testing.images import coloured_pixels
 from tests.serving.conftest import StubModel, served
 
@@ -115,15 +116,6 @@ async def test_a_dropped_model_is_let_go_even_by_garbage(pool: ModelPool) -> Non
     finally:
         gc.enable()
     await pool.close()
-
-
-async def test_who_uses_it_too_long_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    model = served("v1", StubModel())
-    model.acquire()
-    await model.close(grace_s=0.01)
-    with pytest.raises(ShuttingDown):
-        await model.batcher.submit(PIXELS)
-    assert "vgg19:v1 is closed while 1 use it" in caplog.text
 
 
 @pytest.mark.parametrize(

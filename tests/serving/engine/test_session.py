@@ -21,10 +21,10 @@ from models.bundle.bundle import (
     MODEL_FILE,
     WEIGHTS_FILE,
     Bundle,
-    GoldenSamples,
     inspect_bundle,
     open_bundle,
 )
+from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import read_manifest, sha256
 from models.bundle.writer import write_manifest
 from models.errors import BundleError

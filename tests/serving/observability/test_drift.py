@@ -20,8 +20,9 @@ from models.monitoring.reference import Reference
 from models.monitoring.watch import Rules
 from serving.core.dataplane import DataPlane
 from serving.core.decode_budget import DecodeBudget
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
+from serving.core.served_model import ServedModel
 from serving.http.app import create_app
 from serving.http.drift_schema import DriftReply
 from serving.observability.drift import DriftMonitor

@@ -15,8 +15,9 @@ from models.monitoring.shadow_rule import ShadowRule
 from models.registry import canaries, shadowing, store
 from models.registry.tallies import ShadowTally, read_tallies, write_tally
 from serving.core.dataplane import DataPlane
-from serving.core.pool import DesiredVersion, ModelPool, ServedModel
+from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
+from serving.core.served_model import ServedModel
 from serving.core.supervisor import Supervisor
 from serving.engine.right_of_way import Traffic
 from serving.observability.metrics import Metrics

@@ -17,7 +17,8 @@ from training.auto.record import Record
 from training.auto.train import can_resume, resume, train
 from training.export.bundle import export_run
 from training.loop.checkpoint import weights_digest
-from training.loop.config import ConfigError, TrainConfig, load_config, read_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError, load_config, read_config
 from training.loop.recipe import fine_tune
 from training.loop.reproduce import reproduce
 from training.loop.run import Run

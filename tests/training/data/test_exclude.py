@@ -8,7 +8,7 @@ from testing.images import write_image_folder
 from training.data.exclude import leave_out
 from training.data.listing import DataError
 from training.data.sources import find_images
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.context import load_data
 from training.reporter import SilentReporter
 

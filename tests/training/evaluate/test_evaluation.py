@@ -7,7 +7,7 @@ import pytest
 from testing.images import write_image_folder
 from training.data.listing import DataError
 from training.evaluate.evaluation import evaluate_run
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.recipe import fine_tune
 from training.loop.run import Run
 from training.reporter import SilentReporter

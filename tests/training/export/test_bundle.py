@@ -15,7 +15,7 @@ from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
 from training.export.bundle import export_run
 from training.loop.checkpoint import save_checkpoint
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.run import Run, RunError, record_provenance, write_held_out, write_json
 from training.reporter import Advance, SilentReporter
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models.bundle import openvino_graph
-from models.bundle.bundle import TENSOR_CORE_TOLERANCE, open_bundle
+from models.bundle.bundle import open_bundle
+from models.bundle.golden import TENSOR_CORE_TOLERANCE
 from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
 from models.bundle.variants import VARIANTS_FILE, CpuEngine, variant_files
 from models.bundle.writer import write_manifest

@@ -18,7 +18,8 @@ from training.data.sampling import Draw
 from training.features.batches import CachedFeatures, FeatureError
 from training.features.cache import FeatureFile, list_entries
 from training.loop.accelerator import make_accelerator
-from training.loop.config import TrainConfig, load_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import load_config
 from training.loop.context import TrainContext, load_data
 from training.loop.image_batches import ImageBatches
 from training.loop.recipe import fine_tune

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from testing.images import write_image_folder
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.find_lr import RangeTest, find_learning_rate, loss_range, plot, suggest
 from training.reporter import SilentReporter
 

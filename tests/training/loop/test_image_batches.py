@@ -10,7 +10,7 @@ import torch
 from testing.images import write_image_folder
 from training.data.sampling import Draw
 from training.loop.accelerator import make_accelerator
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.context import TrainContext, load_data
 from training.loop.image_batches import ImageBatches
 from training.reporter import SilentReporter

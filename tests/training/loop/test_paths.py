@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from training.loop.config import ConfigError, TrainConfig, load_config, read_config, write_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError, load_config, read_config, write_config
 from training.redeploy.config import RedeployConfig
 
 PATHS = ("data", "output", "weights", "cache_dir", "ood_data")

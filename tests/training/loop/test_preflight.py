@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from models.errors import UserError
-from training.loop.config import TrainConfig, load_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import load_config
 from training.loop.find_lr import find_learning_rate
 from training.loop.preflight import check_config, check_rates
 from training.loop.recipe import fine_tune

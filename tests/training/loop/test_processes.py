@@ -15,7 +15,7 @@ from models.errors import UserError
 from testing.images import write_image_folder
 from testing.ports import free_port
 from training.data.listing import DataError
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.context import load_data
 from training.loop.processes import Processes, check_reachable
 from training.reporter import SilentReporter

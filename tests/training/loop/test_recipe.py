@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
 import signal
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,21 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from models.bundle.manifest import read_manifest
-from models.bundle.metrics import weaknesses
-from models.bundle.writer import write_manifest
-from models.errors import UserError
-from models.imaging.image import DECODE_RULE
 from models.monitoring.reference import Reference
 from models.network.build import build
 from models.network.vgg19 import VGG19
-from models.network.weights import imagenet_file
-from models.registry import store
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels, encode, write_image_folder
-from training.data.decoding import decoding
+from tests.training.loop.conftest import config
 from training.export.bundle import export_run
 from training.features.batches import CachedFeatures
-from training.loop import recipe
+from training.loop import finish
 from training.loop.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from training.loop.checkpointer import Checkpointer
-from training.loop.config import TrainConfig, load_config
+from training.loop.config import TrainConfig
 from training.loop.context import TrainContext
-from training.loop.history import Epoch, should_stop
 from training.loop.recipe import fine_tune, resume_run
-from training.loop.reproduce import _recorded, default_output, input_differences, reproduce
-from training.loop.run import Run, RunError, initial_weights_sha256, record_provenance
+from training.loop.run import Run, RunError
 from training.loop.setup import unfreeze
 from training.loop.signals import Terminated
 from training.loop.state import StateError
@@ -44,26 +33,6 @@ from training.loop.trainer import Trainer, TrainingError
 from training.reporter import SilentReporter
 
 pytestmark = pytest.mark.slow
-
-
-def config(tmp_path: Path, **changes: Any) -> TrainConfig:
-    if not (tmp_path / "data").exists():
-        write_image_folder(tmp_path / "data", {"blue": 6, "green": 6, "red": 6})
-    values = {
-        "data": tmp_path / "data",
-        "output": tmp_path / "run",
-        "weights": "none",
-        "strategy": "head",
-        "head_init": "random",  # an epoch begins with its first step
-        "image_size": 32,
-        "batch_size": 8,
-        "epochs": 1,
-    }
-    return load_config(None, values | changes)
-
-
-def epoch(number: int, val_accuracy: float, val_loss: float = 0.5) -> Epoch:
-    return Epoch(number, 0, 0, 0, val_loss, val_accuracy, 0, 1)
 
 
 def test_fc_from_a_state_dict_leaves_the_convolutions_and_trains_the_rest(tmp_path: Path) -> None:
@@ -161,28 +130,6 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
         resume_run(run.path, SilentReporter())
 
 
-@pytest.mark.parametrize(("image_size", "heat_maps"), [(32, 0), (64, 4)])
-@pytest.mark.usefixtures("thin_network")
-def test_mistakes_are_shown_as_pictures_with_escaped_names(
-    tmp_path: Path, image_size: int, heat_maps: int
-) -> None:
-    data = tmp_path / "data"
-    for split, first in (("train", 0), ("test", 4)):
-        for label in ("a&b", "c"):
-            (data / split / label).mkdir(parents=True)
-            for seed in range(4):  # the same images under both labels: half must be wrong
-                pixels = coloured_pixels(first + seed)
-                (data / split / label / f"<{seed}>.png").write_bytes(encode(pixels))
-    run = fine_tune(config(tmp_path, image_size=image_size), SilentReporter())
-    page = run.report.read_text()
-    assert page.count("<figure>") == 4
-    assert page.count('alt="what supports ') == heat_maps  # at 32 px a map has one value
-    assert ("(Grad-CAM)" in page) == bool(heat_maps)
-    assert "&lt;0&gt;.png" in page
-    assert "<0>.png" not in page
-    assert "a&amp;b" in page
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.usefixtures("thin_network")
 def test_nothing_is_left_of_a_run_without_a_finished_epoch(
@@ -234,27 +181,13 @@ def test_a_tracker_that_is_not_installed_is_an_error(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_best_epoch_has_the_accuracy_then_the_loss() -> None:
-    epochs = [epoch(1, 0.5, 0.1), epoch(2, 0.8, 0.9), epoch(3, 0.8, 0.4)]
-    assert max(epochs, key=lambda row: row.score).epoch == 3
-
-
-def test_early_stopping_waits_as_long_as_it_says() -> None:
-    history = [epoch(1, 0.5), epoch(2, 0.8), epoch(3, 0.7)]
-    assert not should_stop(history, None)
-    assert not should_stop(history, 2)
-    assert should_stop([*history, epoch(4, 0.8)], 2)
-    assert not should_stop([*history, epoch(4, 0.9)], 2)
-    assert not should_stop([], 1)
-
-
 def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the second epoch, or after it."""
     owner, name = {
         "training": (Trainer, "step"),
         "computing features": (CachedFeatures, "_fill"),
         "evaluating": (TrainContext, "predict"),
-        "finish": (recipe, "write_report"),
+        "finish": (finish, "write_report"),
     }[moment]
     function: Any = getattr(owner, name)
     epochs = 0
@@ -271,7 +204,7 @@ def signal_at(moment: str, patch: pytest.MonkeyPatch) -> None:
                 options["stop_requested"] = True
         return function(*arguments, **options)
 
-    patch.setattr("training.loop.recipe.unfreeze", count)
+    patch.setattr("training.loop.epochs.unfreeze", count)
     patch.setattr(owner, name, interrupted)
 
 
@@ -392,7 +325,7 @@ class TestResume:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run = Run(tmp_path / "run")
-        monkeypatch.setattr("training.loop.recipe._judge_epoch", lambda: None)
+        monkeypatch.setattr("training.loop.epochs._judge_epoch", lambda: None)
         with pytest.raises(TypeError):
             fine_tune(config(tmp_path, save_every_steps=1), SilentReporter())
         assert run.state.exists()  # so the directory stays
@@ -403,116 +336,6 @@ class TestResume:
         (tmp_path / "data" / "red" / "new.png").write_bytes(encode(coloured_pixels(99, "red")))
         with pytest.raises(RunError, match="have changed since"):
             resume_run(run.path, SilentReporter())
-
-
-@pytest.mark.usefixtures("thin_network")
-class TestReproduce:
-    def test_the_same_inputs_give_the_same_weights_and_other_images_are_named(
-        self, tmp_path: Path
-    ) -> None:
-        run = fine_tune(config(tmp_path, head_init="auto"), SilentReporter())
-        same = reproduce(str(run.path), tmp_path / "again1", SilentReporter())
-        assert same.identical
-        assert same.differences == []
-        assert weights_digest(Run(tmp_path / "again1").best) == weights_digest(run.best)
-
-        (tmp_path / "data" / "red" / "new.png").write_bytes(encode(coloured_pixels(99, "red")))
-        changed = reproduce(str(run.path), tmp_path / "again2", SilentReporter())
-        assert not changed.identical
-        (difference,) = changed.differences
-        assert difference.startswith("data: the fingerprint is ")
-
-    @pytest.mark.usefixtures("thin_network")
-    @pytest.mark.parametrize("change", ["other", "gone"])
-    def test_a_changed_file_of_weights_is_named(self, tmp_path: Path, change: str) -> None:
-        path = tmp_path / "start.pth"
-        torch.manual_seed(1)
-        torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
-        run = fine_tune(config(tmp_path, weights=str(path)), SilentReporter())
-        assert reproduce(str(run.path), tmp_path / "again3", SilentReporter()).identical
-        if change == "gone":
-            path.unlink()
-            with pytest.raises(UserError, match=f"--weights {path}: no such file"):
-                reproduce(str(run.path), tmp_path / "again4", SilentReporter())
-            return
-        torch.manual_seed(2)
-        torch.save(build(VGG19, "none", num_classes=4).state_dict(), path)
-        changed = reproduce(str(run.path), tmp_path / "again5", SilentReporter())
-        assert not changed.identical
-        (difference,) = changed.differences
-        assert re.fullmatch(
-            f"weights: the SHA-256 of {path} is [0-9a-f]{{12}}, was [0-9a-f]{{12}}", difference
-        )
-
-    def test_the_hash_of_downloaded_weights_is_recorded(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        assert initial_weights_sha256("vgg19", "imagenet") is None  # not downloaded yet
-        imagenet_file(VGG19).parent.mkdir(parents=True)
-        imagenet_file(VGG19).write_bytes(b"weights")
-        recorded = record_provenance(config(tmp_path, weights="imagenet"), "f" * 64)
-        assert recorded.initial_weights_sha256 == hashlib.sha256(b"weights").hexdigest()
-        assert recorded.decoding == decoding()
-
-    def test_runs_from_before_the_weights_hash_say_nothing_of_it(self, tmp_path: Path) -> None:
-        recorded = record_provenance(config(tmp_path), "f" * 64)
-        assert recorded.initial_weights_sha256 is None
-        old = recorded.model_copy(update={"training_config": {"weights": "gone.pth"}})
-        assert input_differences(old, "f" * 64) == []
-
-    def test_versions_and_hardware_are_compared(self, tmp_path: Path) -> None:
-        recorded = record_provenance(config(tmp_path), "f" * 64)
-        assert input_differences(recorded, "f" * 64) == []
-        other = recorded.model_copy(
-            update={
-                "packages": recorded.packages | {"torch": "1.0"},
-                "hardware": recorded.hardware | {"threads": "64"},
-                "decoding": recorded.decoding | {"rule": "0"},
-            }
-        )
-        package, pixels, hardware = input_differences(other, "f" * 64)
-        assert pixels == f"decoding: rule is {DECODE_RULE}, was 0"
-        assert package == f"package torch: the version is {version('torch')}, was 1.0"
-        assert hardware == f"hardware: threads is {torch.get_num_threads()}, was 64"
-
-    def test_a_registered_model_brings_what_it_was_trained_from(
-        self, store_home: Path, tiny_bundle: Path
-    ) -> None:
-        tag = store.register(tiny_bundle)
-        with pytest.raises(RunError, match="without the digest of its weights"):
-            _recorded(tag)
-        provenance = read_manifest(tiny_bundle).provenance
-        write_manifest(tiny_bundle, provenance.model_copy(update={"weights_sha256": "a" * 64}))
-        recorded, digest = _recorded(store.register(tiny_bundle))
-        assert digest == "a" * 64
-        assert recorded.training_config == provenance.training_config
-
-    def test_the_new_run_has_a_place_of_its_own(self, tmp_path: Path) -> None:
-        run = tmp_path / "runs" / "flowers"
-        run.mkdir(parents=True)
-        assert default_output(str(run)) == tmp_path / "runs" / "flowers-reproduced"
-        assert default_output("vgg19:2026-1") == Path("vgg19-2026-1-reproduced")
-
-    def test_no_such_run(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="is not a run"):
-            reproduce(str(tmp_path), tmp_path / "again6", SilentReporter())
-
-
-@pytest.mark.usefixtures("thin_network")
-def test_a_model_that_is_of_no_use_is_said_to_be(tmp_path: Path) -> None:
-    write_image_folder(tmp_path / "data", {"blue": 24, "red": 6})
-    reporter = SilentReporter()
-    run = fine_tune(config(tmp_path, learning_rate=1e-12), reporter)
-    before, after = reporter.warnings[:2], reporter.warnings[2:]
-    assert before[0].startswith("weights is none and strategy head leaves 18 of 19 layers as they")
-    assert "classes have fewer than 10 images" in before[1]
-    assert after[0].startswith("it is no better than always answering 'blue'")
-    assert after[1].startswith("it never answers '")
-    page = run.report.read_text()
-    assert page.count('<p class="warning">It ') == 2
-    metrics = json.loads(run.metrics.read_text())["held_out"]
-    assert weaknesses(metrics) == after
 
 
 @pytest.mark.usefixtures("thin_network")

@@ -14,7 +14,7 @@ from testing.images import write_image_folder
 from tests.made_up_network import MADE_UP
 from training.features.cache import list_entries
 from training.loop.accelerator import make_accelerator
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.context import TrainContext, load_data
 from training.probe.features import ProbeError, depth_features, depths
 from training.reporter import SilentReporter

@@ -14,7 +14,8 @@ from testing.images import write_image_folder
 from training.features.batches import CachedFeatures
 from training.loop.accelerator import make_accelerator
 from training.loop.checkpoint import load_checkpoint, weights_digest
-from training.loop.config import TrainConfig, load_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import load_config
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.processes import Processes
 from training.loop.recipe import fine_tune, resume_run

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from training.loop.config import ConfigError
+from training.loop.config_file import ConfigError
 from training.redeploy.config import RedeployConfig, load_redeploy_config
 from training.redeploy.gate import GateConfig
 

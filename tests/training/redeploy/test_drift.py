@@ -12,10 +12,11 @@ import yaml
 
 from models.errors import UserError
 from models.files import json_text
-from training.loop.config import ConfigError
+from training.loop.config_file import ConfigError
 from training.redeploy import job
 from training.redeploy.config import load_redeploy_config
 from training.redeploy.drift import DriftError, drifting
+from training.redeploy.outcome import Outcome
 from training.redeploy.smoke_test import ServiceConfig
 from training.reporter import SilentReporter
 
@@ -105,14 +106,14 @@ def test_a_job_begins_with_an_alarm_only(
 ) -> None:
     begun: list[str] = []
 
-    def begin(*_: Any) -> None:
-        begun.append("ingest")
+    def begin(*_: Any, **__: Any) -> None:
+        begun.append("begun")
         raise DriftError("as far as that")
 
-    monkeypatch.setattr(job, "_ingest", begin)
+    monkeypatch.setattr(job, "begin_job", begin)
     monkeypatch.setattr(job, "_check", lambda config: None)
 
-    def run(content: Any, **options: bool) -> job.Outcome:
+    def run(content: Any, **options: bool) -> Outcome:
         file = tmp_path / "redeploy.yaml"
         services = [service(content).model_dump()]
         values = {"data": [str(tmp_path)], "state": str(tmp_path / "state"),

@@ -14,7 +14,8 @@ from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
 from training.data.sources import DataError
 from training.data.splits import SplitRule
-from training.loop.config import ConfigError, TrainConfig, load_config
+from training.loop.config import TrainConfig
+from training.loop.config_file import ConfigError, load_config
 from training.redeploy.config import RedeployConfig, load_redeploy_config
 from training.redeploy.contents import read_contents
 from training.redeploy.ingest import ingest

@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 
 from models.registry import store
-from tests.training.redeploy.test_job import Place, place
+from tests.training.redeploy.conftest import Place
 from training.probe.suspects import doubt
 from training.redeploy.job_state import JobState
 from training.reporter import SilentReporter
-
-__all__ = ["place"]  # a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_network")]
 

@@ -6,7 +6,7 @@ import torch
 from models.imaging.preprocessing import Preprocessing
 from testing.bundles import tiny_spec
 from training.evaluate.metrics import classification_metrics
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.run import record_provenance
 from training.reports.model_card import model_card
 

@@ -12,7 +12,7 @@ from models.network.build import build
 from models.network.vgg19 import VGG19
 from testing.images import write_image_folder
 from training.loop.accelerator import make_accelerator
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.loop.context import TrainContext, load_data
 from training.probe.features import depths
 from training.reporter import SilentReporter

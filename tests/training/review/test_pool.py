@@ -12,7 +12,7 @@ import pytest
 
 from review.journal import Decision, Journal
 from testing.images import coloured_pixels, encode, write_image_folder
-from training.loop.config import load_config
+from training.loop.config_file import load_config
 from training.redeploy.captured import captured_images
 from training.reporter import SilentReporter
 from training.review.jobs import Jobs
