@@ -71,3 +71,9 @@ def pays(gained: Gain) -> bool:
     """Whether it is more than luck would give."""
     _, low, _ = gained
     return low is not None and low > 0
+
+
+def undecided(gained: Gain) -> bool:
+    """Whether luck may have given it, in whichever direction."""
+    _, low, high = gained
+    return low is None or high is None or low <= 0 <= high

@@ -31,12 +31,14 @@ class Recommendation:
         strategy: None where that can't be told.
         unfreeze: patterns of layers, as of `TrainConfig`.
         head_init: as of `TrainConfig`, where its default isn't what to begin with.
+        surely: whether the images tell the depth from the one above which `fc` trains.
     """
 
     reason: str
     strategy: Strategy | None
     unfreeze: tuple[str, ...] = ()
     head_init: Literal["ridge"] | None = None
+    surely: bool = False
 
     @property
     def options(self) -> str | None:
@@ -88,12 +90,14 @@ def recommend(
     what, strategy, unfreeze = _what_to_train(scores.index(best), architecture)
     alike = [score.depth.name for score in scores if score is not best and _are_alike(score, best)]
     doubt = f"; these images can't tell it from {', '.join(alike)}" if alike else ""
+    below_fc = scores[len(architecture.blocks) - 1]
     return Recommendation(
         f"{best.depth.name} has the smallest error, so {what}; a linear classifier on it is right "
         f"for {reached} of images like these, so a training that ends below that was too short"
         f"{doubt}",
         strategy,
         unfreeze,
+        surely=not _are_alike(below_fc, best),
     )
 
 

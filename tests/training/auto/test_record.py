@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from models.network.vgg19 import VGG19
+from tests.training.probe.test_recommend import scores
+from training.auto.ladder import plan
 from training.auto.record import Depth, Record, Stage, Wanted
+from training.probe.recommend import recommend
 
 PLAN = tuple(Wanted(name=name, strategy="fc", unfreeze=()) for name in ("fc", "more", "most"))
 
@@ -59,6 +64,51 @@ def test_the_better_of_the_last_two_is_kept_and_why(last: Stage, chosen: int, wh
     assert decided.chosen == chosen
     assert decided.why.startswith(why)
     assert "train longer" not in decided.why
+
+
+WORSE = (-0.1, -0.18, -0.02)
+
+
+@pytest.mark.parametrize(
+    ("gained", "preferred", "chosen"),
+    [
+        (DOES_NOT, 1, 1),
+        (TOO_FEW, 1, 1),
+        (WORSE, 1, 0),
+        (DOES_NOT, 2, 0),  # it is another rung that the probe prefers
+        (DOES_NOT, None, 0),
+    ],
+)
+def test_what_the_probe_surely_prefers_is_kept_unless_validation_says_that_it_is_worse(
+    gained: Any, preferred: int | None, chosen: int
+) -> None:
+    tried = record(FC, stage("more", 0.80, 0.31, gained))
+    decided = tried.model_copy(update={"preferred": preferred}).decided()
+    assert decided.chosen == chosen
+    said = (
+        "the probe surely prefers it to fc, and 50 validation images can't tell them apart: error"
+    )
+    assert decided.why.startswith(said) == (chosen == 1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "accuracies", "surely", "preferred"),
+    [
+        ("imagenet", [0.6, 0.7, 0.8, 0.7, 0.6, 0.6, 0.6], True, 1),
+        ("imagenet", [0.6, 0.7, 0.802, 0.8, 0.799, 0.7, 0.6], False, None),
+        ("imagenet", [0.6] * 4 + [0.8, 0.6, 0.6], False, None),  # fc itself
+        ("imagenet", [0.6] * 6 + [0.8], True, None),  # the head alone, which comes first
+        ("none", [0.6, 0.7, 0.8, 0.7, 0.6, 0.6, 0.6], False, None),
+    ],
+)
+def test_a_probe_is_sure_where_its_images_tell_the_depth_from_that_below_fc(
+    weights: str, accuracies: list[float], surely: bool, preferred: int | None
+) -> None:
+    judged = scores(accuracies)
+    recommended = recommend(judged, 0.1, weights, VGG19)
+    assert recommended.surely == surely
+    probe: Any = SimpleNamespace(scores=judged, recommendation=recommended, suspects=[])
+    assert Record.begin(probe, plan(VGG19, recommended, weights)).preferred == preferred
 
 
 def test_what_the_probe_does_better_was_trained_too_short() -> None:
