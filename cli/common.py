@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from models.text import shown, shown_lines
 
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 def say(message: str) -> None:
     """Print text whose names may hold anything; its line breaks count."""
     # Not by typer.echo, which writes UTF-8 to a terminal that is known to take ASCII alone.
-    print(shown_lines(message), flush=True)
+    _write_line(sys.stdout, shown_lines(message))
 
 
 def say_error(message: str) -> None:
     """As `say`, on one line of stderr."""
-    print(shown(message), file=sys.stderr, flush=True)
+    _write_line(sys.stderr, shown(message))
+
+
+def _write_line(stream: TextIO, line: str) -> None:
+    """In one call. `print` makes two, and unbuffered (PYTHONUNBUFFERED, torchrun) each is a write
+    of its own, between which another process's line may come."""
+    stream.write(line + "\n")
+    stream.flush()
 
 
 def text(value: object) -> Text:

@@ -121,7 +121,14 @@ def serve_with(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                for child in server.children():  # or they would go on beside all tests
+                    child.kill()
+                process.kill()
+                process.wait()
+                raise
 
 
 def wait_until_ready(server: Server) -> None:

@@ -165,7 +165,8 @@ class _Stdout(logging.StreamHandler[TextIO]):
         if not self._told:
             reason = sys.exc_info()[1]
             with suppress(OSError, ValueError):  # stderr is gone as well
-                print(f"the access log can't be written to stdout: {reason}", file=sys.stderr)
+                # In one call, or the lines of two workers get mixed where stderr is unbuffered.
+                sys.stderr.write(f"the access log can't be written to stdout: {reason}\n")
 
 
 def access_logger() -> Callable[[str], None]:

@@ -10,7 +10,8 @@ import pytest
 from models.events.config import new_key, read_keys
 from models.registry import store
 from testing.bundles import write_tiny_bundle
-from tests.models.events.receiver import HANG, Receiver, closed_port, receiver
+from testing.ports import free_port
+from tests.models.events.receiver import HANG, Receiver, receiver
 
 Run = Callable[..., int]
 
@@ -60,7 +61,7 @@ def test_a_receiver_that_is_away_costs_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("VGG19_EVENTS_URL", f"http://127.0.0.1:{closed_port()}/secret-path")
+    monkeypatch.setenv("VGG19_EVENTS_URL", f"http://127.0.0.1:{free_port()}/secret-path")
     assert run_main("register", bundles[0]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("registered vgg19:")

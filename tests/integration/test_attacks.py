@@ -150,7 +150,7 @@ RAW_REQUESTS = {
 def test_what_is_hardly_http(server: Server, name: str) -> None:
     port = int(server.url.rsplit(":", 1)[1])
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
         suppress(ConnectionError),
     ):
         connection.sendall(RAW_REQUESTS[name])

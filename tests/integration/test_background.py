@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -14,16 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testing.commands import vgg19
 from testing.server import Server, register_version, serve
+from testing.waiting import wait_until
 from tests.models.registry.test_promotions import DAMAGED
 
 _WATCH = "the watch over promotions"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def failures(server: Server) -> float:
@@ -57,17 +49,17 @@ def test_a_damaged_production_file_is_told_and_a_promotion_repairs_it(tmp_path: 
         for content in list(DAMAGED.values())[:3]:
             before = failures(server)
             pointer.write_bytes(content)
-            wait_for(lambda before=before: failures(server) > before)  # type: ignore[misc]
-        wait_for(lambda: not is_ready(server))
-        wait_for(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.NOT_SERVING)
+            wait_until(lambda before=before: failures(server) > before)  # type: ignore[misc]
+        wait_until(lambda: not is_ready(server))
+        wait_until(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.NOT_SERVING)
         model = httpx.get(f"{server.url}/model", timeout=60).json()
         assert f"vgg19:{model['version']}" == first  # it goes on serving
         listed = vgg19(home, "models")
         assert "is damaged" in listed
         assert second in listed
         vgg19(home, "promote", second)
-        wait_for(lambda: is_ready(server))
-        wait_for(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.SERVING)
+        wait_until(lambda: is_ready(server))
+        wait_until(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.SERVING)
         model = httpx.get(f"{server.url}/model", timeout=60).json()
         assert f"vgg19:{model['version']}" == second
     log = (tmp_path / "log").read_text()

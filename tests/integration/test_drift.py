@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
 from testing.reference import add_reference
 from testing.server import Server, serve
+from testing.waiting import wait_until
 
 pytestmark = pytest.mark.exhaustive
 
@@ -46,13 +46,14 @@ def ask(server: Server, first: int, count: int, *, bright: bool = False) -> None
 
 def drift(server: Server, images: int) -> dict[str, Any]:
     """Once so many images are counted, whichever worker is asked."""
-    for _ in range(120):
-        reply = httpx.get(f"{server.url}/drift").json()
-        if reply["drift"] and reply["drift"]["images"] == images:
-            found: dict[str, Any] = reply["drift"]
-            return found
-        time.sleep(0.25)
-    raise AssertionError(reply)
+    found: dict[str, Any] = {}
+
+    def is_there() -> bool:
+        found.update(httpx.get(f"{server.url}/drift").json()["drift"] or {})
+        return bool(found) and found["images"] == images
+
+    wait_until(is_there)
+    return found
 
 
 def test_two_workers_watch_together_and_leave_nothing(tmp_path: Path) -> None:
@@ -67,11 +68,13 @@ def test_two_workers_watch_together_and_leave_nothing(tmp_path: Path) -> None:
         ask(server, 200, 60, bright=True)
         alarm = drift(server, 120)["alarm"]
         assert "brightness" in alarm["features"]
-        time.sleep(6)  # until the other worker has looked, too
-        metrics = httpx.get(f"{server.url}/metrics").text
-        assert 'vgg19_drift_alarm{feature="brightness"} 1.0' in metrics
-        assert 'vgg19_drift_alarm{feature="format"} 0.0' in metrics
-        assert 'vgg19_drift_images{window="day"} 120.0' in metrics
+        shown = {
+            'vgg19_drift_alarm{feature="brightness"} 1.0',
+            'vgg19_drift_alarm{feature="format"} 0.0',
+            'vgg19_drift_images{window="day"} 120.0',
+        }
+        # Once the other worker has looked, too.
+        wait_until(lambda: shown <= set(httpx.get(f"{server.url}/metrics").text.splitlines()))
         assert len(list(temporary.glob("vgg19-drift-*"))) == 1
         assert (tmp_path / "log").read_text().count("drift: brightness of the images") == 1
     assert not list(temporary.glob("vgg19-drift-*"))

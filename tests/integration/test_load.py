@@ -19,6 +19,7 @@ from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.images import coloured_pixels, encode
 from testing.server import Server, make_home, serve
+from testing.waiting import wait_until
 
 IMAGE = encode(coloured_pixels(1))
 PNG = {"Content-Type": "image/png"}
@@ -154,10 +155,8 @@ async def test_two_workers_share_both_ports(tmp_path: Path) -> None:
     with serve(home, tmp_path / "log", VGG19_WORKERS="2") as server:
         assert len(server.children()) >= 2
         # Ready is what the first worker says; the other one is to listen, too.
-        for _ in range(300):
-            if server.log.read_text().count("gRPC listens on") == 2:
-                break
-            await asyncio.sleep(0.1)
+        listening = lambda: server.log.read_text().count("gRPC listens on") == 2  # noqa: E731
+        await asyncio.to_thread(wait_until, listening)
         seen: Counter[str] = Counter()
         for _ in range(40):  # a connection for each, which the kernel gives to one or the other
             async with grpc.aio.insecure_channel(

@@ -440,7 +440,7 @@ def test_a_limit_of_requests_lets_every_image_through(
     with serve(tiny_home, tmp_path / "log", **limit) as server:
         watched = open_page(f"{server.url}/", expected_error="status of 429")
         watched.bring("drop", *(image("red", seed) for seed in range(0, 36, 3)))
-        expect(watched.page.locator(".card[data-state=done]")).to_have_count(12, timeout=30_000)
+        expect(watched.page.locator(".card[data-state=done]")).to_have_count(12)
         watched.page.context.close()
 
 

@@ -316,6 +316,6 @@ def test_the_way_back_wants_the_admin_key(
     expect(page.get_by_role("status")).to_have_text(f"Production is {first} now.")
     expect(page.locator("#history .version").first).to_have_text(f"{first}production")
     expect(page.locator("#history .why").first).to_have_text("rolled back on the page")
-    expect(page.locator("#served-version")).to_have_text(f"vgg19 {first}", timeout=30_000)
+    expect(page.locator("#served-version")).to_have_text(f"vgg19 {first}")
     assert key.input_value() == ""
     assert "sesame" not in page.url + page.content()

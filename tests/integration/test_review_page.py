@@ -18,7 +18,7 @@ from review.app import make_app
 from review.guard import own_hosts
 from review.journal import Decision, Journal
 from testing.ports import free_port
-from tests.integration.browsing import PHONE, needs_chromium
+from tests.integration.browsing import PHONE, WAIT_MS, needs_chromium
 from tests.review.made_up import colour_of, make_pool, make_session
 from training.review.session import Session
 
@@ -57,7 +57,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
         context = browser.new_context(**{"viewport": DESKTOP, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(WAIT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
             "console",

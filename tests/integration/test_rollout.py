@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,11 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.commands import run_command, vgg19
 from testing.images import coloured_pixels, encode
 from testing.server import Server, register_version, serve
+from testing.waiting import wait_until
 
 pytestmark = pytest.mark.exhaustive  # what it is made of is tested in tests/serving/rollout
 
 PNG = {"Content-Type": "image/png"}
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def ask_http(server: Server, seed: int, user: str = "") -> str:
@@ -66,7 +58,7 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
             status = run_command("vgg19", "shadow", "--json", cwd=home, home=home)
             return dict(json.loads(status.stdout))
 
-        until(lambda: shown()["outcome"] == "passed")
+        wait_until(lambda: shown()["outcome"] == "passed")
         assert shown()["agreement"] == 1
         assert len(shown()["workers"]) == 2
 
@@ -81,9 +73,9 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
                 seen[user][ask_grpc(client, seed, user)] += 1
             return run_command("vgg19", "canary", "--json", cwd=home, home=home).stdout == "{}\n"
 
-        until(promoted)
+        wait_until(promoted)
         assert sum(new.split(":")[1] in versions for versions in seen.values()) > 0
-        until(lambda: ask_http(server, 0) == new.split(":")[1])
+        wait_until(lambda: ask_http(server, 0) == new.split(":")[1])
     history = vgg19(home, "history", "--rollouts", "--json").splitlines()
     whats = [json.loads(line)["what"] for line in history]
     assert whats == ["promoted", "begun", "passed", "begun"]

@@ -192,7 +192,7 @@ def test_sigterm_ends_it_cleanly_and_leaves_nothing(tiny_home: Path, tmp_path: P
         assert children
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=60) == 0
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
 

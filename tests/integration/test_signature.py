@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import coloured_pixels, encode
 from testing.server import Server, serve
+from testing.waiting import wait_until
 from tests.integration.conftest import refusal
 from tests.keys import write_keys
 
@@ -69,11 +69,14 @@ def model(server: Server) -> dict[str, object]:
 
 
 def wait_for(server: Server, reached: Callable[[dict[str, object]], bool]) -> dict[str, object]:
-    deadline = time.monotonic() + 30
-    while not reached(reply := model(server)):
-        assert time.monotonic() < deadline, reply
-        time.sleep(0.1)
-    return reply
+    replies: list[dict[str, object]] = []
+
+    def has_come() -> bool:
+        replies.append(model(server))
+        return reached(replies[-1])
+
+    wait_until(has_come)
+    return replies[-1]
 
 
 def test_an_unsigned_model_does_not_take_over_until_it_is_signed(

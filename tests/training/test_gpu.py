@@ -43,15 +43,32 @@ def losses(run: Run) -> list[float]:
     return [value for epoch in history for value in (epoch["train_loss"], epoch["val_loss"])]
 
 
+def on_both(place: Path, **changes: Any) -> tuple[Run, Run]:
+    """On the card and on the CPU."""
+    here, there = (
+        train(configured(place, device, device=device, **changes)) for device in ("cuda", "cpu")
+    )
+    return here, there
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("strategy", ["full", "fc"])
 def test_losses_are_those_of_the_cpu(tmp_path: Path, strategy: str) -> None:
-    """Within what TF32, in which cuDNN convolves by PyTorch's default, rounds."""
-    here, there = (
-        train(configured(tmp_path, device, device=device, strategy=strategy))
-        for device in ("cuda", "cpu")
-    )
-    assert losses(here) == pytest.approx(losses(there), rel=0.02)
+    """Within what TF32, in which cuDNN convolves by PyTorch's default, rounds.
+
+    From a random head, from which a difference doesn't grow. Rounding what goes into the
+    convolutions to TF32 moved these losses on a CPU by 0.2% (`full`) and 0.003% (`fc`) at most.
+    After a fitted head it was 26%: with so few images the first steps throw that far off.
+    """
+    here, there = on_both(tmp_path, strategy=strategy, head_init="random")
+    assert losses(here) == pytest.approx(losses(there), rel=0.01)
+
+
+@pytest.mark.gpu
+def test_a_fitted_head_is_that_of_the_cpu(tmp_path: Path) -> None:
+    """Its losses before any step; TF32's rounding moved them by 0.005 at most, of 0.02 to 0.6."""
+    here, there = on_both(tmp_path, strategy="fc", head_init="ridge", epochs=1)
+    assert losses(here)[:2] == pytest.approx(losses(there)[:2], abs=0.02)
 
 
 @pytest.mark.gpu

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 class Epoch:
     """One row of `history` in metrics.json. Losses in nats, accuracies 0..1.
 
+    `train_loss` is what is trained on, label smoothing included; `val_loss` is without.
+
     Epoch 0 is a head fitted in closed form, before any step; what it says of the training images
     are predictions that leave the image out.
     """

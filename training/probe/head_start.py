@@ -43,7 +43,8 @@ class HeadStart:
     """A head that was fitted.
 
     Args:
-        stats: what the predictions that leave an image out are worth.
+        stats: what the predictions that leave an image out are worth, by the loss that the epochs
+            train on.
         folds: see `k_fold`; none of many images, nor of very few.
     """
 
@@ -90,7 +91,7 @@ def start_head(
             design = _design(*_computed(trainer.inference_model, source, context), context)
         else:
             design = _design(features, np.arange(len(features)), context)
-        return fit_head(design), _folds(design, context.config.seed)
+        return fit_head(design, config.label_smoothing), _folds(design, config.seed)
 
     head, folds = processes.from_main(fitted)
     for network in (trainer.model.model, trainer.inference_model):  # two, with an average

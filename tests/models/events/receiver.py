@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -88,17 +86,3 @@ def receiver(*answers: str, port: int = 0, tls: ssl.SSLContext | None = None) ->
         yield running
     finally:
         running.stop()
-
-
-def closed_port() -> int:
-    """One on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], object], at_most_s: float = 20.0) -> None:
-    deadline = time.monotonic() + at_most_s
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't come to that"
-        time.sleep(0.01)

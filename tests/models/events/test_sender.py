@@ -19,15 +19,15 @@ from models.events.config import EventsConfig, new_key, parse_url
 from models.events.event import Event
 from models.events.outbox import Outbox
 from models.events.sender import Sender, deliver
+from testing.ports import free_port
+from testing.waiting import wait_until
 from tests.models.events.receiver import (
     CLOSE,
     DRIP,
     HANG,
     NO_HTTP,
     OK,
-    closed_port,
     receiver,
-    wait_until,
 )
 
 RUN = """
@@ -161,7 +161,7 @@ def test_a_command_waits_no_longer_than_it_says(tmp_path: Path, key: Path) -> No
 
 
 def test_why_nothing_was_delivered(tmp_path: Path, key: Path) -> None:
-    port = closed_port()
+    port = free_port()
     config = configured(tmp_path, f"http://127.0.0.1:{port}/hook")
     expected = f"http://127.0.0.1:{port} doesn't answer: Connection refused"
     assert deliver(config, 5.0) == expected

@@ -14,7 +14,8 @@ from models.events.config import new_key, parse_url, read_keys
 from models.events.event import Event
 from models.events.webhook import post, signature
 from testing.ports import free_port
-from tests.models.events.receiver import receiver, wait_until
+from testing.waiting import wait_until
+from tests.models.events.receiver import receiver
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "receive_events.py"
 BODY = Event("events.test", "x", {"number": 1}, "/vgg19", id="e1").as_json("1")

@@ -24,6 +24,7 @@ from serving.core.supervisor import Supervisor
 from serving.engine.options import SessionOptions
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode
+from testing.waiting import wait_until
 from tests.serving.conftest import LIMITS, StubModel, served
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
@@ -204,7 +205,7 @@ async def test_clients_that_give_up_never_let_a_second_load_begin(clients: int) 
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await explainer.explain([ExplainItem(PIXELS[0], 0)])
-    assert loads.count == 1
+    await asyncio.to_thread(wait_until, lambda: loads.count)  # its thread may begin later
     loads.load_gate.set()
     loads.map_gate.set()
     assert len(await explainer.explain([ExplainItem(PIXELS[0], 0)])) == 1

@@ -17,7 +17,7 @@ class Store:
 
     def look(self) -> int:
         self.looks += 1
-        assert self.free.wait(20)
+        assert self.free.wait(60)
         return self.looks
 
 

@@ -73,7 +73,7 @@ def test_a_dropped_engine_leaves_no_thread(engine: CudaGraphs) -> None:
     assert threading.active_count() == before + 1
     del other
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while threading.active_count() > before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -90,7 +90,7 @@ def test_memory_where_there_is_no_card() -> None:
 
 class TestCard:
     def test_users_work_beside_each_other(self) -> None:
-        card, together = Card(), threading.Barrier(2, timeout=10)
+        card, together = Card(), threading.Barrier(2, timeout=60)
 
         def use() -> None:
             with card.using():

@@ -105,7 +105,7 @@ async def test_a_body_that_trickles_is_ended(
             await asyncio.sleep(0.05)
 
     trickling = asyncio.create_task(trickle())
-    answer = await asyncio.wait_for(reader.read(1000), 20)
+    answer = await asyncio.wait_for(reader.read(1000), 60)
     trickling.cancel()
     writer.close()
     assert answer.startswith(b"HTTP/1.1 408 ")

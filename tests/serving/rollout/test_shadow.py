@@ -26,6 +26,7 @@ from serving.rollout.recorder import Recorder, image_key
 from serving.rollout.shadow import Shadow
 from testing.bundles import tiny_probabilities
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S
 from tests.serving.conftest import StubModel, served
 from tests.serving.rollout.conftest import Command
 
@@ -84,7 +85,7 @@ async def bench(
 
 
 async def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_S
     while not holds():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
@@ -102,26 +103,27 @@ async def test_both_answers_are_compared(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "reason"),
+    ("lines", "timeout_s", "reason"),
     [
-        ("say(failed='it is damaged')", "it can't be loaded: it is damaged"),
-        ("sys.exit(1)", "its process ended with exit code 1"),
-        ("ready(); hear(); os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
-        ("ready(); hear(); time.sleep(600)", r"an image took more than 0\.2 s"),
-        ("ready(); hear(); say(label='red')", "an internal error"),
+        ("say(failed='it is damaged')", 60, "it can't be loaded: it is damaged"),
+        ("sys.exit(1)", 60, "its process ended with exit code 1"),
+        ("ready(); hear(); os.kill(os.getpid(), signal.SIGSEGV)", 60, "ended by SIGSEGV"),
+        ("ready(); hear(); time.sleep(600)", 0.2, r"an image took more than 0\.2 s"),
+        ("ready(); hear(); say(label='red')", 60, "an internal error"),
         (
             "ready()\nwhile True: hear(); say(failure='invalid', reason='NaN')",
+            60,
             "20 images in a row failed, the last one: NaN",
         ),
     ],
 )
 async def test_a_shadow_that_fails_is_disabled_and_touches_no_request(
-    bench: Bench, lines: str, reason: str
+    bench: Bench, lines: str, timeout_s: float, reason: str
 ) -> None:
-    shadow = bench.begin(lines, timeout_s=0.2)
+    shadow = bench.begin(lines, timeout_s=timeout_s)
     recorder = shadow.recorder
     await until(lambda: recorder.state != "loading")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_S
     while recorder.state != "failed":
         assert time.monotonic() < deadline
         await bench.ask()

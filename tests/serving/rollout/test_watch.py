@@ -26,6 +26,7 @@ from serving.rollout.canary import share_of
 from serving.rollout.watch import RolloutWatch, ShadowOptions
 from testing.bundles import write_tiny_bundle
 from testing.images import coloured_pixels
+from testing.waiting import HANG_S
 from tests.serving.conftest import StubModel, served, telemetry_of
 from tests.serving.rollout.conftest import Command
 
@@ -96,7 +97,7 @@ async def test_a_shadow_comes_and_goes(place: Place) -> None:
     await place.watch.follow()
     assert place.classifier.watcher is None  # the way of a request is as it was
     shadow = shadowing.start_shadow(place.new, ShadowRule())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_S
     while not (status := shadowing.shadow_status()) or not status.seen.images:
         assert time.monotonic() < deadline
         await place.ask()

@@ -56,6 +56,18 @@ def test_no_other_scale_has_a_smaller_loss() -> None:
     assert fit_head(design).loss == pytest.approx(least, abs=1e-3)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_its_loss_is_that_of_pytorch_at_the_same_smoothing(smoothing: float) -> None:
+    design = noisy(200, 20, noise=3)
+    fitted, ridge = fit_head(design, smoothing), fit(design)
+    assert np.array_equal(fitted.weight, fit_head(design).weight)
+    scale = fitted.weight[0, 0] / ridge.classifier.weight[0, 0]
+    ((rows, scores),) = ridge.leave_one_out()
+    targets = torch.from_numpy(design.targets[rows])
+    expected = cross_entropy(torch.from_numpy(scores * scale), targets, label_smoothing=smoothing)
+    assert fitted.loss == pytest.approx(float(expected), abs=1e-6)
+
+
 @pytest.mark.parametrize("noise", [1.5, 3])
 def test_probabilities_mean_what_they_say_on_other_images(noise: float) -> None:
     """As fitted on images that the head has never seen, the temperature is 1."""

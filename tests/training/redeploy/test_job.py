@@ -127,20 +127,28 @@ def test_two_jobs_at_once(place: Place) -> None:
     """The second refuses or waits; the lock of one that was killed is free."""
     place.run_command(kill="before:train")
     script = (
-        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
-        "print('locked', flush=True); time.sleep(2)"
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('locked', flush=True); sys.stdin.read()"
     )
     lock = place.path / "state" / "lock"
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE
+        [sys.executable, "-c", script, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
+        held, locked = first.stdin, first.stdout
+        assert held is not None
+        assert locked is not None
+        locked.readline()
+
+        class EndsTheFirst(SilentReporter):
+            def say(self, text: str) -> None:
+                if "waiting for it to finish" in text:
+                    held.close()
+
         with pytest.raises(RedeployError, match="another job is running"):
             place.run()
         assert first.poll() is None
-        assert place.run(wait=True).exit_code == 0
-        assert first.poll() is not None or first.wait(timeout=10) == 0
+        assert place.run(EndsTheFirst(), wait=True).exit_code == 0
+        assert first.wait(timeout=60) == 0
 
 
 def test_the_report_shows_both(place: Place) -> None:
