@@ -84,6 +84,20 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
     assert result.returncode == 0
     for command in COMMANDS:
         assert f" {command} " in result.stdout
+    assert "─ Commands ─" not in result.stdout  # each has a heading of its own kind
+
+
+def test_train_lists_its_flags_under_headings_data_first(vgg19: Vgg19) -> None:
+    lines = vgg19("train", "--help").stdout.splitlines()
+    order = ["Options", "--data", "--output", "--config", "Network and strategy", "--weights",
+             "Loop and loss", "--epochs", "Augmentation", "--augment", "Cached features", "--views",
+             "Accepted answers", "Reading and splitting the data", "--label-column",
+             "Machine and records", "--seed"]  # fmt: skip
+    places = [
+        next(n for n, line in enumerate(lines) if line.startswith((f"│ {word} ", f"╭─ {word} ")))
+        for word in order
+    ]
+    assert places == sorted(places)
 
 
 def test_tables_are_whole_where_another_program_reads_them(
