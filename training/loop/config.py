@@ -52,6 +52,10 @@ RESUMABLE = (
 # Whose heads begin with a ridge regression unless told otherwise.
 _RIDGE_STRATEGIES = {"head", "fc", "gradual"}
 
+# What switches off every change of single images: `probe` and `review` look at them as they are
+# served.
+NO_AUGMENTATION = {"augment": "none", "random_erasing": 0.0}
+
 # What fields were called in configurations that runs, models and users have written before.
 FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 # What was done before there was a field for it.
