@@ -77,7 +77,7 @@ def canary(
 
 
 _WAITS: dict[str, Any] = {"wait_hours": 1.0, "min_requests": 100}
-_NONE = "no canary is running; begin one with: vgg19 canary TAG --steps 5,25,100"
+_NONE = "no canary is running; start one with: vgg19 canary TAG --steps 5,25,100"
 
 
 def _numbers(steps: str) -> list[float]:

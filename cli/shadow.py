@@ -91,7 +91,7 @@ _CODES = {"passed": 0, "refused": 3, "waiting": 5}
 
 def _look(status: ShadowStatus | None, report: Path | None, *, as_json: bool) -> None:
     if status is None:
-        say("{}" if as_json else "no shadow is running; begin one with: vgg19 shadow TAG")
+        say("{}" if as_json else "no shadow is running; start one with: vgg19 shadow TAG")
         return
     if report is not None:
         from models.registry import shadowing
