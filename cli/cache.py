@@ -9,9 +9,7 @@ import typer
 
 from cli.common import say
 
-app = typer.Typer(
-    no_args_is_help=True, help="Kept features of frozen layers: list them, clear them."
-)
+app = typer.Typer(no_args_is_help=True, help="List or clear the cached features of frozen layers.")
 CacheDirOption = Annotated[
     Path | None, typer.Option("--cache-dir", help="As in the configuration of the run.")
 ]

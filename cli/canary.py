@@ -7,15 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import panels
 from cli.common import say, table_console, text
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.PRODUCTION)
 def canary(
     tag: Annotated[str | None, typer.Argument(help="tag, version or latest")] = None,
-    percent: Annotated[float | None, typer.Option(help="Of the clients, until you decide.")] = None,
+    percent: Annotated[
+        float | None, typer.Option(help="Share of the clients, until you decide.")
+    ] = None,
     steps: Annotated[
         str | None, typer.Option(help="Rising percentages, e.g. 5,25,100; at 100 it is promoted.")
     ] = None,
@@ -36,7 +39,7 @@ def canary(
     abort: Annotated[bool, typer.Option("--abort", help="End it: production answers all.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What it has shown, as JSON.")] = False,
 ) -> None:
-    """Let a version answer a part of the clients, and take it back by itself where it does harm.
+    """Send a share of the clients to a version; it is withdrawn automatically if it does harm.
 
     Example: `vgg19 canary latest --steps 5,25,100 --wait-hours 2`, later `vgg19 canary`
 
@@ -74,7 +77,7 @@ def canary(
 
 
 _WAITS: dict[str, Any] = {"wait_hours": 1.0, "min_requests": 100}
-_NONE = "no canary is running; begin one with: vgg19 canary TAG --steps 5,25,100"
+_NONE = "no canary is running; start one with: vgg19 canary TAG --steps 5,25,100"
 
 
 def _numbers(steps: str) -> list[float]:

@@ -30,17 +30,33 @@ _FLAGS = tuple(
 )
 
 
+# Under which heading `vgg19 train --help` lists a flag: from the field named here to the next one.
+_PANELS = {
+    "weights": "Network and strategy",
+    "epochs": "Loop and loss",
+    "augment": "Augmentation",
+    "views": "Cached features",
+    "target_precision": "Accepted answers",
+    "label_column": "Reading and splitting the data",
+    "seed": "Machine and records",
+}
+
+
 def config_flags(names: Collection[str] = _FLAGS) -> Callable[..., Any]:
     """Give a command a flag for each of these fields of `TrainConfig`, in the place of its
-    `**values`: those that were not given are None or empty."""
+    `**values`: those that were not given are None or empty. They come first in --help, which has
+    headings where a command has all of them."""
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters.values()
         kept = [
             one.replace(kind=one.KEYWORD_ONLY) for one in own if one.kind is not one.VAR_KEYWORD
         ]
-        fields = [_parameter(name, TrainConfig.model_fields[name]) for name in names]
-        command.__signature__ = inspect.Signature([*kept, *fields])  # type: ignore[attr-defined]
+        panels = _panels() if names is _FLAGS else {}
+        fields = [
+            _parameter(name, TrainConfig.model_fields[name], panels.get(name)) for name in names
+        ]
+        command.__signature__ = inspect.Signature([*fields, *kept])  # type: ignore[attr-defined]
         return command
 
     return decorate
@@ -51,11 +67,24 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, [], ())}
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _panels() -> dict[str, str]:
+    """The heading of each flag that has one."""
+    panels: dict[str, str] = {}
+    heading = None
+    for name in _FLAGS:
+        heading = _PANELS.get(name, heading)
+        if heading is not None:
+            panels[name] = heading
+    return panels
+
+
+def _parameter(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
     kind, is_list, metavar = _type(field.annotation)
     former = [flag(former) for former, present in FORMER_NAMES.items() if present == name]
     names = [*_names(name, kind), *former]
-    option = typer.Option(*names, help=_help(field, is_list=is_list), metavar=metavar)
+    option = typer.Option(
+        *names, help=_help(field, is_list=is_list), metavar=metavar, rich_help_panel=panel
+    )
     annotation = Annotated[(list[kind] if is_list else kind) | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation

@@ -43,7 +43,8 @@ def print_report(report: DataReport, console: Console | None = None) -> None:
     _list(out, "exact copies", report.exact_duplicates)
     _list(out, "near copies", report.near_duplicates)
     _list(out, "copies with different labels", report.conflicting_labels)
-    _list(out, "LEAKS: copies in different splits", report.leaks)
+    leaks = "LEAKS: copies in different splits" if report.leaks else "copies in different splits"
+    _list(out, leaks, report.leaks)
     for sentence in recommendations(report.cropped, report.totals()):
         out.print(text(sentence), style="yellow", soft_wrap=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import panels
 from cli.common import bundle_in, reporter, say
 from models.errors import UserError
 
@@ -32,7 +33,7 @@ class DriftError(UserError):
     """There is nothing to compare with."""
 
 
-@app.command()
+@app.command(rich_help_panel=panels.PRODUCTION)
 def drift(
     model: Annotated[
         str,

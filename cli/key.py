@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from cli import panels
 from cli.common import say
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SERVE)
 def key() -> None:
     """Make an API key or an admin key, and its SHA-256 for the service.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import cache, canary, drift, events, key, probe, review, shadow, sign, store
+from cli import cache, canary, drift, events, key, panels, probe, review, shadow, sign, store
 from cli.common import reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
@@ -51,8 +51,8 @@ app.add_typer(key.app)
 app.add_typer(probe.app)
 app.add_typer(review.app)
 app.add_typer(drift.app)
-app.add_typer(cache.app, name="cache")
-app.add_typer(events.app, name="events")
+app.add_typer(cache.app, name="cache", rich_help_panel=panels.TRAIN)
+app.add_typer(events.app, name="events", rich_help_panel=panels.PRODUCTION)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of 'vgg19 train'")]
 
@@ -126,7 +126,7 @@ ConfigOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=panels.TRAIN)
 @config_flags()
 def train(
     config: ConfigOption = None,
@@ -162,7 +162,7 @@ def train(
         train_run(load_config(config, given(values)), reporter(verbose=verbose))
 
 
-@app.command()
+@app.command(rich_help_panel=panels.TRAIN)
 @config_flags(("data", "weights", "strategy", "head_init", "image_size", "batch_size"))
 def find_lr(
     config: ConfigOption = None,
@@ -186,7 +186,7 @@ def find_lr(
     say(f"suggested: --learning-rate {test.suggestion:.1e}; the curve is in {output}")
 
 
-@app.command()
+@app.command(rich_help_panel=panels.IMAGES)
 def check_data(
     data: Annotated[Path, typer.Argument(help="folder, .csv file, or hf:NAME")],
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
@@ -224,7 +224,7 @@ def check_data(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.TRAIN)
 def reproduce(
     source: Annotated[str, typer.Argument(metavar="RUN|TAG", help="a run, or a registered model")],
     output: Annotated[
@@ -254,7 +254,7 @@ def reproduce(
     raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.TRAIN)
 def evaluate(
     run: RunArgument,
     data: Annotated[
@@ -285,7 +285,7 @@ def evaluate(
     _print_metrics(metrics, source)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def export(
     run: RunArgument,
     variant: Annotated[
@@ -319,7 +319,7 @@ def export(
     say(f"bundle written to {bundle.path} ({size:.0f} MB); next: vgg19 register {run}")
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SERVE)
 def serve(
     host: Annotated[
         str, typer.Option(help="IP address to listen on, for HTTP and gRPC.")
@@ -351,7 +351,7 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SERVE)
 def predict(
     sources: Annotated[
         list[str],
@@ -381,7 +381,7 @@ def predict(
     run_predict(sources, output, top_k, model, engine.value, workers)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SERVE)
 def doctor() -> None:
     """Show what the service would run on here, and why, and time it.
 
@@ -394,7 +394,7 @@ def doctor() -> None:
     run_doctor()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SERVE)
 def classify(
     url: Annotated[str, typer.Argument(help="of the service, e.g. http://127.0.0.1:3000")],
     images: Annotated[list[str], typer.Argument(help="files, folders, or patterns")],

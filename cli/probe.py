@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import panels
 from cli.common import reporter, say
 from cli.config_flags import config_flags, given
 from cli.data_options import SplitNames, split_names
@@ -32,7 +33,7 @@ SuspectsOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=panels.IMAGES)
 @config_flags(_FIELDS)
 def probe(
     config: Annotated[

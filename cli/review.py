@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import panels
 from cli.common import reporter, say
 from cli.config_flags import config_flags, given
 from cli.data_options import SplitNames, split_names
@@ -51,7 +52,7 @@ _ENDINGS = {
 _JOURNAL, _TABLE, _LOG = "decisions.jsonl", "labels.csv", "jobs.log"
 
 
-@app.command()
+@app.command(rich_help_panel=panels.IMAGES)
 @config_flags(_FIELDS)
 def review(
     config: Annotated[

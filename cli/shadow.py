@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import panels
 from cli.common import say, table_console, text
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.PRODUCTION)
 def shadow(
     tag: Annotated[str | None, typer.Argument(help="tag, version or latest")] = None,
     min_images: Annotated[
@@ -35,7 +36,7 @@ def shadow(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="What it has shown, as JSON.")] = False,
 ) -> None:
-    """Let a version answer production's images as well, for nobody to see; or show what came of it.
+    """Run a version on production's images without showing its answers; or report how it does.
 
     Example: `vgg19 shadow latest --min-images 2000 --min-hours 24`, later `vgg19 shadow`
 
@@ -90,7 +91,7 @@ _CODES = {"passed": 0, "refused": 3, "waiting": 5}
 
 def _look(status: ShadowStatus | None, report: Path | None, *, as_json: bool) -> None:
     if status is None:
-        say("{}" if as_json else "no shadow is running; begin one with: vgg19 shadow TAG")
+        say("{}" if as_json else "no shadow is running; start one with: vgg19 shadow TAG")
         return
     if report is not None:
         from models.registry import shadowing

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli import panels
 from cli.common import bundle_in, say
 
 app = typer.Typer()
@@ -16,12 +17,12 @@ WhatArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def sign(
     what: WhatArgument,
     key: Annotated[Path, typer.Option(help="PEM file with the private key (ECDSA).")],
 ) -> None:
-    """Sign a bundle, or a registered model, so that a service can tell that it is yours.
+    """Sign a bundle, or a registered model, so that a service can check that it is yours.
 
     Example: `vgg19 sign runs/flowers --key private.pem`
 
@@ -34,7 +35,7 @@ def sign(
     say(f"signed {path}; check it with: vgg19 verify {what} --key PUBLIC_KEY")
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def verify(
     what: WhatArgument,
     key: Annotated[Path, typer.Option(help="PEM file with the public key.")],

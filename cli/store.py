@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import panels
 from cli.common import bundle_in, reporter, say, say_error, table_console, text
 from cli.events import deliver_events
 
@@ -20,7 +21,7 @@ app = typer.Typer()
 JsonLines = Annotated[bool, typer.Option("--json", help="As JSON lines.")]
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def register(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="run directory or bundle")],
 ) -> None:
@@ -37,7 +38,7 @@ def register(
     deliver_events()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def promote(
     tag: Annotated[str, typer.Argument(help="tag, version, or latest")],
     force: Annotated[
@@ -70,7 +71,7 @@ def promote(
     shadowing.end_if_stale()  # the last: its file may be damaged
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def rollback(
     tag: Annotated[
         str | None, typer.Argument(help="version to return to.  [default: the previous one]")
@@ -97,14 +98,14 @@ def _production_is(tag: str, before: str | None, then: str = "") -> str:
     return f"production is {tag}{f' (it was {was})' if was else ''}{then}"
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def history(
     as_json: JsonLines = False,
     rollouts: Annotated[
         bool, typer.Option("--rollouts", help="What was tried beside production, in its place.")
     ] = False,
 ) -> None:
-    """Show which models were in production since when, and why; newest first.
+    """Show which models were in production, since when and why; newest first.
 
     Example: `vgg19 history`
     """
@@ -159,7 +160,7 @@ def _print_rollouts(as_json: bool) -> None:
     table_console().print(table)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def diff(
     first: Annotated[str, typer.Argument(help="tag, version, latest or production")],
     second: Annotated[str, typer.Argument(help="another one")],
@@ -187,7 +188,7 @@ def diff(
     table_console().print(table)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def redeploy(
     config: Annotated[Path, typer.Option(help="YAML file; --init writes one.")] = Path(
         "redeploy.yaml"
@@ -235,7 +236,7 @@ def redeploy(
     raise typer.Exit(outcome.exit_code)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.RELEASE)
 def build(
     tag: Annotated[str, typer.Argument(help="tag, version, latest or production")] = "production",
     flavour: Annotated[
@@ -254,7 +255,7 @@ def build(
     say(f"built {bento}; next: bentoml containerize {bento}")
 
 
-@app.command()
+@app.command(rich_help_panel=panels.IMAGES)
 def label(
     url: Annotated[str, typer.Argument(help="where the service keeps images: VGG19_CAPTURE_URL")],
     output: Annotated[Path, typer.Option(help="Folder for the table and the page.")] = Path(
@@ -265,7 +266,7 @@ def label(
         typer.Option("--from", help="Filled-in labels.csv, whose labels go beside the images."),
     ] = None,
 ) -> None:
-    """Label images that the service has kept, in a table or on a page.
+    """Label images that the service has captured, in a table or on a page.
 
     Example: `vgg19 label captured`, then `vgg19 label captured --from labels.csv`
     """
@@ -283,7 +284,7 @@ def label(
 
 
 models_app = typer.Typer(invoke_without_command=True)
-app.add_typer(models_app, name="models")
+app.add_typer(models_app, name="models", rich_help_panel=panels.RELEASE)
 
 
 @models_app.callback()

@@ -67,9 +67,8 @@ def manifest_content(path: Path) -> bytes:
     try:
         return (path / MANIFEST_FILE).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{path} is not a bundle: it has no {MANIFEST_FILE}; make one with 'vgg19 export RUN'"
-        ) from None
+        found = f"is not a bundle: it has no {MANIFEST_FILE}" if path.exists() else "does not exist"
+        raise BundleError(f"{path} {found}; make a bundle with 'vgg19 export RUN'") from None
 
 
 def parse_manifest(path: Path, content: bytes) -> Manifest:

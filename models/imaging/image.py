@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from models.errors import ImageError, TooManyPixels, UnknownFormat
+from models.imaging.formats import known_format
 from models.imaging.geometry import Size, part_to_square, resized_size, to_square
 from models.imaging.jpeg import check_jpeg, check_jpeg_head
 from models.imaging.png import lean_png
@@ -182,6 +183,15 @@ def read_image_file(path: Path) -> bytes:
         raise ImageError(f"can't be read: {error}") from None
 
 
+def _unknown_format(data: bytes, formats: tuple[str, ...]) -> str:
+    if not data:
+        return "the file is empty; copy or download it again"
+    found, supported = known_format(data), ", ".join(formats)
+    if found is None or found in formats:
+        return f"not an image in a supported format ({supported}); convert it to one of them"
+    return f"{found} isn't a supported format ({supported}); convert the image to one of them"
+
+
 @contextmanager
 def _opened(
     source: bytes | Path, formats: tuple[str, ...], max_pixels: int
@@ -205,10 +215,7 @@ def _opened(
         error.args = (f"{name}{error}",)
         raise
     except UnidentifiedImageError:
-        raise UnknownFormat(
-            f"{name}not an image in a supported format ({', '.join(formats)}); convert it to one "
-            "of them"
-        ) from None
+        raise UnknownFormat(name + _unknown_format(data, formats)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Pillow says so while it opens the file, whatever our limit.
         raise ImageError(f"{name}the image has far too many pixels; scale it down") from None

@@ -287,10 +287,12 @@ def _model_of_bento(bento: Path) -> Path:
 def _resolve_production() -> str:
     version = production_version()
     if version is None:
-        raise StoreError(
-            f"no production model in {store_path()}; choose one with 'vgg19 promote TAG' "
-            "('vgg19 models' lists the tags)"
+        way_out = (
+            "choose one with 'vgg19 promote TAG' ('vgg19 models' lists the tags)"
+            if list_models()
+            else "register one with 'vgg19 register RUN', then 'vgg19 promote latest'"
         )
+        raise StoreError(f"no production model in {store_path()}; {way_out}")
     if not is_registered(version):
         raise StoreError(
             f"the production model {MODEL_NAME}:{version} is no longer in {store_path()}; "

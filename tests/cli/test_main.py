@@ -84,6 +84,20 @@ def test_without_a_command_the_help_is_shown(vgg19: Vgg19) -> None:
     assert result.returncode == 0
     for command in COMMANDS:
         assert f" {command} " in result.stdout
+    assert "─ Commands ─" not in result.stdout  # each has a heading of its own kind
+
+
+def test_train_lists_its_flags_under_headings_data_first(vgg19: Vgg19) -> None:
+    lines = vgg19("train", "--help").stdout.splitlines()
+    order = ["Options", "--data", "--output", "--config", "Network and strategy", "--weights",
+             "Loop and loss", "--epochs", "Augmentation", "--augment", "Cached features", "--views",
+             "Accepted answers", "Reading and splitting the data", "--label-column",
+             "Machine and records", "--seed"]  # fmt: skip
+    places = [
+        next(n for n, line in enumerate(lines) if line.startswith((f"│ {word} ", f"╭─ {word} ")))
+        for word in order
+    ]
+    assert places == sorted(places)
 
 
 def test_tables_are_whole_where_another_program_reads_them(
@@ -118,9 +132,11 @@ def test_tables_are_whole_where_another_program_reads_them(
         ("train --data two --epochs many", "--epochs"),
         ("train --dta two", "No such option: --dta"),
         ("evaluate none", "none is not a run"),
-        ("export none", "none is not a finished run"),
+        ("export none", "none does not exist; make a run with 'vgg19 train'"),
+        ("export two", "two is not a run: it has no metrics.json; make a run with 'vgg19 train'"),
         ("export broken", "broken/metrics.json is damaged"),
-        ("register none", "none is not a bundle"),
+        ("register none", "none does not exist; make a bundle with 'vgg19 export RUN'"),
+        ("register two", "two is not a bundle: it has no manifest.json; make a bundle with"),
         ("promote vgg19:1", "no model vgg19:1 in"),
         ("promote latest", "no model in"),
         ("classify http://127.0.0.1:1 typo.yaml", "no service answers at http://127.0.0.1:1"),
@@ -205,7 +221,9 @@ def test_serve_takes_the_model_from_the_environment(
         assert len(result.stderr.splitlines()) == 1
         return result.stderr
 
-    assert "no production model in" in serve()
+    empty = serve()
+    assert "no production model in" in empty
+    assert "register one with 'vgg19 register RUN', then 'vgg19 promote latest'" in empty
     monkeypatch.setenv("VGG19_MODEL", "vgg19:environment")
     assert "no model vgg19:environment in" in serve()
     assert "no model vgg19:flag in" in serve("--model", "vgg19:flag")

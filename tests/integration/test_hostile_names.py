@@ -18,6 +18,7 @@ from models.bundle.spec import ModelSpec
 from testing.hostile import FILE_STEMS, LABELS, write_hostile_folder
 from testing.images import coloured_pixels, encode
 from testing.server import ROOT, serve
+from tests.integration.browsing import PHONE, Open, needs_chromium
 
 pytestmark = pytest.mark.exhaustive
 IMAGES = 12 * len(FILE_STEMS)
@@ -93,6 +94,15 @@ def test_2_train_export_register(place: Path) -> None:
     vgg19(place, "register", "run")
     vgg19(place, "promote", "latest", "--force")  # it has learnt next to nothing
     assert ModelSpec.read(place / "run" / "bundle" / "spec.json").labels == LABELS
+
+
+@needs_chromium
+def test_the_report_fits_a_phone(place: Path, open_page: Open) -> None:
+    """Long class names break, short ones don't, and what is too wide scrolls by itself."""
+    watched = open_page((place / "run" / "report.html").as_uri(), viewport=PHONE)
+    assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    layer = watched.page.get_by_role("cell", name="classifier.0", exact=True)
+    assert layer.evaluate("cell => cell.getClientRects()[0].height < 40")  # one line
 
 
 def test_3_predict(place: Path) -> None:

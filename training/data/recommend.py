@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 # The largest class over the smallest: who never answers the rarer of two is right in 3 of 4 cases.
 IMBALANCE = 3.0
@@ -10,9 +10,12 @@ IMBALANCE = 3.0
 # and over. Of 16 classes with 3 to 247 images, `balanced` made a network answer the rarest alone
 # (docs/training.md).
 FEW = 10
+# Images of a class: with fewer, none is left to train on, to validate or to test.
+FEWEST = 3
 # Of all images: where fewer are cut by half, the crop decides less than one answer in twenty.
 NOTABLY_CROPPED = 0.05
 _NAMED = 5
+_WAYS_OUT = "add images, merge them into other classes, or leave them out"
 
 
 def recommendations(cropped: int, counts: Mapping[str, int]) -> Iterator[str]:
@@ -30,6 +33,7 @@ def recommendations(cropped: int, counts: Mapping[str, int]) -> Iterator[str]:
             "all of an image"
         )
     yield from for_imbalance(counts)
+    yield from _for_tiny_classes(counts)
 
 
 def for_imbalance(counts: Mapping[str, int]) -> Iterator[str]:
@@ -43,11 +47,9 @@ def for_imbalance(counts: Mapping[str, int]) -> Iterator[str]:
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     rare = sorted((count, label) for label, count in counts.items() if count < FEW)
     if rare:
-        named = ", ".join(f"'{label}' {count}" for count, label in rare[:_NAMED])
         yield (
-            f"{len(rare)} of {len(counts)} classes have fewer than {FEW} images ({named}"
-            f"{', ...' if len(rare) > _NAMED else ''}), the largest {counts[largest]}: add images, "
-            "merge them into other classes, or leave them out"
+            f"{len(rare)} of {len(counts)} classes have fewer than {FEW} images ({_named(rare)}), "
+            f"the largest {counts[largest]}: {_WAYS_OUT}"
         )
     else:
         ratio = counts[largest] / counts[smallest]
@@ -56,3 +58,19 @@ def for_imbalance(counts: Mapping[str, int]) -> Iterator[str]:
             f"{counts[smallest]}, {ratio:.1f} times fewer: train with --class-weights balanced, "
             "which makes a rare class count as much"
         )
+
+
+def _for_tiny_classes(counts: Mapping[str, int]) -> Iterator[str]:
+    """Where all classes are small; `for_imbalance` names small ones beside large ones."""
+    tiny = sorted((count, label) for label, count in counts.items() if count < FEWEST)
+    if tiny and max(counts.values()) <= IMBALANCE * min(counts.values()):
+        yield (
+            f"{len(tiny)} of {len(counts)} classes have fewer than {FEWEST} images "
+            f"({_named(tiny)}), too few to train on, validate and test: {_WAYS_OUT}"
+        )
+
+
+def _named(classes: Sequence[tuple[int, str]]) -> str:
+    """The smallest classes with their counts."""
+    names = ", ".join(f"'{label}' {count}" for count, label in classes[:_NAMED])
+    return names + (", ..." if len(classes) > _NAMED else "")

@@ -37,6 +37,10 @@ RESUMABLE = (
     "save_every_seconds",
 )
 
+# What switches off every change of single images: `probe` and `review` look at them as they are
+# served.
+NO_AUGMENTATION = {"augment": "none", "random_erasing": 0.0}
+
 # What fields were called in configurations that runs, models and users have written before.
 FORMER_NAMES = {"thaw_epochs": "unfreeze_epochs", "unlike": "ood_data"}
 

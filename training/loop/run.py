@@ -176,10 +176,10 @@ class Run:
                     f"{self.path} is not a finished run: it has no {path.name}; continue with "
                     f"'{resume_command(self.path)}'"
                 ) from None
-            raise RunError(
-                f"{self.path} is not a finished run: it has no {path.name}; make one with "
-                "'vgg19 train'"
-            ) from None
+            found = (
+                f"is not a run: it has no {path.name}" if self.path.exists() else "does not exist"
+            )
+            raise RunError(f"{self.path} {found}; make a run with 'vgg19 train'") from None
         except ValueError:
             raise RunError(f"{path} is damaged; train again") from None
         return content

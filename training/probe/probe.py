@@ -11,7 +11,7 @@ import numpy as np
 
 from training.data.image_data import ImageData
 from training.loop.accelerator import make_accelerator
-from training.loop.config import TrainConfig
+from training.loop.config import NO_AUGMENTATION, TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config
 from training.loop.setup import set_up
@@ -101,7 +101,7 @@ def _designs(
 ) -> tuple[TrainContext, dict[Depth, Design]]:
     """The features of each depth with their labels."""
     check_config(config)
-    plain = {"augment": "none", "random_erasing": 0.0, "strategy": "head", "unfreeze": ()}
+    plain = NO_AUGMENTATION | {"strategy": "head", "unfreeze": ()}
     config = resolved(config.model_copy(update=plain))
     accelerator = make_accelerator(config.device, config.mixed_precision)
     data = data or load_data(config, reporter)

@@ -72,7 +72,7 @@ def _write_excluded(trained: TrainConfig, names: Path, table: Path) -> None:
 
 def _data_of(trained: TrainConfig | None) -> Path:
     if trained is None:
-        raise ConfigError("no model is in production, whose images could be named; give --data")
+        raise ConfigError("no model is in production to take the images of; give --data")
     if is_in_job(trained.output):
         raise ConfigError(
             "the model in production comes from a redeploy job, which has a configuration; to "

@@ -20,7 +20,7 @@ from training.data.image_data import ImageData
 from training.data.listing import ImageFile
 from training.data.splits import unit_of
 from training.loop.accelerator import make_accelerator
-from training.loop.config import TrainConfig
+from training.loop.config import NO_AUGMENTATION, TrainConfig
 from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config
 from training.loop.setup import set_up
@@ -104,7 +104,7 @@ def load_pool(
         ProbeError: there is no room for the features.
     """
     check_config(config)
-    plain = {"augment": "none", "random_erasing": 0.0, "strategy": "head", "unfreeze": ()}
+    plain = NO_AUGMENTATION | {"strategy": "head", "unfreeze": ()}
     config = resolved(config.model_copy(update=plain))
     data = load_data(config, reporter) if labelled else None
     rule, seen = config.preprocessing(), _Seen(() if data is None else data.samples)

@@ -219,7 +219,7 @@ class TestSigning:
         assert not list(signed.glob(".*"))
 
     def test_nothing_is_made_where_no_bundle_is(self, keys: Keys, tmp_path: Path) -> None:
-        with pytest.raises(BundleError, match="is not a bundle"):
+        with pytest.raises(BundleError, match="does not exist"):
             Signer(keys[0]).sign(tmp_path / "none")
         assert not (tmp_path / "none").exists()
 

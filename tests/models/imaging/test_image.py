@@ -299,6 +299,28 @@ class TestRefusals:
             load_image(b"hello", SMALL)
         assert "0x" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "^HEIC isn't a supported format"),
+            (b"\0\0\0\x1cftypavif\0\0\0\0", "^AVIF isn't a supported format"),
+            (b"%PDF-1.7\n", "^PDF isn't a supported format"),
+            (b"GIF89a", "^not an image in a supported format"),  # it is one, but a damaged one
+            (b"\0\0\0\x18ftypmp42", "^not an image in a supported format"),
+            (b"", "^the file is empty; copy or download it again$"),
+        ],
+    )
+    def test_the_message_names_a_format_that_people_have(self, data: bytes, message: str) -> None:
+        with pytest.raises(UnknownFormat, match=message):
+            load_image(data, SMALL)
+
+    @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
+    def test_the_message_names_a_format_that_is_off(self, image_format: str) -> None:
+        buffer = io.BytesIO()
+        solid("RGB", (1, 2, 3)).save(buffer, image_format)
+        with pytest.raises(UnknownFormat, match=rf"^{image_format} isn't a supported .* \(BMP\)"):
+            load_image(buffer.getvalue(), SMALL, formats=("BMP",))
+
     @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
     def test_truncated(self, photos: list[Image.Image], image_format: str) -> None:
         buffer = io.BytesIO()

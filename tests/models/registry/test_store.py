@@ -121,7 +121,9 @@ def test_references(registered: str, tmp_path: Path) -> None:
 
 def test_production_is_what_was_promoted(registered: str, tmp_path: Path) -> None:
     newer = store.register(write_tiny_bundle(tmp_path / "b", "2026-02-01T00:00:00+00:00"))
-    with pytest.raises(StoreError, match="no production model"):
+    with pytest.raises(
+        StoreError, match="no production model .* choose one with 'vgg19 promote TAG"
+    ):
         store.resolve("production")
     assert store.promote(registered) == registered
     assert f"vgg19:{store.resolve()}" == registered

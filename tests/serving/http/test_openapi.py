@@ -14,6 +14,7 @@ from serving.core.dataplane import DataPlane
 from serving.http import schema
 from serving.http.app import create_app
 from serving.http.openapi import document
+from testing.docs.check import ROOT
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
 from tests.serving.http.test_app import app_of, sha256
@@ -39,6 +40,13 @@ def test_it_describes_every_route_and_no_other() -> None:
         if method != "HEAD"
     }
     assert described == routes
+
+
+def test_the_page_documents_every_route_of_its_own() -> None:
+    """Those of the protocol are in a table that joins some of them."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    own = [path for path in document()["paths"] if not path.startswith("/v2")]
+    assert [path for path in own if not re.search(rf"{path}[`?]", page)] == []
 
 
 def test_every_reference_has_its_schema() -> None:

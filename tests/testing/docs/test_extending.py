@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 
 import pytest
@@ -26,3 +27,15 @@ def test_the_file_has_what_the_step_names(path: str, name: str) -> None:
 
 def test_the_files_are_there() -> None:
     assert [path for path in FILES if not (ROOT / path).exists()] == []
+
+
+def test_the_examples_call_what_is_there() -> None:
+    """Each function or method is defined in the example, or stands in a file of its recipe."""
+    missing = []
+    for recipe in PAGE.read_text().split("\n## ")[1:]:
+        files = "".join((ROOT / path).read_text() for path in re.findall(r"`([\w/]+\.py)`", recipe))
+        for example in re.findall(r"```python\n(.*?)```", recipe, re.DOTALL):
+            known = files + "".join(re.findall(r"def \w+\(", example))
+            called = set(re.findall(r"(?<!np\.)\b\w+(?=\()", example)) - set(dir(builtins))
+            missing += [name for name in called if not re.search(rf"\b{name}\(", known)]
+    assert missing == []

@@ -99,7 +99,7 @@ def test_the_command_prints_writes_and_fails_on_leaks(folder: Path, tmp_path: Pa
     (folder / "test" / "china" / "smaller.jpg").unlink()
     clean = run_command("vgg19", "check-data", str(folder), cwd=tmp_path, home=tmp_path)
     assert clean.returncode == 0, clean.stderr
-    assert "LEAKS: copies in different splits: 0" in clean.stdout
+    assert "\ncopies in different splits: 0" in clean.stdout
 
 
 def test_the_command_takes_columns_and_names_of_splits(folder: Path, tmp_path: Path) -> None:

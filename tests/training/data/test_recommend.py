@@ -5,12 +5,12 @@ import pytest
 from training.data.recommend import for_imbalance, recommendations
 
 
-@pytest.mark.parametrize(("images", "cropped"), [(670, 0), (100, 5), (20, 1), (1, 0)])
+@pytest.mark.parametrize(("images", "cropped"), [(670, 0), (100, 5), (20, 1), (3, 0)])
 def test_a_few_cropped_images_are_no_reason(images: int, cropped: int) -> None:
     assert list(recommendations(cropped, {"a": images})) == []
 
 
-@pytest.mark.parametrize(("images", "cropped"), [(670, 152), (100, 6), (1, 1)])
+@pytest.mark.parametrize(("images", "cropped"), [(670, 152), (100, 6), (3, 1)])
 def test_more_than_one_in_twenty_is(images: int, cropped: int) -> None:
     (sentence,) = recommendations(cropped, {"a": images})
     assert sentence.startswith(f"{cropped} of {images} images lose more than half")
@@ -44,3 +44,15 @@ def test_no_weights_for_a_few_images() -> None:
         "2 of 4 classes have fewer than 10 images ('d' 3, 'b' 9), the largest 247: add images"
     )
     assert "--class-weights" not in sentence
+
+
+def test_classes_that_are_all_tiny_are_named() -> None:
+    (sentence,) = recommendations(0, {f"class {n}": 2 for n in range(7)} | {"larger": 3})
+    assert sentence.startswith(
+        "7 of 8 classes have fewer than 3 images ('class 0' 2, 'class 1' 2, 'class 2' 2, "
+        "'class 3' 2, 'class 4' 2, ...), too few to train on, validate and test: add images"
+    )
+
+
+def test_tiny_classes_beside_large_ones_are_named_once() -> None:
+    assert len(list(recommendations(0, {"a": 2, "b": 100}))) == 1

@@ -11,9 +11,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 from models.network.build import build
 from models.network.vgg19 import VGG19
 from testing.images import write_image_folder
+from tests.cli.test_config_flags import OTHER
 from tests.made_up_network import MADE_UP
 from training.features.cache import list_entries
 from training.loop.accelerator import make_accelerator
+from training.loop.config import NO_AUGMENTATION
 from training.loop.config_file import load_config
 from training.loop.context import TrainContext, load_data
 from training.probe.features import ProbeError, depth_features, depths
@@ -36,6 +38,16 @@ def make_context(data: Path, **changes: Any) -> TrainContext:
     reporter = SilentReporter()
     accelerator = make_accelerator("cpu", "no")
     return TrainContext(config, load_data(config, reporter), accelerator, reporter)
+
+
+def test_images_are_looked_at_as_they_are_served(data: Path) -> None:
+    """Whatever the configuration of the run changes of images, fields that come later included."""
+    needed = ("data", "output", "image_size", "resize", "resize_size", "exclude", "split_names")
+    changes = {name: value for name, value in OTHER.items() if name not in needed}
+    changed = make_context(data, **changes)
+    assert changed.augmentation.description is not None
+    plain = make_context(data, **changes | NO_AUGMENTATION)
+    assert plain.augmentation.description is None
 
 
 def test_vgg19s_depths_are_bounded_at_any_size() -> None:
