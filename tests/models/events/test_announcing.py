@@ -176,9 +176,8 @@ def test_whoever_holds_the_lock_holds_nobody_up(
         fcntl.flock(other, fcntl.LOCK_EX)
         assert [announce_promotions(), announce_promotions()] == [False, False]
         assert queued(store_home) == []
-    assert [record.message for record in caplog.records] == [
-        "promotions and canaries are not told yet: another process holds "
-        f"{queue / '.announcing'} for more than 0.01 s"
-    ]
+    (message,) = (record.message for record in caplog.records)
+    assert "not told yet: another process holds" in message
+    assert str(queue / ".announcing") in message
     assert announce_promotions()
     assert queued(store_home) == [("vgg19.model.promoted", "vgg19:1")]
