@@ -66,19 +66,24 @@ class Candidate:
         """What it says of an image.
 
         Args:
-            question: `encoded`: what `image` is, else pixels; `label`: production's.
+            question: `encoded`: what `image` is, else pixels; `label`: production's; `batch`: how
+                many images production's batch had. The image is run as often, so that times can be
+                compared: what a batch takes depends on its size, and not on what is in it.
 
         Returns:
             `label`, `confidence`, `accepted`, `distance` or null, `of_label` (the probability of
-            production's label) and `run_s`; or `skipped`; or `failure` with a `reason`.
+            production's label) and `run_s` (of the batch; null: it takes no such batch); or
+            `skipped`; or `failure` with a `reason`.
         """
         try:
             pixels = self._pixels(image, encoded=question["encoded"])
         except ImageError:
             return {"skipped": True}
         try:
+            batch = question["batch"]
+            fits = batch <= self._session.max_batch_size
             started = time.perf_counter()
-            (output,) = self._session.judge([pixels])
+            output, *_ = self._session.judge([pixels] * (batch if fits else 1))
             run_s = time.perf_counter() - started
             check_answer(output, len(self._spec.labels))
         except InvalidAnswer as error:
@@ -95,7 +100,7 @@ class Candidate:
             "accepted": is_accepted(self._acceptance, output),
             "distance": output.distance,
             "of_label": of_label,
-            "run_s": run_s,
+            "run_s": run_s if fits else None,
         }
 
     def _pixels(self, image: bytes, *, encoded: bool) -> NDArray[np.uint8]:
