@@ -157,6 +157,8 @@ CHANGES: dict[str, Change] = {
     "blur of 3 px": _changed(partial(blurred, 3)),
     "noise of 10 levels": _changed(partial(noisy, 10)),
     "JPEG quality 30": partial(jpeg, quality=30),
+    "JPEG quality 80": partial(jpeg, quality=80),
+    "JPEG quality 30, then 90": lambda image: jpeg(Image.open(io.BytesIO(jpeg(image, 30)))),
 }
 
 

@@ -1,11 +1,16 @@
 """What does a version in the shadow cost the requests of the one that is served?
 
-    python -m benchmarks.shadow --image-size 64
+    python -m benchmarks.shadow
+    python -m benchmarks.shadow --more    # as many pairs again, counted together
 
-A real `vgg19 serve` of VGG-19 with random weights, asked at a constant rate that keeps it busy for
-more than half of the time. So a shadow, which is given every image, can't keep up: its queue is
-full, it computes in every gap between requests, and the rest is dropped. Blocks with a shadow and
-without take turns. A request's time counts from when it was due.
+A real `vgg19 serve`, asked at a constant rate that keeps it busy for more than half of the time. So
+a shadow, which is given every image, can't keep up: its queue is full, it computes in every gap
+between requests, and the rest is dropped. Turns without a shadow and beside one alternate
+(`benchmarks.turns`). A request's time counts from when it was due.
+
+`small` is a matrix product of some milliseconds, at which a minute has thousands of requests, so
+that a p99 means something, and what a shadow costs (a signal, cold caches) is a larger part of a
+request than of VGG-19's.
 
 Ends with 1 if a request failed, or if the shadow answered nothing.
 """
@@ -14,88 +19,137 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
+import psutil
 
 from benchmarks.model_change import load, lone_s, two_versions
-from benchmarks.report import save
+from benchmarks.report import OUTPUT, save
+from benchmarks.stalls import overlaps, watch_stalls
+from benchmarks.turns import MAX_OTHERS_CORES, Pair, Turn, order, quantile, ratio
 from benchmarks.usage import Tree, cpu_seconds_of_others
 from benchmarks.workload import USUAL, photographs
 from models.registry.rollouts import Rollouts, Shadow
 from models.registry.tallies import ShadowTally, read_tallies, remove_tallies, total
 from testing.server import COMMAND, Server, serve
 
-TARGET = 1.05  # p99 with a shadow by that without
+TARGET = 1.05  # p99 beside a shadow by that without
+_PERCENTS = (50, 90, 99)
 _SHARE = 0.55  # of the time in which the service works
 _LOADED_S = 60.0
+_SETTLE_S = 0.3  # after a change of state
+
+
+@dataclass
+class Measured:
+    """Of all parts together."""
+
+    rate: float
+    lone_ms: float
+    pairs: list[Pair]
+    errors: int = 0
+    compared: int = 0
+    dropped: int = 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Latency beside a shadow.")
+    parser.add_argument("--model", choices=["small", "vgg19"], default="small")
     parser.add_argument("--image-size", type=int, default=64, help="px, of VGG-19")
-    parser.add_argument("--pairs", type=int, default=5, help="blocks without and with a shadow")
-    parser.add_argument("--seconds", type=float, default=7.0, help="of each block")
+    parser.add_argument("--pairs", type=int, default=8, help="of turns, without and beside")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
+    parser.add_argument("--more", action="store_true", help="add to what was measured last")
     options = parser.parse_args()
+    name = f"shadow-{options.model}"
+    measured = _read(name) if options.more else None
     settings = {"VGG19_DEVICE": "cpu", "VGG19_WATCH_INTERVAL_S": "1", "VGG19_ACCESS_LOG": "false"}
     with (
-        two_versions("vgg19", options.image_size) as (home, tags),
+        two_versions(options.model, options.image_size) as (home, tags),
         serve(home, home / "log", COMMAND, **settings) as server,
     ):
-        report = asyncio.run(measure(server, home, tags, options.pairs, options.seconds))
+        measured = asyncio.run(
+            measure(server, home, tags, options.pairs, options.seconds, measured)
+        )
     command = " ".join(["python -m benchmarks.shadow", *sys.argv[1:]])
-    save("shadow", {"command": command, "image_size": options.image_size, **report})
-    print(markdown(report))
-    sys.exit(1 if report["errors"] or not report["compared"] else 0)
+    asked = {"model": options.model, "image_size": options.image_size, "command": command}
+    turns = [pair.to_json() for pair in measured.pairs]
+    save(name, {**asked, **vars(measured), "pairs": turns})
+    print(markdown(measured))
+    sys.exit(1 if measured.errors or not measured.compared else 0)
+
+
+def _read(name: str) -> Measured:
+    saved = json.loads((OUTPUT / f"{name}.json").read_text())
+    pairs = [Pair.read(pair) for pair in saved["pairs"]]
+    rest = {key: saved[key] for key in ("rate", "lone_ms", "errors", "compared", "dropped")}
+    return Measured(pairs=pairs, **rest)
 
 
 async def measure(
-    server: Server, home: Path, tags: tuple[str, str], pairs: int, seconds: float
-) -> dict[str, Any]:
+    server: Server,
+    home: Path,
+    tags: tuple[str, str],
+    pairs: int,
+    seconds: float,
+    measured: Measured | None,
+) -> Measured:
+    """`measured` with more pairs, at its rate."""
     against, version = (tag.rpartition(":")[2] for tag in tags)
     directory = home / "models" / "vgg19"
     image = photographs()[USUAL]
-    times: dict[str, list[float]] = {"without": [], "with": []}
-    ratios, errors, compared, dropped = [], 0, 0, 0
+    tree = Tree(server.process.pid)
+    running: Shadow | None = None
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        alone_s = await lone_s(client, image)
-        rate = _SHARE / alone_s
-        tree = Tree(server.process.pid)
-        others, ours, started = cpu_seconds_of_others(), tree.cpu_seconds(), time.monotonic()
-        for _ in range(pairs):
-            p99 = []
-            for block in times:
-                shadow = Shadow(version=version, against=against)
-                if block == "with":
-                    await _begin(directory, shadow)
-                async with load(client, image, rate) as requests:
-                    await asyncio.sleep(seconds)
-                if block == "with":
-                    seen = await _end(directory, shadow)
-                    compared, dropped = compared + seen[0], dropped + seen[1]
-                errors += sum(bool(one.problem) for one in requests)
-                took = [one.ended - one.due for one in requests]
-                times[block] += took
-                p99.append(float(np.percentile(took, 99, method="higher")))
-            ratios.append(round(p99[1] / p99[0], 3))
-        spent = time.monotonic() - started
-        others_s = cpu_seconds_of_others() - others - (tree.cpu_seconds() - ours)
-    return {
-        "lone_ms": round(1e3 * alone_s, 1),
-        "rate_per_second": round(rate, 1),
-        "others_cores": round(max(0.0, others_s) / spent, 2),
-        "errors": errors,
-        "compared": compared,
-        "dropped": dropped,
-        "requests": {block: len(took) for block, took in times.items()},
-        "p50_ms": {block: _ms(took, 50) for block, took in times.items()},
-        "p99_ms": {block: _ms(took, 99) for block, took in times.items()},
-        "p99_ratio_of_each_pair": ratios,
-    }
+        if measured is None:
+            alone_s = await lone_s(client, image)
+            measured = Measured(_SHARE / alone_s, 1e3 * alone_s, [])
+        await _turn(client, image, measured, tree, 1.0)  # warms up
+        for states in order(pairs):
+            turns = {}
+            for state in states:
+                if state == "beside" and running is None:
+                    running = Shadow(version=version, against=against)
+                    await _begin(directory, running)
+                elif state == "without" and running is not None:
+                    await _end(directory, running, measured)
+                    running = None
+                await asyncio.sleep(_SETTLE_S)
+                turns[state] = await _turn(client, image, measured, tree, seconds)
+            measured.pairs.append(Pair(**turns))
+        if running is not None:
+            await _end(directory, running, measured)
+    return measured
+
+
+async def _turn(
+    client: httpx.AsyncClient, image: bytes, measured: Measured, tree: Tree, seconds: float
+) -> Turn:
+    gc.collect()
+    gc.disable()  # its pauses would be the client's
+    others, ours, started = _cpu_seconds(), tree.cpu_seconds(), time.monotonic()
+    with watch_stalls() as stalls:
+        async with load(client, image, measured.rate) as requests:
+            await asyncio.sleep(seconds)
+    spent = time.monotonic() - started
+    others_s = _cpu_seconds() - others - (tree.cpu_seconds() - ours)
+    gc.enable()
+    measured.errors += sum(bool(one.problem) for one in requests)
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for one in requests:
+        stalled = overlaps(stalls, one.due, one.ended)
+        times[stalled].append(round(1e3 * (one.ended - one.due), 3))
+    return Turn(times[False], round(max(0.0, others_s) / spent, 3), times[True])
+
+
+def _cpu_seconds() -> float:
+    """Of others: processes, and what the hypervisor gave to other machines."""
+    return cpu_seconds_of_others() + float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 async def _begin(directory: Path, shadow: Shadow) -> None:
@@ -109,44 +163,50 @@ async def _begin(directory: Path, shadow: Shadow) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _end(directory: Path, shadow: Shadow) -> tuple[int, int]:
-    """Returns when it has gone: images that it was compared on, and that were dropped."""
+async def _end(directory: Path, shadow: Shadow, measured: Measured) -> None:
+    """Returns when it has gone, and counts the images that it was compared on."""
     Rollouts(directory).end(shadow, "stopped", "a benchmark")
     while True:
         tallies = read_tallies(directory, shadow.id, ShadowTally)
         if all(tally.state != "running" for tally in tallies):
             seen = total(tallies)
-            return seen.images, seen.dropped
+            measured.compared += seen.images
+            measured.dropped += seen.dropped
+            return
         await asyncio.sleep(0.2)
 
 
-def _ms(seconds: list[float], percent: float) -> float:
-    return round(1e3 * float(np.percentile(seconds, percent, method="higher")), 1)
-
-
-def markdown(report: dict[str, Any]) -> str:
-    p50, p99 = report["p50_ms"], report["p99_ms"]
-    return "\n".join(
-        [
-            (
-                f"{report['rate_per_second']} requests/s, one alone takes {report['lone_ms']} ms; "
-                f"{report['errors']} errors; the shadow compared {report['compared']} images and "
-                f"dropped {report['dropped']}; others used {report['others_cores']} cores"
-            ),
-            "",
-            "| | requests | p50 ms | p99 ms |",
-            "|---|--:|--:|--:|",
-            *(
-                f"| {block} | {report['requests'][block]} | {p50[block]} | {p99[block]} |"
-                for block in p99
-            ),
-            "",
-            (
-                f"p99 with a shadow by that without: {p99['with'] / p99['without']:.3f}, aimed at "
-                f"{TARGET}; of each pair: {report['p99_ratio_of_each_pair']}"
-            ),
-        ]
-    )
+def markdown(measured: Measured) -> str:
+    quiet = [pair for pair in measured.pairs if pair.is_quiet]
+    lines = [
+        (
+            f"{measured.rate:.1f} requests/s, one alone takes {measured.lone_ms:.1f} ms; "
+            f"{measured.errors} errors; the shadow compared {measured.compared} images and dropped "
+            f"{measured.dropped}; {len(quiet)} of {len(measured.pairs)} pairs of turns count, in "
+            f"which others used at most {MAX_OTHERS_CORES} cores"
+        )
+    ]
+    if not quiet:
+        return lines[0]
+    without, beside = [pair.without for pair in quiet], [pair.beside for pair in quiet]
+    lines += [
+        "",
+        "| | without, ms | beside a shadow, ms | ratio, and 95% of the bootstrap |",
+        "|---|--:|--:|--:|",
+    ]
+    for name in ("times_ms", "stalled_ms"):
+        counts = (sum(len(getattr(turn, name)) for turn in turns) for turns in (without, beside))
+        what = "requests" if name == "times_ms" else "left out, as the machine stood still"
+        lines.append(f"| {what} | {' | '.join(map(str, counts))} | |")
+    for percent in _PERCENTS:
+        values = (quantile(turns, percent) for turns in (without, beside))
+        shown = " | ".join(f"{value:.2f}" for value in values)
+        lines.append(f"| p{percent} | {shown} | {ratio(beside, without, percent)} |")
+    half = len(without) // 2
+    if half:
+        noise = ratio(without[0 : 2 * half : 2], without[1 : 2 * half : 2], 99)
+        lines += ["", f"p99 without by p99 without, every other turn: {noise}"]
+    return "\n".join([*lines, f"p99 beside by without is to be {TARGET} at most"])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+# Exit code of a command that did what it is for, and whose answer is no: images differ, splits
+# leak, a challenger is refused. 1 is an error, 2 a wrong option.
+ANSWER_IS_NO = 3
+
+
 def say(message: str) -> None:
     """Print text whose names may hold anything; its line breaks count."""
     # Not by typer.echo, which writes UTF-8 to a terminal that is known to take ASCII alone.

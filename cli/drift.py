@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import panels
-from cli.common import bundle_in, reporter, say
+from cli.common import ANSWER_IS_NO, bundle_in, reporter, say
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def drift(
     A folder is classified here, on the service's own session. Of a table, images are looked at
     only for their size, format and brightness, as far as they are still there.
 
-    Exit code 1 if they differ for sure.
+    Exit code 3 if they differ for sure; 1 is an error.
     """
     import numpy as np
 
@@ -102,7 +102,7 @@ def drift(
         say(f"  could not be read: {file}: {why}")
     say(f"page: {page}")
     if summary["alarm"] is not None:
-        raise typer.Exit(1)
+        raise typer.Exit(ANSWER_IS_NO)
 
 
 def _open(settings: Settings, model: str) -> Bundle:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import cache, canary, drift, events, key, panels, probe, review, shadow, sign, store
-from cli.common import reporter, say, say_error, table_console, text
+from cli.common import ANSWER_IS_NO, reporter, say, say_error, table_console, text
 from cli.config_flags import config_flags, given
 from cli.data_options import (
     AllowConflictingLabels,
@@ -201,7 +201,7 @@ def check_data(
     image_size: Annotated[int | None, typer.Option(help="With --labels: see probe.")] = None,
     suspects: probe.SuspectsOption = None,
 ) -> None:
-    """Check a data set for problems; exit code 1 if images leak between its splits.
+    """Check a data set for problems; exit code 3 if images leak between its splits (1: an error).
 
     Example: `vgg19 check-data flowers --output check.json`
     """
@@ -221,7 +221,7 @@ def check_data(
     if labels:
         probe.check_labels({"data": data, **names, **network}, suspects)
     if report.leaks:
-        raise typer.Exit(1)
+        raise typer.Exit(ANSWER_IS_NO)
 
 
 @app.command(rich_help_panel=panels.TRAIN)
@@ -239,7 +239,7 @@ def reproduce(
 
     Example: `vgg19 reproduce runs/flowers`
 
-    Exit code 1 if they differ.
+    Exit code 3 if they differ; 1 is an error.
     """
     from training.loop.reproduce import default_output
     from training.loop.reproduce import reproduce as train_again
@@ -251,7 +251,7 @@ def reproduce(
     say("the weights differ")
     for difference in result.differences or ["no recorded input differs: an operation is random"]:
         say(f"  {difference}")
-    raise typer.Exit(1)
+    raise typer.Exit(ANSWER_IS_NO)
 
 
 @app.command(rich_help_panel=panels.TRAIN)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import panels
-from cli.common import say, table_console, text
+from cli.common import ANSWER_IS_NO, say, table_console, text
 
 if TYPE_CHECKING:
     from models.registry.shadowing import ShadowStatus
@@ -86,7 +86,7 @@ def _begin(tag: str, given: dict[str, float]) -> None:
     )
 
 
-_CODES = {"passed": 0, "refused": 3, "waiting": 5}
+_CODES = {"passed": 0, "refused": ANSWER_IS_NO, "waiting": 5}
 
 
 def _look(status: ShadowStatus | None, report: Path | None, *, as_json: bool) -> None:

@@ -8,7 +8,6 @@ and ends it where it can't start.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from typing import NoReturn
 import psutil
 
 from models.bentoml_adapter import FAILED_SIGNAL, restart_at_once, take_signals
+from serving.parent_death import be_killed_with
 
 logger = logging.getLogger("bentoml.serve")  # the first process has no other with a handler
 
@@ -29,7 +29,6 @@ _PARENT = "_VGG19_PARENT"  # the process that listens to `end_service`
 _ASK_AGAIN_S = 0.2
 # What BentoML and the interpreter need beyond the grace period, measured below 2 s.
 _MARGIN_S = 8.0
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def listen_to_workers(grace_s: float) -> None:
@@ -106,18 +105,6 @@ def end_with_parent() -> None:
     parent = os.environ.get(_PARENT)
     if parent is not None:
         be_killed_with(int(parent))
-
-
-def be_killed_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent has ended (Linux).
-
-    Args:
-        parent: the process that started this one.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before the kernel was told
-        os._exit(1)
 
 
 def end_service() -> NoReturn:

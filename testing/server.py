@@ -153,15 +153,16 @@ def make_home(directory: Path, busy: int = 0, *, fails_on_white: bool = False) -
     return put_into_production(bundle)
 
 
-def register_version(place: Path, day: int, *, lies: bool = False) -> str:
+def register_version(place: Path, day: int, *, busy: int = 0, lies: bool = False) -> str:
     """Register a tiny model in `place`/home; its tag.
 
     Args:
         day: of January 2026, on which it was made.
+        busy: see `write_tiny_bundle`.
         lies: its golden samples are not what it answers, so it can't be loaded.
     """
     home = place / "home"
-    bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00")
+    bundle = write_tiny_bundle(place / f"bundle{day}", f"2026-01-0{day}T12:00:00+00:00", busy)
     if lies:
         golden = GoldenSamples.read(bundle / GOLDEN_FILE)
         wrong = golden.probabilities[::-1]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 # The ids of what was told last, in the queue's directory; and the lock around them.
 _TOLD, _ROLLOUT_TOLD, _LOCK = ".announced", ".announced-rollout", ".announcing"
+# Telling takes milliseconds: who holds the lock for longer is stopped, or hangs on its disk.
+_LOCK_WAIT_S, _LOCK_LOOK_S = 2.0, 0.05
+# Queues of which the log says already that somebody holds them.
+_held: set[Path] = set()
 
 
 class _Line(Protocol):
@@ -43,21 +49,56 @@ def announce_registration(tag: str) -> None:
     emit("model.registered", tag, {"model": tag}, id=uuid.uuid5(uuid.NAMESPACE_OID, tag).hex)
 
 
-def announce_promotions() -> None:
+class _Held(Exception):
+    """Another process is telling, and doesn't end. Its argument is the queue."""
+
+
+def announce_promotions() -> bool:
     """Queue an event for each promotion since the last one that was told, in their order; the first
-    time only for the present one. Never raises, as `emit`: what couldn't be told is next time."""
+    time only for the present one. Never raises, as `emit`: what couldn't be told is next time.
+
+    Returns:
+        False: nothing was tried, because another process is at it for longer than `_LOCK_WAIT_S`.
+        Call again.
+    """
     try:
         config = from_environment()
         if config is not None:
             _announce(config.queue)
+            _held.discard(config.queue)
+    except _Held as error:
+        (queue,) = error.args
+        if queue not in _held:
+            _held.add(queue)
+            logger.warning(
+                "promotions and canaries are not told yet: another process holds %s for more than "
+                "%g s", queue / _LOCK, _LOCK_WAIT_S
+            )  # fmt: skip
+        return False
     except Exception as error:  # of the store or the disk
         logger.warning("promotions and canaries are not told: %s", error)
+    return True
+
+
+@contextmanager
+def _locked(queue: Path) -> Iterator[None]:
+    """Raises _Held."""
+    queue.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    with (queue / _LOCK).open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise _Held(queue) from None
+                time.sleep(_LOCK_LOOK_S)
+        yield
 
 
 def _announce(queue: Path) -> None:
-    queue.mkdir(parents=True, exist_ok=True)
-    with (queue / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(queue):
         promotions = store.promotions()
         for promotion in reversed(_untold(promotions, queue / _TOLD)):
             served_before = {one.version for one in _before(promotions, promotion)}

@@ -38,7 +38,9 @@ class Opinion:
 
 
 class Side(BaseModel):
-    """Sums over one model's answers. `distances`: how many of them had one."""
+    """Sums over one model's answers. `distances`: how many of them had one. `alone`: the time of an
+    image with nothing beside its batch, counted where both models have one of the same batch size.
+    """
 
     confidence: float = 0.0
     accepted: int = 0
@@ -152,8 +154,8 @@ class Comparison(BaseModel):
 
     @property
     def latency_ratio(self) -> float | None:
-        """Candidate's median time for one image over production's, each measured where nothing else
-        was under way; None: one of them has no such time."""
+        """Candidate's median time for an image over production's, each measured where nothing else
+        was under way, of batches of the same sizes; None: there is no such time."""
         production, candidate = self.production.alone.median_s, self.candidate.alone.median_s
         return candidate / production if production and candidate else None
 

@@ -83,11 +83,13 @@ _CONTRAST = _tuple(_steps(2, 126, 2))
 _ASPECT_RATIO = _tuple(2 ** _steps(-2 - 1 / 32, 2 + 1 / 32, 1 / 16))
 # From 0.0001 (10 x 10) to 100 megapixels, 8 bins to a factor of 10.
 _MEGAPIXELS = _tuple(10 ** _steps(-4, 2, 0.125))
+# From 1 (quality 100 of libjpeg) to 255 (10 and below); 85 and 90 are two bins, 90 and 92 as well.
+_QUANTIZATION = _tuple(2 ** _steps(1 / 8, 8 - 1 / 8, 1 / 4))
 
 # The order of the columns of what is measured.
 NAMES = (
     "confidence", "distance", "label", "accepted", "brightness", "contrast", "aspect_ratio",
-    "size", "format",
+    "size", "format", "quantization",
 )  # fmt: skip
 
 
@@ -103,6 +105,7 @@ def features_of(labels: Sequence[str]) -> tuple[Feature, ...]:
         Feature("aspect_ratio", "aspect ratio (width to height)", _ASPECT_RATIO),
         Feature("size", "size (megapixels)", _MEGAPIXELS),
         Feature("format", "file format", categories=_FORMATS),
+        Feature("quantization", "JPEG quantization (mean step, 1 to 255)", _QUANTIZATION),
     )
 
 
@@ -112,6 +115,7 @@ class ImageMeasures:
 
     brightness, contrast: mean and standard deviation of the model's pixels, 0..255 and 0..127.5.
     aspect_ratio: width to height, upright. megapixels: of the file. format: a number of `FORMATS`.
+    quantization: of a JPEG, see `Decoded`; NaN: it is none.
     """
 
     brightness: float
@@ -119,6 +123,7 @@ class ImageMeasures:
     aspect_ratio: float = np.nan
     megapixels: float = np.nan
     format: float = np.nan
+    quantization: float = np.nan
 
     @classmethod
     def of_pixels(cls, pixels: NDArray[np.uint8]) -> ImageMeasures:
@@ -133,6 +138,7 @@ class ImageMeasures:
             image.width / image.height,
             image.width * image.height / 1e6,
             _FORMATS.index(name) if name in _FORMATS else len(_FORMATS) - 1,
+            np.nan if image.quantization is None else image.quantization,
         )
 
 
@@ -163,6 +169,7 @@ def measured(
         image.aspect_ratio,
         image.megapixels,
         image.format,
+        image.quantization,
     )
 
 

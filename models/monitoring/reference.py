@@ -4,7 +4,7 @@ with."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,30 @@ from models.bundle.json_file import JsonFile
 from models.errors import BundleError
 from models.monitoring.features import NAMES, Layout, features_of
 
+# The last feature, which references of before 2026-11-28 don't have.
+_LATEST = features_of(())[-1]
+
 
 class Reference(JsonFile):
     """Counts of images by feature and bin.
 
     format_version: raised when the bins of `models.monitoring.features` change.
     images: that were looked at.
-    counts: of each feature, one number a bin; all 0 where the model doesn't have it.
+    counts: of each feature, one number a bin; all 0 where the model doesn't have it, or its bundle
+    is from before the feature: it isn't tested then.
     """
 
     format_version: Literal[1] = 1
     images: int = Field(ge=1)
     counts: dict[str, tuple[NonNegativeInt, ...]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_releases(cls, values: Any) -> Any:
+        counts = values.get("counts") if isinstance(values, dict) else None
+        if not isinstance(counts, dict) or tuple(counts) != NAMES[:-1]:
+            return values
+        return {**values, "counts": {**counts, _LATEST.name: (0,) * _LATEST.bins}}
 
     @model_validator(mode="after")
     def _all_features(self) -> Self:

@@ -32,7 +32,10 @@ class ShadowRule(BaseModel):
         default=0.8, ge=0, le=1, description="share of images with the same label from both"
     )
     max_latency_ratio: float | None = Field(
-        default=1.25, gt=0, description="of the median times of one image, nothing beside it"
+        default=1.25,
+        gt=0,
+        description="of the median times of an image, in batches of the same size with nothing "
+        "beside them",
     )
     max_failed: float | None = Field(
         default=0.001, ge=0, le=1, description="share of images that the candidate didn't answer"

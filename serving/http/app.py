@@ -187,7 +187,7 @@ def _is_open(path: str) -> bool:
 def _admit(
     context: ServiceContext, record: RequestRecord, path: str, authorization: str | None
 ) -> None:
-    if path.startswith(_ADMIN) or path == overview.ROLLBACK:
+    if path.startswith(_ADMIN) or path in overview.ADMIN:
         context.admit_admin(authorization)
     else:
         record.key = context.admit(authorization, record.client)

@@ -154,14 +154,6 @@ def _classification() -> Json:
                 "overview", "What the page shows of production", schema.OverviewReply, (*_ANY, 503)
             )
         },
-        "/overview/differing": {
-            "get": _operation(
-                "differing",
-                "Images on which production and its shadow differ",
-                schema.DifferingReply,
-                (*_ANY, 503),
-            )
-        },
         "/drift": {
             "get": _operation(
                 "drift",
@@ -263,7 +255,15 @@ def _repository() -> Json:
         "rollback", "Have production serve what it served before (admin)", schema.RollbackReply,
         (401, 404, 409, *_READ, 503), body=_json_body(schema.RollbackRequest, required=True),
     )  # fmt: skip
-    paths: Json = {"/v2/repository/index": {"post": listed}, "/rollback": {"post": back}}
+    differing = _operation(
+        "differing", "Images on which production and its shadow differ (admin)",
+        schema.DifferingReply, (401, 404, 409, 503),
+    )  # fmt: skip
+    paths: Json = {
+        "/v2/repository/index": {"post": listed},
+        "/rollback": {"post": back},
+        "/overview/differing": {"get": differing},
+    }
     for verb in ("load", "unload"):
         operation = _operation(
             verb, f"{verb.capitalize()} a version (admin)", None, problems,

@@ -27,6 +27,8 @@ from serving.observability.production import Record
 from serving.observability.traffic import Traffic, traffic
 
 OVERVIEW, DIFFERING, ROLLBACK = "/overview", "/overview/differing", "/rollback"
+# Behind the admin key, and not there without one: clients' images, and what changes production.
+ADMIN = frozenset({DIFFERING, ROLLBACK})
 _HISTORY = 50
 _MAX_VERSION = 100
 
@@ -62,7 +64,8 @@ async def overview(request: Request) -> Response:
 
 
 async def differing(request: Request) -> Response:
-    """`GET /overview/differing`: images on which production and its shadow differ."""
+    """`GET /overview/differing`: images on which production and its shadow differ; behind the admin
+    key, as they are clients' own."""
     context: ServiceContext = request.app.state.context
     found = await context.production.differing()
     return _json(

@@ -52,7 +52,10 @@ class OverviewReply(_Part):
     drift: bool = Field(description="whether there is `GET /drift`")
     shadow: dict[str, Any] | None = Field(description="as `vgg19 shadow --json`; null: none runs")
     canary: dict[str, Any] | None = Field(description="as `vgg19 canary --json`; null: none runs")
-    administered: bool = Field(description="whether an admin key is set, which rolls back")
+    administered: bool = Field(
+        description="whether an admin key is set, which rolls back, and sees images on which "
+        "production and its shadow differ"
+    )
 
 
 class DifferingImage(_Part):

@@ -29,6 +29,7 @@ _BESIDE = (
     "tabs.js",
     "charts.js",
     "drift.js",
+    "admin.js",
     "rollback.js",
     "rollout.js",
 )

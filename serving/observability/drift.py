@@ -32,7 +32,7 @@ from serving.observability.drift_store import DriftStore
 
 logger = logging.getLogger(__name__)
 
-# Rows that wait for being put into bins: of nine numbers each, and 0.1 ms for all of them.
+# Rows that wait for being put into bins: of ten numbers each, and 0.1 ms for all of them.
 _ROWS = 256
 # Without images only time passes, which the window of a day shows.
 _LEAST_OFTEN_S = 60.0

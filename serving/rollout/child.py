@@ -1,7 +1,6 @@
 """The process that a candidate answers in.
 
-`python -m serving.rollout.child VERSION WORKER FD PARENT`: the worker's number, a connected socket,
-and the process that started this one.
+`python -m serving.rollout.child VERSION WORKER FD`: the worker's number, and a connected socket.
 
 A process of its own, because there is no other way to be sure: what it does in native code may
 hang, crash or eat the memory, and a hang can't be interrupted from within. The parent kills it, or
@@ -11,7 +10,6 @@ stops and continues it with signals, at any instant.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -28,11 +26,7 @@ from models.imaging.image import load_image
 from serving.engine.session import ModelOutput, Session, is_accepted
 from serving.loading import open_session, session_options, use_store
 from serving.settings import Settings, load_settings
-from serving.shutdown import be_killed_with
 
-# The least that there is: on Linux 1.5% of a core beside a process that is busy. Pausing it is the
-# parent's part; this is for the requests of other workers.
-_NICE = 19
 # Decoding can't be paused by halves, so only images of the small lane are decoded a second time
 # (`serving.core.decode_budget`).
 _MAX_PIXELS = 2_000_000
@@ -72,19 +66,24 @@ class Candidate:
         """What it says of an image.
 
         Args:
-            question: `encoded`: what `image` is, else pixels; `label`: production's.
+            question: `encoded`: what `image` is, else pixels; `label`: production's; `batch`: how
+                many images production's batch had. The image is run as often, so that times can be
+                compared: what a batch takes depends on its size, and not on what is in it.
 
         Returns:
             `label`, `confidence`, `accepted`, `distance` or null, `of_label` (the probability of
-            production's label) and `run_s`; or `skipped`; or `failure` with a `reason`.
+            production's label) and `run_s` (of the batch; null: it takes no such batch); or
+            `skipped`; or `failure` with a `reason`.
         """
         try:
             pixels = self._pixels(image, encoded=question["encoded"])
         except ImageError:
             return {"skipped": True}
         try:
+            batch = question["batch"]
+            fits = batch <= self._session.max_batch_size
             started = time.perf_counter()
-            (output,) = self._session.judge([pixels])
+            output, *_ = self._session.judge([pixels] * (batch if fits else 1))
             run_s = time.perf_counter() - started
             check_answer(output, len(self._spec.labels))
         except InvalidAnswer as error:
@@ -101,7 +100,7 @@ class Candidate:
             "accepted": is_accepted(self._acceptance, output),
             "distance": output.distance,
             "of_label": of_label,
-            "run_s": run_s,
+            "run_s": run_s if fits else None,
         }
 
     def _pixels(self, image: bytes, *, encoded: bool) -> NDArray[np.uint8]:
@@ -155,12 +154,10 @@ def _send(connection: Connection, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    version, worker_index, descriptor, parent = sys.argv[1:]
+    version, worker_index, descriptor = sys.argv[1:]
     # A terminal's Ctrl-C and a supervisor's SIGTERM reach the whole group; the parent ends this.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    be_killed_with(int(parent))
-    os.nice(_NICE)
     serve(Connection(int(descriptor)), version, int(worker_index))
 
 

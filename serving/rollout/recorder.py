@@ -47,14 +47,15 @@ class Compared:
     Args:
         key: of the image in its request, see `image_key`. difference: how much less probable the
             candidate finds production's label than production does, 0..1.
-        run_s: the candidate's time; None: it was paused meanwhile.
+        times_s: production's and the candidate's, for an image in a batch of the same size with
+            nothing beside it; None: one of the two isn't known.
     """
 
     key: str
     production: Opinion
     candidate: Opinion
     difference: float
-    run_s: float | None
+    times_s: tuple[float, float] | None
 
 
 def image_key(request_id: str, index: int) -> str:
@@ -114,20 +115,15 @@ class Recorder:
         production, candidate = compared.production, compared.candidate
         with self._lock:
             self.seen.add(production, candidate)
-            if compared.run_s is not None:
-                self.seen.candidate.alone.add(compared.run_s)
+            if compared.times_s is not None:
+                self.seen.production.alone.add(compared.times_s[0])
+                self.seen.candidate.alone.add(compared.times_s[1])
             self._waiting[compared.key] = (production.label, candidate.label)
             while len(self._waiting) > _REMEMBERED:
                 self._waiting.popitem(last=False)
             self._changed = True
         if self._keeps_pictures and pixels is not None and production.label != candidate.label:
             self._keep_picture(compared, pixels)
-
-    def add_alone(self, seconds: float) -> None:
-        """Production's time for one image while nothing else was under way."""
-        with self._lock:
-            self.seen.production.alone.add(seconds)
-            self._changed = True
 
     def add_failure(self, kind: Failure) -> None:
         with self._lock:

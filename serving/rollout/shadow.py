@@ -53,13 +53,21 @@ class ShadowMetrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An image that production has answered. `encoded`: as it was sent; b"": it sent pixels."""
+    """An image that production has answered.
+
+    Args:
+        encoded: as it was sent; b"": it sent pixels.
+        batch, batch_s: images of production's run, this request's and no others, and how long it
+            took with nothing beside it; of the first image of the request. 1, None: not known.
+    """
 
     key: str
     model: ServedModel
     output: ModelOutput
     pixels: NDArray[np.uint8]
     encoded: bytes
+    batch: int = 1
+    batch_s: float | None = None
 
     @property
     def size(self) -> int:
@@ -121,9 +129,7 @@ class Shadow:
         """
         if answer.model.version != self._against or self.recorder.state != "running":
             return
-        images_run, run_s = answer.model.last_run()
-        if images_run == len(rows) == 1 and self._traffic.alone_s >= run_s:
-            self.recorder.add_alone(run_s)
+        batch, batch_s = self._alone(answer)
         record = current()
         request_id = "" if record is None else record.request_id
         dropped = 0
@@ -132,10 +138,21 @@ class Shadow:
                 continue
             encoded = request.images[index] if request.images else b""
             key = image_key(request_id, index)
-            item = _Item(key, answer.model, output, _without_neighbours(pixels), encoded)
+            own = _without_neighbours(pixels)
+            item = _Item(key, answer.model, output, own, encoded, batch, batch_s)
             dropped += not self._put(item)
+            batch, batch_s = 1, None
         if dropped:
             self._count("dropped", dropped)
+
+    def _alone(self, answer: InferResponse) -> tuple[int, float | None]:
+        """Of an answer whose images ran as one batch, with nothing beside it: how many, and how
+        long that took. Else 1 and None."""
+        images = sum(not isinstance(output, RequestError) for output in answer.rows)
+        batch, run_s = answer.model.last_run()
+        if batch == images and self._traffic.alone_s >= run_s:
+            return batch, run_s
+        return 1, None
 
     def check(self) -> None:
         """The watchdog, every few seconds, in any thread but the shadow's."""
@@ -222,7 +239,11 @@ class Shadow:
             self._count("skipped")
             return ""
         production = _opinion(item.model, item.output)
-        question = {"encoded": not same_pixels, "label": production.label}
+        question = {
+            "encoded": not same_pixels,
+            "label": production.label,
+            "batch": item.batch,
+        }
         image = np.ascontiguousarray(item.pixels).tobytes() if same_pixels else item.encoded
         pauses = process.pauses
         with self._traffic.only_in_gaps(process):
@@ -244,8 +265,10 @@ class Shadow:
             answer["label"], answer["confidence"], answer["accepted"], answer["distance"]
         )
         difference = max(0.0, production.confidence - answer["of_label"])
-        run_s = None if was_paused else answer["run_s"]
-        compared = Compared(item.key, production, candidate, difference, run_s)
+        times = None
+        if not was_paused and item.batch_s is not None and answer["run_s"] is not None:
+            times = (item.batch_s / item.batch, answer["run_s"] / item.batch)
+        compared = Compared(item.key, production, candidate, difference, times)
         self.recorder.add(compared, item.pixels)
         agreed = production.label == candidate.label
         self._metrics.count_shadow(self._version, "agreed" if agreed else "differed")

@@ -161,9 +161,8 @@ class RolloutWatch:
             else:
                 self._supervisor.succeeded(_COUNT)
         token = shadowing.rollouts().token()
-        if token != self._announced:
+        if token != self._announced and announce_promotions():
             self._announced = token
-            announce_promotions()
         production = store.production_version_or_none()
         wanted = shadowing.rollouts().current()
         if wanted is not None and wanted.against != production:

@@ -258,6 +258,11 @@ def test_a_shadow_is_compared_with_production(open_page: Open, administered: Ser
     ]
     expect(panel.locator(".problems li")).to_have_text("a-2: it took longer than 30 s for an image")
     name = "production: <b>rose</b>, 90.0%; candidate: tulip, 71.0%"
+    expect(panel.get_by_role("img")).to_have_count(0)
+    panel.get_by_role("button", name="Show images on which the two differ").click()
+    check_accessibility(page)
+    page.get_by_label("Admin key").fill("open sesame")
+    page.get_by_role("button", name="Show", exact=True).click()
     picture = panel.get_by_role("img", name=name)
     assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 32
     check_accessibility(page)

@@ -36,16 +36,19 @@ export async function drift(options) {
   return (await send("drift", {}, options)).json();
 }
 
-// Images on which production and its shadow differ.
-export async function differing(options) {
-  return (await send("overview/differing", {}, options)).json();
+// Images on which production and its shadow differ. As `rollBack`, with the admin key.
+export async function differing(adminKey) {
+  return asAdmin("overview/differing", {}, adminKey);
+}
+
+export async function rollBack(version, adminKey) {
+  const headers = { "Content-Type": "application/json" };
+  return asAdmin("rollback", { method: "POST", headers, body: JSON.stringify({ version }) }, adminKey);
 }
 
 // With the admin key, which is used this once and not remembered.
-export async function rollBack(version, adminKey) {
-  const headers = { "Content-Type": "application/json" };
-  const request = { method: "POST", headers, body: JSON.stringify({ version }) };
-  const response = await fetchOnce("rollback", request, adminKey);
+async function asAdmin(path, request, adminKey) {
+  const response = await fetchOnce(path, request, adminKey);
   if (response.status === 401) throw new Problem("That isn't the admin key.", true);
   if (!response.ok) throw await problemOf(response);
   return response.json();

@@ -1,12 +1,12 @@
 // The second half of the page: what serves since when, traffic, what is tried beside it, drift, history.
 
-import { Problem, differing, drift, overview } from "./api.js";
+import { Problem, drift, overview } from "./api.js";
 import { percent } from "./cards.js";
 import { lineChart } from "./charts.js";
 import { showDrift } from "./drift.js";
 import { askForKey } from "./page.js";
 import { offerRollback, startRollback } from "./rollback.js";
-import { showDiffering, showRollout } from "./rollout.js";
+import { showRollout, startDiffering } from "./rollout.js";
 import { startTabs } from "./tabs.js";
 
 const EVERY_S = 5;
@@ -39,7 +39,6 @@ async function look() {
 
 async function showSeldom(reply) {
   showDrift(reply.drift ? await drift({ askForKey }) : undefined);
-  if (reply.shadow) showDiffering((await differing({ askForKey })).images);
 }
 
 function tell(text) {
@@ -135,4 +134,5 @@ startRollback((text) => {
   look().then(() => tell(text));
 });
 document.addEventListener("visibilitychange", look);
+startDiffering();
 startTabs(look);

@@ -1,16 +1,20 @@
 // What is tried beside production: a version in its shadow, or a canary.
 
+import { askAsAdmin } from "./admin.js";
+import { differing } from "./api.js";
 import { percent } from "./cards.js";
 
 const byId = (id) => document.getElementById(id);
 // Of the outcome of a shadow's rule.
 const OUTCOMES = { waiting: "not yet decided", passed: "its rule holds", refused: "refused" };
 let urls = [];
+let shownOf = ""; // the shadow whose images are shown
 
 // `shadow`, `canary`: what 'vgg19 shadow --json' and 'vgg19 canary --json' say; null: none runs.
-export function showRollout({ shadow, canary }) {
+export function showRollout({ shadow, canary, administered }) {
   byId("rollout").hidden = !shadow && !canary;
   byId("differing-box").hidden = !shadow;
+  if (shadow) offerDiffering(shadow.shadow, administered);
   if (shadow) showShadow(shadow);
   else if (canary) showCanary(canary);
 }
@@ -60,13 +64,36 @@ function showWorkers(workers) {
   }));
 }
 
-// Images on which the two differ, the most different first; `png` is base64.
-export function showDiffering(pictures) {
+// Images are captured ones: whoever has the admin key may see them.
+function offerDiffering({ id }, administered) {
+  const button = byId("show-differing");
+  button.hidden = !administered;
+  if (id === shownOf) return;
+  shownOf = id;
+  showDiffering([]);
+  byId("differing-note").textContent = administered
+    ? ""
+    : "To see images on which the two differ, set an admin key (VGG19_ADMIN_KEY). In a terminal: vgg19 shadow --report shadow.html.";
+}
+
+export function startDiffering() {
+  const title = "Images on which the two differ";
+  const text = "They are your clients' images, so they need the admin key.";
+  byId("show-differing").addEventListener("click", () => {
+    askAsAdmin({ title, text, verb: "Show" }, async (key) => {
+      const { images } = await differing(key);
+      showDiffering(images);
+      byId("differing-note").textContent = images.length
+        ? "Images on which the two differ most:"
+        : "No image on which the two differ is kept. They are where the service captures images (VGG19_CAPTURE).";
+    });
+  });
+}
+
+// The most different first; `png` is base64.
+function showDiffering(pictures) {
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = pictures.map(({ png }) => URL.createObjectURL(new Blob([Uint8Array.from(atob(png), (one) => one.charCodeAt(0))], { type: "image/png" })));
-  byId("differing-note").textContent = pictures.length
-    ? "Images on which the two differ most:"
-    : "No image on which the two differ is kept. They are where the service captures images (VGG19_CAPTURE).";
   byId("differing").replaceChildren(...pictures.map((picture, index) => {
     const item = byId("differing-image").content.firstElementChild.cloneNode(true);
     const [production, candidate] = ["production", "candidate"].map((side) => `${picture[side]}, ${percent(picture[`${side}_confidence`])}`);

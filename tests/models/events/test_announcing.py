@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.events import announcing
 from models.events.announcing import announce_promotions, announce_registration
 from models.events.config import new_key
 from models.events.outbox import Outbox
@@ -156,3 +159,25 @@ def test_a_shadow_is_no_canary(history: History, store_home: Path) -> None:
     rollouts.begin(Shadow(version="2", against="1"), "begun by hand")
     announce_promotions()
     assert queued(store_home) == []
+
+
+def test_whoever_holds_the_lock_holds_nobody_up(
+    history: History,
+    store_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A process that was stopped while it told; the log says so once, and all is told later."""
+    monkeypatch.setattr(announcing, "_LOCK_WAIT_S", 0.01)
+    history.promote("1", "by hand")
+    queue = store_home / ".vgg19-events"
+    queue.mkdir()
+    with caplog.at_level(logging.WARNING), (queue / ".announcing").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert [announce_promotions(), announce_promotions()] == [False, False]
+        assert queued(store_home) == []
+    (message,) = (record.message for record in caplog.records)
+    assert "not told yet: another process holds" in message
+    assert str(queue / ".announcing") in message
+    assert announce_promotions()
+    assert queued(store_home) == [("vgg19.model.promoted", "vgg19:1")]

@@ -39,6 +39,7 @@ def test_names_and_order() -> None:
         ("aspect_ratio", 4 / 3, 3 / 2),
         ("aspect_ratio", 1, 1.05),
         ("size", 0.2, 0.3),
+        ("quantization", 11.3, 17.2),  # 90 and 85
     ],
 )
 def test_what_differs_is_in_different_bins(name: str, low: float, high: float) -> None:
@@ -57,7 +58,7 @@ def test_every_value_has_a_bin() -> None:
 
 
 def test_counts_are_those_of_each_feature() -> None:
-    image = ImageMeasures(100.0, 50.0, 1.5, 0.2, 1)
+    image = ImageMeasures(100.0, 50.0, 1.5, 0.2, 1, 11.3)
     pixels = ImageMeasures(10.0, 5.0)
     rows = np.array(
         [
@@ -70,7 +71,7 @@ def test_counts_are_those_of_each_feature() -> None:
     sums = [int(counts[part].sum()) for part in LAYOUT.slices]
     assert dict(zip(NAMES, sums, strict=True)) == {
         "confidence": 3, "distance": 1, "label": 3, "accepted": 3, "brightness": 3,
-        "contrast": 3, "aspect_ratio": 2, "size": 2, "format": 2,
+        "contrast": 3, "aspect_ratio": 2, "size": 2, "format": 2, "quantization": 2,
     }  # fmt: skip
     assert counts[LAYOUT.slices[2]].tolist() == [1, 0, 2]
     assert counts[LAYOUT.slices[3]].tolist() == [1, 2]
@@ -85,7 +86,8 @@ def test_an_image_is_measured() -> None:
     assert measures.contrast == pytest.approx(100, abs=2)
     assert measures.aspect_ratio == 1.5
     assert measures.megapixels == pytest.approx(0.0054)
-    assert features_of(LABELS)[-1].categories[int(measures.format)] == "PNG"
+    assert features_of(LABELS)[NAMES.index("format")].categories[int(measures.format)] == "PNG"
+    assert np.isnan(measures.quantization)
     of_pixels = ImageMeasures.of_pixels(decoded.pixels)
     assert (of_pixels.brightness, of_pixels.contrast) == (measures.brightness, measures.contrast)
     assert np.isnan(of_pixels.format)
@@ -107,3 +109,13 @@ def test_the_size_is_that_of_the_upright_file(tmp_path: Path) -> None:
     decoded = decode_image(path, Preprocessing(image_size=32))
     assert (decoded.width, decoded.height, decoded.format) == (900, 1200, "JPEG")
     assert ImageMeasures.of(decoded).aspect_ratio == 0.75
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("quality", "steps"), [(100, 1), (90, 11.5), (50, 57.6), (30, 96.0)])
+def test_the_quality_of_a_jpeg(tmp_path: Path, mode: str, quality: int, steps: float) -> None:
+    """libjpeg's tables: ITU-T T.81, K.1, times 5000 / quality or 200 - 2 quality percent."""
+    path = tmp_path / "a.jpg"
+    Image.new(mode, (40, 30)).save(path, quality=quality)
+    decoded = decode_image(path, Preprocessing(image_size=32))
+    assert ImageMeasures.of(decoded).quantization == pytest.approx(steps, rel=0.02)

@@ -180,3 +180,23 @@ def test_a_bundles_reference(tiny_bundle: Path) -> None:
     write_manifest(path, provenance())
     with pytest.raises(BundleError, match="damaged"):
         read_reference(open_bundle(path))
+
+
+def test_a_reference_from_before_a_feature_is_compared_in_the_others(tmp_path: Path) -> None:
+    """An alarm needs no more evidence than it did."""
+    images = np.array(
+        [measured(ImageMeasures(100, 50, 1.5, 0.2, 0, 11.3), 0.9, None, 1, accepted=True)] * 50
+    )
+    present = Reference.of_rows(images, LABELS)
+    counts = {name: found for name, found in present.counts.items() if name != "quantization"}
+    path = tmp_path / REFERENCE_FILE
+    path.write_text(json.dumps({"format_version": 1, "images": 50, "counts": counts}))
+    earlier = Reference.read(path)
+    assert earlier.counts["format"] == present.counts["format"]
+    watches = [
+        Watch(one, LABELS, 100, Rules(), np.random.default_rng(1)) for one in (earlier, present)
+    ]
+    for one in watches:
+        add(one, images)
+    assert [one.features[-1].is_there for one in watches] == [False, True]
+    assert [round(one.needed_evidence) for one in watches] == [800, 900]  # without a distance

@@ -50,10 +50,10 @@ def asked(version: str, *questions: tuple[dict[str, Any], bytes]) -> list[dict[s
 def test_it_answers_as_the_service_would(version: str) -> None:
     greeting, pixels, encoded, other, broken = asked(
         version,
-        ({"encoded": False, "label": "red"}, RED.tobytes()),
-        ({"encoded": True, "label": "red"}, encode(RED)),
-        ({"encoded": False, "label": "a class that it lacks"}, RED.tobytes()),
-        ({"encoded": True, "label": "red"}, b"no image"),
+        ({"encoded": False, "label": "red", "batch": 1}, RED.tobytes()),
+        ({"encoded": True, "label": "red", "batch": 1}, encode(RED)),
+        ({"encoded": False, "label": "a class that it lacks", "batch": 1}, RED.tobytes()),
+        ({"encoded": True, "label": "red", "batch": 1}, b"no image"),
     )
     assert ModelSpec(labels=("a", "b"), preprocessing=greeting["preprocessing"])
     expected = float(tiny_probabilities(RED[None])[0].max())
@@ -75,10 +75,14 @@ def test_what_cannot_be_loaded_is_told(version: str) -> None:
 class Liar:
     """A session that gives what it is told to."""
 
+    max_batch_size = 4
+
     def __init__(self, output: ModelOutput | Exception) -> None:
         self._output = output
+        self.batches: list[int] = []
 
     def judge(self, images: list[NDArray[np.uint8]]) -> list[ModelOutput]:
+        self.batches.append(len(images))
         if isinstance(self._output, Exception):
             raise self._output
         return [self._output] * len(images)
@@ -103,6 +107,17 @@ def test_lies_are_told_apart_from_answers(
     output: ModelOutput | Exception, failure: str, reason: str
 ) -> None:
     candidate = Candidate(Liar(output), tiny_spec(), None, ("PNG",))  # type: ignore[arg-type]
-    answer = candidate.answer({"encoded": False, "label": "red"}, RED.tobytes())
+    answer = candidate.answer({"encoded": False, "label": "red", "batch": 1}, RED.tobytes())
     assert answer["failure"] == failure
     assert re.search(reason, answer["reason"])
+
+
+def test_it_is_timed_in_a_batch_of_productions_size() -> None:
+    session = Liar(ModelOutput(row(0, 0, 1)))
+    candidate = Candidate(session, tiny_spec(), None, ("PNG",))  # type: ignore[arg-type]
+    answers = [
+        candidate.answer({"encoded": False, "label": "red", "batch": batch}, RED.tobytes())
+        for batch in (1, 4, 5)
+    ]
+    assert session.batches == [1, 4, 1]
+    assert [answer["run_s"] is None for answer in answers] == [False, False, True]

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from threading import Timer
 
+import psutil
 import pytest
 
 from serving.rollout.process import CandidateProcess, ProcessEnded
@@ -82,4 +85,46 @@ def test_time_in_pauses_is_not_its_own(command: Command) -> None:
     with pytest.raises(ProcessEnded):
         process.wait()
     assert seen == [0.0]
+    process.close()
+
+
+# A worker that stops its candidate as soon as it can, as when requests are always under way.
+_WORKER = """
+import time
+from serving.rollout.process import CandidateProcess, candidate_command
+print(flush=True)
+process = CandidateProcess(candidate_command("1", 1))
+while True:
+    process.pause()
+    time.sleep(0.02)
+    process.resume()
+"""
+
+
+def test_a_killed_worker_leaves_no_candidate() -> None:
+    """At instants from before the candidate's first instruction until it imports."""
+    workers = [
+        subprocess.Popen([sys.executable, "-c", _WORKER], stdout=subprocess.PIPE) for _ in range(6)
+    ]
+    candidates = []
+    for worker, instant_s in zip(workers, (0, 0.003, 0.01, 0.03, 0.1, 0.3), strict=True):
+        assert worker.stdout is not None
+        with worker.stdout:
+            worker.stdout.readline()
+        parent = psutil.Process(worker.pid)
+        while not (found := parent.children()):
+            time.sleep(0.001)
+        time.sleep(instant_s)
+        worker.kill()
+        worker.wait()
+        candidates += found
+    _, left = psutil.wait_procs(candidates, timeout=20)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def test_it_has_the_lowest_priority(command: Command) -> None:
+    process = CandidateProcess(command("say(nice=os.nice(0))"))
+    assert process.wait() == {"nice": 19}
     process.close()

@@ -102,6 +102,24 @@ async def test_both_answers_are_compared(bench: Bench) -> None:
     assert bench.counted("agreed") == 4
 
 
+async def test_times_of_a_request_of_many_images_are_compared(bench: Bench) -> None:
+    """The first image is run in a batch as large as production's; the others tell no time."""
+    lines = (
+        "ready()\nwhile True:\n question, image = hear()\n"
+        " say(label='red', confidence=0.9, accepted=True, distance=None, of_label=0.9,"
+        " run_s=0.5 * question['batch'])"
+    )
+    recorder = bench.begin(lines).recorder
+    await until(lambda: recorder.state == "running")
+    bench.classifier.models.current.last_run = lambda: (4, 1e-5)
+    await bench.ask()
+    await until(lambda: recorder.seen.images == 4)
+    production, candidate = recorder.seen.production.alone, recorder.seen.candidate.alone
+    assert (production.count, candidate.count) == (1, 1)
+    assert production.median_s == pytest.approx(1e-5 / 4, rel=0.02)
+    assert candidate.median_s == pytest.approx(0.5, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("lines", "timeout_s", "reason"),
     [
