@@ -481,7 +481,7 @@ def test_it_works_behind_a_prefix(open_page: Open, server: Server) -> None:
     watched.bring("drop", image("blue"))
     expect(watched.card("blue0.png").locator(".bars li").first).to_contain_text("blue")
     assert outside == []
-    link = watched.page.get_by_role("link", name="Interface")
+    link = watched.page.get_by_role("link", name="API")
     assert link.evaluate("(link) => link.href") == f"{server.url}/vision/docs"
 
 
