@@ -162,7 +162,7 @@ def _add(watch: Watch, rows: NDArray[np.float64]) -> None:
 def _verdict(summary: dict[str, Any], images: int) -> str:
     if summary["alarm"] is None:
         return (
-            f"no alarm: {images:,} images don't differ for sure from "
+            f"no alarm: no certain difference between {images:,} images and "
             f"{summary['reference_images']:,} validation images"
         )
     titles = [

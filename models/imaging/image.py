@@ -189,8 +189,6 @@ def read_image_file(path: Path) -> bytes:
 
 
 def _unknown_format(data: bytes, formats: tuple[str, ...]) -> str:
-    if not data:
-        return "the file is empty; copy or download it again"
     found, supported = known_format(data), ", ".join(formats)
     if found is None or found in formats:
         return f"not an image in a supported format ({supported}); convert it to one of them"
@@ -208,6 +206,8 @@ def _opened(
     name = f"{source}: " if isinstance(source, Path) else ""
     try:
         data = lean_png(read_image_file(source) if isinstance(source, Path) else source)
+        if not data:
+            raise ImageError("the file is empty; copy or download it again")
         check_jpeg_head(data)
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_pixels(image, max_pixels)

@@ -47,7 +47,7 @@ def test_images_as_usual(work: Path, run_main: Vgg19, capsys: pytest.CaptureFixt
     (work / "usual" / "broken.png").write_bytes(b"nothing")
     assert run_main("drift", "bundle", "usual", "--json", "d.json") == 0
     out = capsys.readouterr().out
-    assert "no alarm: 120 images don't differ for sure from 120 validation images" in out
+    assert "no alarm: no certain difference between 120 images and 120 validation images" in out
     assert "could not be read: usual/broken.png: not an image" in out
     found = Drift.model_validate(json.loads(Path("d.json").read_text()))
     assert (found.images, found.windows.recent, found.alarm) == (120, 120, None)

@@ -134,7 +134,7 @@ def test_a_heat_map_lies_over_the_picture(watched: Watched) -> None:
     assert heat.bounding_box() == card.locator("img").bounding_box()  # it sees the whole square
     name = heat.get_attribute("aria-label")
     assert name is not None
-    assert name.startswith("Heat map: what speaks for green; most at the ")
+    assert name.startswith("Heat map: what supports green; most at the ")
     strength = card.get_by_role("slider", name="Strength of the heat map of green0.png")
     strength.fill("20")
     assert heat.evaluate("(canvas) => getComputedStyle(canvas).opacity") == "0.2"
@@ -142,7 +142,7 @@ def test_a_heat_map_lies_over_the_picture(watched: Watched) -> None:
     assert heat.evaluate("(canvas) => getComputedStyle(canvas).opacity") == "0.21"
     check_accessibility(watched.page)
     card.get_by_role("combobox").select_option("red")
-    expect(heat).to_have_attribute("aria-label", re.compile("what speaks for red"))
+    expect(heat).to_have_attribute("aria-label", re.compile("what supports red"))
     assert drawn(heat) == pytest.approx(alphas(coloured_pixels(0, "green"), 2), abs=1)
     button.click()
     expect(heat).to_be_hidden()
@@ -237,7 +237,7 @@ def test_a_heat_map_of_nothing_says_so(watched: Watched) -> None:
     watched.page.route("**/classify*", nothing)
     card.get_by_role("button", name="Heat map").click()
     expect(card.locator(".explain .trouble")).to_have_text(
-        "No place speaks for green more than another."
+        "No part of the image supports green more than another."
     )
 
 
@@ -481,7 +481,7 @@ def test_it_works_behind_a_prefix(open_page: Open, server: Server) -> None:
     watched.bring("drop", image("blue"))
     expect(watched.card("blue0.png").locator(".bars li").first).to_contain_text("blue")
     assert outside == []
-    link = watched.page.get_by_role("link", name="Interface")
+    link = watched.page.get_by_role("link", name="API")
     assert link.evaluate("(link) => link.href") == f"{server.url}/vision/docs"
 
 

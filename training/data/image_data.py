@@ -212,7 +212,7 @@ def _warn_of_classes_not_judged(data: ImageData, reporter: Reporter) -> None:
         if data.held_out == "test" and not counts["test"][label] and label not in nowhere
     ]  # fmt: skip
     if untested:
-        reporter.warn(f"{_classes(untested)} judged on val only: the test split has no image of it")
+        reporter.warn(f"{_classes(untested)} judged on val only, without an image in test")
 
 
 def _classes(labels: Sequence[str]) -> str:

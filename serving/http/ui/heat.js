@@ -35,7 +35,7 @@ export function showHeat(item) {
   canvas.hidden = !(canBe && heat.isOn && heat.values);
   if (canvas.hidden) return;
   canvas.style.opacity = String(strength.valueAsNumber / 100);
-  canvas.setAttribute("aria-label", `Heat map: what speaks for ${select.value}; ${strongest(heat.values)}`);
+  canvas.setAttribute("aria-label", `Heat map: what supports ${select.value}; ${strongest(heat.values)}`);
 }
 
 async function ask(item, options) {
@@ -48,7 +48,7 @@ async function ask(item, options) {
     if (number !== item.heat.asked) return; // another label was chosen meanwhile
     item.heat.values = values;
     draw(item);
-    if (Math.max(...values.flat()) === 0) said = `No place speaks for ${select.value} more than another.`;
+    if (Math.max(...values.flat()) === 0) said = `No part of the image supports ${select.value} more than another.`;
   } catch (error) {
     if (!(error instanceof Problem)) console.error(error);
     said = error instanceof Problem ? error.message : "The page couldn't read the answer.";

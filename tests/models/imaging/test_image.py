@@ -307,12 +307,16 @@ class TestRefusals:
             (b"%PDF-1.7\n", "^PDF isn't a supported format"),
             (b"GIF89a", "^not an image in a supported format"),  # it is one, but a damaged one
             (b"\0\0\0\x18ftypmp42", "^not an image in a supported format"),
-            (b"", "^the file is empty; copy or download it again$"),
         ],
     )
     def test_the_message_names_a_format_that_people_have(self, data: bytes, message: str) -> None:
         with pytest.raises(UnknownFormat, match=message):
             load_image(data, SMALL)
+
+    def test_an_empty_file_is_no_matter_of_formats(self) -> None:
+        with pytest.raises(ImageError, match="^the file is empty; copy or download it again$") as e:
+            load_image(b"", SMALL)
+        assert not isinstance(e.value, UnknownFormat)
 
     @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
     def test_the_message_names_a_format_that_is_off(self, image_format: str) -> None:

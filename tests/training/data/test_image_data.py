@@ -342,7 +342,7 @@ class TestClassesThatAreJudgedNowhere:
         reporter = SilentReporter()
         load(tmp_path, reporter)
         assert reporter.warnings == [
-            "class 'green' is judged on val only: the test split has no image of it"
+            "class 'green' is judged on val only, without an image in test"
         ]
 
     @pytest.mark.parametrize(("val_is_drawn", "expected"), [(True, ["b"]), (False, ["b", "c"])])

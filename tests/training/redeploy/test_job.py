@@ -17,6 +17,7 @@ from models.registry import shadowing, store
 from models.registry.tallies import ShadowTally, write_tally
 from tests.training.redeploy.conftest import GATE, LENIENT, Place
 from training.redeploy.outcome import IN_SHADOW, REFUSED, Outcome, RedeployError
+from training.reporter import SilentReporter
 
 pytestmark = pytest.mark.slow
 
