@@ -135,15 +135,15 @@ def test_two_jobs_at_once(place: Place) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", script, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as first:
-        held, locked = first.stdin, first.stdout
-        assert held is not None
-        assert locked is not None
-        locked.readline()
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdout.readline()
+        end = first.stdin.close
 
         class EndsTheFirst(SilentReporter):
             def say(self, text: str) -> None:
                 if "waiting for it to finish" in text:
-                    held.close()
+                    end()
 
         with pytest.raises(RedeployError, match="another job is running"):
             place.run()
