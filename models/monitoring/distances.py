@@ -6,6 +6,7 @@ ten of equal mass, as is usual for the index.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,9 +84,10 @@ def _names(edges: Sequence[float], numbers: NDArray[np.intp]) -> list[str]:
 
 def _numbers(cuts: Sequence[float]) -> list[str]:
     """With as many digits as tell them from each other, and a confidence from 1."""
+    has_one = any(math.isclose(cut, 1) for cut in cuts)  # 10**0.0 of a grid may be a bit off
     for digits in range(3, 9):
         texts = [f"{cut:.{digits}g}" for cut in cuts]
-        if len(set(texts)) == len(cuts) and ("1" not in texts or 1 in cuts):
+        if len(set(texts)) == len(cuts) and ("1" not in texts or has_one):
             break
     return texts
 

@@ -66,6 +66,9 @@ def test_what_groups_are_called() -> None:
     near_1 = Feature("c", "c", edges=(0.5, 0.99987, 0.999987))
     names = group(near_1, np.array([10, 0, 10, 10])).names
     assert names == ("below 0.5", "0.5 to 0.99987", "0.99987 to 0.99999", "from 0.99999")
+    rounded = Feature("d", "d", edges=(10**-0.55, 10**-0.4, 1 - 1e-12, 10**0.05))  # of a grid
+    names = group(rounded, np.array([10, 10, 10, 10, 10])).names
+    assert names == ("below 0.282", "0.282 to 0.398", "0.398 to 1", "1 to 1.12", "from 1.12")
     colours = Feature("colour", "colour", categories=("red", "green"))
     assert group(colours, np.array([1, 0])).names == ("red", "green")
 
