@@ -39,6 +39,8 @@ class TestLoader:
         assert first.inputs.dtype == torch.uint8
         assert first.weights.tolist() == [1.0, 1.0]
 
+    # PyTorch warns of two where there is one core.
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
     def test_loader_processes_change_nothing(self, dataset: ImageDataset) -> None:
         augmented = ImageDataset(
             dataset.samples,

@@ -295,6 +295,8 @@ class TestReuse:
         assert two == four
 
 
+# PyTorch warns of two loader processes where there is one core.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 class TestShared:
     """The work, with loader processes and with other runs."""
 
