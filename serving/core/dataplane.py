@@ -264,7 +264,7 @@ class _Explaining:
             return answer
         started = time.perf_counter()
         items = [
-            ExplainItem(image, int(row.probabilities.argmax()) if column is None else column)
+            ExplainItem(image, row.best() if column is None else column)
             for column in self._columns.values()
             for image, row in zip(pixels, rows, strict=True)
         ]

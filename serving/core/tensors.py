@@ -91,7 +91,7 @@ def _probabilities(answer: InferResponse, asked: RequestedOutput) -> Values:
 
 def _labels(answer: InferResponse, _: RequestedOutput) -> Values:
     labels = answer.model.spec.labels
-    return [labels[i].encode() for i in answer.probabilities.argmax(axis=1)]
+    return [labels[row.best()].encode() for row in answer.outputs()]
 
 
 def _accepted(answer: InferResponse, _: RequestedOutput) -> Values:

@@ -53,9 +53,8 @@ class Counter:
         acceptance = answer.model.acceptance
         outputs = (row for row in answer.rows if not isinstance(row, RequestError))
         for output, measures in zip(outputs, answer.measures, strict=True):
-            probabilities = output.probabilities
-            label = int(probabilities.argmax())
-            confidence = float(probabilities[label])
+            label = output.best()
+            confidence = float(output.probabilities[label])
             accepted = acceptance is None or acceptance.accepts(confidence, output.distance)
             self._rows.append(
                 measured(measures, confidence, output.distance, label, accepted=accepted)

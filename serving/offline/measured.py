@@ -88,7 +88,7 @@ def measure_files(
                     yield file, one
                     continue
                 output = next(outputs)
-                label = int(output.probabilities.argmax())
+                label = output.best()
                 yield (
                     file,
                     measured(

@@ -91,7 +91,7 @@ class Candidate:
         except Exception as error:
             return {"failure": "error", "reason": " ".join(str(error).split())[:300]}
         labels = self._spec.labels
-        best = int(output.probabilities.argmax())
+        best = output.best()
         asked = question["label"]
         of_label = float(output.probabilities[labels.index(asked)]) if asked in labels else 0.0
         return {

@@ -295,7 +295,7 @@ class Shadow:
 
 
 def _opinion(model: ServedModel, output: ModelOutput) -> Opinion:
-    best = int(output.probabilities.argmax())
+    best = output.best()
     return Opinion(
         model.spec.labels[best],
         float(output.probabilities[best]),

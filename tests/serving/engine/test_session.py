@@ -41,7 +41,7 @@ from serving.engine.providers import (
     cuda_options,
 )
 from serving.engine.right_of_way import Traffic
-from serving.engine.session import Session, checked_session
+from serving.engine.session import ModelOutput, Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import pixels, write_small_bundle
@@ -75,6 +75,11 @@ class _Noting(Traffic):
             self.enter()
             self.leave()
         return has_gap
+
+
+@pytest.mark.parametrize(("row", "best"), [([0.1, 0.7, 0.2], 1), ([0.4, 0.4, 0.2], 0), ([1.0], 0)])
+def test_the_best_of_a_row(row: list[float], best: int) -> None:
+    assert ModelOutput(np.array(row, np.float32)).best() == best
 
 
 def test_the_last_run_is_told(tiny_bundle: Path) -> None:
