@@ -105,6 +105,33 @@ class CandidateProcess:
         with self._timed():
             return self._receive()
 
+    def use_idle_time(self) -> None:
+        """Have its threads run only where no other process wants to (Linux): who is woken for a
+        request takes the core at once. Beside two busy processes of nice 19, 1% of 1,200 timers
+        were late by 0.32 ms or more, one by 9 ms; beside two such as this, by 0.10 ms, and 3 ms.
+        """
+        if sys.platform != "linux":
+            return
+        with suppress(OSError):  # it, or one of its threads, has ended
+            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+
+    @property
+    def wants_to_run(self) -> bool:
+        """Whether one of its threads waits for a core or has it: it doesn't hang in a wait."""
+        with suppress(OSError):
+            tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+            return any(task.read_text().rpartition(")")[2].split()[0] == "R" for task in tasks)
+        return False
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of all its threads so far; 0: it has ended."""
+        with suppress(OSError):
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
+
     def ask(self, question: dict[str, Any], image: bytes) -> dict[str, Any]:
         """Its answer, see `serving.rollout.child.Candidate.answer`.
 

@@ -124,6 +124,35 @@ def test_a_killed_worker_leaves_no_candidate() -> None:
     assert not left
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
+def test_all_its_threads_give_way(command: Command) -> None:
+    lines = (
+        "from threading import Thread, Event\nThread(target=Event().wait, daemon=True).start()\n"
+        "ready(); hear()\n"
+        "say(policies=[os.sched_getscheduler(int(one)) for one in os.listdir('/proc/self/task')])"
+    )
+    process = CandidateProcess(command(lines))
+    process.wait()
+    process.use_idle_time()
+    assert process.ask({}, b"") == {"policies": [os.SCHED_IDLE] * 2}
+    process.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
+@pytest.mark.parametrize(("lines", "wants"), [("while True: pass", True), ("hear()", False)])
+def test_who_hangs_in_a_wait_does_not_want_to_run(
+    command: Command, lines: str, *, wants: bool
+) -> None:
+    process = CandidateProcess(command(f"ready(); {lines}" if not wants else f"ready()\n{lines}"))
+    process.wait()
+    deadline = time.monotonic() + 20
+    while process.wants_to_run != wants or (wants and process.cpu_s < 0.05):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.close()
+    assert process.cpu_s == 0
+
+
 def test_it_has_the_lowest_priority(command: Command) -> None:
     process = CandidateProcess(command("say(nice=os.nice(0))"))
     assert process.wait() == {"nice": 19}
