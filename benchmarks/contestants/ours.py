@@ -38,6 +38,7 @@ def main() -> None:
         "schedule": "constant",
         "warmup_fraction": 0.0,
         "clip_norm": None,
+        "head_init": "random",
     }
     Path("config.yaml").write_text(yaml.safe_dump(config))
     subprocess.run(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -54,6 +55,9 @@ def read_weights(
         raise not_weights(weights, "no such file; ")
     with blamed(architecture, weights):
         state = unwrapped(architecture, _read(path))
+        # Mapped files are read here, by all threads and into huge pages; a later step would copy
+        # them page by page.
+        state = {name: tensor.clone() for name, tensor in state.items()}
         _check_finite(state)
         return state
 
@@ -128,7 +132,8 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        is_new = is_zipfile(path)  # PyTorch's format from before 1.6 can't be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_new)
     except Exception as error:  # safetensors, zipfile and torch raise many types on damaged files
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
             # torch's own text advises weights_only=False, which would run code from the file.
@@ -144,12 +149,21 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if not tensor.is_floating_point() or tensor.layout is not torch.strided:
             continue  # no weight of the network, which shapes and names will tell
-        bad = tensor.numel() - int(tensor.float().isfinite().sum())
-        if bad:
+        if not is_finite(tensor.float()):
+            bad = tensor.numel() - int(tensor.float().isfinite().sum())
             raise WeightsError(
                 f"{bad:,} of the {tensor.numel():,} values of {name} are NaN or Inf, so nothing "
                 "can be trained from it; take weights from before that happened"
             )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value of a floating-point tensor is NaN or Inf.
+
+    A finite sum has neither in it, and unlike `isfinite` takes no memory: for FC1's 411 MB that is
+    most of the time. A sum may overflow where no value does.
+    """
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def imagenet_file(architecture: Architecture) -> Path:

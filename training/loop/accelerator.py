@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from training.loop.precision import choose_precision
+from training.loop.precision import choose_precision, multiply_with_onednn
 from training.loop.trainer import TrainingError
 
 # Four float32 of each of the 143.7 million parameters (weight, gradient, two moments) are 2.3 GB,
@@ -38,6 +38,8 @@ def make_accelerator(
             f"device is '{device}', which PyTorch doesn't find here (it finds {usable}); use "
             "device auto"
         )
+    if device == "cpu":
+        multiply_with_onednn()
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=choose_precision(mixed_precision, device),

@@ -91,6 +91,8 @@ class Checkpointer:
         Returns:
             the best model. The trainer's network takes its weights: training is over.
         """
+        # A gigabyte of moments under `fc`, which the file's pages can have: fresh memory is slow.
+        self._trainer.optimizer.state.clear()
         self._stage_best(history)
         self._write_last(history)
         save_finished(self._run.state, self._trainer, [asdict(row) for row in history])

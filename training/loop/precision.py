@@ -36,6 +36,21 @@ def frozen_autocast(precision: Precision, accelerator: Accelerator) -> AbstractC
     return torch.autocast(accelerator.device.type, dtype=torch.bfloat16)
 
 
+def multiply_with_onednn() -> None:
+    """Have oneDNN multiply float32 matrices on the CPU, in the whole process, if it does so in
+    float32.
+
+    PyTorch leaves them to MKL, which takes 2 to 3 times as long for FC1 on an AMD processor with
+    AVX-512 (docs/benchmarks.md). The switch allows oneDNN to round factors to bfloat16, which it
+    does where there is AMX. There it is undone: layers that train stay in float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    exact = torch.full((64, 64), 1 + 2**-12)  # bfloat16 has 8 bits of mantissa
+    if not torch.equal(exact @ torch.eye(64), exact):
+        torch.set_float32_matmul_precision(before)
+
+
 def cpu_computes_in_bf16() -> bool:
     """Whether this processor multiplies in bfloat16, by what PyTorch says; before 2.11 it doesn't
     tell."""

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
 from models.files import json_text, staged_file
+from models.machine import processor_kind
 from models.network.architectures import architecture
 from models.network.weights import IMAGENET, imagenet_file
 from models.text import utf8
@@ -263,6 +264,7 @@ def hardware() -> dict[str, str]:
         "machine": platform.machine(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "bf16": "yes" if cpu_computes_in_bf16() else "no",
+        "processor": processor_kind(),  # oneDNN multiplies float32 on some, MKL on others
         "threads": str(torch.get_num_threads()),
         "GPUs": ", ".join(gpus) or "none",
     }

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.errors import UserError
 from models.network.strategies import FineTuner
+from models.network.weights import is_finite
 from training.data.batch import Batch
 from training.loop.inference import network_inputs
 from training.loop.linear_step import LinearStep, large_linear_layers
@@ -264,7 +265,7 @@ class Trainer:
         Raises:
             TrainingError: a weight is no longer a number.
         """
-        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+        if not all(is_finite(weight) for weight in self.model.parameters()):
             raise TrainingError(
                 f"weights contain NaN or Inf in epoch {state.epoch}, after batch "
                 f"{state.batch}; they are not saved. {_LOWER_THE_RATE}"

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from training.evaluate.interval import wilson_interval
 from training.probe.features import Depth
 from training.probe.ridge import Design, Floats, Integers, LinearClassifier, Ridge, fit
 
@@ -53,9 +53,7 @@ class Predictions:
     @property
     def interval(self) -> tuple[float, float]:
         """95%, of the accuracy, Wilson's (1927)."""
-        right, count = int(self.is_right.sum()), len(self.targets)
-        interval = stats.binomtest(right, count).proportion_ci(method="wilson")
-        return float(interval.low), float(interval.high)
+        return wilson_interval(int(self.is_right.sum()), len(self.targets))
 
     @property
     def balanced_accuracy(self) -> float:

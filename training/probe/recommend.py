@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from scipy import stats
-
 from models.network.architecture import Architecture
 from models.network.unfreezing import Strategy
 from training.probe.judge import DepthScore
@@ -103,6 +101,8 @@ def recommend(
 
 def _are_alike(score: DepthScore, best: DepthScore) -> bool:
     """By a paired t-test; equal errors have no p-value (NaN)."""
+    from scipy import stats  # half a second, which `train` imports this file without
+
     test = stats.ttest_rel(score.predictions.errors, best.predictions.errors)
     return not test.pvalue < _SIGNIFICANCE
 

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.network.build import build
 from models.network.vgg19 import VGG19
-from models.network.weights import WeightsError, read_weights, unwrapped
+from models.network.weights import WeightsError, is_finite, read_weights, unwrapped
 from testing.small_vgg import thin_vgg19
 
 State = dict[str, Tensor]
@@ -129,6 +129,22 @@ def test_what_is_not_the_weights_of_one_vgg(
     assert str(caught.value).startswith(f"--weights {tmp_path / 'w.pth'}: ")
     assert words in str(caught.value)
     assert "weights_only" not in str(caught.value)
+
+
+def test_a_sum_that_overflows_is_no_infinite_value() -> None:
+    largest = torch.finfo(torch.float32).max
+    assert is_finite(torch.tensor([largest, largest]))
+    assert is_finite(torch.empty(0))
+    assert not is_finite(torch.tensor([1.0, float("inf"), -float("inf")]))
+
+
+def test_files_of_both_of_pytorchs_formats(tmp_path: Path, state: State) -> None:
+    for is_new in (True, False):
+        file = tmp_path / f"{is_new}.pth"
+        torch.save(state, file, _use_new_zipfile_serialization=is_new)
+        read = read_weights(VGG19, str(file))
+        file.write_bytes(b"")  # what was read doesn't depend on the file any more
+        assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])

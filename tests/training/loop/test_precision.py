@@ -12,6 +12,7 @@ from training.loop.precision import (
     cpu_computes_in_bf16,
     frozen_autocast,
     frozen_precision,
+    multiply_with_onednn,
 )
 
 
@@ -58,3 +59,22 @@ def test_what_pytorch_says_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> 
     assert not cpu_computes_in_bf16()
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert not cpu_computes_in_bf16()
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_products_stay_in_float32(rounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this processor does with the permission to round."""
+    monkeypatch.setattr(torch, "equal", lambda a, b: not rounds and bool((a == b).all()))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        multiply_with_onednn()
+        if rounds:
+            assert torch.get_float32_matmul_precision() == "highest"
+        torch.manual_seed(0)
+        left, right = torch.randn(64, 512), torch.randn(512, 128)
+        expected = left.double() @ right.double()
+        error = (left @ right - expected).norm() / expected.norm()
+        assert error < 1e-6  # bfloat16's would be 2e-3
+    finally:
+        torch.set_float32_matmul_precision(before)
