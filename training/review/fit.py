@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.linear.head_fit import scaled_head
+from models.linear.predictions import MARGIN, Predictions, left_out
+from models.linear.ridge import Design, Integers, fit
 from training.probe.features import Depth
-from training.probe.head_fit import scaled_head
-from training.probe.judge import Predictions, left_out
-from training.probe.ridge import Design, Integers, fit
-from training.probe.suspects import MARGIN
 from training.review.space import Space
 
 
@@ -42,7 +41,7 @@ class Fit:
 
     def suspects(self) -> list[tuple[int, str, float]]:
         """Labelled images that the others contradict: row, what they say, and by what margin; the
-        worst first (see `training.probe.suspects`)."""
+        worst first (see `models.linear.predictions.MARGIN`)."""
         margin = self.predictions.margin
         order = np.argsort(-margin, kind="stable")
         return [

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from models.linear.predictions import doubt
 from training.probe.features import Depth
-from training.probe.suspects import doubt
 from training.review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
 from training.review.order import first_penalty, most_valuable, uncertainty
 from training.review.pool import Pool
@@ -36,7 +36,7 @@ class Learned:
 
     @property
     def suspects_are_hard(self) -> bool:
-        """Whether most of them may be right after all (`training.probe.suspects.doubt`)."""
+        """Whether most of them may be right after all (`models.linear.predictions.doubt`)."""
         return self.fit is not None and doubt(self.fit.predictions) is not None
 
 

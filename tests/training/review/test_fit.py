@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.linear.predictions import left_out
+from models.linear.ridge import Design, fit
 from training.probe.features import Depth
-from training.probe.judge import left_out
-from training.probe.ridge import Design, fit
 from training.review.fit import best_depth, can_fit, change, fit_labels
 from training.review.space import Space, make_space
 
