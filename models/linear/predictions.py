@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from models.intervals import wilson
 from models.linear.ridge import Floats, Integers, Ridge
 
 # A label is suspect where another class's leave-one-out score is higher than its own by more than
@@ -57,9 +57,7 @@ class Predictions:
     @property
     def interval(self) -> tuple[float, float]:
         """95%, of the accuracy, Wilson's (1927)."""
-        right, count = int(self.is_right.sum()), len(self.targets)
-        interval = stats.binomtest(right, count).proportion_ci(method="wilson")
-        return float(interval.low), float(interval.high)
+        return wilson(self.accuracy, len(self.targets))
 
     @property
     def balanced_accuracy(self) -> float:
