@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Mapping
 
-from training.review.pool import Pool
+from training.review.pool import NetworkPool
 
 
-def training_table(pool: Pool, labelled: Mapping[int, str]) -> bytes:
+def training_table(pool: NetworkPool, labelled: Mapping[int, str]) -> bytes:
     """CSV: absolute paths, labels, and splits where the data name any.
 
     What judges a model keeps the split and the label that it had; what was reviewed is trained on.
@@ -31,7 +31,7 @@ def training_table(pool: Pool, labelled: Mapping[int, str]) -> bytes:
     return buffer.getvalue().encode("utf-8", "surrogateescape")
 
 
-def captured_table(pool: Pool, labelled: Mapping[int, str]) -> bytes:
+def captured_table(pool: NetworkPool, labelled: Mapping[int, str]) -> bytes:
     """CSV: stems and labels of captured images, as `vgg19 label URL --from` reads it."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)

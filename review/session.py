@@ -14,19 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from models.files import staged_file
 from review.desk import Card, NotNow, Queue, Taken
+from review.fit import Fit
+from review.holding import Holding
 from review.journal import Decision, Journal
 from review.label_studio import LabelStudioError, as_tasks, from_tasks
+from review.learning import Learned, Learner
 from review.pictures import png
-from training.redeploy.labelling import put_labels
-from training.review.fit import Fit
-from training.review.heat import heat_map
-from training.review.holding import Holding
-from training.review.jobs import Jobs
-from training.review.learning import Learned, Learner
-from training.review.pool import Pool
-from training.review.tables import captured_table, training_table
+from review.pool import Pool
+from review.workbench import LabelWeight, Workbench
 
 # Decisions after which the head is fitted again.
 BATCH = 10
@@ -44,11 +40,10 @@ class Session:
 
     Args:
         journal: where decisions are; those that are there already count.
-        jobs: what can be started in the background.
+        workbench: what can be done with the labels.
         classes: that may be chosen besides those that images have.
         batch: decisions after which the head is fitted again.
         who: the name that the page begins with.
-        capture: where the labels of captured images are laid before a job begins.
     """
 
     def __init__(
@@ -56,19 +51,17 @@ class Session:
         pool: Pool,
         journal: Journal,
         *,
-        jobs: Jobs,
+        workbench: Workbench,
         classes: Sequence[str] = (),
         batch: int = BATCH,
         who: str = "",
-        capture: str | None = None,
     ) -> None:
         self._pool = pool
         self._journal = journal
-        self._jobs = jobs
+        self._workbench = workbench
         self._classes = tuple(classes)
         self._batch = batch
         self._who = who
-        self._capture = capture
         self._holding = Holding(pool, journal)
         self._learner = Learner(pool)
         self._lock = threading.RLock()
@@ -81,10 +74,8 @@ class Session:
         self._refit()
 
     def close(self) -> None:
-        """End what runs in the background."""
-        self._jobs.close()
+        """End the fit that runs, if one does. The journal stays open."""
         self._fitting.shutdown(wait=True, cancel_futures=True)
-        self._journal.close()
 
     def labelled(self) -> dict[int, str]:
         """Row of the pool -> label, of what holds at present."""
@@ -156,10 +147,11 @@ class Session:
 
     def heat_map(self, image: str, label: str) -> bytes:
         row, fit = self._holding.find(image), self._learned.fit
-        if fit is None or label not in fit.labels:
-            raise NotNow(f"'{label}' has no heat map yet: too few images have that label")
-        weight = fit.weight[fit.labels.index(label)] @ self._learner.space(fit.depth).directions
-        return png(heat_map(self._pool, self._pool.items[row].path, fit.depth, weight))
+        head = None
+        if fit is not None and label in fit.labels:
+            directions = self._learner.space(fit.depth).directions
+            head = LabelWeight(fit.depth, fit.weight[fit.labels.index(label)] @ directions)
+        return png(self._workbench.heat_map(self._pool.items[row], label, head))
 
     def overview(self) -> dict[str, Any]:
         self._journal.refresh()
@@ -185,7 +177,7 @@ class Session:
             "problem": self._problem,
             "fitting": self._pending is not None and not self._pending.done(),
             "batch": {"size": self._batch, "decided": len(self._journal) - self._fitted_at},
-            "jobs": self._jobs.describe(),
+            "jobs": self._workbench.jobs(),
         }
 
     # What is decided
@@ -242,22 +234,12 @@ class Session:
             paths = [item.path for item in self._pool.items]
             return "label-studio.json", as_tasks(paths, [*self._holding.row_of], standings)
         if form == "labels":
-            return "labels.csv", training_table(self._pool, self.labelled())
+            return "labels.csv", self._workbench.labels_table(self.labelled())
         raise NotNow(f"'{form}' is no form of export; there are label-studio and labels")
 
     def start(self, job: str) -> None:
-        """Lay the labels where the job looks for them, and begin it.
-
-        Raises:
-            NotNow: see `Jobs.start`. CaptureError: the labels can't be laid there.
-        """
-        labelled = self.labelled()
-        if self._capture is not None:
-            table = self._journal.path.with_name("captured.csv")
-            with staged_file(table) as staging:
-                staging.write_bytes(captured_table(self._pool, labelled))
-            put_labels(self._capture, table)
-        self._jobs.start(job, training_table(self._pool, labelled))
+        """See `Workbench.start`."""
+        self._workbench.start(job, self.labelled())
 
     def wait(self) -> None:
         """For the fit that runs or waits, if one does."""
@@ -325,7 +307,7 @@ class Session:
 def _fit_json(fit: Fit) -> dict[str, Any]:
     low, high = fit.predictions.interval
     return {
-        "depth": fit.depth.name,
+        "depth": fit.depth,
         "labels": len(fit.rows),
         "accuracy": fit.predictions.accuracy,
         "interval": [low, high],

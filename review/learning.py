@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from models.linear.predictions import doubt
-from training.probe.features import Depth
-from training.review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
-from training.review.order import first_penalty, most_valuable, uncertainty
-from training.review.pool import Pool
-from training.review.space import Space, make_space
+from review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
+from review.order import first_penalty, most_valuable, uncertainty
+from review.pool import Pool
+from review.space import Space, make_space
 
 # Images of an order: a few batches, so that nobody waits for the next one.
 _ORDERED = 60
@@ -47,7 +46,7 @@ class Learner:
         self._features = pool.features
         numbers = {item.unit: place for place, item in enumerate(pool.items)}
         self._units = np.array([numbers[item.unit] for item in pool.items], np.int64)
-        self._spaces: dict[Depth, Space] = {}
+        self._spaces: dict[str, Space] = {}
         # Before there are labels that could tell: the middle one.
         self._depth = list(pool.features)[len(pool.features) // 2]
         self._depth_chosen_with = 0
@@ -69,7 +68,7 @@ class Learner:
             change=change(before.fit, fit) if fit and before.fit else before.change,
         )
 
-    def space(self, depth: Depth) -> Space:
+    def space(self, depth: str) -> Space:
         if depth not in self._spaces:
             self._spaces[depth] = make_space(self._features[depth])
         return self._spaces[depth]
