@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from models.captured import CapturedImage, captured_images
 from models.errors import UserError
 from models.imaging.preprocessing import Preprocessing
 from review.pool import Item, Pool
@@ -24,7 +25,6 @@ from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config
 from training.loop.setup import set_up
 from training.probe.features import Depth, depth_features, depths
-from training.redeploy.captured import CapturedImage, captured_images
 from training.reporter import Reporter
 
 # Labels of a network whose head nobody asks: of images without labels there are none yet.
@@ -82,7 +82,7 @@ def load_pool(
         parts.append(seen.first(_of_data(data)))
     parts += [seen.first(_of_folder(folder, rule, reporter)) for folder in folders]
     if capture is not None:
-        images = captured_images(capture, reporter)
+        images = captured_images(capture, reporter.warn)
         parts.append(seen.first(_of_capture(images, rule, reporter)))
     parts = [part for part in parts if part]
     if not parts:

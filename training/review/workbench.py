@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.captured import put_labels
 from models.files import staged_file
 from review.desk import NotNow
 from review.pool import Item
 from review.workbench import LabelWeight
-from training.redeploy.labelling import put_labels
 from training.review.heat import heat_map
 from training.review.jobs import Jobs
 from training.review.pool import NetworkPool

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.captured import captured_images
 from review.journal import Decision, Journal
 from review.session import Session
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.loop.config_file import load_config
-from training.redeploy.captured import captured_images
 from training.reporter import SilentReporter
 from training.review.jobs import Jobs
 from training.review.pool import NetworkPool, PoolError, load_pool
