@@ -49,7 +49,7 @@ _ENDINGS = {
         5: "the challenger answers in production's shadow; start this again later to go on",
     }
 }
-_JOURNAL, _LOG = "decisions.jsonl", "jobs.log"
+_LOG = "jobs.log"
 _TABLE, _CAPTURED_TABLE = "labels.csv", "captured.csv"
 
 
@@ -103,7 +103,7 @@ def review(
     """
     from cli.launch import check_port
     from review.guard import is_loopback
-    from review.journal import Journal
+    from review.journal import JOURNAL_FILE, Journal
     from review.session import Session
     from training.review.jobs import Jobs
     from training.review.workbench import LocalWorkbench
@@ -120,7 +120,7 @@ def review(
         _commands(output, config, values, redeploy), output / _TABLE, output / _LOG, _ENDINGS
     )
     captured = None if capture is None else (output / _CAPTURED_TABLE, capture)
-    journal = Journal(output / _JOURNAL)
+    journal = Journal(output / JOURNAL_FILE)
     session = Session(
         pool,
         journal,

@@ -10,12 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from models.errors import UserError
+from models.files import staged_file
 from models.locations import list_files, open_location, reason, without_credentials
 from models.paths import user_cache
 from models.text import as_label
@@ -39,7 +41,13 @@ class CapturedImage:
     label: str | None
 
 
-def captured_images(url: str, warn: Warn = lambda words: None) -> list[CapturedImage]:
+def captured_images(
+    url: str,
+    warn: Warn = lambda words: None,
+    *,
+    known: Mapping[str, CapturedImage] = MappingProxyType({}),
+    fetched_to: Path | None = None,
+) -> list[CapturedImage]:
     """All images of a location, the oldest first; remote ones are fetched once.
 
     One whose record or label is damaged is left out.
@@ -47,6 +55,8 @@ def captured_images(url: str, warn: Warn = lambda words: None) -> list[CapturedI
     Args:
         url: a directory, or a URL that fsspec knows, such as s3://bucket/captured.
         warn: called for each damaged file, with its name.
+        known: by their stems, images that were read before: of these only the labels are read.
+        fetched_to: directory of what is fetched; None: the user's cache.
 
     Raises:
         CaptureError: it can't be read.
@@ -62,9 +72,10 @@ def captured_images(url: str, warn: Warn = lambda words: None) -> list[CapturedI
         if LABELS_FILE in names:
             table = f"{root}/{LABELS_FILE}"
             labels = read_labels(files.cat_file(table), table)
+        place = _Place(files, root, labels, warn, fetched_to)
         stems = [name.removesuffix(".img") for name in names if name.endswith(".img")]
         found = [
-            _captured(files, root, stem, f"{stem}.label.json" in names, labels, warn)
+            place.read(stem, f"{stem}.label.json" in names, known.get(stem))
             for stem in stems
             if f"{stem}.json" in names
         ]
@@ -82,27 +93,44 @@ def _can_be(files: Any, root: str) -> bool:
     return bool(files.exists(root) or (bucket and files.exists(bucket)))
 
 
-def _captured(
-    files: Any,
-    root: str,
-    stem: str,
-    has_label: bool,
-    labels: dict[str, str],
-    warn: Warn,
-) -> CapturedImage | None:
-    """None where a file that tells of it is damaged. One upload must not stop every job to come."""
-    label = labels.get(stem)
-    name = f"{root}/{stem}.json"
-    try:
-        record = json.loads(files.cat_file(name))
-        _check_record(record)
-        if label is None and has_label:
-            name = f"{root}/{stem}.label.json"
-            label = as_label(str(json.loads(files.cat_file(name))["label"]))
-    except (ValueError, TypeError, LookupError):
-        warn(f"{name} is damaged, so its image is skipped; remove it, or write it again")
-        return None
-    return CapturedImage(stem, _local(files, f"{root}/{stem}.img"), record, label)
+@dataclass(frozen=True)
+class _Place:
+    """A location, and the labels of its table."""
+
+    files: Any
+    root: str
+    labels: Mapping[str, str]
+    warn: Warn
+    fetched_to: Path | None
+
+    def read(self, stem: str, has_label: bool, known: CapturedImage | None) -> CapturedImage | None:
+        """None where a file that tells of it is damaged. One upload must not stop every job to
+        come."""
+        label = self.labels.get(stem)
+        name = f"{self.root}/{stem}.json"
+        try:
+            record = json.loads(self.files.cat_file(name)) if known is None else known.record
+            _check_record(record)
+            if label is None and has_label:
+                name = f"{self.root}/{stem}.label.json"
+                label = as_label(str(json.loads(self.files.cat_file(name))["label"]))
+        except (ValueError, TypeError, LookupError):
+            self.warn(f"{name} is damaged, so its image is skipped; remove it, or write it again")
+            return None
+        if known is not None:
+            return replace(known, label=label)
+        return CapturedImage(stem, self._local(f"{self.root}/{stem}.img"), record, label)
+
+    def _local(self, path: str) -> Path:
+        if "file" in self.files.protocol:
+            return Path(path)
+        folder = self.fetched_to or user_cache() / "captured"
+        local = folder / path.rpartition("/")[2]
+        if not local.exists():
+            local.parent.mkdir(parents=True, exist_ok=True)
+            with staged_file(local) as staging:
+                self.files.get_file(path, str(staging))
+        return local
 
 
 def _check_record(record: Any) -> None:
@@ -142,12 +170,16 @@ def put_labels(url: str, table: Path) -> int:
     Raises:
         CaptureError: the table has other columns, or the location can't be written.
     """
-    labels = read_labels(table.read_bytes(), str(table))
+    return lay_labels(url, read_labels(table.read_bytes(), str(table)))
+
+
+def lay_labels(url: str, labels: Mapping[str, str]) -> int:
+    """As `put_labels`, of stems with their labels."""
     try:
         files, root = open_location(url)
         target = f"{root}/{LABELS_FILE}"
         if files.exists(target):
-            labels = read_labels(files.cat_file(target), target) | labels
+            labels = read_labels(files.cat_file(target), target) | dict(labels)
         lines = ["stem,label", *(f"{stem},{_quoted(label)}" for stem, label in labels.items())]
         files.pipe_file(target, ("\n".join(lines) + "\n").encode())
     except CaptureError:
@@ -161,15 +193,3 @@ def put_labels(url: str, table: Path) -> int:
 
 def _quoted(label: str) -> str:
     return '"' + label.replace('"', '""') + '"'
-
-
-def _local(files: Any, path: str) -> Path:
-    if "file" in files.protocol:
-        return Path(path)
-    local = user_cache() / "captured" / path.rpartition("/")[2]
-    if not local.exists():
-        local.parent.mkdir(parents=True, exist_ok=True)
-        staging = local.with_suffix(".part")
-        files.get_file(path, str(staging))
-        staging.replace(local)
-    return local

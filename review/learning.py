@@ -44,11 +44,12 @@ class Learner:
 
     def __init__(self, pool: Pool) -> None:
         self._features = pool.features
+        self._doubt = np.array([item.doubt for item in pool.items])
         numbers = {item.unit: place for place, item in enumerate(pool.items)}
         self._units = np.array([numbers[item.unit] for item in pool.items], np.int64)
         self._spaces: dict[str, Space] = {}
         # Before there are labels that could tell: the middle one.
-        self._depth = list(pool.features)[len(pool.features) // 2]
+        self._depth = [*pool.features, ""][len(pool.features) // 2]
         self._depth_chosen_with = 0
 
     def learn(
@@ -60,7 +61,7 @@ class Learner:
             labelled: row -> label. unlabelled: rows that may be asked for.
             before: what the fit before led to.
         """
-        fit = self._fit(labelled) if can_fit(labelled) else None
+        fit = self._fit(labelled) if self._features and can_fit(labelled) else None
         return Learned(
             fit=fit,
             order=self._order(fit, labelled, unlabelled),
@@ -86,13 +87,15 @@ class Learner:
     ) -> tuple[int, ...]:
         if not unlabelled:
             return ()
+        if not self._features:
+            return tuple(sorted(unlabelled, key=lambda row: -self._doubt[row]))
         coordinates = self.space(self._depth).coordinates
         return tuple(
             most_valuable(
                 coordinates,
                 np.array(sorted(labelled), np.int64),
                 np.array(unlabelled, np.int64),
-                uncertainty(fit.probabilities) if fit else np.ones(len(coordinates)),
+                uncertainty(fit.probabilities) if fit else self._doubt,
                 penalty=fit.penalty if fit else first_penalty(coordinates),
                 count=_ORDERED,
             )

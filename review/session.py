@@ -21,7 +21,7 @@ from review.journal import Decision, Journal
 from review.label_studio import LabelStudioError, as_tasks, from_tasks
 from review.learning import Learned, Learner
 from review.pictures import png
-from review.pool import Pool
+from review.pool import Item, Pool
 from review.workbench import LabelWeight, Workbench
 
 # Decisions after which the head is fitted again.
@@ -44,6 +44,8 @@ class Session:
         classes: that may be chosen besides those that images have.
         batch: decisions after which the head is fitted again.
         who: the name that the page begins with.
+        before: the session whose place this one takes, with other images: tabs keep what they hold,
+            and what the last batch changed is still told. It isn't to be closed then.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Session:
         classes: Sequence[str] = (),
         batch: int = BATCH,
         who: str = "",
+        before: Session | None = None,
     ) -> None:
         self._pool = pool
         self._journal = journal
@@ -65,11 +68,12 @@ class Session:
         self._holding = Holding(pool, journal)
         self._learner = Learner(pool)
         self._lock = threading.RLock()
-        self._held: dict[int, tuple[str, float]] = {}
-        self._fitting = ThreadPoolExecutor(1, thread_name_prefix="fit")
+        self._held: dict[str, tuple[str, float]] = {} if before is None else before._held
+        # Shared, for whoever still decides in the session before.
+        self._fitting = before._fitting if before else ThreadPoolExecutor(1, "fit")
         self._pending: Future[None] | None = None
         self._problem: str | None = None
-        self._learned = Learned()
+        self._learned = Learned(change=None if before is None else before._learned.change)
         self._fitted_at = 0  # decisions
         self._refit()
 
@@ -90,6 +94,7 @@ class Session:
         """See `Desk`: disputed ones first, then suspects, then what is worth a label most; suspects
         last where most of them may be right."""
         self._journal.refresh()
+        self._refit_if_due()
         rows = {"disputed": self._holding.disputed, "suspect": self._suspects, "new": self._new}
         wanted = {"new": ["new"], "suspects": ["suspect"], "disputes": ["disputed"]}
         all_ = ["disputed", "suspect", "new"]
@@ -178,6 +183,8 @@ class Session:
             "fitting": self._pending is not None and not self._pending.done(),
             "batch": {"size": self._batch, "decided": len(self._journal) - self._fitted_at},
             "jobs": self._workbench.jobs(),
+            "exports": self._workbench.exports,
+            "elsewhere": [asdict(one) for one in self._workbench.elsewhere],
         }
 
     # What is decided
@@ -188,9 +195,8 @@ class Session:
         written = self._journal.append(decisions)
         with self._lock:
             for decision in written:
-                self._held.pop(self._holding.row_of[decision.image], None)
-        if len(self._journal) - self._fitted_at >= self._batch:
-            self._refit_soon()
+                self._held.pop(decision.image, None)
+        self._refit_if_due()
         return [Taken(one, self._journal.standing(one.image)) for one in written]
 
     def take(self, file: Path, who: str) -> int:
@@ -229,17 +235,21 @@ class Session:
         }
 
     def export(self, form: str) -> tuple[str, bytes]:
+        if form not in self._workbench.exports:
+            forms = " and ".join(self._workbench.exports)
+            raise NotNow(f"'{form[:50]}' is no form of export; there are {forms}")
         if form == "label-studio":
             standings = [self._journal.standing(item.image) for item in self._pool.items]
             paths = [item.path for item in self._pool.items]
             return "label-studio.json", as_tasks(paths, [*self._holding.row_of], standings)
-        if form == "labels":
-            return "labels.csv", self._workbench.labels_table(self.labelled())
-        raise NotNow(f"'{form}' is no form of export; there are label-studio and labels")
+        return "labels.csv", self._workbench.labels_table(self._labelled_items())
 
     def start(self, job: str) -> None:
         """See `Workbench.start`."""
-        self._workbench.start(job, self.labelled())
+        self._workbench.start(job, self._labelled_items())
+
+    def _labelled_items(self) -> list[tuple[Item, str]]:
+        return [(self._pool.items[row], label) for row, label in sorted(self.labelled().items())]
 
     def wait(self) -> None:
         """For the fit that runs or waits, if one does."""
@@ -247,7 +257,10 @@ class Session:
         if pending is not None:
             pending.result()
 
-    def _refit_soon(self) -> None:
+    def _refit_if_due(self) -> None:
+        """Decisions of other processes count as well."""
+        if len(self._journal) - self._fitted_at < self._batch:
+            return
         with self._lock:
             if self._pending is None or self._pending.done():
                 self._pending = self._fitting.submit(self._refit)
@@ -276,16 +289,16 @@ class Session:
         return list(dict.fromkeys([*first, *waiting]))
 
     def _is_free(self, row: int, tab: str) -> bool:
-        holder, until = self._held.get(row, (tab, 0.0))
+        holder, until = self._held.get(self._pool.items[row].image, (tab, 0.0))
         return holder == tab or until < time.monotonic()
 
     def _hold(self, row: int, tab: str) -> None:
         """Keep other tabs from it for a while."""
-        self._held[row] = (tab, time.monotonic() + _HELD_S)
+        self._held[self._pool.items[row].image] = (tab, time.monotonic() + _HELD_S)
 
     def _card(self, row: int, reason: str) -> Card:
         item, fit = self._pool.items[row], self._learned.fit
-        suggested: tuple[tuple[str, float], ...] = ()
+        suggested = item.predictions[:_SUGGESTED]
         if fit is not None:
             best = np.argsort(-fit.probabilities[row], kind="stable")[:_SUGGESTED]
             suggested = tuple((fit.labels[i], float(fit.probabilities[row, i])) for i in best)

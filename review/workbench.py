@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from review.pool import Item
+
+# In the order of the pool.
+Labelled = Sequence[tuple[Item, str]]
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,23 @@ class LabelWeight:
     weight: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What can't be done where the review runs, and the command that does it."""
+
+    what: str
+    command: str
+
+
 class Workbench(Protocol):
-    """Called by several threads at once."""
+    """Called by several threads at once.
+
+    exports: forms in which the labels can be had: labels, label-studio.
+    elsewhere: what can't be done here.
+    """
+
+    exports: tuple[str, ...]
+    elsewhere: tuple[Elsewhere, ...]
 
     def heat_map(self, item: Item, label: str, head: LabelWeight | None) -> NDArray[np.uint8]:
         """uint8[S,S,3]: what the model sees of an image, under what speaks for a label.
@@ -38,15 +56,15 @@ class Workbench(Protocol):
         """
         ...
 
-    def labels_table(self, labelled: Mapping[int, str]) -> bytes:
-        """The labels as CSV. `labelled`: row of the pool -> label."""
+    def labels_table(self, labelled: Labelled) -> bytes:
+        """The labels as CSV."""
         ...
 
     def jobs(self) -> dict[str, Any]:
         """JSON-ready: `names` of the jobs that there are, and the state of the `last`."""
         ...
 
-    def start(self, job: str, labelled: Mapping[int, str]) -> None:
+    def start(self, job: str, labelled: Labelled) -> None:
         """Begin a job with these labels.
 
         Raises:

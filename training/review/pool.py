@@ -13,7 +13,7 @@ from torch import nn
 from models.captured import CapturedImage, captured_images
 from models.errors import UserError
 from models.imaging.preprocessing import Preprocessing
-from review.pool import Item, Pool
+from review.pool import Item, Pool, captured_item
 from training.data.checks import Sample, check_files
 from training.data.folders import unlabelled
 from training.data.image_data import ImageData
@@ -150,23 +150,7 @@ def _of_capture(
 ) -> list[Item]:
     by_path = {image.path: image for image in images}
     samples, _ = check_files([ImageFile(path, "") for path in by_path], rule, reporter)
-    found = []
-    for sample in samples:
-        one = by_path[sample.path]
-        said = str(one.record["predictions"][0]["label"])
-        found.append(
-            Item(
-                sample.sha256,
-                sample.path,
-                one.stem,
-                "capture",
-                one.label,
-                sample.sha256,
-                stem=one.stem,
-                said=said,
-            )
-        )
-    return found
+    return [captured_item(by_path[s.path], s.sha256) for s in samples]
 
 
 def _as_data(items: Sequence[Item], config: TrainConfig) -> ImageData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from models.captured import put_labels
 from models.files import staged_file
 from review.desk import NotNow
 from review.pool import Item
-from review.workbench import LabelWeight
+from review.tables import captured_table
+from review.workbench import Elsewhere, Labelled, LabelWeight
 from training.review.heat import heat_map
 from training.review.jobs import Jobs
 from training.review.pool import NetworkPool
-from training.review.tables import captured_table, training_table
+from training.review.tables import training_table
 
 
 class LocalWorkbench:
@@ -28,6 +28,9 @@ class LocalWorkbench:
         captured: a table of captured images' labels, and the location beside whose images they are
             laid before a job begins; None: none were captured.
     """
+
+    exports = ("labels", "label-studio")
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     def __init__(
         self, pool: NetworkPool, jobs: Jobs, captured: tuple[Path, str] | None = None
@@ -41,13 +44,13 @@ class LocalWorkbench:
             raise NotNow(f"'{label}' has no heat map yet: too few images have that label")
         return heat_map(self._pool, item.path, self._pool.depths[head.depth], head.weight)
 
-    def labels_table(self, labelled: Mapping[int, str]) -> bytes:
+    def labels_table(self, labelled: Labelled) -> bytes:
         return training_table(self._pool, labelled)
 
     def jobs(self) -> dict[str, Any]:
         return self._jobs.describe()
 
-    def start(self, job: str, labelled: Mapping[int, str]) -> None:
+    def start(self, job: str, labelled: Labelled) -> None:
         """Lay the labels where the job looks for them, and begin it.
 
         Raises:
@@ -56,6 +59,6 @@ class LocalWorkbench:
         if self._captured is not None:
             table, url = self._captured
             with staged_file(table) as staging:
-                staging.write_bytes(captured_table(self._pool, labelled))
+                staging.write_bytes(captured_table(labelled))
             put_labels(url, table)
         self._jobs.start(job, training_table(self._pool, labelled))
