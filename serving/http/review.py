@@ -16,7 +16,7 @@ from serving.core.errors import NotFound
 
 REVIEW = "/review"
 # The page itself, which holds nothing that a key would have to guard.
-PATHS = frozenset(f"{REVIEW}{path}".rstrip("/") for path in page_paths())
+PATHS = frozenset({REVIEW, *(f"{REVIEW}{path}" for path in page_paths())})
 
 
 def is_review(path: str) -> bool:

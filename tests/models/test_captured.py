@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from models import locations
+from models import captured, locations
 from models.captured import captured_images
-from training.redeploy import captured
 
 
 def compared(monkeypatch: pytest.MonkeyPatch, place: Path, count: int) -> int:
