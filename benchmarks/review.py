@@ -6,7 +6,7 @@
 scikit-learn's digits at 32 px, and the stamps of Debian's package tuxpaint-stamps-default at 64 px,
 both through VGG-19 with random weights (scaled as `--weights none` does). A third of the images
 judges; a reviewer who is always right labels the others, ten between two fits, from no label at
-all: in random order, and in the order of `training.review.order`. Told is after how many labels the
+all: in random order, and in the order of `review.order`. Told is after how many labels the
 accuracy, as a mean over the seeds, is 0.98 of what the labels of all of them give (of one seed, it
 wobbles across that line by chance). Then a reviewer who errs in 2% of the labels labels half of
 them in that order, and is asked again about what the fit contradicts.
@@ -27,13 +27,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.report import OUTPUT, save
+from review.fit import Fit, best_depth, can_fit, fit_labels
+from review.order import first_penalty, most_valuable, uncertainty
+from review.space import Space, make_space
 from training.loop.config_file import load_config
-from training.probe.features import Depth
 from training.reporter import SilentReporter
-from training.review.fit import Fit, best_depth, can_fit, fit_labels
-from training.review.order import first_penalty, most_valuable, uncertainty
 from training.review.pool import load_pool
-from training.review.space import Space, make_space
 
 BATCH = 10
 GOAL = 0.98
@@ -58,8 +57,8 @@ class Trial:
     truth: list[str]
     judged: list[str]
     units: NDArray[np.int64]
-    spaces: dict[Depth, Space]
-    features: dict[Depth, NDArray[np.float32]]
+    spaces: dict[str, Space]
+    features: dict[str, NDArray[np.float32]]
 
     def accuracy(self, fit: Fit) -> float:
         scores = self.features[fit.depth] @ fit.weight.T + fit.bias
@@ -127,7 +126,7 @@ def reached(curve: list[float], goal: float) -> int:
 
 
 def measure(
-    features: dict[Depth, NDArray[np.floating]], truth: list[str], seed: int
+    features: dict[str, NDArray[np.floating]], truth: list[str], seed: int
 ) -> dict[str, Any]:
     """The accuracy after each batch in each order, and what became of a reviewer's errors."""
     trial = split(features, truth, seed)
@@ -204,7 +203,7 @@ def errors_found(trial: Trial, rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def split(features: dict[Depth, NDArray[np.floating]], truth: list[str], seed: int) -> Trial:
+def split(features: dict[str, NDArray[np.floating]], truth: list[str], seed: int) -> Trial:
     order = np.random.default_rng([seed, 1]).permutation(len(truth))
     judged, pool = np.sort(order[: len(truth) // 3]), np.sort(order[len(truth) // 3 :])
     spaces = {depth: make_space(values[pool]) for depth, values in features.items()}
@@ -217,7 +216,7 @@ def split(features: dict[Depth, NDArray[np.floating]], truth: list[str], seed: i
     )
 
 
-def read(folder: Path, image_size: int) -> tuple[dict[Depth, NDArray[np.floating]], list[str]]:
+def read(folder: Path, image_size: int) -> tuple[dict[str, NDArray[np.floating]], list[str]]:
     """Features of all images at each depth, and their labels, which the review isn't told."""
     values: dict[str, Any] = {
         "data": folder, "weights": "none", "image_size": image_size, "resize": "squash",

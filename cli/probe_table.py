@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.common import table_console, text
+from models.linear.predictions import doubt
 from training.probe.judge import DepthScore
 from training.probe.probe import Probe
 from training.probe.report import expected_at_twice, hardest_pairs
-from training.probe.suspects import doubt
 
 _SHOWN = 10
 

@@ -23,8 +23,8 @@ from training.loop.config import TrainConfig
 from training.loop.config_file import load_config, write_config
 
 if TYPE_CHECKING:
-    from training.review.pool import Pool
-    from training.review.session import Session
+    from review.session import Session
+    from training.review.pool import NetworkPool
 
 app = typer.Typer()
 
@@ -49,7 +49,8 @@ _ENDINGS = {
         5: "the challenger answers in production's shadow; start this again later to go on",
     }
 }
-_JOURNAL, _TABLE, _LOG = "decisions.jsonl", "labels.csv", "jobs.log"
+_LOG = "jobs.log"
+_TABLE, _CAPTURED_TABLE = "labels.csv", "captured.csv"
 
 
 @app.command(rich_help_panel=panels.IMAGES)
@@ -102,9 +103,10 @@ def review(
     """
     from cli.launch import check_port
     from review.guard import is_loopback
-    from review.journal import Journal
+    from review.journal import JOURNAL_FILE, Journal
+    from review.session import Session
     from training.review.jobs import Jobs
-    from training.review.session import Session
+    from training.review.workbench import LocalWorkbench
 
     values["split_names"] = split_names(split_name)
     values = given(values)
@@ -113,28 +115,33 @@ def review(
     key = _key(key_file, needed=not is_loopback(host))
     check_port(host, port)
     name = who or _user()
+    pool = _pool(config, values, folder or [], capture)
+    jobs = Jobs(
+        _commands(output, config, values, redeploy), output / _TABLE, output / _LOG, _ENDINGS
+    )
+    captured = None if capture is None else (output / _CAPTURED_TABLE, capture)
+    journal = Journal(output / JOURNAL_FILE)
     session = Session(
-        _pool(config, values, folder or [], capture),
-        Journal(output / _JOURNAL),
-        jobs=Jobs(
-            _commands(output, config, values, redeploy), output / _TABLE, output / _LOG, _ENDINGS
-        ),
+        pool,
+        journal,
+        workbench=LocalWorkbench(pool, jobs, captured),
         classes=class_name or (),
         batch=batch,
         who=name,
-        capture=capture,
     )
     try:
         if import_file is not None:
             say(f"{session.take(import_file, name)} decisions taken from {import_file}")
         _serve(session, host, port, allow_host or [], key, key_file)
     finally:
+        jobs.close()
         session.close()
+        journal.close()
 
 
 def _pool(
     config: Path | None, values: dict[str, Any], folders: list[Path], capture: str | None
-) -> Pool:
+) -> NetworkPool:
     from training.review.pool import load_pool
 
     labelled = "data" in values or config is not None

@@ -270,15 +270,15 @@ def label(
 
     Example: `vgg19 label captured`, then `vgg19 label captured --from labels.csv`
     """
+    from models.captured import captured_images, put_labels
     from models.locations import without_credentials
-    from training.redeploy.captured import captured_images
-    from training.redeploy.labelling import put_labels, write_labelling
+    from training.redeploy.labelling import write_labelling
 
     if table is not None:
         count = put_labels(url, table)
         say(f"{count} images in {without_credentials(url)} have a label from a table")
         return
-    images = captured_images(url, reporter())
+    images = captured_images(url, reporter().warn)
     written, page = write_labelling(images, output)
     say(f"{len(images)} images: fill in {written}, or open {page} in a browser")
 

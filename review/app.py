@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from models.errors import UserError
 from review.desk import Card, Desk, NotNow, Queue, UnknownImage
-from review.guard import Guard, OwnHosts
+from review.guard import Guard, Hosts
 from review.journal import Decision, Kind
 from review.page_files import page_paths, page_routes
 from review.pictures import browser_picture, thumbnail
@@ -43,11 +43,11 @@ class _BadRequest(UserError):
     """The body or the query isn't as the page sends it."""
 
 
-def make_app(desk: Desk, hosts: OwnHosts, key: str | None = None) -> Starlette:
+def make_app(desk: Desk, hosts: Hosts, key: str | None = None) -> Starlette:
     """The page at `/`.
 
     Args:
-        hosts: what it may be called, see `review.guard.own_hosts`.
+        hosts: what it may be called, see `review.guard`.
         key: that it asks for; None: none.
     """
     api = _Api(desk)

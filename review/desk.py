@@ -1,6 +1,6 @@
 """What the page needs of whoever knows the images: images to look at, and a place for decisions.
 
-The page and its application know nothing but this; `training.review.session` is one.
+The page and its application know nothing but this; `review.session` is one.
 """
 
 from __future__ import annotations

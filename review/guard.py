@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,6 +34,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class Hosts(Protocol):
+    """The values of a Host header, in lower case, that mean this page. `remedy`: what to do where
+    one doesn't."""
+
+    @property
+    def remedy(self) -> str: ...
+
+    def __contains__(self, host: str) -> bool: ...
+
+
 @dataclass(frozen=True)
 class OwnHosts:
     """The values of a Host header that mean this page.
@@ -45,6 +56,7 @@ class OwnHosts:
 
     names: frozenset[str]
     any_address_at: int | None = None
+    remedy = "open it by its own address, or start it with --allow-host NAME"
 
     def __contains__(self, host: str) -> bool:
         if host in self.names or self.any_address_at is None:
@@ -73,19 +85,39 @@ def own_hosts(host: str, port: int, names: Sequence[str] = ()) -> OwnHosts:
     return OwnHosts(frozenset(map(str.lower, own)), port if host in _ALL_ADDRESSES else None)
 
 
+@dataclass(frozen=True)
+class ServiceHosts:
+    """The values of a Host header that mean a service: any IP address, this machine, and names that
+    it was given, at any port; containers and proxies map ports. Rebinding needs another name.
+
+    Args:
+        names: in lower case, without ports.
+    """
+
+    names: frozenset[str]
+    remedy = "open it by its address, or add the name to VGG19_REVIEW_HOSTS"
+
+    def __contains__(self, host: str) -> bool:
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name in self.names or name == "localhost":
+            return True
+        with suppress(ValueError):
+            ipaddress.ip_address(name.strip("[]"))
+            return True
+        return False
+
+
 class Guard:
     """ASGI middleware: answers itself what isn't allowed.
 
     Args:
-        hosts: see `own_hosts`.
+        hosts: see `own_hosts`, `ServiceHosts`.
         key: that requests must send as `Authorization: Bearer KEY`, but for the page's own files,
-            which hold nothing secret; None: no key is asked for.
+            which hold nothing secret; None: no key is asked for, or somebody else asks for it.
         public: paths of these files.
     """
 
-    def __init__(
-        self, app: ASGIApp, hosts: OwnHosts, key: str | None, public: frozenset[str]
-    ) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, key: str | None, public: frozenset[str]) -> None:
         self._app = app
         self._hosts = hosts
         self._digest = None if key is None else _digest(key)
@@ -111,10 +143,7 @@ class Guard:
         """Status and reason; None: it may ask."""
         host = headers.get("host", "").lower()
         if host not in self._hosts:
-            return 421, (
-                f"'{host[:200]}' is not a name of this page; open it by its own address, or start "
-                "it with --allow-host NAME"
-            )
+            return 421, (f"'{host[:200]}' is not a name of this page; {self._hosts.remedy}")
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host:
             return 403, "this request comes from another site's page"

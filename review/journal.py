@@ -29,6 +29,10 @@ from typing import Literal, Self, get_args
 from models.errors import UserError
 from models.text import as_label
 
+# Its name in the folder of a review, so that `vgg19 review` and a service can go on with each
+# other's.
+JOURNAL_FILE = "decisions.jsonl"
+
 Kind = Literal["label", "none", "skip", "undo"]
 # Of a label and of a name, in characters: they are shown on one line.
 MAX_LABEL = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from review.desk import Desk
 from serving.admission.api_keys import Keys
 from serving.admission.proxies import ClientAddress
 from serving.admission.rate_limit import RateLimit
@@ -29,6 +30,8 @@ class ServiceContext:
         on_label: called with request id, place of an image in its request and its right label, when
             somebody has told that.
         production: what the store says of production.
+        review: of captured images, for the page of reviews; None: there is none.
+        review_hosts: names that this page is reached by, in lower case.
     """
 
     classifier: DataPlane
@@ -42,6 +45,8 @@ class ServiceContext:
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
     on_label: Callable[[str, int, str], None] = lambda request_id, index, label: None
     production: Production = field(default_factory=Production)
+    review: Desk | None = None
+    review_hosts: frozenset[str] = frozenset()
 
     @property
     def capture(self) -> Capture | None:

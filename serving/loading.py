@@ -7,7 +7,9 @@ import logging
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
 from models.bundle.signature import Verifier
@@ -30,7 +32,7 @@ from serving.engine.providers import (
     gpu_count,
     has_cuda_driver,
 )
-from serving.engine.right_of_way import Traffic
+from serving.engine.right_of_way import Courtesy, Traffic
 from serving.engine.session import Session, checked_session
 from serving.settings import Settings, SettingsError
 
@@ -149,7 +151,14 @@ def load_model(
         reference=_reference(bundle),
         traffic=traffic,
         last_run=lambda: session.last_run,
+        features=partial(_features, session, traffic) if session.has_features else None,
     )
+
+
+def _features(session: Session, traffic: Traffic, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Of one image, between requests; in spite of them where there is no gap for seconds."""
+    found: NDArray[np.float32] = Courtesy(traffic).run(partial(session.features, [pixels]))[0]
+    return found
 
 
 def _reference(bundle: Bundle) -> Reference | None:

@@ -6,12 +6,14 @@ from models.monitoring.watch import Rules
 from serving.admission.key_source import KeySource
 from serving.core.dataplane import Limits
 from serving.core.decode_budget import DecodeLimits
+from serving.core.pool import ModelPool
 from serving.core.supervisor import Supervisor
 from serving.grpc.server import GrpcOptions, TlsFiles
 from serving.observability.capture import Capture
 from serving.observability.drift import DriftMonitor
 from serving.observability.drift_metrics import DriftMetrics
 from serving.observability.drift_store import shared_folder
+from serving.review.desk import ServiceDesk
 from serving.rollout.watch import ShadowOptions
 from serving.settings import Settings, SettingsError
 
@@ -97,6 +99,19 @@ def make_drift_monitor(settings: Settings) -> DriftMonitor | None:
             "written to, or set VGG19_DRIFT to false"
         ) from None
     return DriftMonitor(folder, DriftMetrics(), settings.drift_window, rules)
+
+
+def make_review(
+    settings: Settings, models: ModelPool, supervisor: Supervisor
+) -> ServiceDesk | None:
+    """None: there is no page of reviews. In the event loop of the models.
+
+    Raises:
+        ReviewError: its folder can't be written to.
+    """
+    if settings.review is None:
+        return None
+    return ServiceDesk(settings.review, settings.capture_url, models, supervisor)
 
 
 def shadow_options(settings: Settings, worker_index: int) -> ShadowOptions:

@@ -259,6 +259,17 @@ class Settings(FromEnvironment):
         description="bytes of images that wait to be written there; more are not kept",
     )
 
+    review: FileName | None = Field(
+        default=None,
+        description="folder that keeps what people answer on the page /review/ about captured "
+        "images, behind the admin key (docs/review.md); default: there is no such page",
+    )
+    review_hosts: str = Field(
+        default="",
+        description="names that this page is reached by, separated by commas "
+        "(vgg19.example.org), besides IP addresses and localhost",
+    )
+
     drift: bool = Field(
         default=True,
         description="compare images and answers with the validation images (docs/drift.md)",
@@ -425,6 +436,28 @@ class Settings(FromEnvironment):
         if self.capture != "off" and not self.capture_url:
             raise ValueError(f"VGG19_CAPTURE is '{self.capture}', so VGG19_CAPTURE_URL must be set")
         return self
+
+    @model_validator(mode="after")
+    def _reviews_have_images_and_a_key(self) -> Self:
+        if self.review is None:
+            return self
+        if not self.capture_url:
+            raise ValueError(
+                f"VGG19_REVIEW is '{self.review}', so VGG19_CAPTURE_URL must be set: captured "
+                "images are reviewed"
+            )
+        if not (self.admin_key.get_secret_value() or self.admin_key_file):
+            raise ValueError(
+                f"VGG19_REVIEW is '{self.review}', so VGG19_ADMIN_KEY or VGG19_ADMIN_KEY_FILE must "
+                "be set: who reviews sends that key (`vgg19 key` makes one)"
+            )
+        return self
+
+    @property
+    def review_names(self) -> frozenset[str]:
+        """Of `review_hosts`."""
+        names = (name.strip().lower() for name in self.review_hosts.split(","))
+        return frozenset(filter(None, names))
 
     @model_validator(mode="after")
     def _features_are_measured(self) -> Self:

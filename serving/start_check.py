@@ -9,6 +9,7 @@ from serving.engine.session import what_to_run
 from serving.grpc import server as grpc_server
 from serving.loading import open_model, session_options, use_store
 from serving.parts import grpc_options, key_source, make_capture
+from serving.review.desk import open_journal
 from serving.settings import Settings
 
 
@@ -20,7 +21,7 @@ def check_start(settings: Settings) -> None:
         UserError: no such model, damaged files (of graphs only that they are there: their content
             is compared by who loads them), no signature where one is required, no such device, the
             gRPC port is taken, its TLS files or a file of keys can't be used, or events can't wait
-            where they are to.
+            or reviews be kept where they are to.
     """
     use_store(settings)
     bundle = open_model(settings, settings.model)
@@ -35,3 +36,5 @@ def check_start(settings: Settings) -> None:
     capture = make_capture(settings, Supervisor())
     if capture is not None:
         capture.close()
+    if settings.review is not None:
+        open_journal(settings.review).close()

@@ -42,6 +42,7 @@ from serving.parts import (
     key_source,
     make_capture,
     make_drift_monitor,
+    make_review,
     request_limits,
     shadow_options,
 )
@@ -99,6 +100,7 @@ class Runtime:
             telemetry.metrics,
             self._supervisor,
         )
+        self._review = make_review(settings, models, self._supervisor)
         self.context = ServiceContext(
             classifier=classifier,
             repository=Repository(
@@ -113,6 +115,8 @@ class Runtime:
             bodies=InFlightBytes(settings.max_inflight_bytes),
             on_label=self._rollouts.add_label,
             production=Production(self._events.announce),
+            review=self._review,
+            review_hosts=settings.review_names,
         )
         self._stopping = False
         self._was_ready = True
@@ -210,6 +214,8 @@ class Runtime:
         await self._rollouts.close()  # it gives way to requests anyway, and they end sooner
         if self._grpc is not None:  # calls that still decode get their answer
             await self._grpc.stop(self._settings.shutdown_grace_s)
+        if self._review is not None:
+            await asyncio.to_thread(self._review.close)
         await self._models.close()
         self._decoders.close()
         self._watch_drift.cancel()

@@ -6,12 +6,12 @@ added up. A model's own answer is an `Opinion`; which numbers of it are compared
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from models.intervals import wilson
 from models.monitoring.histogram import Times
 
 # Pairs of different labels that are counted apart; 1,100 classes could make a million.
@@ -143,14 +143,9 @@ class Comparison(BaseModel):
         """The share of images with the same label from both; None: no images yet."""
         return self.agreed / self.images if self.images else None
 
-    def agreement_interval(self, z: float = 1.96) -> tuple[float, float] | None:
-        """Wilson's score interval of it (Wilson, J. Am. Stat. Assoc. 22, 1927), by default 95%."""
-        n, share = self.images, self.agreement
-        if share is None:
-            return None
-        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+    def agreement_interval(self) -> tuple[float, float] | None:
+        """95%, of it, Wilson's."""
+        return None if self.agreement is None else wilson(self.agreement, self.images)
 
     @property
     def latency_ratio(self) -> float | None:

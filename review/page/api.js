@@ -38,7 +38,7 @@ async function ask(path, body) {
     try {
       reply = await fetch(path, options);
     } catch {
-      throw new Refused("No answer from vgg19 review; is it still running? Nothing that it has not confirmed was saved.");
+      throw new Refused("No answer; is it still running? Nothing that it has not confirmed was saved.");
     }
     if (reply.ok) return reply;
     const { detail } = await reply.json().catch(() => ({ detail: `answered ${reply.status}` }));

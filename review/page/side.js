@@ -5,7 +5,7 @@ import { vote } from "./card.js";
 
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
-const JOBS = { challenger: "Make it a challenger", redeploy: "Retrain and redeploy" };
+const JOBS = { challenger: "Make it a challenger", redeploy: "Retrain and redeploy", lay: "Hand over the labels" };
 const STATES = { running: "is running", done: "is done", ended: "has ended", failed: "has failed" };
 
 export function show(found) {
@@ -16,6 +16,8 @@ export function show(found) {
   const most = Math.max(1, ...found.classes.map(({ images }) => images));
   $("counts").replaceChildren(...found.classes.flatMap((one) => row(one, most)));
   jobs(found.jobs);
+  for (const button of document.querySelectorAll("[data-export]")) button.hidden = !found.exports.includes(button.dataset.export);
+  elsewhere(found.elsewhere);
   return people(found.disagreements);
 }
 
@@ -51,6 +53,17 @@ function row({ label, images }, most) {
   return [term, value];
 }
 
+// What the service can't do itself.
+function elsewhere(ways) {
+  $("elsewhere").hidden = ways.length === 0;
+  $("elsewhere").querySelector("dl").replaceChildren(...ways.flatMap(({ what, command }) => {
+    const term = Object.assign(document.createElement("dt"), { textContent: what });
+    const value = document.createElement("dd");
+    value.append(Object.assign(document.createElement("code"), { textContent: command }));
+    return [term, value];
+  }));
+}
+
 async function people(count) {
   const box = $("disagreements");
   box.hidden = count === 0;
@@ -84,5 +97,5 @@ function jobs({ names, last }) {
   if (!last) return;
   $("job").dataset.state = last.state;
   $("job").querySelector("p").textContent = `${JOBS[last.name] ?? last.name} ${STATES[last.state]}`;
-  $("job").querySelector("pre").textContent = [`$ ${last.step}`, ...last.lines].join("\n");
+  $("job").querySelector("pre").textContent = [...(last.step ? [`$ ${last.step}`] : []), ...last.lines].join("\n");
 }

@@ -37,6 +37,8 @@ class ServedModel:
         reference: what its production is compared with; None: the bundle has none.
         traffic: of all models: who loads another one gives way to it.
         last_run: images and seconds of its last run; (0, 0.0) before the first.
+        features: uint8[S,S,3] -> float32[K], what its head reads; gives way to requests, so it may
+            take seconds. None: its graph doesn't tell.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ServedModel:
         reference: Reference | None = None,
         traffic: Traffic | None = None,
         last_run: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
+        features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -68,6 +71,7 @@ class ServedModel:
         self.has_distance = has_distance
         self.reference = reference
         self.last_run = last_run
+        self.features = features
         self._traffic = traffic or Traffic()
         self._users = 0
         self._unused = asyncio.Event()

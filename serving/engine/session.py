@@ -90,6 +90,7 @@ class Session:
 
     `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs. `last_run`:
     images and seconds of the last `judge` (an event loop's clock may count whole milliseconds).
+    `has_features`: whether `features` gives any.
 
     Args:
         bundle: whose graphs have been checked, or are (`checked_session`).
@@ -110,6 +111,7 @@ class Session:
     ) -> None:
         self._spec = bundle.spec
         self.last_run = (0, 0.0)
+        self.has_features = False
         choice = choice or what_to_run(bundle, options)
         self.variant = choice.variant
         self._distances = _load_distances(bundle)
@@ -160,6 +162,16 @@ class Session:
         self.last_run = (len(rows), time.perf_counter() - started)
         return outputs
 
+    def features(
+        self, images: Sequence[NDArray[np.uint8]], options: ort.RunOptions | None = None
+    ) -> NDArray[np.float32]:
+        """What the head reads: float32[N,K], of VGG-19 what FC2 gives. Where `has_features`.
+
+        Args:
+            images: as of `run`. options: see `Engine`.
+        """
+        return self._engine(images, options)[1]
+
     def _tolerance(self, golden: GoldenSamples, options: SessionOptions) -> float:
         """How far from the golden samples a probability may be on what the model runs on."""
         if self.variant is not None:
@@ -172,7 +184,9 @@ class Session:
         for image, expected in zip(golden.images, golden.probabilities, strict=True):
             run = partial(self._engine, [image])
             # On a GPU it takes milliseconds, and there may be no gap for long.
-            probabilities = (courtesy.run(run) if device_name(self.provider) == "cpu" else run())[0]
+            on_cpu = device_name(self.provider) == "cpu"
+            probabilities, *features = courtesy.run(run) if on_cpu else run()
+            self.has_features = bool(features)
             difference = float(np.abs(probabilities[0] - expected).max())
             if not difference <= tolerance:  # NaN fails, too
                 raise SessionError(

@@ -18,7 +18,7 @@ from serving.admission.proxies import FORWARDED_FOR
 from serving.context import ServiceContext
 from serving.core.errors import NotFound, RequestError
 from serving.engine.providers import device_name
-from serving.http import openapi, overview, pages, v2
+from serving.http import openapi, overview, pages, review, v2
 from serving.http.classify import classify
 from serving.http.cors import with_cors
 from serving.http.encoding import ContentEncoding
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 CLASSIFY = "/classify"
 _ADMIN = "/v2/repository/"
 # Probes, the description of the interface and the page need no key and leave no signals.
-_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *pages.PATHS})
+_OPEN = frozenset({"/v2", "/openapi.json", "/docs.json", "/docs", *pages.PATHS, *review.PATHS})
 # What the page asks every few seconds: it would show its own looks as traffic, and their times.
 _LOOKS = frozenset({overview.OVERVIEW, overview.DIFFERING, "/drift"})
 _BENTOML = frozenset({"/livez", "/healthz", "/readyz", "/metrics", "/schema.json"})
@@ -56,6 +56,7 @@ def create_app() -> Starlette:
             *overview.routes(),
             *openapi.routes(),
             *pages.routes(),
+            *review.routes(),
         ],
         middleware=[
             Middleware(ContextMiddleware),
@@ -187,7 +188,7 @@ def _is_open(path: str) -> bool:
 def _admit(
     context: ServiceContext, record: RequestRecord, path: str, authorization: str | None
 ) -> None:
-    if path.startswith(_ADMIN) or path in overview.ADMIN:
+    if path.startswith(_ADMIN) or path in overview.ADMIN or review.is_review(path):
         context.admit_admin(authorization)
     else:
         record.key = context.admit(authorization, record.client)

@@ -17,10 +17,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from review.app import make_app
 from review.guard import own_hosts
 from review.journal import Decision, Journal
+from review.session import Session
 from testing.ports import free_port
 from tests.integration.browsing import PHONE, WAIT_MS, needs_chromium
 from tests.review.made_up import colour_of, make_pool, make_session
-from training.review.session import Session
 
 pytestmark = needs_chromium
 DESKTOP = {"width": 1280, "height": 860}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from models.captured import captured_images
 from models.errors import UserError
 from models.locations import LocationError, open_location, reason, without_credentials
 from models.registry.transfer import pull
 from serving.observability.capture import Capture
-from training.redeploy.captured import captured_images
 
 SECRET = "Tr0ub4dor"
 # What fsspec has no file system for, or can't reach: each fails in a way of its own.

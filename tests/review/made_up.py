@@ -12,22 +12,14 @@ from torch import nn
 from models.imaging.image import load_image
 from models.imaging.preprocessing import Preprocessing
 from review.journal import Journal
+from review.pool import Item, Pool
+from review.session import Session
 from testing.images import COLOURS, coloured_pixels, encode
-from training.probe.features import Depth
 from training.review.jobs import Jobs
-from training.review.pool import Item, Pool
-from training.review.session import Session
+from training.review.pool import NetworkPool
+from training.review.workbench import LocalWorkbench
 
 RULE = Preprocessing(image_size=32, resize_size=40)
-PIXELS = Depth("pixels", 0, None, 0, 3)
-
-
-class PixelPool(Pool):
-    """Without a network's configuration."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return RULE
 
 
 def colour_of(number: int) -> str:
@@ -36,7 +28,7 @@ def colour_of(number: int) -> str:
 
 def make_pool(
     folder: Path, *, known: int = 0, new: int = 0, wrong: tuple[int, ...] = (), size: int = 48
-) -> Pool:
+) -> NetworkPool:
     """Images 0 ... known - 1 have labels, those in `wrong` a wrong one; `new` more have none."""
     folder.mkdir(parents=True, exist_ok=True)
     items = []
@@ -49,10 +41,12 @@ def make_pool(
         items.append(Item(digest, path, path.name, source, given, digest))  # type: ignore[arg-type]
     features = np.stack([load_image(item.path, RULE).mean(axis=(0, 1)) for item in items])
     nothing = cast(Any, None)
-    return PixelPool(tuple(items), {PIXELS: features / 255}, nothing, nn.Identity(), None)
+    values = {"pixels": features / 255}
+    return NetworkPool(tuple(items), values, RULE, {}, nothing, nn.Identity(), None)
 
 
 def make_session(pool: Pool, folder: Path, **options: Any) -> Session:
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = options.pop("jobs", None) or Jobs({}, folder / "labels.csv", folder / "jobs.log")
-    return Session(pool, Journal(folder / "decisions.jsonl"), jobs=jobs, **options)
+    jobs = Jobs({}, folder / "labels.csv", folder / "jobs.log")
+    workbench = LocalWorkbench(cast(NetworkPool, pool), jobs)
+    return Session(pool, Journal(folder / "decisions.jsonl"), workbench=workbench, **options)

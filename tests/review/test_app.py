@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from review.app import make_app
 from review.guard import own_hosts
+from review.session import Session
 from tests.review.made_up import make_pool, make_session
-from training.review.session import Session
 
 HEADERS = {"host": "127.0.0.1:3002", "x-review": "1"}
 

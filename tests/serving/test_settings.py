@@ -174,3 +174,23 @@ def test_a_trusted_proxy_is_an_address_or_a_network(
     monkeypatch.setenv("VGG19_TRUSTED_PROXIES", value)
     with pytest.raises(SettingsError, match="^VGG19_TRUSTED_PROXIES is .* is neither an address"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("VGG19_CAPTURE_URL", "", "so VGG19_CAPTURE_URL must be set"),
+        ("VGG19_ADMIN_KEY", "", "so VGG19_ADMIN_KEY or VGG19_ADMIN_KEY_FILE must be set"),
+    ],
+)
+def test_reviews_need_images_and_an_admin_key(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv("VGG19_REVIEW", "/reviews")
+    monkeypatch.setenv("VGG19_CAPTURE_URL", "/captured")
+    monkeypatch.setenv("VGG19_ADMIN_KEY", "a" * 64)
+    monkeypatch.setenv("VGG19_REVIEW_HOSTS", "One.example, two.example")
+    assert load_settings().review_names == {"one.example", "two.example"}
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^VGG19_REVIEW is '/reviews', {words}"):
+        load_settings()

@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class Depth(_Part):
-    """Of the probe, see `training.probe.judge.Predictions`."""
+    """Of the probe, see `models.linear.predictions.Predictions`."""
 
     name: str
     error: float

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.linear.head_fit import HeadFit, fit_head
+from models.linear.ridge import Design, Integers
 from training.data.batch import BatchSource
 from training.features.batches import CachedFeatures
 from training.loop.config import TrainConfig
@@ -23,9 +25,7 @@ from training.loop.inference import network_inputs
 from training.loop.processes import Processes
 from training.loop.setup import trainable_in
 from training.loop.trainer import RunningStats, Trainer
-from training.probe.head_fit import HeadFit, fit_head
 from training.probe.judge import k_fold
-from training.probe.ridge import Design, Integers
 from training.probe.units import units_together
 
 # Fitted to at most, where features aren't in the cache's file but in memory: 0.7 GB of 4,096

@@ -3,76 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate.interval import wilson_interval
+from models.linear.predictions import Predictions, compare, left_out
+from models.linear.ridge import Design, Integers, LinearClassifier, fit
 from training.probe.features import Depth
-from training.probe.ridge import Design, Floats, Integers, LinearClassifier, Ridge, fit
 
 # Shares of the images whose accuracies make the learning curve, each 1 / number.
 CURVE = (8, 4, 2)
 # Up to so many images, every part of the images is fitted on in its turn, and the accuracies are
 # averaged; of more, one part is enough, and takes as long as a fit to them all did before.
 _ALL_PARTS_UP_TO = 5000
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What is said of images by a fit that didn't see them.
-
-    Args:
-        targets: int64[N], their labels.
-        suggested: int64[N], of the other classes the one with the highest score.
-        margin: float64[N], that score less the label's own. Above 0, the label is contradicted.
-        errors: float64[N], the sum over the classes of the scores' squared errors (0: perfect).
-    """
-
-    targets: Integers
-    suggested: Integers
-    margin: Floats
-    errors: Floats
-
-    @cached_property
-    def is_right(self) -> NDArray[np.bool_]:
-        right: NDArray[np.bool_] = self.margin < 0
-        return right
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.is_right.mean())
-
-    @property
-    def error(self) -> float:
-        return float(self.errors.mean())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95%, of the accuracy, Wilson's (1927)."""
-        return wilson_interval(int(self.is_right.sum()), len(self.targets))
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """The mean over the classes of the share that is right."""
-        counts = np.bincount(self.targets)
-        right = np.bincount(self.targets, weights=self.is_right)
-        return float((right[counts > 0] / counts[counts > 0]).mean())
-
-    def hardest_pairs(self, count: int) -> list[tuple[int, int, int]]:
-        """Two classes, and how many images of one got the other's label; the most first."""
-        wrong = ~self.is_right
-        pairs = Counter(
-            tuple(sorted(pair))
-            for pair in zip(
-                self.targets[wrong].tolist(), self.suggested[wrong].tolist(), strict=True
-            )
-        )
-        ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-        return [(one, other, images) for (one, other), images in ordered[:count]]
 
 
 @dataclass(frozen=True)
@@ -97,25 +41,6 @@ def score(design: Design, depth: Depth) -> DepthScore:
     started = time.perf_counter()
     predictions = left_out(fit(design))
     return DepthScore(depth, predictions, time.perf_counter() - started)
-
-
-def left_out(ridge: Ridge) -> Predictions:
-    """The leave-one-out predictions, in the order of the design's rows' numbers."""
-    targets = ridge.design.targets
-    parts = [_compare(scores, targets[rows]) for rows, scores in ridge.leave_one_out()]
-    order = np.argsort(ridge.design.order, kind="stable")
-    return Predictions(*(np.concatenate(column)[order] for column in zip(*parts, strict=True)))
-
-
-def _compare(scores: Floats, targets: Integers) -> tuple[Integers, Integers, Floats, Floats]:
-    """Scores float64[n,C] -> the fields of `Predictions`."""
-    rows = np.arange(len(targets))
-    others = scores.copy()
-    others[rows, targets] = -np.inf
-    suggested = others.argmax(axis=1)
-    own = scores[rows, targets]
-    errors = np.square(scores).sum(axis=1) - 2 * own + 1  # their targets are 0, the own one's 1
-    return targets, suggested, others[rows, suggested] - own, errors
 
 
 def learning_curve(design: Design, seed: int) -> list[CurvePoint]:
@@ -153,7 +78,7 @@ def _right(classifier: LinearClassifier, design: Design) -> int:
     right = 0
     for _, features, one_hot in design.blocks():
         targets = one_hot.argmax(axis=1)
-        right += int((_compare(classifier.scores(features), targets)[2] < 0).sum())
+        right += int((compare(classifier.scores(features), targets)[2] < 0).sum())
     return right
 
 

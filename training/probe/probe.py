@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.linear.ridge import Design
 from training.data.image_data import ImageData
 from training.loop.accelerator import make_accelerator
 from training.loop.config import NO_AUGMENTATION, TrainConfig
@@ -18,7 +19,6 @@ from training.loop.setup import set_up
 from training.probe.features import Depth, depth_features, depths
 from training.probe.judge import CurvePoint, DepthScore, learning_curve, score
 from training.probe.recommend import Recommendation, best_of, recommend
-from training.probe.ridge import Design
 from training.probe.suspects import Suspect, find_suspects
 from training.probe.units import units_together
 from training.reporter import Reporter

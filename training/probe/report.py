@@ -11,9 +11,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from models.files import json_text
-from training.probe.judge import DepthScore, Predictions, at_twice
+from models.linear.predictions import MARGIN, Predictions, doubt
+from training.probe.judge import DepthScore, at_twice
 from training.probe.probe import SHOWN_SUSPECTS, Probe
-from training.probe.suspects import MARGIN, Suspect, doubt
+from training.probe.suspects import Suspect
 from training.reports.html_page import render
 from training.reports.plots import PLOT_STYLE, depth_scores, learning_curve, save_plot
 

@@ -10,22 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.linear.predictions import MARGIN, Predictions
+from models.linear.ridge import Design
 from training.data.image_data import ImageData
-from training.probe.judge import Predictions
-from training.probe.ridge import Design
 
-# A label is suspect where another class's leave-one-out score is higher than its own by more than
-# this (scores are regressions on 0 and 1). With 5% of the labels of scikit-learn's 1,797 digits
-# shuffled, at block 2 and 3 of two networks, four seeds: precision 84 to 89% and recall 99% above
-# 0, 97 to 98 and 99% above 0.2, 98 to 100 and 99% above 0.3, 99 to 100 and 96 to 98% above 0.4. A
-# threshold for each class, its mean score (confident learning: Northcutt et al. 2021,
-# arXiv:1911.00068), finds 63 to 65% of them, since ridge shrinks the scores.
-MARGIN = 0.3
 NEAREST = 3
-# With less than this share right, most contradicted labels are of hard images. With 5% of the
-# labels shuffled, 98% of the suspects were wrong where 94% were right (the digits), and 21% where
-# 61% had been before (785 stamps of Tux Paint in 16 classes, random weights, block 3).
-_TRUSTED_FROM = 0.8
 _COLUMNS = ("file", "label", "suggested", "margin")
 
 
@@ -79,16 +68,6 @@ def find_suspects(
         )
         for place, row in enumerate(rows.tolist())
     ]
-
-
-def doubt(predictions: Predictions) -> str | None:
-    """Why most suspects may be right after all; None where nothing speaks for it."""
-    if predictions.accuracy >= _TRUSTED_FROM:
-        return None
-    return (
-        f"{predictions.accuracy:.1%} of the labels are predicted at all, so most of these images "
-        "are hard and not labelled wrong"
-    )
 
 
 def nearest(design: Design, rows: NDArray[np.int64], count: int) -> list[list[int]]:

@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
+from models.linear.ridge import BLOCK, MAX_UNIT, Integers
 from training.data.image_data import ImageData
 from training.data.splits import unit_of
-from training.probe.ridge import BLOCK, MAX_UNIT, Integers
 from training.reporter import Reporter
 
 

@@ -1,151 +1,18 @@
-"""Images that the service captured: those that have a label, for training; all, to be labelled.
-
-A location (`VGG19_CAPTURE_URL`) holds three files an image, with one stem: `STEM.img` as it was
-sent, `STEM.json` with the prediction, and `STEM.label.json` once `POST /feedback` told the right
-label. `labels.csv`, with the columns `stem` and `label` (`vgg19 label`), counts as well, and wins.
-"""
+"""Captured images that have a label, for training."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from models.errors import UserError
-from models.locations import list_files, open_location, reason, without_credentials
-from models.paths import user_cache
-from models.text import as_label
+from models.captured import captured_images
 from training.data.sources import ImageFile
 from training.reporter import Reporter, SilentReporter
 
-LABELS_FILE = "labels.csv"
 
-
-class CaptureError(UserError):
-    """The location can't be read."""
-
-
-@dataclass(frozen=True)
-class CapturedImage:
-    """One image, on this machine. `label` is None until somebody has told."""
-
-    stem: str
-    path: Path
-    record: dict[str, Any]
-    label: str | None
-
-
-def captured_images(url: str, reporter: Reporter | None = None) -> list[CapturedImage]:
-    """All images of a location, the oldest first; remote ones are fetched once.
-
-    One whose record or label is damaged is left out.
-
-    Args:
-        url: a directory, or a URL that fsspec knows, such as s3://bucket/captured.
-        reporter: warned of each damaged file, by name.
+def labelled_images(url: str, reporter: Reporter | None = None) -> list[ImageFile]:
+    """The labelled images of a location, as a data source.
 
     Raises:
         CaptureError: it can't be read.
     """
     reporter = reporter or SilentReporter()
-    try:
-        files, root = open_location(url)
-        names = dict.fromkeys(name for name, _ in list_files(files, root))  # in their order
-        if not names and not _can_be(files, root):
-            raise CaptureError(
-                f"there is nothing at {without_credentials(url)}; does the service capture there?"
-            )
-        labels = {}
-        if LABELS_FILE in names:
-            table = f"{root}/{LABELS_FILE}"
-            labels = read_labels(files.cat_file(table), table)
-        stems = [name.removesuffix(".img") for name in names if name.endswith(".img")]
-        found = [
-            _captured(files, root, stem, f"{stem}.label.json" in names, labels, reporter)
-            for stem in stems
-            if f"{stem}.json" in names
-        ]
-        return [image for image in found if image is not None]
-    except CaptureError:
-        raise
-    except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise CaptureError(f"{without_credentials(url)} can't be read: {reason(error)}") from None
-
-
-def _can_be(files: Any, root: str) -> bool:
-    """Whether an empty place is one where nothing was captured yet, and no mistyped name. In an
-    object store only the bucket tells."""
-    bucket = root.partition("/")[0]
-    return bool(files.exists(root) or (bucket and files.exists(bucket)))
-
-
-def labelled_images(url: str, reporter: Reporter | None = None) -> list[ImageFile]:
-    """The labelled ones, as a data source."""
-    return [ImageFile(one.path, one.label) for one in captured_images(url, reporter) if one.label]
-
-
-def _captured(
-    files: Any,
-    root: str,
-    stem: str,
-    has_label: bool,
-    labels: dict[str, str],
-    reporter: Reporter,
-) -> CapturedImage | None:
-    """None where a file that tells of it is damaged. One upload must not stop every job to come."""
-    label = labels.get(stem)
-    name = f"{root}/{stem}.json"
-    try:
-        record = json.loads(files.cat_file(name))
-        _check_record(record)
-        if label is None and has_label:
-            name = f"{root}/{stem}.label.json"
-            label = as_label(str(json.loads(files.cat_file(name))["label"]))
-    except (ValueError, TypeError, LookupError):
-        reporter.warn(f"{name} is damaged, so its image is skipped; remove it, or write it again")
-        return None
-    return CapturedImage(stem, _local(files, f"{root}/{stem}.img"), record, label)
-
-
-def _check_record(record: Any) -> None:
-    """Raise what indexing and converting raise, unless there are a label and its probability."""
-    best = record["predictions"][0]
-    if not isinstance(best["label"], str):
-        raise TypeError
-    float(best["probability"])
-
-
-def read_labels(content: bytes, table: str) -> dict[str, str]:
-    """The rows of a table that have a label.
-
-    Args:
-        content: CSV in UTF-8.
-        table: its name, for people.
-
-    Raises:
-        CaptureError: it has other columns, or another encoding.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        if not {"stem", "label"} <= set(rows.fieldnames or ()):
-            raise CaptureError(f"{table} has no columns 'stem' and 'label'")
-        labels = {row["stem"]: as_label((row["label"] or "").strip()) for row in rows}
-    except (UnicodeDecodeError, csv.Error):
-        raise CaptureError(f"{table} is not a CSV file in UTF-8; save it as one") from None
-    return {stem: label for stem, label in labels.items() if label}
-
-
-def _local(files: Any, path: str) -> Path:
-    if "file" in files.protocol:
-        return Path(path)
-    local = user_cache() / "captured" / path.rpartition("/")[2]
-    if not local.exists():
-        local.parent.mkdir(parents=True, exist_ok=True)
-        staging = local.with_suffix(".part")
-        files.get_file(path, str(staging))
-        staging.replace(local)
-    return local
+    images = captured_images(url, reporter.warn)
+    return [ImageFile(one.path, one.label) for one in images if one.label]

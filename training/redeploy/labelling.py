@@ -6,9 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.locations import open_location, reason, without_credentials
+from models.captured import LABELS_FILE, CapturedImage
 from models.text import shown
-from training.redeploy.captured import LABELS_FILE, CapturedImage, CaptureError, read_labels
 from training.reports.html_page import render
 
 _PAGE_FILE = "label.html"
@@ -36,35 +35,6 @@ def write_labelling(images: Sequence[CapturedImage], output: Path) -> tuple[Path
     page = output / _PAGE_FILE
     page.write_text(_page(ordered), encoding="utf-8")
     return table, page
-
-
-def put_labels(url: str, table: Path) -> int:
-    """Lay a filled-in table beside the captured images; returns how many have a label.
-
-    Labels that are there already stay, unless the table says otherwise.
-
-    Raises:
-        CaptureError: the table has other columns, or the location can't be written.
-    """
-    labels = read_labels(table.read_bytes(), str(table))
-    try:
-        files, root = open_location(url)
-        target = f"{root}/{LABELS_FILE}"
-        if files.exists(target):
-            labels = read_labels(files.cat_file(target), target) | labels
-        lines = ["stem,label", *(f"{stem},{_quoted(label)}" for stem, label in labels.items())]
-        files.pipe_file(target, ("\n".join(lines) + "\n").encode())
-    except CaptureError:
-        raise
-    except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise CaptureError(
-            f"{without_credentials(url)} can't be written: {reason(error)}"
-        ) from None
-    return len(labels)
-
-
-def _quoted(label: str) -> str:
-    return '"' + label.replace('"', '""') + '"'
 
 
 def _predicted(image: CapturedImage) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
+from models.linear.predictions import Predictions, doubt
 from training.data.image_data import ImageData
 from training.loop.config import TrainConfig
-from training.probe.judge import Predictions
 from training.probe.probe import probe
-from training.probe.suspects import Suspect, doubt
+from training.probe.suspects import Suspect
 from training.redeploy.contents import COLUMN, read_contents, write_contents
 from training.reporter import Reporter
 

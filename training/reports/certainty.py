@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from training.evaluate.interval import wilson_interval
+from models.intervals import wilson
 
 COLUMNS = ("judged", "images", "right", "95% interval")
 
@@ -38,5 +38,5 @@ def _spread(folds: Sequence[dict[str, int]]) -> str:
 
 def _row(what: str, right: int, images: int) -> Sequence[str]:
     """With Wilson's interval (1927)."""
-    low, high = wilson_interval(right, images)
+    low, high = wilson(right / images, images)
     return (what, f"{images:,}", f"{right / images:.1%}", f"{low:.1%} to {high:.1%}")

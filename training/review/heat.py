@@ -19,11 +19,11 @@ from models.imaging.image import load_image
 from models.imaging.overlay import overlaid
 from models.network.grad_cam import LEAST_SCALE
 from training.probe.features import Depth
-from training.review.pool import Pool
+from training.review.pool import NetworkPool
 
 
 def heat_map(
-    pool: Pool, path: Path, depth: Depth, weight: NDArray[np.float32]
+    pool: NetworkPool, path: Path, depth: Depth, weight: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     """What the model sees of an image, under its heat map.
 
@@ -42,7 +42,7 @@ def heat_map(
 
 
 def shares(
-    pool: Pool, pixels: NDArray[np.uint8], depth: Depth, weight: NDArray[np.float32]
+    pool: NetworkPool, pixels: NDArray[np.uint8], depth: Depth, weight: NDArray[np.float32]
 ) -> Tensor:
     """What each place of the depth's maps, or of the last maps before it, adds to the score.
 

@@ -3,17 +3,17 @@ network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
+from models.captured import CapturedImage, captured_images
 from models.errors import UserError
 from models.imaging.preprocessing import Preprocessing
+from review.pool import Item, Pool, captured_item
 from training.data.checks import Sample, check_files
 from training.data.folders import unlabelled
 from training.data.image_data import ImageData
@@ -25,10 +25,8 @@ from training.loop.context import TrainContext, load_data, resolved
 from training.loop.preflight import check_config
 from training.loop.setup import set_up
 from training.probe.features import Depth, depth_features, depths
-from training.redeploy.captured import CapturedImage, captured_images
 from training.reporter import Reporter
 
-Source = Literal["data", "folder", "capture"]
 # Labels of a network whose head nobody asks: of images without labels there are none yet.
 _PLACEHOLDERS = ("0", "1")
 
@@ -38,48 +36,19 @@ class PoolError(UserError):
 
 
 @dataclass(frozen=True)
-class Item:
-    """An image to review.
+class NetworkPool(Pool):
+    """With the network whose features they are.
 
     Args:
-        image: SHA-256 of its bytes, in hex.
-        name: for people.
-        given: the label that its source gives it; None: none.
-        unit: of images with the same one, one says too much of the other
-            (`training.data.splits`).
-        stem: of a captured one, by which the service's location knows it.
-        said: what the model that captured it answered.
-    """
-
-    image: str
-    path: Path
-    name: str
-    source: Source
-    given: str | None
-    unit: str
-    stem: str | None = None
-    said: str | None = None
-
-
-@dataclass(frozen=True)
-class Pool:
-    """All images, once each, and what the frozen network makes of them.
-
-    Args:
-        features: of each depth float16[N,p], mapped from the cache.
+        depths: by their names.
         context: configuration and arithmetic; its data are the first source's.
         data: with the splits that aren't reviewed; None: no labelled data were given.
     """
 
-    items: tuple[Item, ...]
-    features: dict[Depth, NDArray[np.floating]]
+    depths: Mapping[str, Depth]
     context: TrainContext
     model: nn.Module
     data: ImageData | None
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.context.config.preprocessing()
 
 
 def load_pool(
@@ -89,7 +58,7 @@ def load_pool(
     labelled: bool,
     folders: Sequence[Path] = (),
     capture: str | None = None,
-) -> Pool:
+) -> NetworkPool:
     """Find the images, leave out copies and what can't be read, and compute their features.
 
     Args:
@@ -113,7 +82,7 @@ def load_pool(
         parts.append(seen.first(_of_data(data)))
     parts += [seen.first(_of_folder(folder, rule, reporter)) for folder in folders]
     if capture is not None:
-        images = captured_images(capture, reporter)
+        images = captured_images(capture, reporter.warn)
         parts.append(seen.first(_of_capture(images, rule, reporter)))
     parts = [part for part in parts if part]
     if not parts:
@@ -125,14 +94,16 @@ def load_pool(
     model = set_up(contexts[0])[0].model.model
     places = depths(contexts[0].architecture, config.image_size)
     features = [depth_features(context, model, places) for context in contexts]
-    return Pool(
+    return NetworkPool(
         items=tuple(item for part in parts for item in part),
         features={
-            place: np.concatenate([array[:, place.columns] for array in features])
+            place.name: np.concatenate([array[:, place.columns] for array in features])
             if len(features) > 1
             else features[0][:, place.columns]
             for place in places
         },
+        preprocessing=rule,
+        depths={place.name: place for place in places},
         context=contexts[0],
         model=model,
         data=data,
@@ -179,23 +150,7 @@ def _of_capture(
 ) -> list[Item]:
     by_path = {image.path: image for image in images}
     samples, _ = check_files([ImageFile(path, "") for path in by_path], rule, reporter)
-    found = []
-    for sample in samples:
-        one = by_path[sample.path]
-        said = str(one.record["predictions"][0]["label"])
-        found.append(
-            Item(
-                sample.sha256,
-                sample.path,
-                one.stem,
-                "capture",
-                one.label,
-                sample.sha256,
-                stem=one.stem,
-                said=said,
-            )
-        )
-    return found
+    return [captured_item(by_path[s.path], s.sha256) for s in samples]
 
 
 def _as_data(items: Sequence[Item], config: TrainConfig) -> ImageData:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from models.captured import captured_images
 from serving.core.errors import NotFound
 from serving.observability.capture import CaptureError
 from testing.server import ROOT
 from tests.object_store import needs_s3
 from tests.serving.observability.test_capture import IMAGE, SURE, answer_of, capture_in
-from training.redeploy.captured import captured_images, labelled_images
+from training.redeploy.captured import labelled_images
 
 pytestmark = [pytest.mark.slow, needs_s3]
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.linear.head_fit import HeadFit, fit_head
+from models.linear.ridge import Design, fit
 from testing.images import write_image_folder
 from training.features.batches import CachedFeatures
 from training.loop.accelerator import make_accelerator
@@ -22,9 +24,7 @@ from training.loop.recipe import fine_tune, resume_run
 from training.loop.setup import set_up
 from training.loop.signals import Terminated
 from training.loop.trainer import Trainer
-from training.probe.head_fit import HeadFit, fit_head
 from training.probe.head_start import start_head
-from training.probe.ridge import Design, fit
 from training.reporter import SilentReporter
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_network")]

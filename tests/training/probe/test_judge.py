@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
+from models.linear.predictions import Predictions, left_out
+from models.linear.ridge import Design, fit
 from training.probe import judge
 from training.probe.judge import (
     CurvePoint,
-    Predictions,
     at_twice,
     k_fold,
     learning_curve,
-    left_out,
 )
-from training.probe.ridge import Design, fit
 
 
 def noisy(images: int, classes: int = 3, noise: float = 1.0, seed: int = 0) -> Design:

@@ -8,13 +8,14 @@ from typing import cast
 import numpy as np
 import pytest
 
+from models.linear.predictions import Predictions
 from models.network.architecture import Architecture
 from models.network.strategies import trainable_layers
 from models.network.unfreezing import Strategy
 from models.network.vgg19 import VGG19
 from tests.made_up_network import MADE_UP
 from training.probe.features import depths
-from training.probe.judge import DepthScore, Predictions
+from training.probe.judge import DepthScore
 from training.probe.recommend import best_of, recommend
 
 IMAGES = 1000

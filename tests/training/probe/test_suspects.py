@@ -8,12 +8,12 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
+from models.linear import ridge
+from models.linear.predictions import MARGIN, left_out
+from models.linear.ridge import Design, fit
 from training.data.checks import Sample
 from training.data.image_data import ImageData
-from training.probe import ridge
-from training.probe.judge import left_out
-from training.probe.ridge import Design, fit
-from training.probe.suspects import MARGIN, find_suspects, nearest, write_suspects
+from training.probe.suspects import find_suspects, nearest, write_suspects
 
 ROOT = Path("digits")
 

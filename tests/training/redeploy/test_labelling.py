@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.captured import CaptureError, captured_images, put_labels
 from testing.images import COLOURS, coloured_pixels, encode
-from training.redeploy.captured import CaptureError, captured_images, labelled_images
-from training.redeploy.labelling import put_labels, write_labelling
+from training.redeploy.captured import labelled_images
+from training.redeploy.labelling import write_labelling
 from training.reporter import SilentReporter
 
 
@@ -114,7 +115,7 @@ def test_a_damaged_record_costs_its_image_alone(
     damaged = location / f"{1:020d}-{'a' * 16}-000.{name}"
     damaged.write_bytes(content)
     reporter = SilentReporter()
-    images = captured_images(str(location), reporter)
+    images = captured_images(str(location), reporter.warn)
     assert len(images) == 2
     (warning,) = reporter.warnings
     assert str(damaged) in warning

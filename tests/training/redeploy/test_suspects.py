@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from models.linear.predictions import doubt
 from models.registry import store
 from tests.training.redeploy.conftest import Place
-from training.probe.suspects import doubt
 from training.redeploy.job_state import JobState
 from training.reporter import SilentReporter
 

@@ -17,11 +17,11 @@ from training.loop.context import TrainContext, load_data
 from training.probe.features import depths
 from training.reporter import SilentReporter
 from training.review.heat import shares
-from training.review.pool import Pool
+from training.review.pool import NetworkPool
 
 
 @pytest.fixture
-def pool(tmp_path: Path, thin_network: None) -> Pool:
+def pool(tmp_path: Path, thin_network: None) -> NetworkPool:
     data = write_image_folder(tmp_path / "data", {"blue": 4, "red": 4})
     values = {"data": data, "output": "run", "image_size": 64, "weights": "none"}
     config = load_config(None, values).resolved(blocks=5)
@@ -29,10 +29,12 @@ def pool(tmp_path: Path, thin_network: None) -> Pool:
         config, load_data(config, SilentReporter()), make_accelerator("cpu", "no"), SilentReporter()
     )
     torch.manual_seed(0)
-    return Pool((), {}, context, build(VGG19, "none", 2).eval(), None)
+    return NetworkPool(
+        (), {}, config.preprocessing(), {}, context, build(VGG19, "none", 2).eval(), None
+    )
 
 
-def test_at_a_depth_of_maps_the_shares_sum_to_the_score(pool: Pool, tmp_path: Path) -> None:
+def test_at_a_depth_of_maps_the_shares_sum_to_the_score(pool: NetworkPool, tmp_path: Path) -> None:
     path = next((tmp_path / "data").rglob("*.png"))
     pixels = load_image(path, pool.preprocessing)
     for depth in depths(VGG19, 64):

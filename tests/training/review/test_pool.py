@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.captured import captured_images
 from review.journal import Decision, Journal
+from review.session import Session
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.loop.config_file import load_config
-from training.redeploy.captured import captured_images
 from training.reporter import SilentReporter
 from training.review.jobs import Jobs
-from training.review.pool import Pool, PoolError, load_pool
-from training.review.session import Session
+from training.review.pool import NetworkPool, PoolError, load_pool
+from training.review.workbench import LocalWorkbench
 
 pytestmark = pytest.mark.usefixtures("thin_network")
 
@@ -41,7 +42,7 @@ def places(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(places: Path, **sources: Any) -> Pool:
+def load(places: Path, **sources: Any) -> NetworkPool:
     values = {
         "weights": "none", "image_size": 32, "mixed_precision": "no", "output": "run",
         "data": places / "data", "cache_dir": places / "cache",
@@ -70,7 +71,9 @@ def test_every_source_and_each_image_once(places: Path) -> None:
 def test_a_heat_map_at_every_depth_and_a_table_that_train_reads(places: Path) -> None:
     pool = load(places)
     jobs = Jobs({}, places / "labels.csv", places / "jobs.log")
-    session = Session(pool, Journal(places / "decisions.jsonl"), jobs=jobs)
+    session = Session(
+        pool, Journal(places / "decisions.jsonl"), workbench=LocalWorkbench(pool, jobs)
+    )
     image = pool.items[0].image
     fit = session._learned.fit
     assert fit is not None
@@ -87,9 +90,11 @@ def test_labels_of_captured_images_are_laid_beside_them(places: Path) -> None:
     pool, captured = load(places), places / "captured"
     ran = {"redeploy": lambda: [[sys.executable, "-c", "print('retrained')"]]}
     jobs = Jobs(ran, places / "labels.csv", places / "jobs.log")
-    session = Session(pool, Journal(places / "decisions.jsonl"), jobs=jobs, capture=str(captured))
+    workbench = LocalWorkbench(pool, jobs, (places / "captured.csv", str(captured)))
+    session = Session(pool, Journal(places / "decisions.jsonl"), workbench=workbench)
     session.decide([Decision(pool.items[15].image, "label", "Ann", "red")])
     session.start("redeploy")
+    jobs.wait()
     session.close()
     assert [one.label for one in captured_images(str(captured))] == ["red", "red"]
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from models import locations
-from training.redeploy import captured
-from training.redeploy.captured import captured_images
+from models import captured, locations
+from models.captured import captured_images
 
 
 def compared(monkeypatch: pytest.MonkeyPatch, place: Path, count: int) -> int:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.probe.features import Depth
-from training.probe.suspects import doubt
-from training.review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
-from training.review.order import first_penalty, most_valuable, uncertainty
-from training.review.pool import Pool
-from training.review.space import Space, make_space
+from models.linear.predictions import doubt
+from review.fit import Change, Fit, best_depth, can_fit, change, fit_labels
+from review.order import first_penalty, most_valuable, uncertainty
+from review.pool import Pool
+from review.space import Space, make_space
 
 # Images of an order: a few batches, so that nobody waits for the next one.
 _ORDERED = 60
@@ -36,7 +35,7 @@ class Learned:
 
     @property
     def suspects_are_hard(self) -> bool:
-        """Whether most of them may be right after all (`training.probe.suspects.doubt`)."""
+        """Whether most of them may be right after all (`models.linear.predictions.doubt`)."""
         return self.fit is not None and doubt(self.fit.predictions) is not None
 
 
@@ -45,11 +44,12 @@ class Learner:
 
     def __init__(self, pool: Pool) -> None:
         self._features = pool.features
+        self._doubt = np.array([item.doubt for item in pool.items])
         numbers = {item.unit: place for place, item in enumerate(pool.items)}
         self._units = np.array([numbers[item.unit] for item in pool.items], np.int64)
-        self._spaces: dict[Depth, Space] = {}
+        self._spaces: dict[str, Space] = {}
         # Before there are labels that could tell: the middle one.
-        self._depth = list(pool.features)[len(pool.features) // 2]
+        self._depth = [*pool.features, ""][len(pool.features) // 2]
         self._depth_chosen_with = 0
 
     def learn(
@@ -61,7 +61,7 @@ class Learner:
             labelled: row -> label. unlabelled: rows that may be asked for.
             before: what the fit before led to.
         """
-        fit = self._fit(labelled) if can_fit(labelled) else None
+        fit = self._fit(labelled) if self._features and can_fit(labelled) else None
         return Learned(
             fit=fit,
             order=self._order(fit, labelled, unlabelled),
@@ -69,7 +69,7 @@ class Learner:
             change=change(before.fit, fit) if fit and before.fit else before.change,
         )
 
-    def space(self, depth: Depth) -> Space:
+    def space(self, depth: str) -> Space:
         if depth not in self._spaces:
             self._spaces[depth] = make_space(self._features[depth])
         return self._spaces[depth]
@@ -87,13 +87,15 @@ class Learner:
     ) -> tuple[int, ...]:
         if not unlabelled:
             return ()
+        if not self._features:
+            return tuple(sorted(unlabelled, key=lambda row: -self._doubt[row]))
         coordinates = self.space(self._depth).coordinates
         return tuple(
             most_valuable(
                 coordinates,
                 np.array(sorted(labelled), np.int64),
                 np.array(unlabelled, np.int64),
-                uncertainty(fit.probabilities) if fit else np.ones(len(coordinates)),
+                uncertainty(fit.probabilities) if fit else self._doubt,
                 penalty=fit.penalty if fit else first_penalty(coordinates),
                 count=_ORDERED,
             )

@@ -8,8 +8,8 @@ import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 
-from training.probe import ridge
-from training.probe.ridge import Design, fit
+from models.linear import ridge
+from models.linear.ridge import Design, fit
 
 GRID = tuple(np.logspace(-3, 3, 7))
 

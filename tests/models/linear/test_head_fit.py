@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 
+from models.linear.head_fit import HeadFit, fit_head
+from models.linear.ridge import Design, fit
 from training.evaluate.calibration import fit_temperature
-from training.probe.head_fit import HeadFit, fit_head
-from training.probe.ridge import Design, fit
 
 CLASSES = 4
 

@@ -9,8 +9,8 @@ import pytest
 
 from review.desk import Card, NotNow, UnknownImage
 from review.journal import Decision
+from review.session import Session
 from tests.review.made_up import colour_of, make_pool, make_session
-from training.review.session import Session
 
 
 def decision(session: Session, number: int, label: str, **fields: object) -> Decision:

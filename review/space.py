@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 # Directions that are kept, and images that decide which they are. A fit then costs products and
 # one decomposition of 256 x 256 at most, whatever the depth and however many images there are.
 DIRECTIONS = 256
 _DECIDING = 2048
 _BLOCK = 4096
+# Directions that are sought besides, and rounds of it (as scikit-learn's default for so few).
+_MORE, _ROUNDS = 10, 7
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,18 @@ def _principal(
     features: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The mean, float32[p], and that many directions, float32[count,p], of features float32[N,p];
-    what is all alike, as one image is, has no directions and is given the first axis."""
+    what is all alike, as one image is, has no directions and is given the first axis.
+
+    By subspace iteration from a random start (Halko et al. 2011, arXiv:0909.4061, algorithm 4.4):
+    scikit-learn has it, too, and the serving image has no scikit-learn.
+    """
     if (features == features[0]).all():
         return features[0], np.eye(1, features.shape[1], dtype=np.float32)
-    principal = PCA(count, svd_solver="randomized", random_state=0).fit(features)
-    return principal.mean_.astype(np.float32), principal.components_.astype(np.float32)
+    mean = features.mean(axis=0)
+    centred = features - mean
+    width = min(count + _MORE, *centred.shape)
+    basis = np.random.default_rng(0).normal(size=(centred.shape[1], width)).astype(np.float32)
+    for _ in range(_ROUNDS):
+        basis = np.linalg.qr(centred.T @ np.linalg.qr(centred @ basis)[0])[0]
+    within = np.linalg.svd(centred @ basis, full_matrices=False)[2]
+    return mean, within[:count] @ basis.T

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from review.desk import UnknownImage
 from review.journal import Journal, Standing
-from training.review.pool import Pool
+from review.pool import Pool
 
 # A label that so many have said in a row, its source and decisions together, is asked for no more,
 # whatever the fit says.

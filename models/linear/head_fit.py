@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.probe.ridge import Design, Floats, Integers, Ridge, fit
+from models.linear.ridge import Design, Floats, Integers, Ridge, fit
 
 # Tried, each 10% above the one before, so the best is 5% away at most. Of a fit to 0 and 1, a scale
 # of 1,000 is certainty about everything.

@@ -14,19 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from models.files import staged_file
 from review.desk import Card, NotNow, Queue, Taken
+from review.fit import Fit
+from review.holding import Holding
 from review.journal import Decision, Journal
 from review.label_studio import LabelStudioError, as_tasks, from_tasks
+from review.learning import Learned, Learner
 from review.pictures import png
-from training.redeploy.labelling import put_labels
-from training.review.fit import Fit
-from training.review.heat import heat_map
-from training.review.holding import Holding
-from training.review.jobs import Jobs
-from training.review.learning import Learned, Learner
-from training.review.pool import Pool
-from training.review.tables import captured_table, training_table
+from review.pool import Item, Pool
+from review.workbench import LabelWeight, Workbench
 
 # Decisions after which the head is fitted again.
 BATCH = 10
@@ -44,11 +40,12 @@ class Session:
 
     Args:
         journal: where decisions are; those that are there already count.
-        jobs: what can be started in the background.
+        workbench: what can be done with the labels.
         classes: that may be chosen besides those that images have.
         batch: decisions after which the head is fitted again.
         who: the name that the page begins with.
-        capture: where the labels of captured images are laid before a job begins.
+        before: the session whose place this one takes, with other images: tabs keep what they hold,
+            and what the last batch changed is still told. It isn't to be closed then.
     """
 
     def __init__(
@@ -56,35 +53,33 @@ class Session:
         pool: Pool,
         journal: Journal,
         *,
-        jobs: Jobs,
+        workbench: Workbench,
         classes: Sequence[str] = (),
         batch: int = BATCH,
         who: str = "",
-        capture: str | None = None,
+        before: Session | None = None,
     ) -> None:
         self._pool = pool
         self._journal = journal
-        self._jobs = jobs
+        self._workbench = workbench
         self._classes = tuple(classes)
         self._batch = batch
         self._who = who
-        self._capture = capture
         self._holding = Holding(pool, journal)
         self._learner = Learner(pool)
         self._lock = threading.RLock()
-        self._held: dict[int, tuple[str, float]] = {}
-        self._fitting = ThreadPoolExecutor(1, thread_name_prefix="fit")
+        self._held: dict[str, tuple[str, float]] = {} if before is None else before._held
+        # Shared, for whoever still decides in the session before.
+        self._fitting = before._fitting if before else ThreadPoolExecutor(1, "fit")
         self._pending: Future[None] | None = None
         self._problem: str | None = None
-        self._learned = Learned()
+        self._learned = Learned(change=None if before is None else before._learned.change)
         self._fitted_at = 0  # decisions
         self._refit()
 
     def close(self) -> None:
-        """End what runs in the background."""
-        self._jobs.close()
+        """End the fit that runs, if one does. The journal stays open."""
         self._fitting.shutdown(wait=True, cancel_futures=True)
-        self._journal.close()
 
     def labelled(self) -> dict[int, str]:
         """Row of the pool -> label, of what holds at present."""
@@ -99,6 +94,7 @@ class Session:
         """See `Desk`: disputed ones first, then suspects, then what is worth a label most; suspects
         last where most of them may be right."""
         self._journal.refresh()
+        self._refit_if_due()
         rows = {"disputed": self._holding.disputed, "suspect": self._suspects, "new": self._new}
         wanted = {"new": ["new"], "suspects": ["suspect"], "disputes": ["disputed"]}
         all_ = ["disputed", "suspect", "new"]
@@ -156,10 +152,11 @@ class Session:
 
     def heat_map(self, image: str, label: str) -> bytes:
         row, fit = self._holding.find(image), self._learned.fit
-        if fit is None or label not in fit.labels:
-            raise NotNow(f"'{label}' has no heat map yet: too few images have that label")
-        weight = fit.weight[fit.labels.index(label)] @ self._learner.space(fit.depth).directions
-        return png(heat_map(self._pool, self._pool.items[row].path, fit.depth, weight))
+        head = None
+        if fit is not None and label in fit.labels:
+            directions = self._learner.space(fit.depth).directions
+            head = LabelWeight(fit.depth, fit.weight[fit.labels.index(label)] @ directions)
+        return png(self._workbench.heat_map(self._pool.items[row], label, head))
 
     def overview(self) -> dict[str, Any]:
         self._journal.refresh()
@@ -185,7 +182,9 @@ class Session:
             "problem": self._problem,
             "fitting": self._pending is not None and not self._pending.done(),
             "batch": {"size": self._batch, "decided": len(self._journal) - self._fitted_at},
-            "jobs": self._jobs.describe(),
+            "jobs": self._workbench.jobs(),
+            "exports": self._workbench.exports,
+            "elsewhere": [asdict(one) for one in self._workbench.elsewhere],
         }
 
     # What is decided
@@ -196,9 +195,8 @@ class Session:
         written = self._journal.append(decisions)
         with self._lock:
             for decision in written:
-                self._held.pop(self._holding.row_of[decision.image], None)
-        if len(self._journal) - self._fitted_at >= self._batch:
-            self._refit_soon()
+                self._held.pop(decision.image, None)
+        self._refit_if_due()
         return [Taken(one, self._journal.standing(one.image)) for one in written]
 
     def take(self, file: Path, who: str) -> int:
@@ -237,27 +235,21 @@ class Session:
         }
 
     def export(self, form: str) -> tuple[str, bytes]:
+        if form not in self._workbench.exports:
+            forms = " and ".join(self._workbench.exports)
+            raise NotNow(f"'{form[:50]}' is no form of export; there are {forms}")
         if form == "label-studio":
             standings = [self._journal.standing(item.image) for item in self._pool.items]
             paths = [item.path for item in self._pool.items]
             return "label-studio.json", as_tasks(paths, [*self._holding.row_of], standings)
-        if form == "labels":
-            return "labels.csv", training_table(self._pool, self.labelled())
-        raise NotNow(f"'{form}' is no form of export; there are label-studio and labels")
+        return "labels.csv", self._workbench.labels_table(self._labelled_items())
 
     def start(self, job: str) -> None:
-        """Lay the labels where the job looks for them, and begin it.
+        """See `Workbench.start`."""
+        self._workbench.start(job, self._labelled_items())
 
-        Raises:
-            NotNow: see `Jobs.start`. CaptureError: the labels can't be laid there.
-        """
-        labelled = self.labelled()
-        if self._capture is not None:
-            table = self._journal.path.with_name("captured.csv")
-            with staged_file(table) as staging:
-                staging.write_bytes(captured_table(self._pool, labelled))
-            put_labels(self._capture, table)
-        self._jobs.start(job, training_table(self._pool, labelled))
+    def _labelled_items(self) -> list[tuple[Item, str]]:
+        return [(self._pool.items[row], label) for row, label in sorted(self.labelled().items())]
 
     def wait(self) -> None:
         """For the fit that runs or waits, if one does."""
@@ -265,7 +257,10 @@ class Session:
         if pending is not None:
             pending.result()
 
-    def _refit_soon(self) -> None:
+    def _refit_if_due(self) -> None:
+        """Decisions of other processes count as well."""
+        if len(self._journal) - self._fitted_at < self._batch:
+            return
         with self._lock:
             if self._pending is None or self._pending.done():
                 self._pending = self._fitting.submit(self._refit)
@@ -294,16 +289,16 @@ class Session:
         return list(dict.fromkeys([*first, *waiting]))
 
     def _is_free(self, row: int, tab: str) -> bool:
-        holder, until = self._held.get(row, (tab, 0.0))
+        holder, until = self._held.get(self._pool.items[row].image, (tab, 0.0))
         return holder == tab or until < time.monotonic()
 
     def _hold(self, row: int, tab: str) -> None:
         """Keep other tabs from it for a while."""
-        self._held[row] = (tab, time.monotonic() + _HELD_S)
+        self._held[self._pool.items[row].image] = (tab, time.monotonic() + _HELD_S)
 
     def _card(self, row: int, reason: str) -> Card:
         item, fit = self._pool.items[row], self._learned.fit
-        suggested: tuple[tuple[str, float], ...] = ()
+        suggested = item.predictions[:_SUGGESTED]
         if fit is not None:
             best = np.argsort(-fit.probabilities[row], kind="stable")[:_SUGGESTED]
             suggested = tuple((fit.labels[i], float(fit.probabilities[row, i])) for i in best)
@@ -325,7 +320,7 @@ class Session:
 def _fit_json(fit: Fit) -> dict[str, Any]:
     low, high = fit.predictions.interval
     return {
-        "depth": fit.depth.name,
+        "depth": fit.depth,
         "labels": len(fit.rows),
         "accuracy": fit.predictions.accuracy,
         "interval": [low, high],

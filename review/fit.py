@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.probe.features import Depth
-from training.probe.head_fit import scaled_head
-from training.probe.judge import Predictions, left_out
-from training.probe.ridge import Design, Integers, fit
-from training.probe.suspects import MARGIN
-from training.review.space import Space
+from models.linear.head_fit import scaled_head
+from models.linear.predictions import MARGIN, Predictions, left_out
+from models.linear.ridge import Design, Integers, fit
+from review.space import Space
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,7 @@ class Fit:
 
     Args:
         labels: sorted; their order is the class index.
+        depth: name of the one whose features it reads.
         rows: int64[L], the labelled images, sorted. predictions: theirs, each by the others.
         probabilities: float32[N,C], of all images. Those of labelled ones are not to be judged by:
             the head was fitted to them.
@@ -31,7 +30,7 @@ class Fit:
     """
 
     labels: tuple[str, ...]
-    depth: Depth
+    depth: str
     rows: Integers
     predictions: Predictions
     probabilities: NDArray[np.float32]
@@ -42,7 +41,7 @@ class Fit:
 
     def suspects(self) -> list[tuple[int, str, float]]:
         """Labelled images that the others contradict: row, what they say, and by what margin; the
-        worst first (see `training.probe.suspects`)."""
+        worst first (see `models.linear.predictions.MARGIN`)."""
         margin = self.predictions.margin
         order = np.argsort(-margin, kind="stable")
         return [
@@ -79,7 +78,7 @@ def can_fit(labelled: Mapping[int, str]) -> bool:
     return len(labelled) > 2 and len(set(labelled.values())) > 1
 
 
-def fit_labels(labelled: Mapping[int, str], units: Integers, space: Space, depth: Depth) -> Fit:
+def fit_labels(labelled: Mapping[int, str], units: Integers, space: Space, depth: str) -> Fit:
     """Fit to these labels, which `can_fit` has found enough.
 
     Args:
@@ -106,9 +105,7 @@ def fit_labels(labelled: Mapping[int, str], units: Integers, space: Space, depth
     )
 
 
-def best_depth(
-    labelled: Mapping[int, str], units: Integers, spaces: Mapping[Depth, Space]
-) -> Depth:
+def best_depth(labelled: Mapping[int, str], units: Integers, spaces: Mapping[str, Space]) -> str:
     """The one with the smallest error of the leave-one-out predictions."""
     errors = {
         depth: left_out(fit(_design(labelled, units, space)[0])).error

@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.probe.features import Depth
-from training.probe.judge import left_out
-from training.probe.ridge import Design, fit
-from training.review.fit import best_depth, can_fit, change, fit_labels
-from training.review.space import Space, make_space
+from models.linear.predictions import left_out
+from models.linear.ridge import Design, fit
+from review.fit import best_depth, can_fit, change, fit_labels
+from review.space import Space, make_space
 
-DEPTH = Depth("block 1", 5, None, 0, 20)
+DEPTH = "block 1"
 NAMES = ("cat", "dog", "eel")
 
 
@@ -63,7 +62,7 @@ def test_a_change_compares_on_what_had_a_label_before() -> None:
 def test_the_depth_is_the_one_with_the_smallest_error() -> None:
     good, truth = make()
     bad, _ = make(noise=30)
-    other = Depth("FC1", 9, None, 20, 20)
+    other = "FC1"
     assert best_depth(dict(enumerate(truth)), alone(60), {other: bad, DEPTH: good}) == DEPTH
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.review.order import first_penalty, most_valuable, uncertainty
-from training.review.space import make_space
+from review.order import first_penalty, most_valuable, uncertainty
+from review.space import make_space
 
 Floats = NDArray[np.float64]
 NONE = np.array([], np.int64)

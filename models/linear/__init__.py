@@ -1,0 +1,1 @@
+"""Linear classifiers of frozen features, fitted in closed form: NumPy alone."""
