@@ -75,16 +75,16 @@ audit: setup  ## look up published vulnerabilities of everything that is locked;
 	  echo "== $$lock"; PYTHONPATH=build/audit $(BIN)/python -m pip_audit --strict --require-hashes --disable-pip --progress-spinner off -r $$lock || exit 1; done
 
 bench-finetune: setup  ## fine-tuning against the tutorial's loop and other tools, 30 to 60 minutes
-	$(BIN)/python -m benchmarks.finetune --strategy fc --image-size 224
-	$(BIN)/python -m benchmarks.finetune --strategy full --image-size 64 --pretrain 100
-	$(BIN)/python -m benchmarks.linear_step
-	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.training.finetune --strategy fc --image-size 224
+	$(BIN)/python -m benchmarks.training.finetune --strategy full --image-size 64 --pretrain 100
+	$(BIN)/python -m benchmarks.training.linear_step
+	$(BIN)/python -m benchmarks.serving.decode
 
 bench-serving: setup  ## serving against nine other servers, benchmarks/peers; an hour and a half
 	$(BIN)/python -m benchmarks.serving
-	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.batches
-	$(BIN)/python -m benchmarks.transports
+	$(BIN)/python -m benchmarks.serving.overhead
+	$(BIN)/python -m benchmarks.serving.batches
+	$(BIN)/python -m benchmarks.serving.transports
 
 # On a machine without a network, `make gpu-check WHEELS=folder PYTHON=python3` takes PyTorch from that
 # Python and the rest from the folder, see benchmarks/gpu/wheels.py.

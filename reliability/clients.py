@@ -12,7 +12,7 @@ from typing import Protocol
 import grpc
 import httpx
 
-from benchmarks.load import infer_request
+from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.server import Server
 

@@ -28,7 +28,7 @@ import grpc
 import httpx
 import psutil
 
-from benchmarks.load import infer_request
+from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from reliability.corpus import Sample, mutated_images, samples
 from testing.images import coloured_pixels, encode

@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from benchmarks.workload import LARGE, SMALL, USUAL, photographs
+from benchmarks.serving.workload import LARGE, SMALL, USUAL, photographs
 from reliability.clients import Client, ask_and_vanish, clients_of, lost
 from reliability.resources import Sample, growth, sample, too_much
 from testing.commands import vgg19

@@ -14,7 +14,7 @@ from torchvision.models import VGG
 
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.timing import median_seconds, synchronised, traced
-from benchmarks.null_model import CLASSES
+from benchmarks.serving.null_model import CLASSES
 from models.imaging.preprocessing import Preprocessing
 from models.network.build import build
 from models.network.normalize import Normalize

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
-from benchmarks.decode import jpeg
 from benchmarks.gpu.place import Place
-from benchmarks.null_model import CLASSES
+from benchmarks.serving.decode import jpeg
+from benchmarks.serving.null_model import CLASSES
 from models.bundle.bundle import MODEL_FILE
 from models.bundle.golden import GoldenSamples
 from models.bundle.spec import ModelSpec

@@ -21,7 +21,7 @@ from models.export.onnx_export import ExportError, ServingModule
 from models.network.architectures import architecture
 from models.network.grad_cam import LEAST_SCALE, grad_cam
 
-# Largest difference in any value of a map, 0..1 (issue 10).
+# Largest difference in any value of a map, 0..1.
 HEAT_MAP_TOLERANCE = 1e-3
 
 _PROOF_IMAGES = 3

@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 
-from benchmarks.load import infer_request
+from benchmarks.serving.load import infer_request
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.images import coloured_pixels, encode

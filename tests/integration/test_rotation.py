@@ -19,7 +19,7 @@ import pytest
 import trustme
 from cryptography import x509
 
-from benchmarks.load import infer_request
+from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.images import coloured_pixels, encode
 from testing.server import Server, serve, serve_with

@@ -11,7 +11,7 @@ import grpc
 import httpx
 import pytest
 
-from benchmarks.load import infer_request
+from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from testing.images import coloured_pixels, encode
 from testing.ports import free_port

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from training.loop.context import load_data
 from training.loop.run import Run
 from training.reporter import Reporter, steps
 
-# On fewer held-out images than this share another label may come out (issue 8).
+# On fewer held-out images than this share another label may come out.
 MIN_TOP1_AGREEMENT = 0.995
 # Images that a variant is judged on, and training images that int8 and fp16 are fitted to: enough
 # to tell 99.5% from 98%, and some minutes at most.
@@ -151,27 +151,13 @@ class VariantJob:
             RunError, DataError: see `read_images`.
         """
         images = read_images(self._run, spec, self._reporter)
-        count = len(images.held_out)
-        judged = np.concatenate([images.held_out, golden.images])
         forms = self._forms(bundle)
-        agreements = {_FLOAT32: Agreement(1.0, 0.0)}
-        tolerances: dict[str, float] = {}
         with steps(self._reporter, "variants", len(self._names) + len(forms) + 1) as begin:
             for name in self._names:
                 begin(f"making {name}")
                 target = bundle / graph_files(name)[0]
                 make_variant(name, bundle / MODEL_FILE, target, spec, images.training)
-            begin(f"float32 on {count} images")
-            expected = probabilities(forms[_FLOAT32], spec, images.held_out)
-            for graph, engine in list(forms)[1:]:
-                title = _title(graph, engine)
-                begin(f"{title} on {count} images")
-                answers = probabilities(forms[graph, engine], spec, judged)
-                found = agreements[graph, engine] = agreement(expected, answers[:count])
-                if not self._choose:
-                    _check(title, found, count)
-                tolerance = _tolerance(graph, golden, answers[count:])
-                tolerances[graph] = max(tolerances.get(graph, 0.0), tolerance)
+            agreements, tolerances = self._judge(forms, spec, images.held_out, golden, begin)
             begin("measuring how fast they are")
             speeds = measure_speed({_title(*key): form for key, form in forms.items()}, spec)
         self.rows = [
@@ -184,6 +170,37 @@ class VariantJob:
             )
             for (name, engine), form in forms.items()
         ]
+        self._record(bundle, tolerances, len(images.held_out))
+
+    def _judge(
+        self,
+        forms: dict[tuple[str, CpuEngine], Form],
+        spec: ModelSpec,
+        held_out: NDArray[np.uint8],
+        golden: GoldenSamples,
+        begin: Callable[[str], None],
+    ) -> tuple[dict[tuple[str, CpuEngine], Agreement], dict[str, float]]:
+        """How far each form agrees with float32 on the held-out images, and by graph the largest
+        difference that its golden samples may show."""
+        count = len(held_out)
+        judged = np.concatenate([held_out, golden.images])
+        agreements = {_FLOAT32: Agreement(1.0, 0.0)}
+        tolerances: dict[str, float] = {}
+        begin(f"float32 on {count} images")
+        expected = probabilities(forms[_FLOAT32], spec, held_out)
+        for graph, engine in list(forms)[1:]:
+            title = _title(graph, engine)
+            begin(f"{title} on {count} images")
+            answers = probabilities(forms[graph, engine], spec, judged)
+            found = agreements[graph, engine] = agreement(expected, answers[:count])
+            if not self._choose:
+                _check(title, found, count)
+            tolerance = _tolerance(graph, golden, answers[count:])
+            tolerances[graph] = max(tolerances.get(graph, 0.0), tolerance)
+        return agreements, tolerances
+
+    def _record(self, bundle: Path, tolerances: dict[str, float], images: int) -> None:
+        """Write `variants.json`, and remove the files of variants that don't agree."""
         best, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
         for name in self._names:
@@ -198,7 +215,7 @@ class VariantJob:
                 Variant(
                     name=name,
                     size_bytes=_size(bundle / files[0]) if files else 0,
-                    images=count,
+                    images=images,
                     top1_agreement=found.top1,
                     max_probability_difference=found.max_probability_difference,
                     tolerance=tolerances[name],

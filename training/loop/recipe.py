@@ -58,13 +58,7 @@ def fine_tune(
     if not resume:
         check_free(config.output)
         check_ood_data(config.ood_data)
-    tracker = None if config.tracker == "none" else config.tracker
-    if tracker and find_spec(tracker) is None:
-        # Accelerate would warn and train on without it.
-        raise TrainingError(
-            f"tracker is '{tracker}', which is not installed; run 'pip install {tracker}' or "
-            "choose another one"
-        )
+    tracker = _tracker(config)
     accelerator = make_accelerator(
         config.device, config.mixed_precision, log_with=tracker, project_dir=str(config.output)
     )
@@ -142,6 +136,23 @@ def resume_run(
     if run.report.exists():
         raise RunError(f"{path} is finished; there is nothing to resume")
     return fine_tune(config, reporter, resume=True, finish=finish)
+
+
+def _tracker(config: TrainConfig) -> str | None:
+    """What logs each epoch besides the run's own files; None: nothing does.
+
+    Raises:
+        TrainingError: it is not installed.
+    """
+    if config.tracker == "none":
+        return None
+    if find_spec(config.tracker) is None:
+        # Accelerate would warn and train on without it.
+        raise TrainingError(
+            f"tracker is '{config.tracker}', which is not installed; run 'pip install "
+            f"{config.tracker}' or choose another one"
+        )
+    return config.tracker
 
 
 def _summary(context: TrainContext) -> str:

@@ -1,6 +1,6 @@
 """The real model as a SavedModel that takes JPEGs, with the weights of model.onnx.
 
-python -m benchmarks.workload real
+python -m benchmarks.serving.workload real
 P=benchmarks/peers/tf_serving B=build/benchmarks
 python -m venv $B/tf && $B/tf/bin/pip install -r $P/requirements.txt
 $B/tf/bin/python $P/save_model.py $B/serving/real/bundle $B/peers/tf_serving/vgg19/1

@@ -1,0 +1,1 @@
+"""The service beside other servers (`python -m benchmarks.serving`), and what its parts cost."""
