@@ -14,7 +14,6 @@ from serving.engine.batch_sizes import LARGEST_BATCH, stack
 from serving.engine.cuda import card
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, SessionError
-from serving.engine.threads import shared_pool
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +83,8 @@ def inference_session(
     if cuda_graphs:
         providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
     session_options = ort.SessionOptions()
-    on_cpu = options.providers[0][0] == CPU
-    if on_cpu and shared_pool.serves(options.intra_op_threads):
-        session_options.use_per_session_threads = False
-    else:
-        session_options.intra_op_num_threads = options.intra_op_threads
-    if on_cpu:
+    session_options.intra_op_num_threads = options.intra_op_threads
+    if options.providers[0][0] == CPU:
         # The arena, which is on, keeps what the largest batch took, and so saves its page faults: 5
         # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753
         # (docs/benchmarks.md).

@@ -40,7 +40,6 @@ from serving.engine.providers import (
     uses_tensor_cores,
 )
 from serving.engine.right_of_way import Courtesy, Traffic
-from serving.engine.threads import give_way, in_background, shared_pool
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +207,7 @@ def checked_session(
     bundle: Bundle, options: SessionOptions, traffic: Traffic | None = None
 ) -> Session:
     """Load a bundle from `inspect_bundle`. Its weights are compared with the manifest on another
-    core, meanwhile: loading takes longer. Requests go before that, and on a CPU before loading.
+    core, meanwhile: loading takes longer. Requests go before that.
 
     Args:
         traffic: see `Session`.
@@ -217,25 +216,15 @@ def checked_session(
         BundleError, SessionError: see `Bundle.check_graph`, `Session`. Where the weights differ,
             that is what is said, whatever else came of it.
     """
-    choice = what_to_run(bundle, options)
-    bundle.check_graph(choice.variant)
+    variant = what_to_run(bundle, options).variant
+    bundle.check_graph(variant)
     between = Courtesy(traffic).wait if traffic is not None else None
-    started = give_way if traffic is not None else None
-    with ThreadPoolExecutor(1, "compare", initializer=started) as thread:
-        weights = thread.submit(bundle.check_weights, choice.variant, between)
-        load = partial(Session, bundle, options, traffic, choice)
+    with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
+        weights = thread.submit(bundle.check_weights, variant, between)
         try:
-            if traffic is not None and _starts_no_threads(choice, options):
-                return in_background(load, "load-session")
-            return load()
+            return Session(bundle, options, traffic)
         finally:
             weights.result()
-
-
-def _starts_no_threads(choice: Choice, options: SessionOptions) -> bool:
-    """Or those that answer requests would inherit the priority of the one that loads."""
-    on_cpu = options.providers[0][0] == CPU and choice.engine == "onnxruntime"
-    return on_cpu and shared_pool.share(options.intra_op_threads)
 
 
 class Engine(Protocol):
