@@ -70,10 +70,12 @@ class Session:
         self._lock = threading.RLock()
         self._held: dict[str, tuple[str, float]] = {} if before is None else before._held
         # Shared, for whoever still decides in the session before.
-        self._fitting = before._fitting if before else ThreadPoolExecutor(1, "fit")
+        self._fitting: ThreadPoolExecutor = (
+            before._fitting if before else ThreadPoolExecutor(1, "fit")
+        )
         self._pending: Future[None] | None = None
         self._problem: str | None = None
-        self._learned = Learned(change=None if before is None else before._learned.change)
+        self._learned: Learned = Learned(change=None if before is None else before._learned.change)
         self._fitted_at = 0  # decisions
         self._refit()
 

@@ -42,8 +42,11 @@ class Workbench(Protocol):
     elsewhere: what can't be done here.
     """
 
-    exports: tuple[str, ...]
-    elsewhere: tuple[Elsewhere, ...]
+    @property
+    def exports(self) -> tuple[str, ...]: ...
+
+    @property
+    def elsewhere(self) -> tuple[Elsewhere, ...]: ...
 
     def heat_map(self, item: Item, label: str, head: LabelWeight | None) -> NDArray[np.uint8]:
         """uint8[S,S,3]: what the model sees of an image, under what speaks for a label.

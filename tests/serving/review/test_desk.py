@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.errors import UserError
 from review.desk import NotNow
 from review.journal import JOURNAL_FILE, Decision, Journal
 from serving.core.pool import DesiredVersion, ModelPool
@@ -42,7 +43,8 @@ def capture(place: Path, number: int, probability: float = 0.6, label: str | Non
 
 def means(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Features that tell the colours apart."""
-    return pixels.mean(axis=(0, 1), dtype=np.float32) / 255
+    found: NDArray[np.float32] = pixels.mean(axis=(0, 1), dtype=np.float32) / 255
+    return found
 
 
 @pytest.fixture
@@ -177,7 +179,7 @@ async def test_a_location_that_is_not_there_is_told(
         try:
             assert (await asyncio.to_thread(desk.overview))["images"] == 12
             return
-        except room.UserError:
+        except UserError:
             time.sleep(0.05)
     raise AssertionError
 
