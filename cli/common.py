@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
 
 from models.text import shown, shown_lines
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+JsonLines = Annotated[bool, typer.Option("--json", help="As JSON lines.")]
 
 # Exit code of a command that did what it is for, and whose answer is no: images differ, splits
 # leak, a challenger is refused. 1 is an error, 2 a wrong option.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.store import app
+from cli.main import app
 from models.registry import store
 from testing.bundles import write_tiny_bundle
 
