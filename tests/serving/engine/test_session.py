@@ -77,9 +77,7 @@ class _Noting(Traffic):
         return has_gap
 
 
-@pytest.mark.parametrize(
-    ("row", "best"), [([0.1, 0.7, 0.2], 1), ([0.4, 0.4, 0.2], 0), ([1.0], 0)]
-)
+@pytest.mark.parametrize(("row", "best"), [([0.1, 0.7, 0.2], 1), ([0.4, 0.4, 0.2], 0), ([1.0], 0)])
 def test_the_best_of_a_row(row: list[float], best: int) -> None:
     assert ModelOutput(np.array(row, np.float32)).best() == best
 
