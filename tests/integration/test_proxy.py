@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import socket
@@ -106,6 +107,24 @@ def test_what_is_for_the_inside_stays_there(proxy: Proxy, server: Server) -> Non
     assert httpx.get(f"{server.url}/metrics").status_code == 200
     with proxy.client as client:
         assert client.get("/metrics").status_code == 404
+
+
+@pytest.mark.exhaustive
+def test_the_service_is_told_the_port_that_a_browser_asked(tiny_home: Path, tmp_path: Path) -> None:
+    """The page of reviews refuses what comes from another origin than its own."""
+    settings = {
+        "VGG19_ADMIN_KEY": hashlib.sha256(b"secret").hexdigest(),
+        "VGG19_CAPTURE_URL": str(tmp_path / "captured"),
+        "VGG19_REVIEW": str(tmp_path / "review"),
+    }
+    with serve(tiny_home, tmp_path / "log", **settings) as server, nginx(server, tmp_path) as proxy:
+        origin = f"https://localhost:{proxy.port}"
+        headers = {"Authorization": "Bearer secret", "x-review": "1", "Origin": origin}
+        with proxy.client as client:
+            reply = client.get("/review/api/overview", headers=headers)
+            assert "nothing at" in reply.json()["detail"]  # is captured yet
+            headers["Origin"] = "https://localhost:1"
+            assert client.get("/review/api/overview", headers=headers).status_code == 403
 
 
 def test_headers_that_trickle_in_end_at_the_proxy(proxy: Proxy) -> None:

@@ -96,6 +96,7 @@ def test_labels_by_keyboard(open_page: Open, reviewed: Server, place: Path) -> N
     assert len((place / "captured/labels.csv").read_text().splitlines()) == IMAGES + 1
 
 
+@pytest.mark.exhaustive
 def test_two_workers_and_a_kill_lose_no_label(tiny_home: Path, tmp_path: Path) -> None:
     """What was confirmed is in the journal, whichever worker wrote it and however that ended."""
     for number in range(4):
