@@ -443,13 +443,13 @@ class Settings(FromEnvironment):
             return self
         if not self.capture_url:
             raise ValueError(
-                f"VGG19_REVIEW is '{self.review}', so VGG19_CAPTURE_URL must be set: captured "
-                "images are reviewed"
+                "VGG19_REVIEW is set, so VGG19_CAPTURE_URL must be set too: captured images are "
+                "reviewed"
             )
         if not (self.admin_key.get_secret_value() or self.admin_key_file):
             raise ValueError(
-                f"VGG19_REVIEW is '{self.review}', so VGG19_ADMIN_KEY or VGG19_ADMIN_KEY_FILE must "
-                "be set: who reviews sends that key (`vgg19 key` makes one)"
+                "VGG19_REVIEW is set, so VGG19_ADMIN_KEY or VGG19_ADMIN_KEY_FILE must be set too: "
+                "who reviews sends that key (`vgg19 key` makes one)"
             )
         return self
 

@@ -8,14 +8,14 @@ from starlette.routing import Route
 
 from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
-from serving.http import pages
+from serving.http import pages, review
 from serving.http.app import create_app
 from tests.serving.http.test_app import app_of, sha256
 
 _MODEL = "/v2/models/{name}"
 # Tells nothing of images, models or traffic: probes, the interface, the page's files.
 NO_KEY = {"/v2", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs.json", "/docs"}
-NO_KEY |= set(pages.PATHS)
+NO_KEY |= {*pages.PATHS, review.REVIEW}
 # Classifying, what is served, and counts: figures, and no image.
 ANY_KEY = {"/classify", "/model", "/labels", "/feedback", "/drift", "/overview"}
 ANY_KEY |= {
@@ -51,6 +51,17 @@ async def test_who_may(classifier: DataPlane, route: Route, key: str) -> None:
     allowed = {"": NO_KEY, "user": NO_KEY | ANY_KEY, "admin": NO_KEY | ANY_KEY | ADMIN_KEY}
     app = app_of(classifier, keys=Keys([sha256("user")], sha256("admin")))
     assert (await ask(app, route, key) != 401) == (route.path in allowed[key])
+
+
+@pytest.mark.usefixtures("store_home")
+@pytest.mark.parametrize(("key", "status"), [("", 401), ("user", 401), ("admin", 404)])
+@pytest.mark.parametrize("path", ["api/overview", "api/images/0", "nowhere"])
+async def test_below_the_page_of_reviews_all_needs_the_admin_key(
+    classifier: DataPlane, path: str, key: str, status: int
+) -> None:
+    """404: there are no reviews here. It is mounted, so its routes are not among `ROUTES`."""
+    app = app_of(classifier, keys=Keys([sha256("user")], sha256("admin")))
+    assert await ask(app, Route(f"{review.REVIEW}/{path}", app), key) == status
 
 
 @pytest.mark.usefixtures("store_home")
