@@ -150,6 +150,7 @@ def read_log(log: Path) -> list[str]:
     return [line for line in lines if line.startswith('{"time"') and "ModelReady" not in line]
 
 
+@pytest.mark.exhaustive
 async def test_two_workers_share_both_ports(tmp_path: Path) -> None:
     home = make_home(tmp_path)
     with serve(home, tmp_path / "log", VGG19_WORKERS="2") as server:

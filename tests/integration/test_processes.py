@@ -176,6 +176,7 @@ def test_a_second_sigterm_ends_what_hangs(tiny_home: Path, tmp_path: Path) -> No
         assert server.process.returncode == 128 + second
 
 
+@pytest.mark.exhaustive
 def test_what_hangs_is_killed_after_the_grace_period(tiny_home: Path, tmp_path: Path) -> None:
     with serve(tiny_home, tmp_path / "log", VGG19_SHUTDOWN_GRACE_S="0") as server:
         processes = processes_of(server)

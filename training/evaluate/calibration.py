@@ -13,21 +13,26 @@ ECE_BINS = 15
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     """The temperature that gives the least cross-entropy of `logits / temperature`.
 
-    1.0 where there is nothing to fit: without a single mistake the least would be at zero, that
-    is, certainty about everything.
+    Against targets of (N + 1) / (N + 2) with the rest shared by all classes, much as Platt (1999)
+    has them, as in `models.linear.head_fit`: without a single mistake the least would be at zero
+    otherwise, that is, certainty about everything. Left at 1, 161 validation digits that were all
+    right left the probabilities of 360 others a calibration error of 0.099.
 
     Args:
         logits: float32[N,C], of images that were not trained on. targets: int64[N].
+
+    Returns:
+        1.0 where the fit runs away, as it does where more are wrong than chance would have.
     """
-    if bool((logits.argmax(dim=1) == targets).all()):
-        return 1.0
+    smoothing = 1 / (len(targets) + 2)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
     scores = logits.double()
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(scores / log_temperature.exp(), targets)
+        scaled = scores / log_temperature.exp()
+        loss = nn.functional.cross_entropy(scaled, targets, label_smoothing=smoothing)
         loss.backward()
         return loss
 

@@ -33,8 +33,25 @@ def test_it_lowers_the_error_on_held_out_data_and_changes_no_answer() -> None:
     assert ece(scaled, targets) < 0.03
 
 
-def test_without_a_mistake_there_is_nothing_to_fit() -> None:
-    assert fit_temperature(torch.eye(3) * 2, torch.arange(3)) == 1.0
+@pytest.mark.parametrize("images", [3, 300])
+def test_without_a_mistake_they_are_as_sure_as_so_many_images_allow(images: int) -> None:
+    logits = torch.eye(3).repeat(images // 3, 1) * 2
+    temperature = fit_temperature(logits, torch.arange(3).repeat(images // 3))
+    sure = (logits / temperature).softmax(dim=1).max(dim=1).values
+    expected = 1 - 2 / 3 / (images + 2)  # the smoothing's share of the two other classes
+    assert sure.numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_mistake_more_changes_the_temperature_by_little() -> None:
+    """Nothing jumps where the last mistake goes."""
+    torch.manual_seed(0)
+    targets = torch.arange(200) % 4
+    logits = torch.nn.functional.one_hot(targets, 4) * 3 + torch.rand(200, 4)
+    wrong = targets.clone()
+    wrong[0] = (wrong[0] + 1) % 4
+    assert fit_temperature(logits, targets) == pytest.approx(
+        fit_temperature(logits, wrong), rel=0.35
+    )
 
 
 def test_a_fit_that_runs_away_is_not_taken() -> None:
