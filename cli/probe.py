@@ -28,7 +28,7 @@ _FIELDS = (
 SuspectsOption = Annotated[
     Path | None,
     typer.Option(
-        "--suspects", help="CSV file to write: suspect labels, for 'vgg19 train --exclude'."
+        "--suspects", help="CSV file to write: suspect labels, for 'train --exclude' and 'label --from'."
     ),
 ]
 

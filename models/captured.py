@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -145,7 +145,8 @@ def read_labels(content: bytes, table: str) -> dict[str, str]:
     """The rows of a table that have a label.
 
     Args:
-        content: CSV in UTF-8.
+        content: CSV in UTF-8. Its column `stem` names the images, or `file`, as in the suspect
+            labels of `vgg19 probe`: a captured image keeps its stem in every folder.
         table: its name, for people.
 
     Raises:
@@ -154,9 +155,16 @@ def read_labels(content: bytes, table: str) -> dict[str, str]:
     try:
         text = content.decode("utf-8-sig")
         rows = csv.DictReader(io.StringIO(text, newline=""))
-        if not {"stem", "label"} <= set(rows.fieldnames or ()):
-            raise CaptureError(f"{table} has no columns 'stem' and 'label'")
-        labels = {row["stem"]: as_label((row["label"] or "").strip()) for row in rows}
+        columns = set(rows.fieldnames or ())
+        if "label" not in columns or columns.isdisjoint({"stem", "file"}):
+            raise CaptureError(f"{table} has no columns 'stem' (or 'file') and 'label'")
+        by_stem = "stem" in columns
+        labels = {
+            row["stem"] if by_stem else PurePath(row["file"] or "").stem: as_label(
+                (row["label"] or "").strip()
+            )
+            for row in rows
+        }
     except (UnicodeDecodeError, csv.Error):
         raise CaptureError(f"{table} is not a CSV file in UTF-8; save it as one") from None
     return {stem: label for stem, label in labels.items() if label}

@@ -77,9 +77,24 @@ def test_a_filled_in_table_counts_and_wins(location: Path, tmp_path: Path) -> No
     assert {file.label for file in labelled_images(str(location))} == {"a, b", "blue", "red"}
 
 
+def test_a_table_of_suspect_labels_is_read_once_it_is_corrected(
+    location: Path, tmp_path: Path
+) -> None:
+    """As `vgg19 probe --suspects` writes it: files of a data set, which keep their stems."""
+    one, other = captured_images(str(location))[:2]
+    table = tmp_path / "suspects.csv"
+    table.write_text(
+        "file,label,suggested,margin\n"
+        f"train/red/{one.stem}.png,green,green,0.61\n/elsewhere/{other.stem}.jpg,blue,red,0.4\n"
+    )
+    put_labels(str(location), table)
+    labels = {file.stem: file.label for file in captured_images(str(location))}
+    assert (labels[one.stem], labels[other.stem]) == ("green", "blue")
+
+
 def test_what_is_no_table_or_no_location(location: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(CaptureError, match="no columns 'stem' and 'label'"):
+    with pytest.raises(CaptureError, match="no columns 'stem' .or 'file'. and 'label'"):
         put_labels(str(location), tmp_path / "bad.csv")
     with pytest.raises(CaptureError, match="does the service capture there"):
         captured_images(str(tmp_path / "nothing"))
