@@ -133,7 +133,9 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
     files = sorted((place / "colours").rglob("*.png"))[::10]
     model, spec = load_checkpoint(place / "run" / "checkpoints" / "best.safetensors")
     pixels = np.stack([load_image(file, spec.preprocessing) for file in files])
-    expected = reference_probabilities(ServingModule(model, spec), pixels)
+    metrics = json.loads((place / "run" / "metrics.json").read_text())
+    temperature = metrics["calibration"]["temperature"]
+    expected = reference_probabilities(ServingModule(model, spec, temperature), pixels)
 
     with serve(place / "bentoml", place / "server.log") as server:
         parts = [("image", (file.name, file.read_bytes())) for file in files]
