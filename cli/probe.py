@@ -28,7 +28,8 @@ _FIELDS = (
 SuspectsOption = Annotated[
     Path | None,
     typer.Option(
-        "--suspects", help="CSV file to write: suspect labels, for 'train --exclude' and 'label --from'."
+        "--suspects",
+        help="CSV file to write: suspect labels, for 'train --exclude' and 'label --from'.",
     ),
 ]
 
