@@ -102,7 +102,7 @@ def review(
     After each batch the head is fitted again, and the page shows what that changed.
     """
     from cli.launch import check_port
-    from review.guard import is_loopback
+    from models.loopback import is_loopback
     from review.journal import JOURNAL_FILE, Journal
     from review.session import Session
     from training.review.jobs import Jobs

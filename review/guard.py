@@ -20,18 +20,13 @@ from typing import Protocol
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from models.loopback import is_loopback
+
 # Sent by the page with each request; a form can't, and a script of another site has to ask first.
 HEADER = "x-review"
 _SAFE = ("GET", "HEAD")
 _HTTP_PORT = 80  # a Host header may leave it out
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Hosts(Protocol):

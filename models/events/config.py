@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from tempfile import TemporaryFile
 from urllib.parse import SplitResult, urlsplit
 
 from models.errors import UserError
+from models.loopback import is_loopback
 
 URL, KEY_FILE = "VGG19_EVENTS_URL", "VGG19_EVENTS_KEY_FILE"
 ALLOW_HTTP, QUEUE, SOURCE = (
@@ -122,7 +122,7 @@ def parse_url(url: str, *, allow_http: bool) -> SplitResult:
             f"{URL} can't be used: it holds a user or a password; events are signed with "
             f"{KEY_FILE}, leave them out"
         )
-    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise EventsError(
             f"{URL} can't be used: http goes in clear text to {host}; use https, or set "
             f"{ALLOW_HTTP}=true where the network is trusted"
@@ -167,10 +167,3 @@ def _key(line: str, file: Path) -> bytes:
             "one"
         )
     return key
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
