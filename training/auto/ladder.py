@@ -17,6 +17,10 @@ class Rung:
     strategy: Strategy
     unfreeze: tuple[str, ...] = ()
 
+    def is_recommended(self, recommendation: Recommendation) -> bool:
+        wanted = (recommendation.strategy, recommendation.unfreeze)
+        return (self.strategy, self.unfreeze) == wanted
+
 
 _HEAD = Rung("head", "head")
 _FC = Rung("fc", "fc")
@@ -52,6 +56,6 @@ def plan(architecture: Architecture, recommended: Recommendation, weights: str) 
     rungs = ladder(architecture)
     start = fc = rungs.index(_FC)
     for place, rung in enumerate(rungs):
-        if (rung.strategy, rung.unfreeze) == (recommended.strategy, recommended.unfreeze):
+        if rung.is_recommended(recommended):
             start = place
     return (_FC, *rungs[start:]) if start > fc else rungs[start:]

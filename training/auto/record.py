@@ -86,15 +86,18 @@ class Record(_Part):
             for score in probe.scores
         ]
         recommended = probe.recommendation
-        what = (recommended.strategy, recommended.unfreeze)
-        places = [(rung.strategy, rung.unfreeze) for rung in rungs]
+        after_the_first = [
+            number
+            for number, rung in enumerate(rungs)
+            if number and rung.is_recommended(recommended)
+        ]
         wanted = [Wanted(name=r.name, strategy=r.strategy, unfreeze=r.unfreeze) for r in rungs]
         return cls(
             depths=tuple(depths),
             advice=recommended.reason,
             suspects=len(probe.suspects),
             plan=tuple(wanted),
-            preferred=places.index(what) if recommended.surely and what in places[1:] else None,
+            preferred=after_the_first[0] if recommended.surely and after_the_first else None,
         )
 
     @classmethod
