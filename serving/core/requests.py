@@ -117,7 +117,8 @@ class InferResponse:
         Raises:
             RequestError: see `outputs`.
         """
-        return np.stack([row.probabilities for row in self.outputs()])
+        rows = [row.probabilities for row in self.outputs()]
+        return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
 
     def outputs(self) -> list[ModelOutput]:
         """What the model says of all images.

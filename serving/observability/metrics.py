@@ -84,6 +84,8 @@ class Metrics:
             "vgg19_canary_outcomes", "What production's and a canary's requests came to",
             ["version", "kind", "hit"], registry=registry,
         )  # fmt: skip
+        for label in ("true", "false"):  # a share needs both, from the start
+            self._accepted.labels(label)
         self._current: tuple[str, ...] = ()
         # `labels` checks and looks up what is the same for each request.
         self._labelled: Any = cache(lambda metric, *values: metric.labels(*values))
@@ -96,11 +98,15 @@ class Metrics:
         rows = [row for row in answer.rows if not isinstance(row, RequestError)]
         accepted = sum(map(answer.model.accepts, rows))
         failed = len(answer.rows) - len(rows)
-        self._labelled(self._images, "answered").inc(len(rows))
-        self._labelled(self._accepted, "true").inc(accepted)
-        self._labelled(self._accepted, "false").inc(len(rows) - accepted)
-        if failed:
-            self._labelled(self._images, "failed").inc(failed)
+        counts = (
+            (self._images, "answered", len(rows)),
+            (self._images, "failed", failed),
+            (self._accepted, "true", accepted),
+            (self._accepted, "false", len(rows) - accepted),
+        )
+        for metric, label, count in counts:
+            if count:  # each is a write into a mapped file, behind a lock
+                self._labelled(metric, label).inc(count)
         for stage, seconds in answer.timings.stages().items():
             self._labelled(self._stage_seconds, stage).observe(seconds)
 

@@ -9,10 +9,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TextIO
 
 from opentelemetry import propagate, trace
@@ -75,10 +76,9 @@ class Telemetry:
         self.capture = capture
         self.drift = drift
 
-    @contextmanager
     def observe(
         self, transport: str, operation: str, headers: Mapping[str, str], client: str
-    ) -> Iterator[RequestRecord]:
+    ) -> _Observing:
         """Around a request that is no probe.
 
         Args:
@@ -89,18 +89,14 @@ class Telemetry:
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"  # nobody needs it to be a secret
         record = RequestRecord(transport, operation, request_id, client, headers=headers)
-        token = _current.set(record)
-        started = time.perf_counter()
-        try:
-            with nullcontext() if self._tracer is None else _span(self._tracer, record, headers):
-                yield record
-        finally:
-            _current.reset(token)
-            seconds = time.perf_counter() - started
-            if not record.is_look or record.outcome != "ok":
-                self.metrics.count_request(transport, record.outcome, seconds)
-            if self._write is not None:
-                self._write(_line(record, seconds))
+        span = None if self._tracer is None else _span(self._tracer, record, headers)
+        return _Observing(record, span, self._on_end)
+
+    def _on_end(self, record: RequestRecord, seconds: float) -> None:
+        if not record.is_look or record.outcome != "ok":
+            self.metrics.count_request(record.transport, record.outcome, seconds)
+        if self._write is not None:
+            self._write(_line(record, seconds))
 
     def on_answer(self, answer: InferResponse, images: Sequence[bytes]) -> None:
         """For `DataPlane`: notes the answer in its request."""
@@ -117,6 +113,47 @@ class Telemetry:
             and trace.get_current_span().get_span_context().trace_flags.sampled
         ):
             _add_spans(self._tracer, answer)
+
+
+class _Observing:
+    """Around one request, whose record is the current one meanwhile.
+
+    A class, because a generator's `with` takes a microsecond more, at each request.
+
+    Args:
+        span: None: nobody collects them.
+        on_end: gets the record and the seconds that it took.
+    """
+
+    def __init__(
+        self,
+        record: RequestRecord,
+        span: AbstractContextManager[None] | None,
+        on_end: Callable[[RequestRecord, float], None],
+    ) -> None:
+        self._record = record
+        self._span = span
+        self._on_end = on_end
+
+    def __enter__(self) -> RequestRecord:
+        self._token = _current.set(self._record)
+        self._started = time.perf_counter()
+        if self._span is not None:
+            self._span.__enter__()
+        return self._record
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._span is not None:
+                self._span.__exit__(kind, error, traceback)
+        finally:
+            _current.reset(self._token)
+            self._on_end(self._record, time.perf_counter() - self._started)
 
 
 @contextmanager
