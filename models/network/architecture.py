@@ -101,6 +101,31 @@ class Architecture:
         images = torch.empty(1, 3, image_size, image_size, device="meta")
         return tuple(self.run(self.empty(num_classes=1).eval(), images, 0, index).shape[1:])
 
+    def before_pooling(
+        self, model: nn.Module, features: Tensor, start: int, image_size: int
+    ) -> tuple[Tensor, int] | None:
+        """Features that go into module `start`, as those of the pooling or of a module before it;
+        None where they can't be told.
+
+        Args:
+            features: float[N,...].
+
+        Returns:
+            features, and the index of the module that they go into.
+        """
+        pooling = self.index(model, self.pooling)
+        if start <= pooling:
+            return features, start
+        pool, *between = (module for _, module in self.sequence(model)[pooling:start])
+        shape = self.shape_before(pooling, image_size)
+        # To the size that they have, adaptive pooling leaves values as they are.
+        same = self.shape_before(pooling + 1, image_size) == shape
+        if not (same and isinstance(pool, nn.AdaptiveAvgPool2d)):
+            return None
+        if not all(isinstance(module, nn.Flatten) for module in between):
+            return None
+        return features.reshape(-1, *shape), pooling
+
     def heat_map_side(self, image_size: int) -> int:
         """Values across a heat map of an image of that many pixels across."""
         index = self.index(self.empty(num_classes=1), self.pooling)

@@ -15,12 +15,13 @@ LEAST_SCALE = 1e-30
 
 
 def grad_cam(
-    architecture: Architecture, model: nn.Module, inputs: Tensor, targets: Tensor
+    architecture: Architecture, model: nn.Module, inputs: Tensor, targets: Tensor, start: int = 0
 ) -> Tensor:
     """A map for each image: how much each place of the pooled features speaks for a class.
 
     Args:
-        inputs: float32[N,3,S,S], normalised.
+        inputs: float32[N,3,S,S], normalised; with `start` above 0 what goes into that module of the
+            network's sequence, the pooling or one before it.
         targets: int64[N], a class for each.
 
     Returns:
@@ -30,7 +31,7 @@ def grad_cam(
     pooling = architecture.index(model, architecture.pooling)
     with torch.enable_grad():
         with torch.no_grad():
-            features = architecture.run(model, inputs, stop=pooling)
+            features = architecture.run(model, inputs, start, pooling)
         features.requires_grad_()
         logits = architecture.run(model, features, pooling)
         scores = logits.gather(1, targets[:, None]).sum()

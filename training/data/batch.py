@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.sources import Split
@@ -52,4 +54,9 @@ class BatchSource(Protocol):
         Raises:
             LostImageError: while the batches are read, see `training.data.dataset`.
         """
+        ...
+
+    def features(self, split: Split, epoch: int = 1) -> NDArray[np.generic] | None:
+        """float[N,...] of all images of a split, as that epoch sees them; None where batches are of
+        images."""
         ...

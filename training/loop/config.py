@@ -237,8 +237,8 @@ class TrainConfig(BaseModel):
     )
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = Field(
         default="auto",
-        description="auto: bf16 on GPUs that have it, and for frozen layers on CPUs that have it; "
-        "else float32",
+        description="auto: bf16 on GPUs that have it, and for frozen layers and convolutions "
+        "on CPUs that have it; else float32",
     )
     compile: bool = Field(default=False, description="torch.compile the network")
     num_workers: int | None = Field(

@@ -74,7 +74,7 @@ def judge_and_report(
     }
     write_json(run.metrics, metrics)
     write_report(
-        model, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
+        model, source, run, context, table, metrics, (logits / temperature).softmax(dim=1), targets
     )
     run.state.unlink(missing_ok=True)
     context.reporter.say(

@@ -33,3 +33,6 @@ class ImageBatches:
             split, epoch, start=start, images=images, shared=shared, evaluation_batch_size=size
         )
         return make_loader(context.dataset(split), draws, device, context.config.num_workers)
+
+    def features(self, split: Split, epoch: int = 1) -> None:
+        return None

@@ -36,6 +36,20 @@ def frozen_autocast(precision: Precision, accelerator: Accelerator) -> AbstractC
     return torch.autocast(accelerator.device.type, dtype=torch.bfloat16)
 
 
+def convolutions_in_bf16(
+    wanted: Literal["auto"] | Precision, accelerator: Accelerator, *, compiled: bool
+) -> bool:
+    """Whether convolutions that train are computed in bfloat16 and the other layers in float32.
+
+    `auto` does so on a CPU that multiplies in it: a step of all layers takes half of float32's time
+    (docs/benchmarks.md). Converting the weights of fully connected layers in each step would eat
+    what they gain. Runs that compile, and those of several processes, stay in float32.
+    """
+    alone = accelerator.num_processes == 1 and not compiled
+    on_cpu = accelerator.device.type == "cpu"
+    return wanted == "auto" and on_cpu and alone and cpu_computes_in_bf16()
+
+
 def multiply_with_onednn() -> None:
     """Have oneDNN multiply float32 matrices on the CPU, in the whole process, if it does so in
     float32.

@@ -23,7 +23,7 @@ from training.loop.preflight import check_config, check_decided
 from training.loop.processes import Processes, check_reachable
 from training.loop.run import Run, RunError, check_free
 from training.loop.run_directory import check_same_images, run_directory
-from training.loop.setup import set_up, trainable_in
+from training.loop.setup import set_up, trainable_in, trains_in_bf16
 from training.loop.signals import Terminated, end_on_signals, stop_on_signals
 from training.loop.state import is_finished, read_state
 from training.loop.trainer import TrainingError, TrainState
@@ -74,6 +74,11 @@ def fine_tune(
     saved = read_state(run.state) if resume and run.state.exists() else None
     trainer, table = set_up(context, initial_weights=saved is None)
     reporter.say(_summary(context))
+    if trains_in_bf16(context):
+        reporter.say(
+            "convolutions train in bf16, as this processor can, and other layers in float32 "
+            "(--mixed-precision no: all of them)"
+        )
     reporter.say(layer_table(table, folded=not reporter.verbose))
     for sentence in advice(config, context.data.counts()["train"], table):
         reporter.warn(sentence)

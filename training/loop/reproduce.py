@@ -15,6 +15,7 @@ from training.loop.context import load_data
 from training.loop.preflight import check_config
 from training.loop.recipe import fine_tune
 from training.loop.run import (
+    BF16_CONVOLUTIONS,
     Run,
     RunError,
     check_free,
@@ -61,6 +62,10 @@ def reproduce(source: str, output: Path, reporter: Reporter) -> Reproduction:
         reporter.warn(difference)
     again = config.model_copy(update={"output": output, "tracker": "none"})
     run = fine_tune(TrainConfig.model_validate(again.model_dump()), reporter)
+    now = Provenance.model_validate(run.read_json(run.provenance))
+    for difference in _precision_differences(provenance, now):
+        reporter.warn(difference)
+        differences.append(difference)
     return Reproduction(weights_digest(run.best) == expected, differences)
 
 
@@ -102,6 +107,13 @@ def _weights_differences(provenance: Provenance) -> list[str]:
     return [
         f"weights: the SHA-256 of {weights} is {now[:12] if now else 'gone'}, was {recorded[:12]}"
     ]
+
+
+def _precision_differences(before: Provenance, now: Provenance) -> list[str]:
+    """Runs from before convolutions were trained in bf16 recorded nothing of it, and used the type
+    of the other layers."""
+    was, is_ = (each.hardware.get(BF16_CONVOLUTIONS, "as the rest") for each in (before, now))
+    return [] if was == is_ else [f"hardware: {BF16_CONVOLUTIONS} is {is_}, was {was}"]
 
 
 def _recorded(source: str) -> tuple[Provenance, str]:

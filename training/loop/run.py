@@ -52,6 +52,9 @@ _PACKAGES = (
     "numpy",
     "pillow",
 )
+# In what is recorded of the hardware: there if convolutions that train were computed in another
+# type than the other layers.
+BF16_CONVOLUTIONS = "convolutions that train"
 
 
 class RunError(UserError):
@@ -222,7 +225,10 @@ def read_held_out(path: Path) -> NDArray[np.uint8]:
     return images
 
 
-def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
+def record_provenance(
+    config: TrainConfig, data_fingerprint: str, *, bf16_convolutions: bool = False
+) -> Provenance:
+    """Args: bf16_convolutions: see `training.loop.setup.trains_in_bf16`."""
     return Provenance(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         # Part of a bundle's manifest, which is UTF-8; config.yaml has paths in their own bytes.
@@ -234,7 +240,7 @@ def record_provenance(config: TrainConfig, data_fingerprint: str) -> Provenance:
         seed=config.seed,
         git_commit=_git_commit(),
         packages=package_versions(),
-        hardware=hardware(),
+        hardware=hardware() | ({BF16_CONVOLUTIONS: "bf16"} if bf16_convolutions else {}),
         initial_weights_sha256=initial_weights_sha256(config.network, config.weights),
         decoding=decoding(),
     )

@@ -14,6 +14,7 @@ from training.data.sampling import balanced_class_weights, derive_seed
 from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow
 from training.loop.optimizer import make_optimizer, optimizer_group, schedule_factor
+from training.loop.precision import convolutions_in_bf16
 from training.loop.trainer import Objective, Trainer
 
 # Enough for the variance estimate of `initialise_from_data`.
@@ -40,7 +41,7 @@ def set_up(
         _initialise(model, context)
     # Each process draws its own dropout masks; the weights above are the same in all.
     torch.manual_seed(derive_seed(config.seed, "dropout", context.accelerator.process_index))
-    tuner = FineTuner(architecture, model)
+    tuner = FineTuner(architecture, model, bf16_convolutions=trains_in_bf16(context))
     tuner.set_trainable(trainable_in(context, epoch=1))
     train = context.dataset("train")
     class_weights = (
@@ -107,6 +108,16 @@ def trainable_in(context: TrainContext, epoch: int) -> set[str]:
         epoch=epoch,
         unfreeze_epochs=config.unfreeze_epochs or (),
         unfreeze=config.unfreeze,
+    )
+
+
+def trains_in_bf16(context: TrainContext) -> bool:
+    """Whether there are convolutions that train, and they are computed in bfloat16, unlike the
+    other layers."""
+    config = context.config
+    trainable = trainable_in(context, config.epochs)  # nothing that is unfrozen freezes again
+    return not trainable.issubset(context.architecture.fully_connected) and convolutions_in_bf16(
+        config.mixed_precision, context.accelerator, compiled=config.compile
     )
 
 

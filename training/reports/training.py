@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.bundle.metrics import class_scores, confusion_matrix, weaknesses
 from models.files import staged_file
+from training.data.batch import BatchSource
 from training.data.listing import SPLITS
 from training.evaluate.ood import summary
 from training.loop.context import TrainContext
@@ -33,6 +34,7 @@ from training.reports.plots import (
 
 def write_report(
     model: nn.Module,
+    source: BatchSource,
     run: Run,
     context: TrainContext,
     table: Sequence[LayerRow],
@@ -43,7 +45,7 @@ def write_report(
     """Write `report.html` and `report/*.png`.
 
     Args:
-        model: the best one, for the heat maps of its mistakes.
+        model: the best one, for the heat maps of its mistakes; source: of its predictions.
         metrics: what metrics.json holds.
         probabilities: float32[N,C] of the held-out images, calibrated, in their order.
         targets: int64[N].
@@ -60,7 +62,7 @@ def write_report(
             path = run.report_pictures / f"{name}.png"
             save_plot(figure, path)
             plots[name] = path.read_bytes()
-    mistakes = worst_mistakes(model, context, probabilities, targets)
+    mistakes = worst_mistakes(model, source, context, probabilities, targets)
     page = _page(context, table, metrics, plots, mistakes)
     with staged_file(run.report) as staging:  # a run with a report is finished
         staging.write_text(page, encoding="utf-8")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -109,6 +110,58 @@ class TestFineTuner:
         tuner = self.tuner(model, [VGG19.head]).eval()
         with torch.no_grad():
             assert torch.equal(tuner(inputs), model.eval()(inputs))
+
+    @pytest.mark.parametrize("trainable", [list(VGG19.layer_names), ["features.28", VGG19.head]])
+    def test_convolutions_in_bf16_train_float32_weights(
+        self, model: VGG, trainable: Sequence[str]
+    ) -> None:
+        """As a processor without its instructions emulates it."""
+        inputs = torch.randn(2, 3, 32, 32)
+
+        def answer(*, bf16: bool) -> tuple[Tensor, dict[str, torch.dtype]]:
+            tuner = FineTuner(VGG19, model, bf16_convolutions=bf16)
+            tuner.set_trainable(trainable)
+            dtypes: dict[str, torch.dtype] = {}
+
+            def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+                dtypes[name] = output.dtype
+
+            hooks = [
+                layer.register_forward_hook(partial(note, name))
+                for name, layer in VGG19.layers(model).items()
+            ]
+            logits: Tensor = tuner.eval()(inputs)
+            for hook in hooks:
+                hook.remove()
+            return logits, dtypes
+
+        expected, dtypes = answer(bf16=False)
+        assert set(dtypes.values()) == {torch.float32}
+        logits, dtypes = answer(bf16=True)
+        assert dtypes == {
+            name: torch.bfloat16 if name.startswith("features") else torch.float32
+            for name in VGG19.layer_names
+        }
+        error = (logits - expected).norm() / expected.norm()
+        assert 1e-5 < error < 2e-2
+        logits.sum().backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad(set_to_none=True)
+        model.requires_grad_(True)
+        assert {name.rpartition(".")[0] for name in gradients} == set(trainable)
+        assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
+
+    def test_features_go_on_in_bf16_from_where_they_begin(self, model: VGG) -> None:
+        tuner = FineTuner(VGG19, model, bf16_convolutions=True)
+        tuner.set_trainable(["features.28", VGG19.head])
+        tuner.eval()
+        features = torch.randn(2, *VGG19.shape_before(tuner.boundary, 32))
+        plain = FineTuner(VGG19, model)
+        plain.set_trainable(["features.28", VGG19.head])
+        with torch.no_grad():
+            rounded, exact = (t.eval()(features, tuner.boundary) for t in (tuner, plain))
+        model.requires_grad_(True)
+        assert 1e-5 < (rounded - exact).norm() / exact.norm() < 2e-2
 
     @pytest.mark.parametrize(
         ("trainable", "boundary"),

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from training.loop import precision
 from training.loop.precision import (
     choose_precision,
+    convolutions_in_bf16,
     cpu_computes_in_bf16,
     frozen_autocast,
     frozen_precision,
@@ -49,6 +50,31 @@ def test_frozen_layers_on_a_cpu(
         dtype = linear(torch.ones(1, 4)).dtype
     assert dtype == (torch.bfloat16 if expected == "bf16" else torch.float32)
     assert linear(torch.ones(1, 4)).dtype == torch.float32  # those that train
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_bf16", "processes", "compiled", "expected"),
+    [
+        ("auto", True, 1, False, True),
+        ("auto", False, 1, False, False),
+        ("no", True, 1, False, False),
+        ("bf16", True, 1, False, False),  # all layers are
+        ("auto", True, 2, False, False),
+        ("auto", True, 1, True, False),
+    ],
+)
+def test_convolutions_that_train_on_a_cpu(
+    wanted: Any,
+    has_bf16: bool,
+    processes: int,
+    compiled: bool,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "cpu_computes_in_bf16", lambda: has_bf16)
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(Accelerator, "num_processes", processes)
+    assert convolutions_in_bf16(wanted, accelerator, compiled=compiled) is expected
 
 
 def test_what_pytorch_says_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,38 @@ class TestReproduce:
         (difference,) = changed.differences
         assert difference.startswith("data: the fingerprint is ")
 
+    def test_convolutions_in_bf16_are_told_recorded_and_reproduced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On any processor: one without the instructions emulates them."""
+        monkeypatch.setattr("training.loop.precision.cpu_computes_in_bf16", lambda: True)
+        reporter = SilentReporter()
+        run = fine_tune(config(tmp_path, strategy="full"), reporter)
+        assert any("convolutions train in bf16" in line for line in reporter.messages[:3])
+        assert run.read_json(run.provenance)["hardware"]["convolutions that train"] == "bf16"
+        again = reproduce(str(run.path), tmp_path / "again", SilentReporter())
+        assert again.identical
+        assert again.differences == []
+
+        changes = {"strategy": "full", "mixed_precision": "no", "output": tmp_path / "exact"}
+        reporter = SilentReporter()
+        exact = fine_tune(config(tmp_path, **changes), reporter)
+        assert not any("train in bf16" in line for line in reporter.messages)
+        assert "convolutions that train" not in exact.read_json(exact.provenance)["hardware"]
+        assert weights_digest(exact.best) != weights_digest(run.best)
+
+        monkeypatch.setattr("training.loop.precision.cpu_computes_in_bf16", lambda: False)
+        other = reproduce(str(run.path), tmp_path / "other", SilentReporter())
+        assert not other.identical
+        assert other.differences == ["hardware: convolutions that train is as the rest, was bf16"]
+
+    def test_frozen_convolutions_are_not_recorded_as_training(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("training.loop.precision.cpu_computes_in_bf16", lambda: True)
+        run = fine_tune(config(tmp_path, strategy="fc"), SilentReporter())
+        assert "convolutions that train" not in run.read_json(run.provenance)["hardware"]
+
     @pytest.mark.usefixtures("thin_network")
     @pytest.mark.parametrize("change", ["other", "gone"])
     def test_a_changed_file_of_weights_is_named(self, tmp_path: Path, change: str) -> None:
