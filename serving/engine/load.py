@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -22,9 +22,13 @@ from serving.engine.ncnn import Ncnn
 from serving.engine.onnxruntime import NotCapturable, OnnxRuntime, inference_session, refusal
 from serving.engine.openvino import OpenVino
 from serving.engine.options import SessionOptions
-from serving.engine.providers import CUDA, TENSORRT, Provider
+from serving.engine.providers import CPU, CUDA, TENSORRT, Provider
 
 logger = logging.getLogger(__name__)
+
+# Of an engine: the only one, or one of a cascade (`serving.engine.cascade`). The second of these
+# runs a few images, so it saves memory instead of time.
+Use = Literal["alone", "first", "second"]
 
 
 class Engine(Protocol):
@@ -42,8 +46,17 @@ class Engine(Protocol):
 
 
 def load_engine(
-    bundle: Bundle, choice: Choice, options: SessionOptions, max_batch_size: int
+    bundle: Bundle,
+    choice: Choice,
+    options: SessionOptions,
+    max_batch_size: int,
+    use: Use = "alone",
 ) -> Engine:
+    """What runs a choice (without its `second`).
+
+    Raises:
+        SessionError, BundleError: see `Session`.
+    """
     path, variant = bundle.graph_path(choice.variant), choice.variant
     if variant is not None:
         logger.info("running the model's variant %s", variant.name)
@@ -56,7 +69,7 @@ def load_engine(
         return OpenVino(OpenVinoGraph(path, wanted, options.intra_op_threads, bf16=bf16))
     side = bundle.spec.preprocessing.image_size
     image, input_name = (side, side, 3), bundle.spec.input_name
-    session, captures = _session_of(path, options)
+    session, captures = _session_of(path, options, use)
     outputs = _outputs(session, bundle)
     if captures:
         sizes = batch_buckets(max_batch_size)
@@ -68,7 +81,7 @@ def load_engine(
     return OnnxRuntime(session, input_name, list(outputs), image, sizes)
 
 
-def _session_of(path: Path, options: SessionOptions) -> tuple[ort.InferenceSession, bool]:
+def _session_of(path: Path, options: SessionOptions, use: Use) -> tuple[ort.InferenceSession, bool]:
     """A session, and whether it captures CUDA graphs. They need all of the graph on the card."""
     if options.providers[0][0] == CUDA:
         try:
@@ -76,7 +89,14 @@ def _session_of(path: Path, options: SessionOptions) -> tuple[ort.InferenceSessi
             return session, session.get_providers()[0] == CUDA
         except NotCapturable:
             logger.warning("the model runs without CUDA graphs: not all of it runs on the GPU")
-    return inference_session(path, options), False
+    on_cpu = options.providers[0][0] == CPU
+    session = inference_session(
+        path,
+        options,
+        saves_memory=on_cpu and use == "second",
+        yields_cores=use != "alone",
+    )
+    return session, False
 
 
 def _outputs(session: ort.InferenceSession, bundle: Bundle) -> dict[str, int]:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from models.bundle.acceptance import Acceptance
 from models.bundle.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT, Bundle
+from models.bundle.cascade import SecondPrecision
 from models.bundle.golden import TENSOR_CORE_TOLERANCE, GoldenSamples
 from serving.engine.batch_sizes import default_batch_size
+from serving.engine.cascade import CascadeEngine
 from serving.engine.choice import Choice, Machine, choose_variant
 from serving.engine.graph_check import check_graph
-from serving.engine.load import Engine, load_engine
+from serving.engine.load import Engine, Use, load_engine
 from serving.engine.measured import variants_as_measured
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
@@ -78,7 +80,8 @@ class Session:
 
     `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs. `last_run`:
     images and seconds of the last `judge` (an event loop's clock may count whole milliseconds).
-    `has_features`: whether `features` gives any.
+    `has_features`: whether `features` gives any. `cascade`: of the variant that runs; `second`: the
+    precision that images run again in, here.
 
     Args:
         bundle: whose graphs have been checked, or are (`checked_session`).
@@ -104,22 +107,37 @@ class Session:
         self.variant = choice.variant
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])
-        self._engine: Engine = load_engine(bundle, choice, options, most)
-        self.provider = self._engine.provider
+        use: Use = "alone" if choice.second is None else "first"
+        first = load_engine(bundle, choice, options, most, use)
+        self.provider = first.provider
         self.max_batch_size = _largest_batch(bundle, options, self.provider)
         if options.must_run_on is not None and self.provider != options.must_run_on:
             raise SessionError(
                 f"VGG19_DEVICE is cuda, but {options.must_run_on} did not start (the reason is in "
                 "the log above: driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
             )
-        golden = bundle.golden()
-        self._replay(golden, self._tolerance(golden, options), Courtesy(traffic or Traffic()))
+        golden, courtesy = bundle.golden(), Courtesy(traffic or Traffic())
+        self._replay(first, golden, self._tolerance(choice, golden, options), courtesy)
+        self._engine: Engine = first
+        self.cascade = None if self.variant is None else self.variant.cascade
+        self.second: SecondPrecision | None = None
+        if choice.second is not None and self.cascade is not None:
+            second = load_engine(bundle, choice.second, options, most, "second")
+            tolerance = self._tolerance(choice.second, golden, options)
+            self._replay(second, golden, tolerance, courtesy)
+            self.second = "float32" if choice.second.variant is None else "bf16"
+            self._engine = CascadeEngine(first, second, self.cascade.margin)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of one image."""
         size = self._spec.preprocessing.image_size
         return size, size, 3
+
+    @property
+    def rerun_images(self) -> int:
+        """How many images have run again since it was loaded."""
+        return self._engine.rerun_images if isinstance(self._engine, CascadeEngine) else 0
 
     @property
     def has_distance(self) -> bool:
@@ -160,25 +178,27 @@ class Session:
         """
         return self._engine(images, options)[1]
 
-    def _tolerance(self, golden: GoldenSamples, options: SessionOptions) -> float:
+    def _tolerance(self, choice: Choice, golden: GoldenSamples, options: SessionOptions) -> float:
         """How far from the golden samples a probability may be on what the model runs on."""
-        if self.variant is not None:
-            return self.variant.tolerance
+        if choice.variant is not None:
+            return choice.variant.tolerance
         if self.provider != CPU and uses_tensor_cores(options.gpu):
             return max(TENSOR_CORE_TOLERANCE, golden.tolerance)
         return golden.tolerance
 
-    def _replay(self, golden: GoldenSamples, tolerance: float, courtesy: Courtesy) -> None:
+    def _replay(
+        self, engine: Engine, golden: GoldenSamples, tolerance: float, courtesy: Courtesy
+    ) -> None:
         for image, expected in zip(golden.images, golden.probabilities, strict=True):
-            run = partial(self._engine, [image])
+            run = partial(engine, [image])
             # On a GPU it takes milliseconds, and there may be no gap for long.
-            on_cpu = device_name(self.provider) == "cpu"
+            on_cpu = device_name(engine.provider) == "cpu"
             probabilities, *features = courtesy.run(run) if on_cpu else run()
             self.has_features = bool(features)
             difference = float(np.abs(probabilities[0] - expected).max())
             if not difference <= tolerance:  # NaN fails, too
                 raise SessionError(
-                    f"on {self.provider} the model differs from its golden samples by "
+                    f"on {engine.provider} the model differs from its golden samples by "
                     f"{difference:.2e} in a probability, the limit is {tolerance:.1e}; it "
                     "is not served, export it again"
                 )
@@ -205,13 +225,20 @@ def checked_session(
         BundleError, SessionError: see `Bundle.check_graph`, `Session`. Where the weights differ,
             that is what is said, whatever else came of it.
     """
-    variant = what_to_run(bundle, options).variant
-    bundle.check_graph(variant)
+    choice = what_to_run(bundle, options)
+    graphs = [one.variant for one in (choice, choice.second) if one is not None]
+    for variant in graphs:
+        bundle.check_graph(variant)
     between = Courtesy(traffic).wait if traffic is not None else None
+
+    def check_weights() -> None:
+        for variant in graphs:
+            bundle.check_weights(variant, between)
+
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
-        weights = thread.submit(bundle.check_weights, variant, between)
+        weights = thread.submit(check_weights)
         try:
-            return Session(bundle, options, traffic)
+            return Session(bundle, options, traffic, choice)
         finally:
             weights.result()
 
