@@ -29,7 +29,6 @@ from models.export.onnx_export import ExportError
 from models.export.onnx_variants import (
     Agreement,
     Form,
-    Speed,
     agreement,
     make_variant,
     measure_speed,
@@ -40,13 +39,12 @@ from training.data.dataset import ImageDataset
 from training.data.image_data import ImageData
 from training.data.sources import Split
 from training.evaluate.evaluation import check_unchanged
+from training.export.measured import MIN_TOP1_AGREEMENT, Row, agrees, recommend, table, title_of
 from training.loop.config_file import read_config
 from training.loop.context import load_data
 from training.loop.run import Run
 from training.reporter import Reporter, steps
 
-# On fewer held-out images than this share another label may come out.
-MIN_TOP1_AGREEMENT = 0.995
 # Images that a variant is judged on, and training images that int8 and fp16 are fitted to: enough
 # to tell 99.5% from 98%, and some minutes at most.
 _JUDGED_IMAGES = 200
@@ -56,8 +54,6 @@ _TOLERANCE_FACTOR = 2
 # What `auto` tries: fp16 is for GPUs, which it can't measure; fc4 is smaller than fc8, not faster.
 _CPU_VARIANTS: tuple[VariantName, ...] = ("fc8", "int8")
 _FLOAT32: tuple[str, CpuEngine] = ("float32", "onnxruntime")
-# Speeds within this factor of the best count as equal, and the smaller one wins.
-_SAME_SPEED = 1.05
 
 
 @dataclass(frozen=True)
@@ -66,21 +62,6 @@ class Images:
 
     training: NDArray[np.uint8]
     held_out: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the table says of a graph, on an engine."""
-
-    name: str
-    size_bytes: int
-    speed: Speed
-    agreement: Agreement
-    engine: CpuEngine = "onnxruntime"
-
-    @property
-    def title(self) -> str:
-        return _title(self.name, self.engine)
 
 
 def read_images(run: Run, spec: ModelSpec, reporter: Reporter) -> Images:
@@ -159,12 +140,12 @@ class VariantJob:
                 make_variant(name, bundle / MODEL_FILE, target, spec, images.training)
             agreements, tolerances = self._judge(forms, spec, images.held_out, golden, begin)
             begin("measuring how fast they are")
-            speeds = measure_speed({_title(*key): form for key, form in forms.items()}, spec)
+            speeds = measure_speed({title_of(*key): form for key, form in forms.items()}, spec)
         self.rows = [
             Row(
                 name,
                 _size(form.path),
-                speeds[_title(name, engine)],
+                speeds[title_of(name, engine)],
                 agreements[name, engine],
                 engine,
             )
@@ -189,7 +170,7 @@ class VariantJob:
         begin(f"float32 on {count} images")
         expected = probabilities(forms[_FLOAT32], spec, held_out)
         for graph, engine in list(forms)[1:]:
-            title = _title(graph, engine)
+            title = title_of(graph, engine)
             begin(f"{title} on {count} images")
             answers = probabilities(forms[graph, engine], spec, judged)
             found = agreements[graph, engine] = agreement(expected, answers[:count])
@@ -207,7 +188,7 @@ class VariantJob:
             rows = (row.agreement for row in self.rows if row.name == name)
             found = min(rows, key=lambda one: one.top1)  # on whichever engine it is to run
             files = variant_files(name)
-            if not _agrees(found):
+            if not agrees(found):
                 for file in files:
                     (bundle / file).unlink()
                 continue
@@ -251,49 +232,14 @@ class VariantJob:
         left_out = [
             f"{row.title} is left out: it keeps fewer than {MIN_TOP1_AGREEMENT:.1%} of the labels"
             for row in self.rows
-            if not _agrees(row.agreement)
+            if not agrees(row.agreement)
         ]
         how = " (VGG19_PRECISION=auto takes what is best)"
         return [*table(self.rows), *left_out, *([self._why + how] if self._choose else [])]
 
 
-def recommend(rows: Sequence[Row]) -> tuple[Row, str]:
-    """The fastest graph by the mean of its times at batch 1 and 8, of equal ones the smallest, and
-    of these the first; and why."""
-    left_out = {row.name for row in rows if not _agrees(row.agreement)} - {_FLOAT32[0]}
-    usable = [row for row in rows if _agrees(row.agreement) and row.name not in left_out]
-    fastest = min(map(_seconds, usable))
-    equal = [row for row in usable if _seconds(row) <= _SAME_SPEED * fastest]
-    best = min(equal, key=lambda row: row.size_bytes)
-    float32 = next(row for row in rows if row.name == "float32")
-    why = (
-        f"{best.title} takes {_seconds(best) / _seconds(float32):.2f} of float32's time and "
-        f"{best.size_bytes / float32.size_bytes:.2f} of its size on this machine, and agrees on "
-        f"{best.agreement.top1:.1%} of the labels"
-    )
-    return best, why
-
-
-def table(rows: Sequence[Row]) -> list[str]:
-    """The measurements as lines of equal columns."""
-    wide = max(len("variant"), *(len(row.title) for row in rows))
-    columns = "size MB  load s  batch 1 ms  batch 8 ms/image  same top-1  largest change"
-    lines = [f"{'variant':{wide}}  {columns}"]
-    lines += [
-        f"{row.title:{wide}} {row.size_bytes / 1e6:8.0f} {row.speed.load_s:7.2f} "
-        f"{row.speed.batch1_s * 1e3:11.0f} {row.speed.batch8_s * 1e3:17.0f} "
-        f"{row.agreement.top1:11.1%} {row.agreement.max_probability_difference:15.1e}"
-        for row in rows
-    ]
-    return lines
-
-
-def _agrees(found: Agreement) -> bool:
-    return found.top1 >= MIN_TOP1_AGREEMENT
-
-
 def _check(name: str, found: Agreement, count: int) -> None:
-    if not _agrees(found):
+    if not agrees(found):
         raise ExportError(
             f"variant {name} gives another label than float32 for {1 - found.top1:.1%} of {count} "
             f"held-out images, the limit is {1 - MIN_TOP1_AGREEMENT:.1%}; export without it"
@@ -316,15 +262,6 @@ def _spread(data: ImageData, split: Split, spec: ModelSpec, most: int) -> NDArra
     return torch.stack([dataset.pixels(index) for index in chosen]).numpy()
 
 
-def _title(name: str, engine: CpuEngine) -> str:
-    """An engine is named where there are two for a graph."""
-    return f"{name} on OpenVINO" if engine == "openvino" and name != "bf16" else name
-
-
 def _size(path: Path) -> int:
     """Of a graph with its weights, in bytes."""
     return path.with_suffix(".bin").stat().st_size if path.suffix == ".param" else graph_bytes(path)
-
-
-def _seconds(row: Row) -> float:
-    return (row.speed.batch1_s + row.speed.batch8_s) / 2

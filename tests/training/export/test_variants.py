@@ -24,7 +24,8 @@ from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
 from training.export import variants
-from training.export.variants import Images, Row, VariantJob, recommend, table
+from training.export.measured import Row, recommend, table
+from training.export.variants import Images, VariantJob
 from training.loop.run import Run
 from training.reporter import SilentReporter
 
