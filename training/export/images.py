@@ -23,8 +23,8 @@ from training.reporter import Reporter
 # to tell 99.5% from 98%, and some minutes at most.
 _JUDGED_IMAGES = 200
 _CALIBRATION_IMAGES = 32
-# To find a margin on, where int8 needs one: of so many, 1 in 400 moves further (see `cascade`), and
-# float32 takes a minute and a half for them.
+# To find a margin on, where int8 needs one: see `cascade`; float32 takes a minute
+# and a half for them.
 _MARGIN_IMAGES = 399
 
 

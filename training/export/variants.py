@@ -69,6 +69,7 @@ class VariantJob:
         self._choose = choose
         self.rows: list[Row] = []
         self._trial: Trial | str = ""
+        self._refusal = ""
         self._answers: dict[Key, NDArray[np.float32]] = {}
         self._why = ""
 
@@ -165,19 +166,19 @@ class VariantJob:
             spec,
             begin,
         )
-        refusal = trial if isinstance(trial, str) else trial.refusal
-        if refusal and not self._choose:
+        self._refusal = trial if isinstance(trial, str) else trial.refusal
+        if self._refusal and not self._choose:
             worst = min(agreements[key].top1 for key in forms if key[0] == "int8")
             raise ExportError(
                 f"variant int8 gives another label than float32 for {1 - worst:.1%} of "
                 f"{len(images.held_out)} held-out images, the limit is "
-                f"{1 - MIN_TOP1_AGREEMENT:.1%}; and {refusal}; export without it"
+                f"{1 - MIN_TOP1_AGREEMENT:.1%}; and {self._refusal}; export without it"
             )
         return trial
 
     def _rows_of_trial(self, forms: Mapping[Key, Form]) -> list[Row]:
         trial = self._trial
-        if isinstance(trial, str) or trial.refusal:
+        if isinstance(trial, str) or self._refusal:
             return []
         size = sum(_size(forms[key].path) for key in (("int8", "onnxruntime"), _FLOAT32))
         return [
@@ -274,6 +275,8 @@ class VariantJob:
         ]
         if isinstance(self._trial, Trial):
             left_out.append(self._trial.report())
+        if refusal := self._refusal:
+            left_out.append(f"int8 with a second run is left out: {refusal}")
         how = " (VGG19_PRECISION=auto takes what is best)"
         return [*table(self.rows), *left_out, *([self._why + how] if self._choose else [])]
 
