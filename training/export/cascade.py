@@ -20,9 +20,9 @@ from training.export.measured import MIN_TOP1_AGREEMENT, seconds
 # exchangeable values each rank is equally likely: Vovk, Gammerman, Shafer, "Algorithmic Learning in
 # a Random World", 2005; split conformal prediction, arXiv 2107.07511.)
 _ENOUGH_IMAGES = 199
-# Of fewer, the largest move is too small a limit, and so many times it is taken. This is a rule of
-# thumb, with no bound behind it: on the hard case of docs/benchmarks.md, of 4,000 draws of 20 images
-# 22% left more than 0.5% of the others' labels changed; of 50, 2.2%; of 100, 0.03%.
+# Of fewer, the largest move is too small a limit, and so many times it is taken. No bound is behind
+# it, but a measurement: in the hard case of docs/benchmarks.md, of 4,000 draws of 20 images 22%
+# left more than 0.5% of the others' labels changed, of 50 images 2.2%, of 100 images 0.03%.
 _FACTOR_OF_FEW = 2
 _FEWEST_IMAGES = 50
 
