@@ -20,7 +20,7 @@ from models.registry import store
 from serving.core.batcher import Batcher
 from serving.core.explainer import Explainer, MakeMaps, load_explainer
 from serving.core.pool import DesiredVersion
-from serving.core.served_model import ImageBatcher, ServedModel
+from serving.core.served_model import ImageBatcher, Rerun, Runs, ServedModel
 from serving.core.statistics import ModelStatistics
 from serving.core.supervisor import Supervisor
 from serving.engine.batch_sizes import default_concurrency
@@ -45,6 +45,7 @@ class BatchMetrics(Protocol):
 
     def count_batch(self, size: int) -> None: ...
     def show_queue(self, version: str, depth: int) -> None: ...
+    def count_reruns(self, count: int) -> None: ...
 
 
 def use_store(settings: Settings) -> None:
@@ -121,12 +122,15 @@ def load_model(
         UserError: it isn't there, is damaged, not signed as required, or can't be run here.
     """
     bundle, session = open_session(settings, options, version, traffic)
-    statistics = ModelStatistics()
+    statistics, rerun_images = ModelStatistics(), 0
     concurrency = settings.max_concurrent_batches or default_concurrency(session.provider)
 
     def on_batch(size: int, seconds: float) -> None:
         statistics.count_batch(size, seconds)
         metrics.count_batch(size)
+        nonlocal rerun_images
+        before, rerun_images = rerun_images, session.rerun_images
+        metrics.count_reruns(rerun_images - before)
 
     batcher: ImageBatcher = Batcher(
         session.judge,
@@ -148,11 +152,19 @@ def load_model(
         explainer=_explainer(settings, options, bundle, supervisor),
         acceptance=bundle.acceptance(),
         has_distance=session.has_distance,
+        runs=_runs(session),
         reference=_reference(bundle),
         traffic=traffic,
         last_run=lambda: session.last_run,
         features=partial(_features, session, traffic) if session.has_features else None,
     )
+
+
+def _runs(session: Session) -> Runs:
+    rerun = None
+    if session.second is not None and session.cascade is not None:
+        rerun = Rerun(session.second, session.cascade.margin)
+    return Runs(session.variant.name if session.variant else "float32", rerun)
 
 
 def _features(session: Session, traffic: Traffic, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

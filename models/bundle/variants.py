@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.bundle.cascade import Cascade
 from models.bundle.json_file import JsonFile
 
 # fc8, fc4: weights of FC1-FC3 in 8 and 4 bits, everything else as in float32.
@@ -27,7 +28,9 @@ class Variant(BaseModel):
     probable label is the float32 graph's, 0..1. max_probability_difference: the largest in any
     probability of any of them. tolerance: largest allowed difference to the bundle's golden
     samples, which it is held to wherever it is loaded. needs_vnni: on x86 it is computed rightly
-    only with VNNI: without, sums of two products of 8 bits overflow 16.
+    only with VNNI: without, sums of two products of 8 bits overflow 16. cascade: only with this it
+    keeps the labels, agreement and largest difference are of both, `tolerance` of the graph alone;
+    None: it keeps them by itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +42,8 @@ class Variant(BaseModel):
     max_probability_difference: float
     tolerance: float
     needs_vnni: bool = False
+    # Left out where it is None: a service from before cascades reads the other bundles.
+    cascade: Cascade | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -67,11 +67,13 @@ def make_variant(
 
 @dataclass(frozen=True)
 class Form:
-    """A graph, and what runs it."""
+    """A graph, and what runs it; `saves_memory`: as the second one of a cascade, on ONNX Runtime
+    with its weights as they are mapped."""
 
     path: Path
     engine: CpuEngine = "onnxruntime"
     bf16: bool = False
+    saves_memory: bool = False
 
     @classmethod
     def of(cls, name: VariantName, bundle: Path) -> Form:
@@ -147,7 +149,7 @@ def _load(form: Form, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[
     if form.engine == "openvino":
         openvino = OpenVinoGraph(form.path, [spec.output_name], cpu_count(), bf16=form.bf16)
         return lambda images: openvino(images)[0]
-    session = _session(form.path)
+    session = _session(form)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         (answers,) = session.run([spec.output_name], {spec.input_name: images})
@@ -156,8 +158,12 @@ def _load(form: Form, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[
     return run
 
 
-def _session(path: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _session(form: Form) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    if form.saves_memory:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return ort.InferenceSession(form.path, options, providers=["CPUExecutionProvider"])
 
 
 def _fully_connected_in(bits: int, source: Path) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,26 @@ logger = logging.getLogger(__name__)
 ImageBatcher = Batcher[NDArray[np.uint8], ModelOutput]
 
 
+@dataclass(frozen=True)
+class Rerun:
+    """Which images run again, in which precision: those whose two best labels lie no further apart
+    than `margin`, 0..1 (`models.bundle.cascade`)."""
+
+    precision: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Which graph of the bundle answers: `float32`, or a variant by its name."""
+
+    variant: str = "float32"
+    rerun: Rerun | None = None
+
+
+_FLOAT32 = Runs()
+
+
 class ServedModel:
     """A loaded, warmed model with its batcher.
 
@@ -35,6 +56,7 @@ class ServedModel:
         acceptance: which of its answers are to be trusted; None: it doesn't say, so all are.
         has_distance: whether its answers have one, see `ModelOutput`.
         reference: what its production is compared with; None: the bundle has none.
+        runs: which graph.
         traffic: of all models: who loads another one gives way to it.
         last_run: images and seconds of its last run; (0, 0.0) before the first.
         features: uint8[S,S,3] -> float32[K], what its head reads; gives way to requests, so it may
@@ -55,6 +77,7 @@ class ServedModel:
         acceptance: Acceptance | None = None,
         has_distance: bool = False,
         reference: Reference | None = None,
+        runs: Runs = _FLOAT32,
         traffic: Traffic | None = None,
         last_run: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
         features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
@@ -70,6 +93,7 @@ class ServedModel:
         self.acceptance = acceptance
         self.has_distance = has_distance
         self.reference = reference
+        self.runs = runs
         self.last_run = last_run
         self.features = features
         self._traffic = traffic or Traffic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
 from models.bundle.variants import CpuEngine, Variant, VariantName, Variants
@@ -34,10 +34,11 @@ class Machine:
 @dataclass(frozen=True)
 class Choice:
     """What is run of a model. variant: None is its float32 graph. engine: on the CPU; None: it is
-    for a GPU."""
+    for a GPU. second: what runs images again where the variant has a cascade."""
 
     variant: Variant | None
     engine: CpuEngine | None
+    second: Choice | None = None
 
 
 def choose_variant(
@@ -72,7 +73,21 @@ def choose_variant(
             f"{asked}, but this processor has no VNNI, without which sums in this model's int8 "
             "graph overflow; choose float32, fc8 or auto"
         )
-    return Choice(variant, engine)
+    return with_second(Choice(variant, engine), variants, machine)
+
+
+def with_second(choice: Choice, variants: Variants, machine: Machine) -> Choice:
+    """The choice, and what runs images again, if its variant has a cascade: in bfloat16 where that
+    was accepted and this machine computes in it, otherwise in float32."""
+    cascade = None if choice.variant is None else choice.variant.cascade
+    if cascade is None:
+        return choice
+    second = Choice(None, None if choice.engine is None else "onnxruntime")
+    bf16 = variants.find("bf16") if cascade.second == "bf16" else None
+    on_cpu = choice.engine is not None
+    if bf16 is not None and on_cpu and machine.has_openvino() and machine.has_bf16():
+        second = Choice(bf16, "openvino")
+    return replace(choice, second=second)
 
 
 def runs_rightly(variant: Variant, machine: Machine) -> bool:
@@ -95,7 +110,8 @@ def _recommended(variants: Variants, engine: CpuEngine | None, machine: Machine)
     variant = None if best is None else variants.find(best)
     if variant is not None and not runs_rightly(variant, machine):
         variant = None
-    return Choice(variant, "ncnn" if best == "ncnn" else fastest)
+    choice = Choice(variant, "ncnn" if best == "ncnn" else fastest)
+    return with_second(choice, variants, machine)
 
 
 def _in_bf16(variants: Variants, engine: CpuEngine | None, machine: Machine) -> Choice:

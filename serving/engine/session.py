@@ -3,14 +3,11 @@ images each image is."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -18,30 +15,24 @@ from numpy.typing import NDArray
 
 from models.bundle.acceptance import Acceptance
 from models.bundle.bundle import DISTANCE_OUTPUT, FEATURES_OUTPUT, Bundle
+from models.bundle.cascade import SecondPrecision
 from models.bundle.golden import TENSOR_CORE_TOLERANCE, GoldenSamples
-from models.bundle.ncnn_graph import NcnnGraph
-from models.bundle.openvino_graph import OpenVinoGraph
-from serving.engine.batch_sizes import batch_buckets, default_batch_size
+from serving.engine.batch_sizes import default_batch_size
+from serving.engine.cascade import CascadeEngine
 from serving.engine.choice import Choice, Machine, choose_variant
-from serving.engine.cuda import CudaGraphs
 from serving.engine.graph_check import check_graph
+from serving.engine.load import Engine, Use, load_engine
 from serving.engine.measured import variants_as_measured
-from serving.engine.ncnn import Ncnn
-from serving.engine.onnxruntime import NotCapturable, OnnxRuntime, inference_session, refusal
-from serving.engine.openvino import OpenVino
+from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
 from serving.engine.providers import (
     CPU,
-    CUDA,
-    TENSORRT,
     Provider,
     SessionError,
     device_name,
     uses_tensor_cores,
 )
 from serving.engine.right_of_way import Courtesy, Traffic
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +80,8 @@ class Session:
 
     `max_batch_size`: the largest batch that `run` takes. `provider`: on what it runs. `last_run`:
     images and seconds of the last `judge` (an event loop's clock may count whole milliseconds).
-    `has_features`: whether `features` gives any.
+    `has_features`: whether `features` gives any. `cascade`: of the variant that runs; `second`: the
+    precision that images run again in, here.
 
     Args:
         bundle: whose graphs have been checked, or are (`checked_session`).
@@ -115,22 +107,37 @@ class Session:
         self.variant = choice.variant
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])
-        self._engine: Engine = _load(bundle, choice, options, most)
-        self.provider = self._engine.provider
+        use: Use = "alone" if choice.second is None else "first"
+        first = load_engine(bundle, choice, options, most, use)
+        self.provider = first.provider
         self.max_batch_size = _largest_batch(bundle, options, self.provider)
         if options.must_run_on is not None and self.provider != options.must_run_on:
             raise SessionError(
                 f"VGG19_DEVICE is cuda, but {options.must_run_on} did not start (the reason is in "
                 "the log above: driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
             )
-        golden = bundle.golden()
-        self._replay(golden, self._tolerance(golden, options), Courtesy(traffic or Traffic()))
+        golden, courtesy = bundle.golden(), Courtesy(traffic or Traffic())
+        self._replay(first, golden, self._tolerance(choice, golden, options), courtesy)
+        self._engine: Engine = first
+        self.cascade = None if self.variant is None else self.variant.cascade
+        self.second: SecondPrecision | None = None
+        if choice.second is not None and self.cascade is not None:
+            second = load_engine(bundle, choice.second, options, most, "second")
+            tolerance = self._tolerance(choice.second, golden, options)
+            self._replay(second, golden, tolerance, courtesy)
+            self.second = "float32" if choice.second.variant is None else "bf16"
+            self._engine = CascadeEngine(first, second, self.cascade.margin)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of one image."""
         size = self._spec.preprocessing.image_size
         return size, size, 3
+
+    @property
+    def rerun_images(self) -> int:
+        """How many images have run again since it was loaded."""
+        return self._engine.rerun_images if isinstance(self._engine, CascadeEngine) else 0
 
     @property
     def has_distance(self) -> bool:
@@ -171,25 +178,27 @@ class Session:
         """
         return self._engine(images, options)[1]
 
-    def _tolerance(self, golden: GoldenSamples, options: SessionOptions) -> float:
+    def _tolerance(self, choice: Choice, golden: GoldenSamples, options: SessionOptions) -> float:
         """How far from the golden samples a probability may be on what the model runs on."""
-        if self.variant is not None:
-            return self.variant.tolerance
+        if choice.variant is not None:
+            return choice.variant.tolerance
         if self.provider != CPU and uses_tensor_cores(options.gpu):
             return max(TENSOR_CORE_TOLERANCE, golden.tolerance)
         return golden.tolerance
 
-    def _replay(self, golden: GoldenSamples, tolerance: float, courtesy: Courtesy) -> None:
+    def _replay(
+        self, engine: Engine, golden: GoldenSamples, tolerance: float, courtesy: Courtesy
+    ) -> None:
         for image, expected in zip(golden.images, golden.probabilities, strict=True):
-            run = partial(self._engine, [image])
+            run = partial(engine, [image])
             # On a GPU it takes milliseconds, and there may be no gap for long.
-            on_cpu = device_name(self.provider) == "cpu"
+            on_cpu = device_name(engine.provider) == "cpu"
             probabilities, *features = courtesy.run(run) if on_cpu else run()
             self.has_features = bool(features)
             difference = float(np.abs(probabilities[0] - expected).max())
             if not difference <= tolerance:  # NaN fails, too
                 raise SessionError(
-                    f"on {self.provider} the model differs from its golden samples by "
+                    f"on {engine.provider} the model differs from its golden samples by "
                     f"{difference:.2e} in a probability, the limit is {tolerance:.1e}; it "
                     "is not served, export it again"
                 )
@@ -216,85 +225,22 @@ def checked_session(
         BundleError, SessionError: see `Bundle.check_graph`, `Session`. Where the weights differ,
             that is what is said, whatever else came of it.
     """
-    variant = what_to_run(bundle, options).variant
-    bundle.check_graph(variant)
+    choice = what_to_run(bundle, options)
+    graphs = [one.variant for one in (choice, choice.second) if one is not None]
+    for variant in graphs:
+        bundle.check_graph(variant)
     between = Courtesy(traffic).wait if traffic is not None else None
+
+    def check_weights() -> None:
+        for variant in graphs:
+            bundle.check_weights(variant, between)
+
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
-        weights = thread.submit(bundle.check_weights, variant, between)
+        weights = thread.submit(check_weights)
         try:
-            return Session(bundle, options, traffic)
+            return Session(bundle, options, traffic, choice)
         finally:
             weights.result()
-
-
-class Engine(Protocol):
-    """Runs a graph on 1..N images, uint8[S,S,3] each: float32[N,C] and, where the bundle has
-    distances, what FC2 gives, float32[N,4096]. `provider`: on what. From several threads.
-
-    `options` can end a run of ONNX Runtime on the CPU; elsewhere they are ignored.
-    """
-
-    provider: str
-
-    def __call__(
-        self, images: Sequence[NDArray[np.uint8]], options: ort.RunOptions | None = None
-    ) -> list[NDArray[np.float32]]: ...
-
-
-def _load(bundle: Bundle, choice: Choice, options: SessionOptions, max_batch_size: int) -> Engine:
-    path, variant = bundle.graph_path(choice.variant), choice.variant
-    if variant is not None:
-        logger.info("running the model's variant %s", variant.name)
-    if choice.engine == "ncnn":
-        return Ncnn(NcnnGraph(path, bundle.spec, options.intra_op_threads))
-    check_graph(path)
-    if choice.engine == "openvino":
-        bf16 = variant is not None and variant.name == "bf16"
-        wanted = _wanted_outputs(bundle)
-        return OpenVino(OpenVinoGraph(path, wanted, options.intra_op_threads, bf16=bf16))
-    side = bundle.spec.preprocessing.image_size
-    image, input_name = (side, side, 3), bundle.spec.input_name
-    session, captures = _session_of(path, options)
-    outputs = _outputs(session, bundle)
-    if captures:
-        sizes = batch_buckets(max_batch_size)
-        try:
-            return CudaGraphs(session, input_name, image, outputs, sizes, options.gpu.device_id)
-        except Exception as error:
-            raise refusal(path, error, options) from error
-    sizes = _sizes_to_pad_to(session.get_providers()[0], max_batch_size)
-    return OnnxRuntime(session, input_name, list(outputs), image, sizes)
-
-
-def _session_of(path: Path, options: SessionOptions) -> tuple[ort.InferenceSession, bool]:
-    """A session, and whether it captures CUDA graphs. They need all of the graph on the card."""
-    if options.providers[0][0] == CUDA:
-        try:
-            session = inference_session(path, options, cuda_graphs=True)
-            return session, session.get_providers()[0] == CUDA
-        except NotCapturable:
-            logger.warning("the model runs without CUDA graphs: not all of it runs on the GPU")
-    return inference_session(path, options), False
-
-
-def _outputs(session: ort.InferenceSession, bundle: Bundle) -> dict[str, int]:
-    """The outputs that are asked for -> their values for each image."""
-    widths = {output.name: output.shape[-1] for output in session.get_outputs()}
-    return {name: widths[name] for name in _wanted_outputs(bundle) if name in widths}
-
-
-def _wanted_outputs(bundle: Bundle) -> list[str]:
-    """Of the graph, if it has them (probabilities it has)."""
-    distances = [FEATURES_OUTPUT] if bundle.distance_path is not None else []
-    return [bundle.spec.output_name, *distances]
-
-
-def _sizes_to_pad_to(provider: Provider, max_batch_size: int) -> list[int]:
-    """Padding saves TensorRT an engine for each size, and CUDA's provider new plans (see
-    `serving.engine.cuda`), of which it keeps one; on the CPU it would only cost time."""
-    if provider == CUDA:
-        return [max_batch_size]
-    return batch_buckets(max_batch_size) if provider == TENSORRT else []
 
 
 def _load_distances(

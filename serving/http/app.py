@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -207,6 +208,7 @@ async def model(request: Request) -> Response:
             "failed_load": failed and {"version": failed.desired.version, "reason": failed.reason},
             "device": device_name(served.provider),
             "provider": served.provider,
+            **asdict(served.runs),
             "acceptance": served.acceptance and served.acceptance.model_dump(),
             "heat_maps": served.explainer is not None,
             "spec": served.spec.model_dump(mode="json"),

@@ -95,6 +95,15 @@ class AcceptanceReply(_Body):
     )
 
 
+class RerunReply(_Body):
+    precision: Literal["float32", "bf16"] = Field(description="of the second run")
+    margin: float = Field(
+        ge=0,
+        le=1,
+        description="up to which between its two best probabilities an image runs again",
+    )
+
+
 class ModelReply(_Body):
     name: str
     version: str
@@ -103,7 +112,11 @@ class ModelReply(_Body):
         description="a promoted version that couldn't be loaded; the one before it goes on serving"
     )
     device: Literal["cpu", "gpu"]
-    provider: str = Field(description="ONNX Runtime's execution provider")
+    provider: str = Field(description="ONNX Runtime's execution provider, OpenVINO or ncnn")
+    variant: str = Field(description="the graph that answers: float32, or a variant's name")
+    rerun: RerunReply | None = Field(
+        description="images that run again, since the variant can't tell; null: none do"
+    )
     acceptance: AcceptanceReply | None = Field(
         description="which answers are accepted; null: all, the model doesn't say"
     )

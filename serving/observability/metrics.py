@@ -48,6 +48,10 @@ class Metrics:
             "vgg19_batch_images", "Images in one run of the model", buckets=_BATCH_SIZES,
             registry=registry,
         )  # fmt: skip
+        self._reruns = Counter(
+            "vgg19_rerun_images", "Images that ran again in higher precision",
+            registry=registry,
+        )  # fmt: skip
         self._queue = Gauge(
             "vgg19_queue_images", "Images that wait for a batch", ["version"],
             multiprocess_mode="livesum", registry=registry,
@@ -112,6 +116,9 @@ class Metrics:
 
     def count_batch(self, size: int) -> None:
         self._batch_images.observe(size)
+
+    def count_reruns(self, count: int) -> None:
+        self._reruns.inc(count)
 
     def show_queue(self, version: str, depth: int) -> None:
         self._labelled(self._queue, version).set(depth)

@@ -17,7 +17,8 @@ from testing.images import encode
 from testing.server import put_into_production, serve
 from testing.small_vgg import pixels, write_small_bundle
 from training.export import variants
-from training.export.variants import Images, VariantJob
+from training.export.images import Images
+from training.export.variants import VariantJob
 from training.loop.run import Run
 from training.reporter import SilentReporter
 
@@ -30,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In production: a model that has the variant ncnn."""
     place = tmp_path_factory.mktemp("engines")
     spec, golden = write_small_bundle(place / "bundle")
-    images = Images(training=pixels(8, 100), held_out=pixels(30, 200))
+    images = Images(pixels(8, 100), pixels(30, 200), others=lambda: pixels(30, 400))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "read_images", lambda run, spec, reporter: images)
         VariantJob.of(Run(place / "run"), ["ncnn"], SilentReporter())(

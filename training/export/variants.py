@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models.bundle.bundle import MODEL_FILE, graph_bytes, graph_files
@@ -36,66 +35,21 @@ from models.export.onnx_variants import (
     probabilities,
 )
 from models.machine import processor_kind, sums_int8_exactly
-from training.data.dataset import ImageDataset
-from training.data.image_data import ImageData
-from training.data.sources import Split
-from training.evaluate.evaluation import check_unchanged
-from training.loop.config_file import read_config
-from training.loop.context import load_data
+from training.export.cascade import HeldOut, Runner, Trial, try_cascade
+from training.export.images import Images, read_images
+from training.export.measured import MIN_TOP1_AGREEMENT, Row, agrees, recommend, table, title_of
 from training.loop.run import Run
 from training.reporter import Reporter, steps
 
-# On fewer held-out images than this share another label may come out.
-MIN_TOP1_AGREEMENT = 0.995
-# Images that a variant is judged on, and training images that int8 and fp16 are fitted to: enough
-# to tell 99.5% from 98%, and some minutes at most.
-_JUDGED_IMAGES = 200
-_CALIBRATION_IMAGES = 32
 # Golden samples were made on one processor, others round differently.
 _TOLERANCE_FACTOR = 2
 # What `auto` tries: fp16 is for GPUs, which it can't measure; fc4 is smaller than fc8, not faster.
 _CPU_VARIANTS: tuple[VariantName, ...] = ("fc8", "int8")
-_FLOAT32: tuple[str, CpuEngine] = ("float32", "onnxruntime")
-# Speeds within this factor of the best count as equal, and the smaller one wins.
-_SAME_SPEED = 1.05
-
-
-@dataclass(frozen=True)
-class Images:
-    """uint8[N,S,S,3] each: what variants are fitted to (training), and judged on (held out)."""
-
-    training: NDArray[np.uint8]
-    held_out: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the table says of a graph, on an engine."""
-
-    name: str
-    size_bytes: int
-    speed: Speed
-    agreement: Agreement
-    engine: CpuEngine = "onnxruntime"
-
-    @property
-    def title(self) -> str:
-        return _title(self.name, self.engine)
-
-
-def read_images(run: Run, spec: ModelSpec, reporter: Reporter) -> Images:
-    """From the run's own data.
-
-    Raises:
-        RunError: the data has changed since.
-        DataError: it can't be read.
-    """
-    data = load_data(read_config(run.config), reporter)
-    check_unchanged(run, data.fingerprint())
-    return Images(
-        training=_spread(data, "train", spec, _CALIBRATION_IMAGES),
-        held_out=_spread(data, data.held_out, spec, _JUDGED_IMAGES),
-    )
+Key = tuple[str, CpuEngine]
+_FLOAT32: Key = ("float32", "onnxruntime")
+_BF16: Key = ("bf16", "openvino")
+# What is measured besides where int8 needs a second run: float32 as that runs it.
+_MAPPED = "float32, mapped"
 
 
 class VariantJob:
@@ -114,6 +68,9 @@ class VariantJob:
         self._reporter = reporter
         self._choose = choose
         self.rows: list[Row] = []
+        self._trial: Trial | str = ""
+        self._refusal = ""
+        self._answers: dict[Key, NDArray[np.float32]] = {}
         self._why = ""
 
     @classmethod
@@ -159,27 +116,84 @@ class VariantJob:
                 make_variant(name, bundle / MODEL_FILE, target, spec, images.training)
             agreements, tolerances = self._judge(forms, spec, images.held_out, golden, begin)
             begin("measuring how fast they are")
-            speeds = measure_speed({_title(*key): form for key, form in forms.items()}, spec)
+            timed = {title_of(*key): form for key, form in forms.items()}
+            needs_margin = any(key[0] == "int8" and not agrees(agreements[key]) for key in forms)
+            if needs_margin:
+                timed[_MAPPED] = replace(forms[_FLOAT32], saves_memory=True)
+            speeds = measure_speed(timed, spec)
+            if needs_margin:
+                self._trial = self._try(forms, timed, speeds, agreements, spec, images, begin)
         self.rows = [
             Row(
                 name,
                 _size(form.path),
-                speeds[_title(name, engine)],
+                speeds[title_of(name, engine)],
                 agreements[name, engine],
                 engine,
             )
             for (name, engine), form in forms.items()
         ]
+        self.rows += self._rows_of_trial(forms)
         self._record(bundle, tolerances, len(images.held_out))
+
+    def _try(
+        self,
+        forms: Mapping[Key, Form],
+        timed: Mapping[str, Form],
+        speeds: Mapping[str, Speed],
+        agreements: Mapping[Key, Agreement],
+        spec: ModelSpec,
+        images: Images,
+        begin: Callable[[str], None],
+    ) -> Trial | str:
+        """int8 with a second run, in bf16 where that agrees.
+
+        Raises:
+            ExportError: that isn't to be used either, and int8 was asked for.
+        """
+
+        def runner(key: Key, title: str | None = None) -> Runner:
+            title = title or title_of(*key)
+            return Runner(timed[title], speeds[title], self._answers[key])
+
+        bf16 = _BF16 in forms and agrees(agreements[_BF16])
+        trial = try_cascade(
+            {key[1]: runner(key) for key in forms if key[0] == "int8"},
+            runner(_BF16) if bf16 else runner(_FLOAT32, _MAPPED),
+            "bf16" if bf16 else "float32",
+            runner(_FLOAT32),
+            HeldOut.of(images.others(), images.held_out),
+            spec,
+            begin,
+        )
+        self._refusal = trial if isinstance(trial, str) else trial.refusal
+        if self._refusal and not self._choose:
+            worst = min(agreements[key].top1 for key in forms if key[0] == "int8")
+            raise ExportError(
+                f"variant int8 gives another label than float32 for {1 - worst:.1%} of "
+                f"{len(images.held_out)} held-out images, the limit is "
+                f"{1 - MIN_TOP1_AGREEMENT:.1%}; and {self._refusal}; export without it"
+            )
+        return trial
+
+    def _rows_of_trial(self, forms: Mapping[Key, Form]) -> list[Row]:
+        trial = self._trial
+        if isinstance(trial, str) or self._refusal:
+            return []
+        size = sum(_size(forms[key].path) for key in (("int8", "onnxruntime"), _FLOAT32))
+        return [
+            Row("int8", size, trial.speeds[engine], found, engine, trial.cascade.second)
+            for engine, found in trial.agreements.items()
+        ]
 
     def _judge(
         self,
-        forms: dict[tuple[str, CpuEngine], Form],
+        forms: dict[Key, Form],
         spec: ModelSpec,
         held_out: NDArray[np.uint8],
         golden: GoldenSamples,
         begin: Callable[[str], None],
-    ) -> tuple[dict[tuple[str, CpuEngine], Agreement], dict[str, float]]:
+    ) -> tuple[dict[Key, Agreement], dict[str, float]]:
         """How far each form agrees with float32 on the held-out images, and by graph the largest
         difference that its golden samples may show."""
         count = len(held_out)
@@ -188,12 +202,14 @@ class VariantJob:
         tolerances: dict[str, float] = {}
         begin(f"float32 on {count} images")
         expected = probabilities(forms[_FLOAT32], spec, held_out)
+        self._answers = {_FLOAT32: expected}
         for graph, engine in list(forms)[1:]:
-            title = _title(graph, engine)
+            title = title_of(graph, engine)
             begin(f"{title} on {count} images")
             answers = probabilities(forms[graph, engine], spec, judged)
+            self._answers[graph, engine] = answers[:count]
             found = agreements[graph, engine] = agreement(expected, answers[:count])
-            if not self._choose:
+            if not self._choose and graph != "int8":  # which may have a second run
                 _check(title, found, count)
             tolerance = _tolerance(graph, golden, answers[count:])
             tolerances[graph] = max(tolerances.get(graph, 0.0), tolerance)
@@ -204,22 +220,26 @@ class VariantJob:
         best, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
         for name in self._names:
-            rows = (row.agreement for row in self.rows if row.name == name)
-            found = min(rows, key=lambda one: one.top1)  # on whichever engine it is to run
+            rows = [row for row in self.rows if row.name == name]
+            again = [row for row in rows if row.again_in is not None]
+            # On whichever engine it is to run.
+            found = min((row.agreement for row in again or rows), key=lambda one: one.top1)
             files = variant_files(name)
-            if not _agrees(found):
+            if not agrees(found):
                 for file in files:
                     (bundle / file).unlink()
                 continue
+            trial = self._trial if again and isinstance(self._trial, Trial) else None
             variants.append(
                 Variant(
                     name=name,
                     size_bytes=_size(bundle / files[0]) if files else 0,
-                    images=images,
+                    images=trial.judged if trial else images,
                     top1_agreement=found.top1,
                     max_probability_difference=found.max_probability_difference,
                     tolerance=tolerances[name],
                     needs_vnni=name == "int8",
+                    cascade=trial.cascade if trial else None,
                 )
             )
         recommended = next((one for one in VARIANT_NAMES if best and one == best.name), None)
@@ -233,10 +253,10 @@ class VariantJob:
         )
         record.write(bundle / VARIANTS_FILE)
 
-    def _forms(self, bundle: Path) -> dict[tuple[str, CpuEngine], Form]:
+    def _forms(self, bundle: Path) -> dict[Key, Form]:
         """What is judged and measured: float32 first, each variant on its own engine, int8 on all
         that may run it, and float32 on OpenVINO where the best is looked for."""
-        forms: dict[tuple[str, CpuEngine], Form] = {_FLOAT32: Form(bundle / MODEL_FILE)}
+        forms: dict[Key, Form] = {_FLOAT32: Form(bundle / MODEL_FILE)}
         for name in self._names:
             form = Form.of(name, bundle)
             forms[name, form.engine] = form
@@ -251,49 +271,18 @@ class VariantJob:
         left_out = [
             f"{row.title} is left out: it keeps fewer than {MIN_TOP1_AGREEMENT:.1%} of the labels"
             for row in self.rows
-            if not _agrees(row.agreement)
+            if not agrees(row.agreement)
         ]
+        if isinstance(self._trial, Trial):
+            left_out.append(self._trial.report())
+        if refusal := self._refusal:
+            left_out.append(f"int8 with a second run is left out: {refusal}")
         how = " (VGG19_PRECISION=auto takes what is best)"
         return [*table(self.rows), *left_out, *([self._why + how] if self._choose else [])]
 
 
-def recommend(rows: Sequence[Row]) -> tuple[Row, str]:
-    """The fastest graph by the mean of its times at batch 1 and 8, of equal ones the smallest, and
-    of these the first; and why."""
-    left_out = {row.name for row in rows if not _agrees(row.agreement)} - {_FLOAT32[0]}
-    usable = [row for row in rows if _agrees(row.agreement) and row.name not in left_out]
-    fastest = min(map(_seconds, usable))
-    equal = [row for row in usable if _seconds(row) <= _SAME_SPEED * fastest]
-    best = min(equal, key=lambda row: row.size_bytes)
-    float32 = next(row for row in rows if row.name == "float32")
-    why = (
-        f"{best.title} takes {_seconds(best) / _seconds(float32):.2f} of float32's time and "
-        f"{best.size_bytes / float32.size_bytes:.2f} of its size on this machine, and agrees on "
-        f"{best.agreement.top1:.1%} of the labels"
-    )
-    return best, why
-
-
-def table(rows: Sequence[Row]) -> list[str]:
-    """The measurements as lines of equal columns."""
-    wide = max(len("variant"), *(len(row.title) for row in rows))
-    columns = "size MB  load s  batch 1 ms  batch 8 ms/image  same top-1  largest change"
-    lines = [f"{'variant':{wide}}  {columns}"]
-    lines += [
-        f"{row.title:{wide}} {row.size_bytes / 1e6:8.0f} {row.speed.load_s:7.2f} "
-        f"{row.speed.batch1_s * 1e3:11.0f} {row.speed.batch8_s * 1e3:17.0f} "
-        f"{row.agreement.top1:11.1%} {row.agreement.max_probability_difference:15.1e}"
-        for row in rows
-    ]
-    return lines
-
-
-def _agrees(found: Agreement) -> bool:
-    return found.top1 >= MIN_TOP1_AGREEMENT
-
-
 def _check(name: str, found: Agreement, count: int) -> None:
-    if not _agrees(found):
+    if not agrees(found):
         raise ExportError(
             f"variant {name} gives another label than float32 for {1 - found.top1:.1%} of {count} "
             f"held-out images, the limit is {1 - MIN_TOP1_AGREEMENT:.1%}; export without it"
@@ -308,23 +297,6 @@ def _tolerance(name: str, golden: GoldenSamples, answers: NDArray[np.float32]) -
     return max(least, _TOLERANCE_FACTOR * difference)
 
 
-def _spread(data: ImageData, split: Split, spec: ModelSpec, most: int) -> NDArray[np.uint8]:
-    """Up to `most` images, spread over the classes (they lie in their order)."""
-    dataset = ImageDataset(data.split(split), spec.labels, spec.preprocessing, None)
-    count = min(most, len(dataset))
-    chosen = [index * len(dataset) // count for index in range(count)]
-    return torch.stack([dataset.pixels(index) for index in chosen]).numpy()
-
-
-def _title(name: str, engine: CpuEngine) -> str:
-    """An engine is named where there are two for a graph."""
-    return f"{name} on OpenVINO" if engine == "openvino" and name != "bf16" else name
-
-
 def _size(path: Path) -> int:
     """Of a graph with its weights, in bytes."""
     return path.with_suffix(".bin").stat().st_size if path.suffix == ".param" else graph_bytes(path)
-
-
-def _seconds(row: Row) -> float:
-    return (row.speed.batch1_s + row.speed.batch8_s) / 2

@@ -167,7 +167,7 @@ class TestChecked:
         def read(*_: object) -> None:
             raise AssertionError("it was read")
 
-        monkeypatch.setattr("serving.engine.session.check_graph", read)
+        monkeypatch.setattr("serving.engine.load.check_graph", read)
         with pytest.raises(AssertionError, match="it was read"):
             checked_session(bundle, SessionOptions(**ON_CPU))
         (bundle.path / MODEL_FILE).write_bytes(b"other")

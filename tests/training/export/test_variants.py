@@ -24,7 +24,9 @@ from serving.engine.session import Session
 from testing.bundles import provenance
 from testing.small_vgg import pixels, write_small_bundle
 from training.export import variants
-from training.export.variants import Images, Row, VariantJob, recommend, table
+from training.export.images import Images
+from training.export.measured import Row, recommend, table
+from training.export.variants import VariantJob
 from training.loop.run import Run
 from training.reporter import SilentReporter
 
@@ -40,7 +42,7 @@ needs_bf16 = pytest.mark.skipif(
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All that `vgg19 export` has written before it comes to variants."""
-    images = Images(training=pixels(8, 100), held_out=pixels(30, 200))
+    images = Images(pixels(8, 100), pixels(30, 200), others=lambda: pixels(30, 400))
     monkeypatch.setattr(variants, "read_images", lambda run, spec, reporter: images)
     monkeypatch.setattr(onnx_variants, "_PAUSE_S", 0)  # nobody asks how fast these are
     return tmp_path / "bundle"
