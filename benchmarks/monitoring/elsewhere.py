@@ -1,7 +1,7 @@
 """A client as if it were on another machine: what computes beside the service doesn't delay it.
 
 It shares the cores with the service, so it has real-time priority, above which is only what watches
-for stalls (`benchmarks.monitoring.stalls`), and takes 0.2 ms for a request: bytes on a connection
+for stalls (`benchmarks.monitoring.stalls`), and does little for a request: bytes on a connection
 that is kept open, without an HTTP library.
 """
 
@@ -72,8 +72,10 @@ class Client:
         return Request(due, time.monotonic(), problem="" if status == "200" else status)
 
     def close(self) -> None:
+        """Its connections end; the next request opens new ones."""
         for _, writer in self._free:
             writer.close()
+        self._free.clear()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port)

@@ -122,22 +122,22 @@ async def measure(
     if measured is None:
         alone_s = await _lone_s(server, image)
         measured = Measured(_SHARE / alone_s, 1e3 * alone_s, [])
-    with closing(Client(server.http_port, image)) as client:
-        await _turn(client, measured, tree, _WARM_UP_S)
-        for states in order(pairs):
-            turns = {}
-            for state in states:
-                if state == "beside" and running is None:
-                    running = Shadow(version=version, against=against)
-                    await _begin(directory, running)
-                elif state == "without" and running is not None:
-                    await _end(directory, running, measured)
-                    running = None
-                await asyncio.sleep(_SETTLE_S)
-                turns[state] = await _turn(client, measured, tree, seconds)
-            measured.pairs.append(Pair(**turns))
-        if running is not None:
-            await _end(directory, running, measured)
+    client = Client(server.http_port, image)
+    await _turn(client, measured, tree, _WARM_UP_S)
+    for states in order(pairs):
+        turns = {}
+        for state in states:
+            if state == "beside" and running is None:
+                running = Shadow(version=version, against=against)
+                await _begin(directory, running)
+            elif state == "without" and running is not None:
+                await _end(directory, running, measured)
+                running = None
+            await asyncio.sleep(_SETTLE_S)
+            turns[state] = await _turn(client, measured, tree, seconds)
+        measured.pairs.append(Pair(**turns))
+    if running is not None:
+        await _end(directory, running, measured)
     return measured
 
 
@@ -194,7 +194,11 @@ async def _turn(client: Client, measured: Measured, tree: Tree, seconds: float) 
     spent = time.monotonic() - started
     others_s = _cpu_seconds() - others - (tree.cpu_seconds() - ours)
     gc.enable()
-    measured.errors += sum(bool(one.problem) for one in requests)
+    client.close()  # the service ends a connection that waits for the next turn
+    problems = [one.problem for one in requests if one.problem]
+    if problems:
+        print("problem:", problems[0], file=sys.stderr)
+    measured.errors += len(problems)
     times: dict[bool, list[float]] = {False: [], True: []}
     for one in requests:
         stalled = overlaps(stalls, one.due, one.ended)

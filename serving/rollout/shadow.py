@@ -2,7 +2,7 @@
 
 Promise: no request waits for it, fails by it or is changed by it, whatever it does. It computes in
 a process of its own that stands still whenever a request is under way, one image at a time, and of
-requests at most one in 200 finds it computing (`serving.rollout.idle_time`). Images wait for it in
+requests at most one in 1000 finds it computing (`serving.rollout.idle_time`). Images wait for it in
 a queue that is bounded, and what comes when that is full is dropped and counted. One
 that can't be loaded, ends, takes longer than the limit, or keeps failing is disabled: its process
 is killed, and the log, the metrics and `vgg19 shadow` say why.
