@@ -10,6 +10,7 @@ so both have the same distribution, exactly, until something changes.
 
 from __future__ import annotations
 
+import argparse
 import io
 import statistics
 import sys
@@ -52,8 +53,21 @@ FALSE_ALARM_SEEDS = 200
 Rows = NDArray[np.float64]
 
 
+def _seeds(words: list[str]) -> int:
+    """What a command line asks for: runs without any change, in which each alarm is false."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.monitoring.drift", description="How soon drift is found."
+    )
+    parser.add_argument("seeds", nargs="?", type=int, default=FALSE_ALARM_SEEDS,
+                        help="runs without drift, of which false alarms are counted")  # fmt: skip
+    seeds: int = parser.parse_args(words).seeds
+    if seeds < 1:
+        parser.error(f"SEEDS is {seeds}, it must be 1 or more")
+    return seeds
+
+
 def main() -> None:
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else FALSE_ALARM_SEEDS
+    seeds = _seeds(sys.argv[1:])
     bundle = trained()
     rows = {name: answers(bundle, name, change) for name, change in CHANGES.items()}
     labels = bundle.spec.labels

@@ -2,15 +2,17 @@
 
     python -m benchmarks.monitoring.shadow
     python -m benchmarks.monitoring.shadow --more    # as many pairs again, counted together
+    python -m benchmarks.monitoring.shadow --seen    # at which load it sees how many images
 
 A real `vgg19 serve`, asked at a constant rate that keeps it busy for more than half of the time. So
-a shadow, which is given every image, can't keep up: its queue is full, it computes in every gap
-between requests, and the rest is dropped. Turns without a shadow and beside one alternate
-(`benchmarks.monitoring.turns`). A request's time counts from when it was due.
+a shadow, which is given every image, can't keep up: its queue is full, it always has work, and the
+rest is dropped. Turns without a shadow and beside one alternate (`benchmarks.monitoring.turns`). A
+request's time counts from when it was due. The client stands for one on another machine
+(`benchmarks.monitoring.elsewhere`).
 
-`small` is a matrix product of some milliseconds, at which a minute has thousands of requests, so
-that a p99 means something, and what a shadow costs (a signal, cold caches) is a larger part of a
-request than of VGG-19's.
+`small` is a matrix product of a millisecond, at which a minute has thousands of requests, so that a
+p99 means something, and what a shadow costs (a signal, cold caches) is a larger part of a request
+than of VGG-19's.
 
 Ends with 1 if a request failed, or if the shadow answered nothing.
 """
@@ -21,18 +23,21 @@ import argparse
 import asyncio
 import gc
 import json
+import re
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 
+from benchmarks.monitoring.elsewhere import Client, at_random, constant, load, undisturbed
 from benchmarks.monitoring.stalls import overlaps, watch_stalls
 from benchmarks.monitoring.turns import MAX_OTHERS_CORES, Pair, Turn, order, quantile, ratio
 from benchmarks.report import OUTPUT, save
-from benchmarks.serving.model_change import load, lone_s, two_versions
+from benchmarks.serving.model_change import lone_s, two_versions
 from benchmarks.serving.workload import USUAL, photographs
 from benchmarks.usage import Tree, cpu_seconds_of_others
 from models.registry.rollouts import Rollouts, Shadow
@@ -42,8 +47,13 @@ from testing.server import COMMAND, Server, serve
 TARGET = 1.05  # p99 beside a shadow by that without
 _PERCENTS = (50, 90, 99)
 _SHARE = 0.55  # of the time in which the service works
+_SHARES = (0.05, 0.25, 0.5, 0.75, 1.0)
+_WARM_UP_S = 1.0
 _LOADED_S = 60.0
 _SETTLE_S = 0.3  # after a change of state
+_SHADOW_IMAGES = re.compile(
+    r'^vgg19_shadow_images_total\{.*outcome="(\w+)".*\} (\S+)$', re.MULTILINE
+)
 
 
 @dataclass
@@ -64,6 +74,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64, help="px, of VGG-19")
     parser.add_argument("--pairs", type=int, default=8, help="of turns, without and beside")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
+    parser.add_argument("--seen", action="store_true", help="count images, at several loads")
     parser.add_argument("--more", action="store_true", help="add to what was measured last")
     options = parser.parse_args()
     name = f"shadow-{options.model}"
@@ -73,6 +84,9 @@ def main() -> None:
         two_versions(options.model, options.image_size) as (home, tags),
         serve(home, home / "log", COMMAND, **settings) as server,
     ):
+        if options.seen:
+            asyncio.run(measure_seen(server, home, tags, options.seconds))
+            return
         measured = asyncio.run(
             measure(server, home, tags, options.pairs, options.seconds, measured)
         )
@@ -105,41 +119,86 @@ async def measure(
     image = photographs()[USUAL]
     tree = Tree(server.process.pid)
     running: Shadow | None = None
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        if measured is None:
-            alone_s = await lone_s(client, image)
-            measured = Measured(_SHARE / alone_s, 1e3 * alone_s, [])
-        await _turn(client, image, measured, tree, 1.0)  # warms up
-        for states in order(pairs):
-            turns = {}
-            for state in states:
-                if state == "beside" and running is None:
-                    running = Shadow(version=version, against=against)
-                    await _begin(directory, running)
-                elif state == "without" and running is not None:
-                    await _end(directory, running, measured)
-                    running = None
-                await asyncio.sleep(_SETTLE_S)
-                turns[state] = await _turn(client, image, measured, tree, seconds)
-            measured.pairs.append(Pair(**turns))
-        if running is not None:
-            await _end(directory, running, measured)
+    if measured is None:
+        alone_s = await _lone_s(server, image)
+        measured = Measured(_SHARE / alone_s, 1e3 * alone_s, [])
+    client = Client(server.http_port, image)
+    await _turn(client, measured, tree, _WARM_UP_S)
+    for states in order(pairs):
+        turns = {}
+        for state in states:
+            if state == "beside" and running is None:
+                running = Shadow(version=version, against=against)
+                await _begin(directory, running)
+            elif state == "without" and running is not None:
+                await _end(directory, running, measured)
+                running = None
+            await asyncio.sleep(_SETTLE_S)
+            turns[state] = await _turn(client, measured, tree, seconds)
+        measured.pairs.append(Pair(**turns))
+    if running is not None:
+        await _end(directory, running, measured)
     return measured
 
 
-async def _turn(
-    client: httpx.AsyncClient, image: bytes, measured: Measured, tree: Tree, seconds: float
-) -> Turn:
+async def _lone_s(server: Server, image: bytes) -> float:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        return await lone_s(client, image)
+
+
+async def measure_seen(server: Server, home: Path, tags: tuple[str, str], seconds: float) -> None:
+    """Print which share of the images a shadow compares, and which it drops, at several loads."""
+    against, version = (tag.rpartition(":")[2] for tag in tags)
+    image = photographs()[USUAL]
+    alone_s = await _lone_s(server, image)
+    await _begin(home / "models" / "vgg19", Shadow(version=version, against=against))
+    print(f"one request alone takes {1e3 * alone_s:.1f} ms; {seconds:g} s each\n")
+    print("| load | requests a second | come | images | compared | dropped |")
+    print("|--:|--:|---|--:|--:|--:|")
+    for share in _SHARES:
+        rate = share / alone_s
+        for come, gap in (("evenly", constant(rate)), ("at random", at_random(rate, seed=0))):
+            before = await _counted(server)
+            with closing(Client(server.http_port, image)) as client, undisturbed():
+                async with load(client, gap) as requests:
+                    await asyncio.sleep(seconds)
+            compared, dropped = (
+                after - earlier
+                for after, earlier in zip(await _counted(server), before, strict=True)
+            )
+            count = len(requests)
+            print(
+                f"| {share:.0%} | {rate:.1f} | {come} | {count} | {compared / count:.1%} "
+                f"| {dropped / count:.1%} |"
+            )
+
+
+async def _counted(server: Server) -> tuple[float, float]:
+    """Images that the shadow compared, and dropped, so far; what waits for it is neither."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        text = (await client.get("/metrics")).text
+    found = dict.fromkeys(("agreed", "differed", "dropped"), 0.0)
+    for outcome, value in _SHADOW_IMAGES.findall(text):
+        if outcome in found:
+            found[outcome] += float(value)
+    return found["agreed"] + found["differed"], found["dropped"]
+
+
+async def _turn(client: Client, measured: Measured, tree: Tree, seconds: float) -> Turn:
     gc.collect()
     gc.disable()  # its pauses would be the client's
     others, ours, started = _cpu_seconds(), tree.cpu_seconds(), time.monotonic()
-    with watch_stalls() as stalls:
-        async with load(client, image, measured.rate) as requests:
+    with watch_stalls() as stalls, undisturbed():
+        async with load(client, constant(measured.rate)) as requests:
             await asyncio.sleep(seconds)
     spent = time.monotonic() - started
     others_s = _cpu_seconds() - others - (tree.cpu_seconds() - ours)
     gc.enable()
-    measured.errors += sum(bool(one.problem) for one in requests)
+    client.close()  # the service ends a connection that waits for the next turn
+    problems = [one.problem for one in requests if one.problem]
+    if problems:
+        print("problem:", problems[0], file=sys.stderr)
+    measured.errors += len(problems)
     times: dict[bool, list[float]] = {False: [], True: []}
     for one in requests:
         stalled = overlaps(stalls, one.due, one.ended)

@@ -1,8 +1,9 @@
 """A version in production's shadow: it answers the same images, and nobody gets what it says.
 
 Promise: no request waits for it, fails by it or is changed by it, whatever it does. It computes in
-a process of its own that stands still whenever a request is under way, one image at a time. Images
-wait for it in a queue that is bounded, and what comes when that is full is dropped and counted. One
+a process of its own that stands still whenever a request is under way, one image at a time, and of
+requests at most one in 1000 finds it computing (`serving.rollout.idle_time`). Images wait for it in
+a queue that is bounded, and what comes when that is full is dropped and counted. One
 that can't be loaded, ends, takes longer than the limit, or keeps failing is disabled: its process
 is killed, and the log, the metrics and `vgg19 shadow` say why.
 """
@@ -29,6 +30,7 @@ from serving.core.served_model import ServedModel
 from serving.engine.right_of_way import Traffic
 from serving.engine.session import ModelOutput
 from serving.observability.telemetry import current
+from serving.rollout.idle_time import IdleTime
 from serving.rollout.process import CandidateProcess, ProcessEnded
 from serving.rollout.recorder import Compared, Recorder, image_key
 
@@ -109,6 +111,7 @@ class Shadow:
         self._changed = Condition()
         self._closed = False
         self._process: CandidateProcess | None = None
+        self._idle: IdleTime | None = None
         self._hung = ""
         self._loaded = False
         self._late_cpu_s: float | None = None  # of what takes longer than its limit, at that time
@@ -177,6 +180,8 @@ class Shadow:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if self._idle is not None:
+            self._idle.close()
         if self._process is not None:
             self._process.kill()
         self._thread.join(timeout=5)
@@ -192,11 +197,11 @@ class Shadow:
             self._changed.notify()
         return True
 
-    def _next(self) -> _Item | None:
-        """Waits for an image, and for a gap between requests; None: it is to end."""
+    def _next(self, idle: IdleTime) -> _Item | None:
+        """Waits for an image, and until it may be computed; None: it is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
-        while not self._closed and not self._traffic.wait_for_gap(_LOOK_S):
+        while not self._closed and not idle.wait(_LOOK_S):
             pass
         with self._changed:
             if self._closed:
@@ -214,6 +219,8 @@ class Shadow:
             logger.exception("the shadow of %s failed", self._version)
             self._disable("an internal error; see the log")
         finally:
+            if self._idle is not None:
+                self._idle.close()
             if self._process is not None:
                 self._process.close()
             with self._changed:
@@ -232,15 +239,23 @@ class Shadow:
         process.use_idle_time()
         self.recorder.set_state("running")
         logger.info("%s answers in production's shadow", self._version)
+        self._idle = idle = IdleTime(process)
+        with self._traffic.only_in_gaps(idle):
+            self._answer(process, idle, greeting["preprocessing"])
+
+    def _answer(self, process: CandidateProcess, idle: IdleTime, preprocessing: Any) -> None:
+        """One image after another, until it is to end or fails too often."""
         failures = 0
-        while (item := self._next()) is not None:
-            failure = self._compare(process, greeting["preprocessing"], item)
+        while (item := self._next(idle)) is not None:
+            failure = self._compare(process, idle, preprocessing, item)
             failures = failures + 1 if failure else 0
             if failures >= _MAX_FAILURES:
                 self._disable(f"{failures} images in a row failed, the last one: {failure}")
                 return
 
-    def _compare(self, process: CandidateProcess, preprocessing: Any, item: _Item) -> str:
+    def _compare(
+        self, process: CandidateProcess, idle: IdleTime, preprocessing: Any, item: _Item
+    ) -> str:
         """Have an image answered, and count that; why it wasn't, "" if it was."""
         same_pixels = preprocessing == item.model.spec.preprocessing.model_dump(mode="json")
         if not same_pixels and not item.encoded:
@@ -254,7 +269,7 @@ class Shadow:
         }
         image = np.ascontiguousarray(item.pixels).tobytes() if same_pixels else item.encoded
         pauses = process.pauses
-        with self._traffic.only_in_gaps(process):
+        with idle.computing():
             answer = process.ask(question, image)
         was_paused = process.pauses != pauses
         if "skipped" in answer:

@@ -21,6 +21,7 @@ from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
 from serving.engine.right_of_way import Traffic
 from serving.observability.metrics import Metrics
+from serving.rollout.idle_time import REQUESTS_A_MEETING
 from serving.rollout.process import CandidateProcess
 from serving.rollout.recorder import Recorder, image_key
 from serving.rollout.shadow import Shadow
@@ -144,8 +145,9 @@ async def test_a_shadow_that_fails_is_disabled_and_touches_no_request(
     deadline = time.monotonic() + HANG_S
     while recorder.state != "failed":
         assert time.monotonic() < deadline
-        await bench.ask()
-        await asyncio.sleep(0.01)
+        for _ in range(REQUESTS_A_MEETING):  # so many that it may be met once more
+            await bench.ask()
+        await asyncio.sleep(2 * timeout_s if timeout_s < 1 else 0.01)  # a gap, to hang in
         shadow.check()
     await bench.ask()
     assert recorder.reason
