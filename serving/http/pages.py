@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.routing import Route
 
-from web.static_files import file_routes
+from web.static_files import BASE_STYLE, file_routes
 
 _DIRECTORY = Path(__file__).parent / "ui"
 _INDEX = "index.html"
@@ -28,8 +28,12 @@ _BESIDE = (
     "rollback.js",
     "rollout.js",
 )
-PATHS = {"/": _INDEX} | {f"/ui/{name}": name for name in _BESIDE}
+PATHS = {
+    "/": _DIRECTORY / _INDEX,
+    "/ui/base.css": BASE_STYLE,
+    **{f"/ui/{name}": _DIRECTORY / name for name in _BESIDE},
+}
 
 
 def routes() -> list[Route]:
-    return file_routes({path: _DIRECTORY / name for path, name in PATHS.items()})
+    return file_routes(PATHS)

@@ -17,6 +17,7 @@ from review.guard import own_hosts
 from review.page_files import page_paths
 from review.session import Session
 from tests.review.made_up import make_pool, make_session
+from web.static_files import BASE_STYLE
 
 HEADERS = {"host": "127.0.0.1:3002", "x-review": "1"}
 
@@ -137,7 +138,7 @@ def test_what_a_browser_has_is_not_sent_again(page: TestClient, path: str, known
 
 def test_no_file_of_the_page_is_forgotten() -> None:
     folder = Path(page_files.__file__).parent / "page"
-    files = {path.name for path in folder.iterdir()}
+    files = {BASE_STYLE.name, *(path.name for path in folder.iterdir())}
     assert {Path(path).name or "index.html" for path in page_paths()} == files
 
 
