@@ -50,7 +50,7 @@ check: setup proto-check  ## formatting, lint, types, import directions, links o
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/bandit --quiet --recursive --tests B613,B614,B615 cli models review serving training service.py
+	$(BIN)/bandit --quiet --recursive --tests B613,B614,B615 cli models review serving training web service.py
 	$(BIN)/python -m testing.docs.check
 	$(BIN)/kubernetes-validate --strict --no-warn --quiet deploy/kubernetes/base/*.yaml deploy/kubernetes/components/*/retrain.yaml
 

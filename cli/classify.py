@@ -33,7 +33,7 @@ def classify(service: Service, sources: Sequence[str], top_k: int, heat_maps: Pa
         ClientError: see `Service`; or the folder can't be written.
         PredictError: a source has no images.
     """
-    files = [Path(file) for file in find_files(sources)]
+    files = [Path(file) for file in find_files(sources, lambda line: say(shown(line)))]
     draw = (
         None if heat_maps is None else partial(_draw, _preprocessing(service, heat_maps), heat_maps)
     )

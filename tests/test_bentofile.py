@@ -95,7 +95,8 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_what_serves_and_nothing_else(bento: Path) -> None:
     source = bento / "src"
     names = {path.name for path in source.iterdir()}
-    assert names == {"service.py", "serving", "review", "protocol", "models", "bentofile.yaml"}
+    packages = {"serving", "review", "web", "protocol", "models"}
+    assert names == {"service.py", *packages, "bentofile.yaml"}
     assert (source / "serving" / "http" / "ui" / "index.html").is_file()
     assert (source / "review" / "page" / "index.html").is_file()
     assert not list(bento.rglob("*training*"))
@@ -120,7 +121,7 @@ sys.path.insert(0, ".")
 for path in sorted(pathlib.Path().rglob("*.py")):
     importlib.import_module(".".join(path.with_suffix("").parts))
 for name, module in sys.modules.items():
-    if name.partition(".")[0] in ("models", "review", "serving", "protocol", "service"):
+    if name.partition(".")[0] in ("models", "review", "serving", "web", "protocol", "service"):
         print(module.__file__)
 """
 

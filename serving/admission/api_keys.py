@@ -90,6 +90,17 @@ class Keys:
         """Raise Unauthenticated unless it is the admin key."""
         self._match(authorization, list(filter(None, [self._admin])))
 
+    def may_administer(self, authorization: str | None) -> bool:
+        """Whether whoever sends this may have the admin key: they send it, or send none because
+        none is asked for."""
+        if not self._api:
+            return self.has_admin
+        try:
+            self.check_admin(authorization)
+        except Unauthenticated:
+            return False
+        return True
+
     def _match(self, authorization: str | None, allowed: Sequence[str]) -> str:
         scheme, _, key = (authorization or "").partition(" ")
         digest = digest_of(key)

@@ -59,6 +59,7 @@ async def overview(request: Request) -> Response:
             shadow=record.shadow,
             canary=record.canary,
             administered=context.keys.has_admin,
+            reviews=_has_reviews(context, request.headers.get("authorization")),
         )
     )
 
@@ -80,6 +81,10 @@ async def rollback(request: Request) -> Response:
     if not isinstance(version, str) or not 0 < len(version) <= _MAX_VERSION:
         raise BadRequest("'version' must be the version that is in production")
     return _json(RollbackReply(version=await context.production.roll_back(version)))
+
+
+def _has_reviews(context: ServiceContext, authorization: str | None) -> bool:
+    return context.review is not None and context.keys.may_administer(authorization)
 
 
 def _served_now(models: ModelPool, record: Record) -> ServedNow:

@@ -56,6 +56,10 @@ class OverviewReply(_Part):
         description="whether an admin key is set, which rolls back, and sees images on which "
         "production and its shadow differ"
     )
+    reviews: bool = Field(
+        description="whether whoever asks may open `/review/`, and it is there: where API "
+        "keys are asked for, only the admin key's owner is told so"
+    )
 
 
 class DifferingImage(_Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import glob
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,27 +25,40 @@ from serving.engine.session import ModelOutput, is_accepted
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _COLUMN = "path"
+_NAMED_ENDINGS = 4
 
 
 class PredictError(UserError):
     """There is nothing to classify, or the result can't be written."""
 
 
-def find_files(sources: Sequence[str]) -> list[str]:
+def find_files(
+    sources: Sequence[str], tell: Callable[[str], None] = lambda line: None
+) -> list[str]:
     """The image files of folders (with all below them), of CSVs' column `path`, and of patterns or
     names; each once, in order.
+
+    Args:
+        tell: is given a line about files of folders that are skipped, if there are any.
 
     Raises:
         PredictError: a source has none.
     """
-    return list(dict.fromkeys(file for source in sources for file in _files_of(source)))
+    skipped: set[Path] = set()
+    files = list(dict.fromkeys(file for source in sources for file in _files_of(source, skipped)))
+    if skipped:
+        tell(f"{_counted(skipped)} skipped; of folders, {_endings()} are read")
+    return files
 
 
-def _files_of(source: str) -> list[str]:
+def _files_of(source: str, skipped: set[Path]) -> list[str]:
     place = Path(source)
     if place.is_dir():
-        found = [str(file) for file in sorted(place.rglob("*")) if file.suffix.lower() in _SUFFIXES]
-        what = f"no image files ({', '.join(sorted(_SUFFIXES))}) in {source}"
+        images, others = _in_folder(place)
+        found = [str(file) for file in images]
+        skipped |= others
+        has = f" (it has {_counted(others)})" if others else ""
+        what = f"no image files ({_endings()}) in {source}{has}"
     elif place.suffix.lower() == ".csv":
         found, what = _listed(place), f"{source} lists no files"
     else:
@@ -56,6 +69,27 @@ def _files_of(source: str) -> list[str]:
     if not found:
         raise PredictError(f"{what}; name a folder, a CSV with a column '{_COLUMN}', or a pattern")
     return found
+
+
+def _in_folder(folder: Path) -> tuple[list[Path], set[Path]]:
+    """All below it: those that end as images do, sorted, and other files that aren't hidden."""
+    below = sorted(folder.rglob("*"))
+    images = [file for file in below if file.suffix.lower() in _SUFFIXES]
+    others = set(below).difference(images)
+    return images, {file for file in others if not file.name.startswith(".") and file.is_file()}
+
+
+def _endings() -> str:
+    return ", ".join(sorted(_SUFFIXES))
+
+
+def _counted(files: Iterable[Path]) -> str:
+    """As `3 files (2 .heic, 1 .txt)`, the most frequent endings first."""
+    endings = Counter(file.suffix.lower() or "without an ending" for file in files)
+    named = [f"{count:,} {ending[:20]}" for ending, count in endings.most_common(_NAMED_ENDINGS)]
+    more = ["..."] if len(endings) > _NAMED_ENDINGS else []
+    total = endings.total()
+    return f"{total:,} file{'s' if total > 1 else ''} ({', '.join([*named, *more])})"
 
 
 def _listed(table: Path) -> list[str]:

@@ -83,7 +83,7 @@ def predict(
         UserError: the model can't be run here.
     """
     check_output(output)
-    files = find_files(sources)
+    files = find_files(sources, lambda line: _say(console, line))
     use_store(settings)
     version = store.resolve(settings.model)
     bundle = open_model(settings, version)

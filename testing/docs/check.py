@@ -28,8 +28,8 @@ NOT_RUN_PAGES = {
 }
 _CONTENTS_FROM = 3  # sections: with fewer, a page is seen at a glance
 # Folders whose files name pages of the documentation in comments and messages.
-_SOURCES = ("cli", "models", "review", "serving", "training", "testing", "benchmarks", "deploy",
-            "examples", "reliability", "fuzz")  # fmt: skip
+_SOURCES = ("cli", "models", "review", "serving", "web", "training", "testing", "benchmarks",
+            "deploy", "examples", "reliability", "fuzz")  # fmt: skip
 _SUFFIXES = {".py", ".yaml", ".toml", ".sh", ".html", ".js", ".css", ".conf"}
 _NAMED_FILE = re.compile(rf"`((?:{'|'.join(_SOURCES)}|tests)/[\w./-]+\w\.\w+)`")
 _NAMED_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")

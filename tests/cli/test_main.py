@@ -22,6 +22,7 @@ from models.files import json_text
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import write_image_folder
+from testing.ports import free_port
 from testing.server import ROOT
 from training.evaluate.metrics import classification_metrics
 from training.redeploy.config import load_redeploy_config
@@ -216,7 +217,7 @@ def test_serve_takes_the_model_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def serve(*arguments: str) -> str:
-        result = vgg19_process(tmp_path, "serve", *arguments)
+        result = vgg19_process(tmp_path, "serve", "--port", str(free_port()), *arguments)
         assert result.returncode == 1
         assert len(result.stderr.splitlines()) == 1
         return result.stderr

@@ -37,6 +37,15 @@ def test_one_bad_file_among_good_ones(server: Server, photos: Path, tmp_path: Pa
     assert lines[4].startswith("answered by vgg19:")
 
 
+def test_files_of_a_folder_that_are_skipped_are_told(
+    server: Server, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "red" / "bad.jpg").rename(photos / "red" / "IMG_0001.HEIC")
+    result = run_command("vgg19", "classify", server.url, "photos", cwd=tmp_path, home=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[0].startswith("1 file (1 .heic) skipped; of folders, .bmp, ")
+
+
 def test_where_all_are_bad_each_is_named(server: Server, photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "cut.png").write_bytes(b"\x89PNG")
     files = [str(photos / "red" / name) for name in ("bad.jpg", "cut.png")]

@@ -106,6 +106,7 @@ def test_what_serves_and_what_was_answered(
     rows = page.locator("#history .version")
     assert rows.all_text_contents() == [f"{second}production", first]
     expect(page.locator("#drift-note")).to_contain_text("Drift isn't watched")
+    expect(page.get_by_role("link", name="Review images")).to_have_count(0)  # there are none
     assert page.url.endswith("/#production")
     page.reload()
     expect(page.locator("#served-version")).to_have_text(f"vgg19 {second}")

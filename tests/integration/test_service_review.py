@@ -64,6 +64,35 @@ def colour_of(image: str, place: Path) -> str:
 
 
 @needs_chromium
+def test_the_service_s_page_leads_to_it(open_page: Open, reviewed: Server) -> None:
+    watched = open_page(f"{reviewed.url}/#production", expected_error="status of 401")
+    page = watched.page
+    link = page.get_by_role("link", name="Review images")
+    expect(link).to_be_visible()
+    check_accessibility(page)
+    link.click()
+    expect(page.get_by_role("heading", name="This page asks for a key")).to_be_visible()
+    page.get_by_label("Key", exact=True).fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#classes button")).to_have_count(3)
+
+
+@needs_chromium
+@pytest.mark.parametrize(("key", "told"), [(KEY, True), ("user", False)])
+def test_only_the_admin_is_led_there(
+    open_page: Open, tiny_home: Path, tmp_path: Path, key: str, told: bool
+) -> None:
+    keys = {"VGG19_API_KEYS": hashlib.sha256(b"user").hexdigest()}
+    with serve(tiny_home, tmp_path / "log", **settings_of(tmp_path), **keys) as server:
+        watched = open_page(f"{server.url}/#production", expected_error="status of 401")
+        page = watched.page
+        page.get_by_label("API key", exact=True).fill(key)
+        page.keyboard.press("Enter")
+        expect(page.locator("#served-version")).to_contain_text("vgg19")
+        expect(page.get_by_role("link", name="Review images")).to_have_count(int(told))
+
+
+@needs_chromium
 def test_labels_by_keyboard(open_page: Open, reviewed: Server, place: Path) -> None:
     watched = open_page(f"{reviewed.url}/review", expected_error="status of 401")
     page = watched.page

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from review import page_files
 from review.app import make_app
 from review.guard import own_hosts
+from review.page_files import page_paths
 from review.session import Session
 from tests.review.made_up import make_pool, make_session
+from web.static_files import BASE_STYLE
 
 HEADERS = {"host": "127.0.0.1:3002", "x-review": "1"}
 
@@ -119,6 +122,24 @@ def test_the_page_brings_its_policy(page: TestClient) -> None:
     assert "unsafe" not in policy
     for name in ("main.js", "style.css"):
         assert page.get(f"/page/{name}").status_code == 200
+
+
+@pytest.mark.parametrize("path", sorted(page_paths()))
+@pytest.mark.parametrize("known", ["{}", "W/{}", '"other", {}'])
+def test_what_a_browser_has_is_not_sent_again(page: TestClient, path: str, known: str) -> None:
+    first = page.get(path)
+    again = page.get(path, headers={"if-none-match": known.format(first.headers["etag"])})
+    assert (again.status_code, again.content) == (304, b"")
+    for name in ("etag", "cache-control", "content-security-policy", "cross-origin-opener-policy"):
+        assert again.headers[name] == first.headers[name]
+    other = page.get(path, headers={"if-none-match": '"other"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+def test_no_file_of_the_page_is_forgotten() -> None:
+    folder = Path(page_files.__file__).parent / "page"
+    files = {BASE_STYLE.name, *(path.name for path in folder.iterdir())}
+    assert {Path(path).name or "index.html" for path in page_paths()} == files
 
 
 def test_a_job_that_there_is_none_of(page: TestClient) -> None:

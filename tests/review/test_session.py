@@ -82,6 +82,24 @@ def test_a_person_who_errs_is_asked_once_more_and_then_believed(session: Session
     assert session.queue("tab", "suspects", 9) == []
 
 
+def test_two_errors_in_a_hundred_labels_are_asked_about_again(tmp_path: Path) -> None:
+    session = make_session(make_pool(tmp_path / "images", known=6, new=100), tmp_path / "review")
+    wrong = {23, 78}
+    for number in range(6, 106):
+        session.decide([decision(session, number, colour_of(number + (number in wrong)))])
+    session.wait()
+    session._refit()  # of the last labels, which are less than a batch
+    again = session.queue("tab", "suspects", 9)
+    assert {*numbers(again)} == wrong
+    for card, number in zip(again, numbers(again), strict=True):
+        right = decision(session, number, colour_of(number), base=card.standing.revision)
+        session.decide([right])
+    assert all(session.labelled()[number] == colour_of(number) for number in range(106))
+    session._refit()
+    assert session.queue("tab", "suspects", 9) == []
+    session.close()
+
+
 def test_what_two_say_is_disputed_and_not_fitted_to(session: Session) -> None:
     session.decide([decision(session, 30, "red"), decision(session, 30, "blue", who="Ben")])
     assert 30 not in session.labelled()

@@ -49,6 +49,7 @@ function tell(text) {
 
 function show(reply) {
   byId("overview").hidden = false;
+  byId("review-link").hidden = !reply.reviews;
   showServed(reply.model);
   showTraffic(reply.traffic);
   showRollout(reply);

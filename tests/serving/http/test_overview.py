@@ -54,6 +54,29 @@ def versions(store_home: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("store_home")
+@pytest.mark.parametrize(
+    ("keys", "review", "headers", "told"),
+    [
+        (Keys([sha256("user")], sha256("admin")), object(), ADMIN, True),
+        (Keys([sha256("user")], sha256("admin")), object(), USER, False),
+        (Keys([], sha256("admin")), object(), {}, True),  # the page asks for the key itself
+        (Keys([sha256("user")], sha256("admin")), None, ADMIN, False),
+        (Keys([], sha256("admin")), None, {}, False),
+    ],
+)
+async def test_reviews_are_told_of_only_to_who_may_open_them(
+    classifier: DataPlane, keys: Keys, review: object, headers: dict[str, str], told: bool
+) -> None:
+    looks = Production(lambda: None)
+    app = app_of(classifier, keys=keys, review=review, production=looks)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        reply = (await client.get("/overview", headers=headers)).json()
+    looks.close()
+    assert reply["reviews"] is told
+
+
+@pytest.mark.usefixtures("store_home")
 async def test_it_works_where_nothing_was_promoted(client: httpx.AsyncClient) -> None:
     response = await client.get("/overview", headers=USER)
     assert response.headers["cache-control"] == "no-store"

@@ -11,6 +11,7 @@ from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
 from serving.http import pages
 from tests.serving.http.test_app import app_of, check_problem, sha256
+from web.static_files import BASE_STYLE
 
 FILES = Path(pages.__file__).parent / "ui"
 POLICY = (
@@ -27,13 +28,13 @@ async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize(("path", "name"), pages.PATHS.items())
+@pytest.mark.parametrize(("path", "file"), pages.PATHS.items())
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_every_file_is_there_without_a_key(
-    client: httpx.AsyncClient, method: str, path: str, name: str
+    client: httpx.AsyncClient, method: str, path: str, file: Path
 ) -> None:
     response = await client.request(method, path)
-    content = (FILES / name).read_bytes()
+    content = file.read_bytes()
     assert response.status_code == 200
     assert response.headers["content-length"] == str(len(content))
     if method == "GET":
@@ -42,12 +43,12 @@ async def test_every_file_is_there_without_a_key(
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
     kind = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-    expected = kind.get(Path(name).suffix, "image/svg+xml")
+    expected = kind.get(file.suffix, "image/svg+xml")
     assert response.headers["content-type"].partition(";")[0] == expected
 
 
 def test_no_file_is_forgotten() -> None:
-    assert set(pages.PATHS.values()) == {path.name for path in FILES.iterdir()}
+    assert set(pages.PATHS.values()) == {BASE_STYLE, *FILES.iterdir()}
 
 
 @pytest.mark.parametrize("known", ["{}", "W/{}", '"other", {}', "*"])
@@ -75,7 +76,7 @@ async def test_no_other_path_reaches_a_file(classifier: DataPlane, path: str) ->
 
 def test_it_names_no_host_and_no_place_at_the_root() -> None:
     """So that it works offline, and behind a path prefix."""
-    for path in FILES.iterdir():
+    for path in pages.PATHS.values():
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "//" not in re.sub(r"(?m)(^|\s)// .*$", "", text), path.name
         assert not re.search(r"""(src|href|action|from|fetch)\s*[=(]?\s*["'`]/""", text), path.name

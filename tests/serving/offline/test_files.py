@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.bundle.acceptance import Acceptance
 from serving.engine.session import ModelOutput
-from serving.offline.files import Classified, classify_files
+from serving.offline.files import Classified, PredictError, classify_files, find_files
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
 
@@ -102,3 +102,38 @@ def test_which_are_accepted(tmp_path: Path) -> None:
         assert one.distance == pytest.approx(distance)
         assert one.accepted == (one.predictions[0].probability >= 0.5 and distance <= 1)
     assert {one.accepted for one in found} == {True, False}
+
+
+def test_what_a_folder_has_besides_is_counted_by_its_ending(tmp_path: Path) -> None:
+    images = write(tmp_path, 2)
+    for name in ("a.heic", "b.HEIC", "sub/c.txt", "README", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    said: list[str] = []
+    assert find_files([str(tmp_path), str(tmp_path)], said.append) == sorted(map(str, images))
+    (line,) = said
+    assert line.startswith("4 files (2 .heic, ")
+    assert "1 .txt" in line
+    assert "1 without an ending" in line
+    assert ".jpg" in line.partition("skipped")[2]
+    said.clear()
+    find_files([str(file) for file in images], said.append)
+    assert said == []  # what is named is never skipped
+
+
+def test_many_endings_are_one_line(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    for number in range(9):
+        (tmp_path / f"a.x{number}").write_text("")
+    (tmp_path / f"a.{'y' * 200}").write_text("")
+    said: list[str] = []
+    find_files([str(tmp_path)], said.append)
+    assert said[0].startswith("10 files (")
+    assert "..." in said[0]
+    assert len(said[0]) < 200
+
+
+def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_text("")
+    with pytest.raises(PredictError, match=r"no image files .* \(it has 1 file \(1 \.heic\)\)"):
+        find_files([str(tmp_path)])

@@ -67,6 +67,7 @@ def test_a_folder_into_a_table(home: Path, images: Path, tmp_path: Path) -> None
     assert "21 images by vgg19:" in said
     assert "1 could not be read" in said
     assert "text.jpg: not an image" in said
+    assert "1 file (1 .txt) skipped" in said
     assert not (tmp_path / "p.csv.part").exists()
 
 
