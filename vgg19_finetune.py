@@ -12,7 +12,9 @@ import os
 import sys
 
 ROOT = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  # pathlib isn't safe yet
-PACKAGES = frozenset({"cli", "models", "protocol", "service", "serving", "training", __name__})
+PACKAGES = frozenset(
+    {"cli", "models", "protocol", "review", "service", "serving", "training", "web", __name__}
+)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from testing.server import ROOT, Server, serve_with, wait_until_ready
 BIN = Path(sys.executable).parent
 IMAGE = encode(coloured_pixels(2))
 # What users' projects hold beside their images. Imported, each says so and ends the process.
-OURS = ("cli", "models", "protocol", "service", "serving", "training")
+_INSTALLED = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+OURS = tuple(sorted({name.partition(".")[0] for name in _INSTALLED} | {"service"}))
 OTHERS = ("testing", "grpc", "http", "bentoml", "typer", "numpy", "torch", "onnx", "starlette")
 TRAP = "import os, sys; sys.stderr.write('IMPORTED ' + __name__ + '\\n'); os._exit(99)\n"
 
@@ -29,6 +31,8 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "--version": (["--version"], "."),
     "--help": (["--help"], "Fine-tune VGG-19"),
     "train": (["train", "--data", "missing"], "missing"),
+    "probe": (["probe", "--data", "missing"], "missing"),
+    "review": (["review", "missing"], "missing"),
     "find-lr": (["find-lr", "--data", "missing"], "missing"),
     "check-data": (["check-data", "images"], "images"),
     "reproduce": (["reproduce", "missing"], "missing"),
@@ -41,6 +45,9 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "diff": (["diff", "latest", "production"], "same"),
     "redeploy": (["redeploy", "--config", "missing.yaml"], "missing.yaml"),
     "build": (["build", "nothing"], "nothing"),
+    "drift": (["drift", "latest", "images"], "no reference"),
+    "shadow": (["shadow", "nothing"], "nothing"),
+    "canary": (["canary", "nothing", "--percent", "5"], "nothing"),
     "label": (["label", "missing"], "missing"),
     "models": (["models"], "vgg19:"),
     "models push": (["models", "push", "pushed", "latest"], "pushed"),
@@ -109,6 +116,17 @@ def test_a_few_commands_import_this_project(
     python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path
 ) -> None:
     check_imports({name: COMMANDS[name] for name in FEW}, python_path, hostile, tiny_home, tmp_path)
+
+
+def test_a_directory_with_one_of_our_names_is_left_out(tmp_path: Path) -> None:
+    for name in OURS:
+        (tmp_path / name / name).mkdir(parents=True)
+    result = subprocess.run(
+        [sys.executable, "-c", "import vgg19_finetune as v; print(len(v.guard_imports()))"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(str(tmp_path / name) for name in OURS)},
+    )  # fmt: skip
+    assert int(result.stdout) == len(OURS)
 
 
 @pytest.mark.exhaustive
