@@ -7,8 +7,10 @@ and each of the page's files has its own route.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from starlette.applications import Starlette
@@ -18,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from models.errors import UserError
+from models.errors import ImageError, UserError
 from review.desk import Card, Desk, NotNow, Queue, UnknownImage
 from review.guard import Guard, Hosts
 from review.journal import Decision, Kind
@@ -85,6 +87,17 @@ def _told(answer: Answer) -> Answer:
     return told
 
 
+@contextmanager
+def _by_no_path(path: Path) -> Iterator[None]:
+    """What is wrong with an image, without where it lies: the page shows its name, and a service's
+    directories are nobody's business who labels."""
+    try:
+        yield
+    except ImageError as error:
+        error.args = (str(error).removeprefix(f"{path}: "),)
+        raise
+
+
 class _Api:
     """Each method answers one route. The desk's may take a while, so each runs in a thread."""
 
@@ -136,19 +149,23 @@ class _Api:
 
     async def image(self, request: Request) -> Response:
         path = await run_in_threadpool(self._desk.path, _image(request))
-        picture = await run_in_threadpool(browser_picture, path)
+        with _by_no_path(path):
+            picture = await run_in_threadpool(browser_picture, path)
         if picture.content is None:
             return FileResponse(path, media_type=picture.media_type, headers=_PRIVATE)
         return Response(picture.content, media_type=picture.media_type, headers=_PRIVATE)
 
     async def thumbnail(self, request: Request) -> Response:
         path = await run_in_threadpool(self._desk.path, _image(request))
-        content = await run_in_threadpool(thumbnail, path)
+        with _by_no_path(path):
+            content = await run_in_threadpool(thumbnail, path)
         return Response(content, media_type="image/png", headers=_PRIVATE)
 
     async def heat_map(self, request: Request) -> Response:
         label = request.query_params.get("label", "")
-        content = await run_in_threadpool(self._desk.heat_map, _image(request), label)
+        path = await run_in_threadpool(self._desk.path, _image(request))
+        with _by_no_path(path):
+            content = await run_in_threadpool(self._desk.heat_map, _image(request), label)
         return Response(content, media_type="image/png", headers=_PRIVATE)
 
     async def export(self, request: Request) -> Response:

@@ -19,7 +19,7 @@ import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from models.errors import UserError
-from models.text import as_label
+from models.text import as_label, shown
 
 # Its name in the folder of a review, so that `vgg19 review` and a service can go on with each
 # other's.
@@ -87,6 +87,33 @@ class Decision:
     def answer(self) -> tuple[str, str | None]:
         """What two people may differ in."""
         return self.kind, self.label
+
+
+def check_new_classes(classes: Iterable[str], decisions: Iterable[Decision]) -> None:
+    """Of what people type, where nobody could see what it is, or that there is such a class.
+
+    Args:
+        classes: that there are, whatever they are called.
+
+    Raises:
+        JournalError: a new class's name holds characters that can't be seen, or differs from
+            another's only in upper and lower case (as folders, many file systems have them as one).
+    """
+    known = set(classes)
+    alike = {label.casefold(): label for label in known}
+    for label in (decision.checked().label for decision in decisions):
+        if label is None or label in known:
+            continue
+        if shown(label) != label:
+            raise JournalError(
+                f"'{shown(label)}' holds characters that can't be seen; type the name anew"
+            )
+        other = alike.setdefault(label.casefold(), label)
+        if other != label:
+            raise JournalError(
+                f"'{label}' differs from the class '{other}' only in upper and lower case; "
+                f"choose '{other}', or another name"
+            )
 
 
 @dataclass(frozen=True)

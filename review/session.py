@@ -17,7 +17,7 @@ import numpy as np
 from review.desk import Card, NotNow, Queue, Taken
 from review.fit import Fit
 from review.holding import Holding
-from review.journal import Decision, Journal
+from review.journal import Decision, Journal, check_new_classes
 from review.label_studio import LabelStudioError, as_tasks, from_tasks
 from review.learning import Learned, Learner
 from review.pictures import png
@@ -194,6 +194,7 @@ class Session:
     def decide(self, decisions: Sequence[Decision]) -> list[Taken]:
         for decision in decisions:
             self._holding.find(decision.image)
+        check_new_classes(self.classes(), decisions)
         written = self._journal.append(decisions)
         with self._lock:
             for decision in written:

@@ -95,9 +95,42 @@ def test_what_is_not_opened_says_which_format_it_is(tmp_path: Path) -> None:
     session.close()
 
 
+@pytest.mark.parametrize("route", ["images", "thumbnails"])
+def test_an_error_does_not_say_where_an_image_lies(tmp_path: Path, route: str) -> None:
+    session = session_with(tmp_path, "a.png", b"GIF89a, or so")
+    (card,) = page_of(session).get("/api/queue?tab=t&which=new").json()["cards"]
+    session.path(card["image"]).write_bytes(b"no image")
+    reply = page_of(session).get(f"/{route}/{card['image']}")
+    assert reply.status_code == 400
+    assert reply.json()["detail"].startswith("not an image")
+    assert str(tmp_path) not in reply.text
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("Red", "'Red' differs from the class 'red' only in upper and lower case; choose 'red'"),
+        ("RED", "choose 'red'"),
+        ("r\u202eed", "'r\\u202eed' holds characters that can't be seen"),
+        ("two\nlines", "'two\\nlines' holds"),
+    ],
+)
+def test_a_new_class_can_be_told_from_others(tmp_path: Path, label: str, says: str) -> None:
+    session = session_with(tmp_path, "a.png", encoded(RED, "PNG"))
+    page = page_of(session)
+    (card,) = page.get("/api/queue?tab=t&which=new").json()["cards"]
+    sent = {"image": card["image"], "kind": "label", "label": label, "who": "Ann"}
+    reply = page.post("/api/decisions", json={"decisions": [sent]})
+    assert reply.status_code == 400
+    assert says in reply.json()["detail"]
+    assert page.get("/api/queue?tab=t&which=new").json()["cards"]  # nothing is said about it
+    session.close()
+
+
 @pytest.mark.parametrize(
     "label",
-    ["<img src=x onerror=alert(1)>", "a/b", "../x", ".", "Red", "RED", 'a, "b"', "\U0001f600"],
+    ["<img src=x onerror=alert(1)>", "a/b", "../x", ".", 'a, "b"', "\U0001f600"],
 )
 def test_a_class_keeps_its_name(tmp_path: Path, label: str) -> None:
     session = session_with(tmp_path, "a.png", encoded(RED, "PNG"))
