@@ -128,7 +128,8 @@ class Settings(FromEnvironment):
         default="float32",
         description="tf32 and float16 need a GPU; bf16, fc8, fc4 and int8 are variants made by "
         "`vgg19 export --variant`; auto takes what that recommended (on another kind of "
-        "processor: what is measured there before the first start), on a GPU fp16 or else tf32",
+        "processor: what is measured there before the first start), on a GPU fp16 or else tf32; "
+        "int8 runs images again that it can't tell, if the model needs that",
     )
     cpu_engine: CpuEngine = Field(
         default="onnxruntime",

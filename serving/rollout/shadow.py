@@ -133,6 +133,9 @@ class Shadow:
         """
         if answer.model.version != self._against or self.recorder.state != "running":
             return
+        if len(self._queue) >= _QUEUE_IMAGES:  # as on a busy service, where this is to cost nothing
+            self._count("dropped", sum(not isinstance(row, RequestError) for row in answer.rows))
+            return
         batch, batch_s = self._alone(answer)
         record = current()
         request_id = "" if record is None else record.request_id
