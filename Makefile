@@ -36,7 +36,7 @@ demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned mode
 # for each other, spinning, for an eighth of the time. Three workers, since many tests only wait.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
-test: setup  ## the tests, 7:40 on two cores
+test: setup  ## the tests, 8:20 on two cores
 	@exec $(PYTEST) -m "not exhaustive"
 
 test-all: setup  ## and those that try many of a kind that another one shows, as CI does; about 13 minutes

@@ -89,12 +89,12 @@ def _told(answer: Answer) -> Answer:
 
 @contextmanager
 def _by_no_path(path: Path) -> Iterator[None]:
-    """What is wrong with an image, without where it lies: the page shows its name, and a service's
-    directories are nobody's business who labels."""
+    """What is wrong with an image, by its name and not by where it lies: a service's directories
+    are nobody's business who labels."""
     try:
         yield
     except ImageError as error:
-        error.args = (str(error).removeprefix(f"{path}: "),)
+        error.args = (f"{path.name}: " + str(error).removeprefix(f"{path}: "),)
         raise
 
 
