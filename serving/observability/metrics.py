@@ -118,7 +118,8 @@ class Metrics:
         self._batch_images.observe(size)
 
     def count_reruns(self, count: int) -> None:
-        self._reruns.inc(count)
+        if count:  # once a batch, and mostly none
+            self._reruns.inc(count)
 
     def show_queue(self, version: str, depth: int) -> None:
         self._labelled(self._queue, version).set(depth)
