@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-
-import numpy as np
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.serving.model_change import Request
 
@@ -33,17 +31,6 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-def constant(rate: float) -> Callable[[], float]:
-    """Seconds from one request to the next: always the same."""
-    return lambda: 1 / rate
-
-
-def at_random(rate: float, seed: int) -> Callable[[], float]:
-    """As of many clients that know nothing of each other (Poisson)."""
-    draw = np.random.default_rng(seed)
-    return lambda: float(draw.exponential(1 / rate))
 
 
 class Client:
@@ -87,32 +74,3 @@ def _length(head: bytes) -> int:
         if line.startswith(b"content-length:"):
             return int(line.partition(b":")[2])
     return 0
-
-
-@asynccontextmanager
-async def load(client: Client, gap: Callable[[], float]) -> AsyncIterator[list[Request]]:
-    """Requests while the block runs; complete after it.
-
-    Args:
-        gap: seconds from when one is due to when the next is.
-    """
-    requests: list[Request] = []
-    stopped = asyncio.Event()
-
-    async def ask(due: float) -> None:
-        requests.append(await client.ask(due))
-
-    async def send() -> None:
-        due = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            while not stopped.is_set():
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                group.create_task(ask(due))
-                due += gap()
-
-    sending = asyncio.create_task(send())
-    try:
-        yield requests
-    finally:
-        stopped.set()
-        await sending

@@ -33,11 +33,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.monitoring.elsewhere import Client, at_random, constant, load, undisturbed
+from benchmarks.monitoring.elsewhere import Client, undisturbed
 from benchmarks.monitoring.stalls import overlaps, watch_stalls
 from benchmarks.monitoring.turns import MAX_OTHERS_CORES, Pair, Turn, order, quantile, ratio
 from benchmarks.report import OUTPUT, save
 from benchmarks.serving.model_change import lone_s, two_versions
+from benchmarks.serving.pace import at_random, constant, load
 from benchmarks.serving.workload import USUAL, photographs
 from benchmarks.usage import Tree, cpu_seconds_of_others
 from models.registry.rollouts import Rollouts, Shadow
@@ -160,7 +161,7 @@ async def measure_seen(server: Server, home: Path, tags: tuple[str, str], second
         for come, gap in (("evenly", constant(rate)), ("at random", at_random(rate, seed=0))):
             before = await _counted(server)
             with closing(Client(server.http_port, image)) as client, undisturbed():
-                async with load(client, gap) as requests:
+                async with load(client.ask, gap) as requests:
                     await asyncio.sleep(seconds)
             compared, dropped = (
                 after - earlier
@@ -189,7 +190,7 @@ async def _turn(client: Client, measured: Measured, tree: Tree, seconds: float) 
     gc.disable()  # its pauses would be the client's
     others, ours, started = _cpu_seconds(), tree.cpu_seconds(), time.monotonic()
     with watch_stalls() as stalls, undisturbed():
-        async with load(client, constant(measured.rate)) as requests:
+        async with load(client.ask, constant(measured.rate)) as requests:
             await asyncio.sleep(seconds)
     spent = time.monotonic() - started
     others_s = _cpu_seconds() - others - (tree.cpu_seconds() - ours)

@@ -29,9 +29,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ import torch
 
 from benchmarks.report import OUTPUT, save
 from benchmarks.serving.null_model import CLASSES
+from benchmarks.serving.pace import constant, load
 from benchmarks.serving.workload import SMALL, USUAL, photographs
 from benchmarks.usage import Tree, cpu_seconds_of_others
 from models.bundle.bundle import MODEL_FILE
@@ -154,7 +156,7 @@ async def measure(
         rate = plan.rate or min(_SHARE / alone_s, _MAX_RATE)
         tree = Tree(server.process.pid)
         others, ours, started = cpu_seconds_of_others(), tree.cpu_seconds(), time.monotonic()
-        async with load(client, image, rate) as requests:
+        async with load(partial(_ask, client, image), constant(rate)) as requests:
             await asyncio.sleep(plan.seconds)
             changes = []
             for number in range(1, plan.changes + 1):
@@ -256,34 +258,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@asynccontextmanager
-async def load(
-    client: httpx.AsyncClient, image: bytes, rate: float
-) -> AsyncIterator[list[Request]]:
-    """Requests at a constant rate while the block runs; complete after it."""
-    requests: list[Request] = []
-    stopped = asyncio.Event()
-
-    async def send() -> None:
-        started, number = time.monotonic(), 0
-        async with asyncio.TaskGroup() as group:
-            while not stopped.is_set():
-                due = started + number / rate
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                group.create_task(_ask(client, image, due, requests))
-                number += 1
-
-    sending = asyncio.create_task(send())
-    try:
-        yield requests
-    finally:
-        stopped.set()
-        await sending
-
-
-async def _ask(
-    client: httpx.AsyncClient, image: bytes, due: float, requests: list[Request]
-) -> None:
+async def _ask(client: httpx.AsyncClient, image: bytes, due: float) -> Request:
     version, problem = "", ""
     try:
         reply = await client.post("/classify", content=image, headers=_HEADERS)
@@ -293,7 +268,7 @@ async def _ask(
             problem = f"{reply.status_code}: {reply.text[:200]}"
     except httpx.HTTPError as error:
         problem = f"{type(error).__name__}: {error}"
-    requests.append(Request(due, time.monotonic(), version, problem))
+    return Request(due, time.monotonic(), version, problem)
 
 
 async def _change(

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from benchmarks.monitoring.elsewhere import Client, at_random, constant, load
+from benchmarks.monitoring.elsewhere import Client
+from benchmarks.serving.pace import at_random, constant, load
 
 
 class Server:
@@ -59,7 +60,7 @@ async def test_a_refusal_and_a_dead_server_are_problems(server: Server) -> None:
 
 async def test_what_is_under_way_at_the_end_counts(server: Server) -> None:
     client = Client(server.port, b"an image")
-    async with load(client, constant(500)) as requests:
+    async with load(client.ask, constant(500)) as requests:
         while len(server.bodies) < 10:
             await asyncio.sleep(0.001)
     client.close()
