@@ -232,8 +232,8 @@ async def test_what_differs_is_shown_where_images_may_be_kept(bench: Bench) -> N
         await until(lambda s=shadow: s.recorder.state == "running")  # type: ignore[misc]
         await bench.ask()
         await until(lambda s=shadow: s.recorder.seen.images == 4)  # type: ignore[misc]
+        shadow.close()  # an image is counted before its picture is kept
         shadow.recorder.write()
-        shadow.close()
         assert len(read_pictures(bench.directory, ROLLOUT)) == (4 if pictures else 0)
     picture = read_pictures(bench.directory, ROLLOUT)[0]
     assert (picture.production, picture.candidate) == ("red", "blue")
