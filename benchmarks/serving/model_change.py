@@ -8,9 +8,9 @@ could be sent then, so that a service (or a machine) that stands still hides not
 of `during` if any part of it lies between the order to promote and the moment when the old version
 has gone, of `before` if it ended before the first of them, otherwise of `after`.
 
-Promotions are made by a process that waits for them, with a low priority: what the command costs
-beside the service, its start and its reading of all files, is no part of a change, and is mostly
-spent on another machine. The two models of `vgg19` have 140 million weights each, with the eight
+Promotions are written to the history by a process that waits for them: what the command costs
+beside that, its start and its reading of all files, is mostly spent on another machine, and no part
+of a change. The two models of `vgg19` have 140 million weights each, with the eight
 golden samples that `vgg19 export` writes; `tiny` shows that the benchmark works, and says nothing
 about a change.
 
@@ -69,14 +69,16 @@ _LOOK_S = 0.05
 _FREEING_S = 0.5  # in which what the old version held is given back, once it is listed no more
 _TIMEOUT_S = 60.0
 _HEADERS = {"Content-Type": "image/jpeg"}
-# Reads a tag a line, and says when it is promoted.
+# Reads a version a line, and says when it is promoted.
 _PROMOTER = """
-import os, sys
-from models.registry import store
-os.nice(10)
+import sys
+from models.registry.promotions import History
+from models.registry.store import MODEL_NAME, store_path
+history = History(store_path() / MODEL_NAME)
 print("ready", flush=True)
 for line in sys.stdin:
-    print(store.promote(line.strip()), flush=True)
+    history.promote(line.strip(), "a benchmark")
+    print(line.strip(), flush=True)
 """
 
 
@@ -276,7 +278,7 @@ async def _change(
 ) -> Change:
     """Promote a version, and wait until it is the only one."""
     began = time.monotonic()
-    await asyncio.to_thread(tell, promote, f"vgg19:{version}")
+    await asyncio.to_thread(tell, promote, version)
     while (await client.get("/model")).json()["loaded_versions"] != [version]:
         if time.monotonic() > began + _TIMEOUT_S:
             raise TimeoutError(f"{version} isn't the only one after {_TIMEOUT_S:g} s")
@@ -311,14 +313,14 @@ def promoter(home: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def tell(process: subprocess.Popen[str], tag: str) -> None:
-    """Have it promote `tag`; returns when that is done."""
+def tell(process: subprocess.Popen[str], version: str) -> None:
+    """Have it promote `version`; returns when that is done."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(f"{tag}\n")
+    process.stdin.write(f"{version}\n")
     process.stdin.flush()
-    if process.stdout.readline().strip() != tag:
-        raise RuntimeError(f"{tag} can't be promoted")
+    if process.stdout.readline().strip() != version:
+        raise RuntimeError(f"{version} can't be promoted")
 
 
 @contextmanager
