@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serving.engine.batch_sizes import LARGEST_BATCH, stack
 from serving.engine.cuda import card
+from serving.engine.mapped_weights import DISABLED_OPTIMIZER, with_mapped_weights
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, SessionError
 
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("failed to allocate memory", "available memory of", "out of memory")
 # What ONNX Runtime says of a graph with nodes that the CUDA provider doesn't have.
 _CAPTURE_NEEDS = "graph capture feature"
+# Keys of ONNX Runtime's session options.
+_WEIGHTS_PLACE = "session.model_external_initializers_file_folder_path"
+_DISABLE_OPTIMIZERS = "optimization.disable_specified_optimizers"
 
 
 class NotCapturable(SessionError):
@@ -83,6 +87,7 @@ def inference_session(
         NotCapturable: it can, but without `cuda_graphs`.
     """
     providers = list(options.providers)
+    graph: Path | bytes = path
     if cuda_graphs:
         providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
     session_options = ort.SessionOptions()
@@ -94,6 +99,10 @@ def inference_session(
         # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753
         # (docs/benchmarks.md).
         session_options.enable_mem_pattern = False
+        if (turned := with_mapped_weights(path)) is not None:
+            graph = turned
+            session_options.add_session_config_entry(_WEIGHTS_PLACE, str(path.parent))
+            session_options.add_session_config_entry(_DISABLE_OPTIMIZERS, DISABLED_OPTIMIZER)
         if saves_memory:
             session_options.enable_cpu_mem_arena = False
             session_options.add_session_config_entry("session.disable_prepacking", "1")
@@ -101,7 +110,7 @@ def inference_session(
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     try:
         with card.using():
-            session = ort.InferenceSession(path, session_options, providers=providers)
+            session = ort.InferenceSession(graph, session_options, providers=providers)
     except Exception as error:
         if cuda_graphs and _CAPTURE_NEEDS in str(error):
             raise NotCapturable(str(error)) from error
