@@ -38,6 +38,9 @@ from serving.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
+# How long the review page's features wait for a gap between requests.
+_A_PERSON_WAITS_S = 3.0
+
 
 class BatchMetrics(Protocol):
     """Where a loaded model's batches and its queue are counted. (Those who predict offline count
@@ -169,7 +172,8 @@ def _runs(session: Session) -> Runs:
 
 def _features(session: Session, traffic: Traffic, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Of one image, between requests; in spite of them where there is no gap for seconds."""
-    found: NDArray[np.float32] = Courtesy(traffic).run(partial(session.features, [pixels]))[0]
+    courtesy = Courtesy(traffic, _A_PERSON_WAITS_S)
+    found: NDArray[np.float32] = courtesy.run(partial(session.features, [pixels]))[0]
     return found
 
 

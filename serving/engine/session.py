@@ -87,6 +87,8 @@ class Session:
         bundle: whose graphs have been checked, or are (`checked_session`).
         traffic: the requests that go before what proves this model on a CPU; None: there are none.
         choice: what to run of it; None: what the options choose.
+        before_replay: called when it is loaded, before its golden samples run. What it raises is
+            raised.
 
     Raises:
         SessionError: the provider didn't start, or the model doesn't reproduce its golden samples.
@@ -99,6 +101,7 @@ class Session:
         options: SessionOptions,
         traffic: Traffic | None = None,
         choice: Choice | None = None,
+        before_replay: Callable[[], object] = lambda: None,
     ) -> None:
         self._spec = bundle.spec
         self.last_run = (0, 0.0)
@@ -116,6 +119,7 @@ class Session:
                 f"VGG19_DEVICE is cuda, but {options.must_run_on} did not start (the reason is in "
                 "the log above: driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
             )
+        before_replay()
         golden, courtesy = bundle.golden(), Courtesy(traffic or Traffic())
         self._replay(first, golden, self._tolerance(choice, golden, options), courtesy)
         self._engine: Engine = first
@@ -215,8 +219,9 @@ def _largest_batch(bundle: Bundle, options: SessionOptions, provider: Provider) 
 def checked_session(
     bundle: Bundle, options: SessionOptions, traffic: Traffic | None = None
 ) -> Session:
-    """Load a bundle from `inspect_bundle`. Its weights are compared with the manifest on another
-    core, meanwhile: loading takes longer. Requests go before that.
+    """Load a bundle from `inspect_bundle`. Meanwhile another core compares its weights with the
+    manifest, between requests. Golden samples run only when that is done: beside it, on as many
+    threads as there are cores, one of them would rarely end before the next request.
 
     Args:
         traffic: see `Session`.
@@ -238,7 +243,7 @@ def checked_session(
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
         weights = thread.submit(check_weights)
         try:
-            return Session(bundle, options, traffic, choice)
+            return Session(bundle, options, traffic, choice, weights.result)
         finally:
             weights.result()
 
