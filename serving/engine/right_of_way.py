@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from threading import Condition
 from typing import Protocol, TypeVar
 
@@ -19,6 +20,9 @@ T = TypeVar("T")
 # rests changes its model as well. At a third of what it can bear, the golden samples of a VGG-19 of
 # 64 px take 1 to 2 s of it.
 _PATIENCE_S = 10.0
+# Of a gap. Who waits for it has been told by then, if the machine isn't too busy for a run anyway.
+_BEGINNING_S = 0.01
+_LONG_GAP = 3.0  # times a run
 
 
 class Pausable(Protocol):
@@ -35,7 +39,7 @@ class Traffic:
     def __init__(self) -> None:
         self._changed = Condition()
         self._requests = 0
-        self._alone_since = 0.0
+        self._alone_since = 0.0  # since the last change, while there are fewer than two
         self._gives_way: ort.RunOptions | None = None
         self._pausable: Pausable | None = None
 
@@ -92,12 +96,30 @@ class Traffic:
         with self._changed:
             return self._changed.wait_for(lambda: not self._requests, wait_s)
 
-    def take_gap(self, run: ort.RunOptions, wait_s: float) -> bool:
-        """As `wait_for_gap`; from then on `run` gives way to the next request."""
+    def take_gap(self, run: ort.RunOptions, wait_s: float, usual_s: float = 0.0) -> bool:
+        """As `wait_for_gap`; from then on `run` gives way to the next request.
+
+        Args:
+            usual_s: what the run usually takes. Then it has to begin when the gap does, or when the
+                gap has lasted much longer than that: the rest of a gap that has room for one run
+                and a half would be spent on one that the next request ends, and is delayed by.
+        """
+        ends = time.perf_counter() + wait_s
         with self._changed:  # also while it returns: no request comes between
-            has_gap = self.wait_for_gap(wait_s)
-            self._gives_way = run if has_gap else None
-            return has_gap
+            while (begins_in_s := self._begins_in_s(usual_s)) > 0:
+                left_s = ends - time.perf_counter()
+                if left_s <= 0:
+                    break
+                self._changed.wait(min(begins_in_s, left_s))
+            self._gives_way = run if begins_in_s <= 0 else None
+            return self._gives_way is not None
+
+    def _begins_in_s(self, usual_s: float) -> float:
+        """How long until a run may begin, if nothing changes."""
+        if self._requests:
+            return inf
+        gap_s = time.perf_counter() - self._alone_since
+        return 0.0 if gap_s <= _BEGINNING_S else _LONG_GAP * usual_s - gap_s
 
     def end_gap(self) -> None:
         """Nothing gives way any more."""
@@ -106,7 +128,7 @@ class Traffic:
 
 
 class Courtesy:
-    """What one load does between requests. Of one thread.
+    """What one load does between requests. Of one thread. Its runs are alike.
 
     Args:
         patience_s: how long it waits and begins anew altogether; then it runs in spite of them.
@@ -115,6 +137,7 @@ class Courtesy:
     def __init__(self, traffic: Traffic, patience_s: float = _PATIENCE_S) -> None:
         self._traffic = traffic
         self._left_s = patience_s
+        self._longest_s = 0.0
 
     def wait(self) -> None:
         """Between two steps of other work: until no request is under way, or its patience ends."""
@@ -132,13 +155,15 @@ class Courtesy:
         while self._left_s > 0:
             options = ort.RunOptions()
             waits_since = time.monotonic()
-            has_gap = self._traffic.take_gap(options, self._left_s)
+            has_gap = self._traffic.take_gap(options, self._left_s, self._longest_s)
             runs_since = time.monotonic()
             self._left_s -= runs_since - waits_since
             if not has_gap:
                 break
             try:
-                return work(options)
+                result = work(options)
+                self._longest_s = max(self._longest_s, time.monotonic() - runs_since)
+                return result
             except Exception:
                 if not options.terminate:
                     raise

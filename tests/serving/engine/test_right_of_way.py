@@ -66,6 +66,40 @@ def test_it_begins_in_the_gap_after_the_last_of_several_requests() -> None:
     assert traffic.take_gap(ort.RunOptions(), 0.0)
 
 
+def test_a_second_run_begins_with_a_gap_or_in_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    traffic, usual_s = Traffic(), 0.1
+
+    def may_begin() -> bool:
+        return traffic.take_gap(ort.RunOptions(), 0.0, usual_s)
+
+    assert may_begin()  # nobody has asked yet
+    traffic.enter()
+    assert not may_begin()
+    traffic.leave()
+    assert may_begin()
+    clock[0] += usual_s  # a run has ended; another one as long hardly fits
+    assert not may_begin()
+    assert traffic.take_gap(ort.RunOptions(), 0.0)  # the first run, of which nothing is known
+    traffic.enter()
+    traffic.leave()
+    assert may_begin()
+    clock[0] += 4 * usual_s
+    assert may_begin()
+
+
+def test_who_waits_for_a_long_gap_begins_without_being_told() -> None:
+    traffic, run = Traffic(), Run()
+    courtesy = Courtesy(traffic, LONG_S)
+    courtesy.run(lambda options: time.sleep(0.05))  # what it takes
+    traffic.enter()
+    traffic.leave()
+    time.sleep(0.02)  # no longer the beginning, and not yet 0.15
+    assert courtesy.run(run) == "done"
+    assert run.times == 1
+
+
 def test_without_a_gap_it_runs_in_spite_of_requests_when_its_patience_is_at_an_end() -> None:
     traffic = Traffic()
     traffic.enter()
