@@ -122,14 +122,13 @@ class Bench:
         name = running.contender.name
         if not running.contender.takes(scenario.kind):
             return
-        image = self.images[scenario.image]
         running.tree.settle()  # what clients left behind when the last measurement ended
-        running.check(image, self._expected[scenario.image])
+        for image in filter(None, (scenario.image, scenario.also)):
+            running.check(self.images[image], self._expected[image])
+        right, second_runs = self._expected[scenario.image], running.second_runs()
         before = running.tree.cpu_seconds()
         with Others() as others:
-            load = ask(
-                running, scenario, image, self._expected[scenario.image], self.seconds, self.rate
-            )
+            load = ask(running, scenario, self.images, right, self.seconds, self.rate)
             cpu_s = running.tree.cpu_seconds() - before
             others.not_counting(cpu_s)
         self._add(
@@ -145,6 +144,7 @@ class Bench:
                 cpu_ms_per_request=1e3 * cpu_s / max(1, load.requests),
                 pss_mb=running.tree.pss_bytes() / 1e6,
                 errors=load.errors,
+                second_runs=(running.second_runs() - second_runs) / max(1, load.requests),
                 # Somebody else's server would be taken for a disturbance.
                 other_cores=0.0 if running.contender.external else others.cores,
             )

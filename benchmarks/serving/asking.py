@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from benchmarks.serving import v2
@@ -23,15 +25,17 @@ from models.imaging.preprocessing import Preprocessing
 def ask(
     running: Running,
     scenario: Scenario,
-    image: bytes,
+    images: Mapping[str, bytes],
     right: Expected,
     seconds: float,
     rate: float,
 ) -> Load:
-    """Args: right: answer of `image`. rate: of a constant one, a second."""
+    """Args: right: answer of the scenario's image. rate: of a constant one, a second."""
+    image = images[scenario.image]
     if scenario.kind == "closed":
         at_least = max(seconds, scenario.at_least_s)
-        return ask_in_a_loop(running, image, scenario.connections, at_least)
+        also = images[scenario.also] if scenario.also else None
+        return ask_in_a_loop(running, image, scenario.connections, at_least, also)
     if scenario.kind == "rate":
         body = running.contender.encode(image)
         return constant_rate(
@@ -42,10 +46,20 @@ def ask(
     return _ask_grpc(running, scenario, image, right, seconds)
 
 
-def ask_in_a_loop(running: Running, image: bytes, connections: int, seconds: float) -> Load:
-    body = running.contender.encode(image)
+def ask_in_a_loop(
+    running: Running, image: bytes, connections: int, seconds: float, also: bytes | None = None
+) -> Load:
+    """Args: also: sent by one request in `benchmarks.serving.load.ONE_IN` instead."""
+    encode = running.contender.encode
+    body = encode(image)
     return closed_loop(
-        running.url, body.content, body.content_type, connections, seconds, body.headers
+        running.url,
+        body.content,
+        body.content_type,
+        connections,
+        seconds,
+        body.headers,
+        None if also is None else encode(also),
     )
 
 
