@@ -1,9 +1,9 @@
-"""How long the service takes to its first answer, and what memory it holds.
+"""How long the service takes to its first answer.
 
     python -m benchmarks.serving.start --rounds 5
 
 Beside each start of `bentoml serve`, a process imports BentoML, loads the session and does nothing
-else. Memory is measured when idle, after load, and after the model was changed under load.
+else.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from pathlib import Path
 import httpx
 
 from benchmarks.report import save
-from benchmarks.serving.load import check_tools
-from benchmarks.serving.memory import memory
 from benchmarks.serving.workload import USUAL, ServedBundle, photographs, prepare
 from benchmarks.usage import Tree
 from models.bundle.bundle import graph_bytes
@@ -41,10 +39,9 @@ _POLL_S, _LIMIT_S = 0.01, 120.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Start time and memory.")
+    parser = argparse.ArgumentParser(description="Start time.")
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    check_tools()
     served, image = prepare("real"), photographs()[USUAL]
     alone, first_answer = [], []
     for _ in range(rounds):
@@ -56,7 +53,6 @@ def main() -> None:
         "first_answer_s": statistics.median(first_answer),
         "ratio": statistics.median(b / a for a, b in zip(alone, first_answer, strict=True)),
         "weights_mb": graph_bytes(served.model_file) / 1e6,
-        "memory_mb": memory(served, image),
     }
     save("start", report)
     print(json.dumps(report, indent=2))
