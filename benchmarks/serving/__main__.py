@@ -17,26 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
-import numpy as np
-
 from benchmarks.peers import common
 from benchmarks.plots import bar_chart
 from benchmarks.report import OUTPUT, save
-from benchmarks.serving import v2
 from benchmarks.serving.alone import Others, decode_alone, repeat
+from benchmarks.serving.asking import answers_per_second, ask, ask_in_a_loop
 from benchmarks.serving.contenders import CONTENDERS
-from benchmarks.serving.load import (
-    Load,
-    check_tools,
-    closed_loop,
-    constant_rate,
-    grpc_closed_loop,
-    infer_request,
-)
-from benchmarks.serving.null_model import SPEC
+from benchmarks.serving.load import check_tools
 from benchmarks.serving.results import Failure, Measurement, Row, markdown, summarise
-from benchmarks.serving.running import GRPC_METHOD, Contender, Running, log_tail, run
-from benchmarks.serving.scenarios import REAL, REFERENCE, SCENARIOS, V2, Scenario
+from benchmarks.serving.running import Contender, Running, log_tail, run
+from benchmarks.serving.scenarios import REAL, REFERENCE, SCENARIOS, Scenario
 from benchmarks.serving.workload import (
     PLACE,
     USUAL,
@@ -116,7 +106,7 @@ class Bench:
         try:
             with run(contender, served, place, self.images[USUAL], at) as running:
                 warm_up = min(_WARM_UP_S, self.seconds)
-                _closed_loop(running, self.images[USUAL], scenario.connections or 16, warm_up)
+                ask_in_a_loop(running, self.images[USUAL], scenario.connections or 16, warm_up)
                 for scenario in scenarios:
                     self._measure(running, scenario, number)
         except Exception as error:  # whatever a server does must not end the run
@@ -132,12 +122,13 @@ class Bench:
         name = running.contender.name
         if not running.contender.takes(scenario.kind):
             return
-        image = self.images[scenario.image]
         running.tree.settle()  # what clients left behind when the last measurement ended
-        running.check(image, self._expected[scenario.image])
+        for image in filter(None, (scenario.image, scenario.also)):
+            running.check(self.images[image], self._expected[image])
+        right, second_runs = self._expected[scenario.image], running.second_runs()
         before = running.tree.cpu_seconds()
         with Others() as others:
-            load = self._load(running, scenario, image)
+            load = ask(running, scenario, self.images, right, self.seconds, self.rate)
             cpu_s = running.tree.cpu_seconds() - before
             others.not_counting(cpu_s)
         self._add(
@@ -146,58 +137,18 @@ class Bench:
                 model=scenario.model,
                 scenario=scenario.name,
                 round=number,
-                requests_per_second=_rate(scenario, load),
+                requests_per_second=answers_per_second(scenario, load),
                 p50_ms=load.p50_ms,
                 p95_ms=load.p95_ms,
                 p99_ms=load.p99_ms,
                 cpu_ms_per_request=1e3 * cpu_s / max(1, load.requests),
                 pss_mb=running.tree.pss_bytes() / 1e6,
                 errors=load.errors,
+                second_runs=(running.second_runs() - second_runs) / max(1, load.requests),
                 # Somebody else's server would be taken for a disturbance.
                 other_cores=0.0 if running.contender.external else others.cores,
             )
         )
-
-    def _load(self, running: Running, scenario: Scenario, image: bytes) -> Load:
-        if scenario.kind == "closed":
-            seconds = max(self.seconds, scenario.at_least_s)
-            return _closed_loop(running, image, scenario.connections, seconds)
-        if scenario.kind == "rate":
-            body = running.contender.encode(image)
-            return constant_rate(
-                running.url, body.content, body.content_type, self.rate, self.seconds, body.headers
-            )
-        if scenario.kind in V2:
-            return self._load_v2(running, scenario, image)
-        return self._load_grpc(running, scenario, image)
-
-    def _load_v2(self, running: Running, scenario: Scenario, image: bytes) -> Load:
-        pixels = np.stack([load_image(image, Preprocessing())] * scenario.pixel_images)
-        name = running.contender.pixels
-        assert name is not None
-        body = v2.body_of(scenario.kind, pixels, name)
-        right = self._expected[scenario.image]
-        for index, probability in v2.best_of(running.base, body):
-            running.compare(Expected(SPEC.labels[index], probability), right)
-        return closed_loop(
-            running.base + v2.PATH, body.content, body.content_type, scenario.connections,
-            max(self.seconds, scenario.at_least_s), body.headers,
-        )  # fmt: skip
-
-    def _load_grpc(self, running: Running, scenario: Scenario, image: bytes) -> Load:
-        running.check_grpc(image, self._expected[scenario.image])
-        before = running.answered_calls()
-        load = grpc_closed_loop(
-            running.grpc_address,
-            GRPC_METHOD,
-            infer_request(image).SerializeToString(),
-            scenario.connections,
-            self.seconds,
-        )
-        answered = running.answered_calls() - before
-        if answered < load.requests:  # more: the calls that were under way at the end
-            raise RuntimeError(f"answered {answered:.0f} calls well of {load.requests}")
-        return load
 
     def _run_alone(self, served: ServedBundle, number: int) -> None:
         """What no server can be faster than: decoding, or the model in a loop."""
@@ -257,16 +208,6 @@ def main() -> None:
     print(markdown(rows, bench.failures))
 
 
-def _rate(scenario: Scenario, load: Load) -> float:
-    """Of requests that were answered well, a second."""
-    if scenario.at_least_s and not load.errors:
-        return load.steady_rate(scenario.connections)
-    failed = (
-        load.errors if scenario.kind in ("closed", *V2) else 0
-    )  # elsewhere they aren't in `requests`
-    return (load.requests - failed) / load.seconds
-
-
 def write(rows: Sequence[Row], bench: Bench) -> None:
     """serving.json, and the charts."""
     report = {
@@ -295,13 +236,6 @@ def write(rows: Sequence[Row], bench: Bench) -> None:
                 unit=f"{unit} (more is better)",
                 path=OUTPUT / f"serving-{name}.png",
             )
-
-
-def _closed_loop(running: Running, image: bytes, connections: int, seconds: float) -> Load:
-    body = running.contender.encode(image)
-    return closed_loop(
-        running.url, body.content, body.content_type, connections, seconds, body.headers
-    )
 
 
 def _present(names: Sequence[str]) -> list[Contender]:

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.serving.v2 import Body
 from protocol import open_inference_pb2 as pb
 
 # Clients of a constant rate: processes that start one after the other, so that their requests are
@@ -24,10 +25,10 @@ _RATE_CLIENTS = 16
 _GRPC_CONNECTIONS = 4
 _TIMEOUT_S = 60
 _LUA = """
-local file = io.open({body}, "rb")
 wrk.method = "POST"
-wrk.body = file:read("*a")
+wrk.body = io.open({body}, "rb"):read("*a")
 {headers}
+{request}
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
@@ -36,6 +37,18 @@ function done(summary, latency, requests)
     latency.mean, latency:percentile(50), latency:percentile(95), latency:percentile(99)))
 end
 """
+# Which of the two is sent is drawn, and the same in each run.
+_LUA_ALSO = """
+function init()
+  math.randomseed(1)
+  usual = wrk.format()
+  also = wrk.format(nil, nil, {{{headers}}}, io.open({body}, "rb"):read("*a"))
+end
+function request()
+  return math.random({one_in}) == 1 and also or usual
+end
+"""
+ONE_IN = 10
 
 
 class LoadError(Exception):
@@ -75,14 +88,17 @@ def closed_loop(
     connections: int,
     seconds: float,
     headers: Mapping[str, str] | None = None,
+    also: Body | None = None,
 ) -> Load:
-    """`connections` clients, each of which sends its next request after an answer."""
-    sent = {"Content-Type": content_type, **(headers or {})}
+    """`connections` clients, each of which sends its next request after an answer.
+
+    Args:
+        also: what one request in `ONE_IN` sends instead.
+    """
     with tempfile.TemporaryDirectory() as name:
-        data, script = Path(name, "body"), Path(name, "script.lua")
-        data.write_bytes(body)
-        lines = (f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}" for k, v in sent.items())
-        script.write_text(_LUA.format(body=json.dumps(str(data)), headers="\n".join(lines)))
+        script = Path(name, "script.lua")
+        usual = Body(body, content_type, headers or {})
+        script.write_text(_script(Path(name), usual, also))
         output = _run(
             [
                 "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s",
@@ -98,6 +114,31 @@ def closed_loop(
         raise LoadError(f"no request was answered within {duration / 1e6:.0f} s")
     mean, p50, p95, p99 = (value / 1e3 for value in times)
     return Load(requests, errors, duration / 1e6, mean, p50, p95, p99)
+
+
+def _script(place: Path, usual: Body, also: Body | None) -> str:
+    """For wrk, in Lua; what is sent is written to `place`."""
+    request = ""
+    if also is not None:
+        request = _LUA_ALSO.format(
+            headers=", ".join(f"[{key}] = {value}" for key, value in _lua_headers(also)),
+            body=_lua_file(place / "also", also),
+            one_in=ONE_IN,
+        )
+    lines = (f"wrk.headers[{key}] = {value}" for key, value in _lua_headers(usual))
+    return _LUA.format(
+        body=_lua_file(place / "body", usual), headers="\n".join(lines), request=request
+    )
+
+
+def _lua_headers(body: Body) -> Iterator[tuple[str, str]]:
+    for key, value in {"Content-Type": body.content_type, **body.headers}.items():
+        yield json.dumps(key), json.dumps(value)
+
+
+def _lua_file(path: Path, body: Body) -> str:
+    path.write_bytes(body.content)
+    return json.dumps(str(path))
 
 
 def constant_rate(

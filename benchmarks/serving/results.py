@@ -34,6 +34,7 @@ class Measurement:
     cpu_ms_per_request: float = 0.0
     pss_mb: float = 0.0
     errors: int = 0
+    second_runs: float = 0.0  # of images, by their number
     other_cores: float = 0.0  # used meanwhile by neither server nor clients: should be near 0
 
 

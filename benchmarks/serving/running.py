@@ -35,6 +35,7 @@ _ROOT = Path(__file__).parents[2]
 _PEERS = _ROOT / "benchmarks" / "peers"
 _HOMES = Path("build/benchmarks/peers")
 _START_S = 120
+_SECOND_RUNS = r"vgg19_rerun_images_total\b"
 # Processes or threads that call the model, where a peer has such a setting: what is fastest on two
 # cores. Decoding gains by a second (1.27 times the requests of LitServe, 1.5 of TorchServe and
 # MLServer, 1.6 to 1.8 of PyTriton); VGG-19 fills both cores by itself (0.89 of TorchServe's images
@@ -63,6 +64,7 @@ class Contender:
         tolerance: largest difference of the probability from the right one.
         skips: kinds of scenarios that it can't be measured in.
         pixels: its input of the v2 protocol that takes pixels; None: it has none.
+        cascade: whether int8 of the model that it serves has a second run.
         needs: programs that neither pip nor npm brings, and the Debian package of each.
     """
 
@@ -78,6 +80,7 @@ class Contender:
     tolerance: float = TOLERANCE
     skips: tuple[str, ...] = ()
     pixels: str | None = None
+    cascade: bool = False
     needs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -141,11 +144,17 @@ class Running:
     def answered_calls(self) -> float:
         """gRPC calls so far that were answered well, by the server's own counter."""
         assert self.contender.counter is not None
+        return self._count(self.contender.counter)
+
+    def second_runs(self) -> float:
+        """Images so far that ran again in higher precision; of others than this project 0."""
+        return self._count(_SECOND_RUNS) if self.contender.cascade else 0.0
+
+    def _count(self, pattern: str) -> float:
+        """The sum of the samples on /metrics that match."""
         text = httpx.get(self.metrics, timeout=30).text
         return sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in text.splitlines()
-            if re.match(self.contender.counter, line)
+            float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(pattern, line)
         )
 
 
@@ -186,7 +195,10 @@ def _run_ours(contender: Contender, served: ServedBundle, place: Path) -> Iterat
     # set.
     of_model = {"VGG19_MAX_BATCH_SIZE": "32"} if served.name == "null" else {}
     settings = {"VGG19_ACCESS_LOG": "false", **of_model, **contender.settings}
-    with serve(served.home, place / "log", **settings) as server:
+    home = served.cascade_home if contender.cascade else served.home
+    if home is None:
+        raise ContenderError(f"the {served.name} model has no int8 with a second run")
+    with serve(home, place / "log", **settings) as server:
         yield Running(
             contender,
             server.url,

@@ -20,9 +20,12 @@ from sklearn.datasets import load_sample_images
 
 from benchmarks.peers import common
 from benchmarks.serving.decode import jpeg
+from benchmarks.serving.load import ONE_IN
 from benchmarks.serving.null_model import CLASSES, SPEC, seal_random, write_null_bundle
 from models.bundle.bundle import MODEL_FILE
+from models.bundle.cascade import Cascade
 from models.bundle.golden import PARITY_TOLERANCE
+from models.bundle.manifest import read_manifest
 from models.bundle.openvino_graph import computes_in_bf16
 from models.bundle.variants import (
     VARIANTS_FILE,
@@ -31,6 +34,7 @@ from models.bundle.variants import (
     Variants,
     variant_files,
 )
+from models.bundle.writer import write_manifest
 from models.export.onnx_export import ServingModule, export
 from models.export.onnx_variants import Form, agreement, make_variant, probabilities
 from models.network.build import build, initialise_from_data
@@ -40,17 +44,20 @@ from testing.server import put_into_production
 
 PLACE = Path("build/benchmarks/serving")
 SMALL, USUAL, LARGE = "64 x 64", "500 x 400", "12 megapixels"
+OTHER = "500 x 400, another photograph"
 _VARIANTS: tuple[VariantName, ...] = ("ncnn", "int8", "bf16")
-_SIZES = {SMALL: (64, 64), USUAL: (500, 400), LARGE: (4000, 3000)}
+_SIZES = {SMALL: (64, 64), USUAL: (500, 400), LARGE: (4000, 3000), OTHER: (500, 400)}
 
 
 @dataclass(frozen=True)
 class ServedBundle:
-    """bundle: for the peers; home: BentoML's, in which the same is the production model."""
+    """bundle: for the peers; home: BentoML's, in which the same is the production model;
+    cascade_home: another's, where int8 runs `OTHER` again; None: it has no int8."""
 
     name: str
     bundle: Path
     home: Path
+    cascade_home: Path | None = None
 
     @property
     def model_file(self) -> Path:
@@ -66,9 +73,12 @@ class Expected:
 
 
 def photographs() -> dict[str, bytes]:
-    """The same photograph in three sizes, as JPEG."""
-    photograph = Image.fromarray(load_sample_images().images[0])
-    return {name: jpeg(photograph.resize(size)) for name, size in _SIZES.items()}
+    """The same photograph in three sizes, as JPEG, and another one."""
+    usual, other = (Image.fromarray(pixels) for pixels in load_sample_images().images)
+    return {
+        name: jpeg((other if name == OTHER else usual).resize(size))
+        for name, size in _SIZES.items()
+    }
 
 
 def prepare(name: str) -> ServedBundle:
@@ -79,8 +89,11 @@ def prepare(name: str) -> ServedBundle:
         shutil.rmtree(place, ignore_errors=True)
         (write_null_bundle if name == "null" else write_real_bundle)(bundle)
         put_into_production(bundle)
+        if name == "real":
+            put_into_production(write_cascade_bundle(bundle, place / "cascade" / "bundle"))
         (place / "complete").touch()
-    return ServedBundle(name, bundle, home)
+    cascade_home = place / "cascade" / "bentoml" if name == "real" else None
+    return ServedBundle(name, bundle, home, cascade_home)
 
 
 def write_real_bundle(path: Path) -> Path:
@@ -124,6 +137,40 @@ def _write_variants(path: Path, images: NDArray[np.uint8]) -> None:
         print(variant, flush=True)
         variants.append(variant)
     Variants(variants=variants).write(path / VARIANTS_FILE)
+
+
+def write_cascade_bundle(source: Path, path: Path) -> Path:
+    """The real bundle, with a margin by which int8 runs `OTHER` again, and no other photograph; in
+    bf16 where this processor computes in it.
+
+    Raises:
+        RuntimeError: int8 is surer of `OTHER` than of another one.
+    """
+    written = Variants.read(source / VARIANTS_FILE)
+    kept = [variant for variant in written.variants if variant.name in ("int8", "bf16")]
+    left_out = {file for name in _VARIANTS for file in variant_files(name)}
+    left_out -= {file for variant in kept for file in variant.files}
+    shutil.copytree(source, path, ignore=lambda _, names: left_out & {*names})
+    pixels = {name: common.decode(data) for name, data in photographs().items()}
+    answers = probabilities(Form.of("int8", path), SPEC, np.stack([*pixels.values()]))
+    best = np.sort(answers, axis=1)
+    gaps = dict(zip(pixels, (best[:, -1] - best[:, -2]).tolist(), strict=True))
+    unsure = gaps.pop(OTHER)
+    if unsure >= min(gaps.values()):
+        raise RuntimeError(f"int8 tells '{OTHER}' by {unsure:.3f}, others by {gaps}")
+    cascade = Cascade(
+        margin=(unsure + min(gaps.values())) / 2,
+        second="bf16" if written.find("bf16") else "float32",
+        images=0, share=1 / ONE_IN, cost=0,
+    )  # fmt: skip
+    print(cascade, flush=True)
+    variants = [
+        variant.model_copy(update={"cascade": cascade}) if variant.name == "int8" else variant
+        for variant in kept
+    ]
+    Variants(variants=variants).write(path / VARIANTS_FILE)
+    write_manifest(path, read_manifest(path).provenance)
+    return path
 
 
 def expected(served: ServedBundle, images: dict[str, bytes]) -> dict[str, Expected]:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.bundle import weights_beside
+from models.bundle.mapped import release_mapped
 from models.errors import UserError
 from models.extras import install_command
 
@@ -74,12 +76,18 @@ class OpenVinoGraph:
         self.outputs = [name for name in wanted if name in places]
         self._places = [places[name] for name in self.outputs]
         self._own = threading.local()
+        self._weights: Path | None = weights_beside(path)
 
     def __call__(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         request = getattr(self._own, "request", None)
         if request is None:
             request = self._own.request = self._model.create_infer_request()
         found = request.infer([images], share_inputs=True)
+        weights, self._weights = self._weights, None
+        if weights is not None:
+            # The first batch has them arranged in memory of its own, and they stay mapped, read by
+            # nobody: of VGG-19 544 MB.
+            release_mapped(weights)
         # Copies: the request writes its next answers into the same memory.
         return [np.array(found[place], np.float32) for place in self._places]
 

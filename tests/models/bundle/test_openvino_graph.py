@@ -9,11 +9,14 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
 from models.bundle import openvino_graph
+from models.bundle.bundle import weights_beside
 from models.bundle.openvino_graph import OpenVinoError, OpenVinoGraph, computes_in_bf16
+from testing.mapped import resident_kb
 from testing.small_vgg import pixels, write_small_bundle
 
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -43,6 +46,24 @@ def test_answers_of_before_stay_as_they_are(model: Path) -> None:
     kept = first.copy()
     graph(pixels(2, 50))
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where it maps files, Linux says")
+def test_weights_that_are_arranged_take_no_memory_where_they_are_mapped(
+    model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    weights = weights_beside(path)
+    onnx.save_model(
+        onnx.load(model), path, save_as_external_data=True, location=weights.name, size_threshold=0
+    )
+    graph = OpenVinoGraph(path, ["probabilities"], 1)
+    expected = [graph(pixels(count, 0))[0] for count in (1, 4, 3)]
+    assert resident_kb(weights) == 0  # and mapped all the same
+    again = [graph(pixels(count, 0))[0] for count in (1, 4, 3)]
+    assert resident_kb(weights) == 0  # other batch sizes don't read them either
+    for one, other in zip(expected, again, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_threads_do_not_mix_their_answers(model: Path) -> None:
