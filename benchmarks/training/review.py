@@ -42,12 +42,15 @@ _RANDOM = "random"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stamps", type=Path, help="folder of Tux Paint's stamps")
+    parser.add_argument("--only", choices=("digits", "stamps"), help="of the two")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rules", default="random,ours", help=f"all, or of {', '.join(RULES)}")
     options = parser.parse_args()
     rules = [*RULES] if options.rules == "all" else options.rules.split(",")
-    sets = {"digits": (write_digits(OUTPUT / "review-digits"), 32)}
-    if options.stamps is not None:
+    sets = {}
+    if options.only != "stamps":
+        sets["digits"] = (write_digits(OUTPUT / "review-digits"), 32)
+    if options.stamps is not None and options.only != "digits":
         sets["stamps"] = (write_stamps(options.stamps, OUTPUT / "review-stamps"), 64)
     found = {}
     for name, (folder, image_size) in sets.items():
