@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rules", default="random,ours", help=f"all, or of {', '.join(RULES)}")
     options = parser.parse_args()
     rules = [*RULES] if options.rules == "all" else options.rules.split(",")
-    sets = {}
+    sets: dict[str, tuple[Path, int]] = {}
     if options.only != "stamps":
         sets["digits"] = (write_digits(OUTPUT / "review-digits"), 32)
     if options.stamps is not None and options.only != "digits":
