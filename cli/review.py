@@ -36,10 +36,14 @@ _FIELDS = (
     "num_workers",
 )  # fmt: skip
 # How a challenger differs from the configuration that the review was started with: it reads the
-# table of the labels, and trains the head alone.
+# table of the labels, and trains the head alone, from the fit that the page has shown. What a run
+# of more layers may have asked for keeps a head from beginning so (`training.probe.head_start`),
+# and one epoch from random weights is no challenger.
 _CHALLENGER: dict[str, Any] = {
     "label_column": "label", "image_column": None, "split_column": "split", "split_names": {},
     "strategy": "head", "unfreeze": (), "unfreeze_epochs": None, "epochs": 1,
+    "head_init": "ridge", "class_weights": "none", "balanced_sampling": False,
+    "mixup": 0.0, "cutmix": 0.0,
 }  # fmt: skip
 # What exit codes of `vgg19 redeploy` mean that are no failure of it (docs/redeploy.md).
 _ENDINGS = {

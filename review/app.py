@@ -7,6 +7,7 @@ and each of the page's files has its own route.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,8 @@ from review.guard import Guard, Hosts
 from review.journal import Decision, Kind
 from review.page_files import page_paths, page_routes
 from review.pictures import browser_picture, thumbnail
+
+logger = logging.getLogger(__name__)
 
 # Of a request's body: a thousand decisions, about.
 _MAX_BODY = 1_000_000
@@ -83,6 +86,9 @@ def _told(answer: Answer) -> Answer:
         except OSError as error:  # of the disk that decisions go to
             words = f"nothing was saved: {error.strerror or error}"
             return _json({"detail": words}, 507)
+        except Exception:
+            logger.exception("%s can't be answered", request.url.path)
+            return _json({"detail": "that failed, and nothing was saved; the log says why"}, 500)
 
     return told
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.imaging.image import load_part
+from models.imaging.overlay import overlaid
+from review.desk import NotNow
 
 # On the longer side: of a tile, for screens of two pixels a point, and of what no browser shows.
 _THUMBNAIL_PIXELS = 256
@@ -64,6 +66,27 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def explained(
+    pixels: NDArray[np.uint8], heat_map: NDArray[np.float32], label: str
+) -> NDArray[np.uint8]:
+    """What a model sees of an image, under what speaks for a label.
+
+    Args:
+        pixels: uint8[S,S,3]. heat_map: float32[h,w], 0..1.
+
+    Raises:
+        NotNow: the map would show nothing, and so look as if there were none.
+    """
+    if heat_map.size == 1:
+        raise NotNow(
+            f"there is no heat map: of {len(pixels)} px, the network's last maps have one place, "
+            f"which can't say where '{label[:50]}' is"
+        )
+    if not heat_map.any():
+        raise NotNow(f"the heat map is empty: no place in the image speaks for '{label[:50]}'")
+    return overlaid(pixels, heat_map)
 
 
 def _whole(path: Path, longer: int) -> NDArray[np.uint8]:

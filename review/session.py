@@ -162,7 +162,7 @@ class Session:
 
     def overview(self) -> dict[str, Any]:
         self._journal.refresh()
-        learned, labelled = self._learned, self.labelled()
+        learned, labelled, images = self._learned, self.labelled(), len(self._pool.items)
         counts = Counter(labelled.values())
         standings = [standing for _, standing in self._holding.standings()]
         return {
@@ -170,7 +170,8 @@ class Session:
             "classes": [{"label": one, "images": counts[one]} for one in self.classes()],
             "preprocessing": self._pool.preprocessing.model_dump(include=_GEOMETRY)
             | {"resize": self._pool.preprocessing.resize},
-            "images": len(self._pool.items),
+            "images": images,
+            "features": {"ready": images, "images": images} if self._pool.features else None,
             "labelled": len(labelled),
             "decided": sum(bool(one.votes) for one in standings),
             "waiting": {

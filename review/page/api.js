@@ -9,7 +9,7 @@ let askForKey = null;
 
 export class Refused extends Error {}
 
-// `ask` gives a key that a person has typed.
+// `ask` gives a key that a person has typed; it is told whether one has been refused.
 export function whenKeyIsNeeded(ask) {
   askForKey = ask;
 }
@@ -43,6 +43,6 @@ async function ask(path, body) {
     if (reply.ok) return reply;
     const { detail } = await reply.json().catch(() => ({ detail: `answered ${reply.status}` }));
     if (reply.status !== 401) throw new Refused(detail);
-    if (key === sent) key = await askForKey();
+    if (key === sent) key = await askForKey(sent !== "");
   }
 }

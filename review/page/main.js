@@ -143,7 +143,8 @@ function choose(title) {
 $("class-dialog").addEventListener("submit", () => answer("label", $("class-name").value.trim()));
 document.querySelector("[data-close]").addEventListener("click", () => $("class-dialog").close());
 
-api.whenKeyIsNeeded(() => new Promise((resolve) => {
+api.whenKeyIsNeeded((refused) => new Promise((resolve) => {
+  $("key-refused").hidden = !refused;
   $("key").value = "";
   $("key-dialog").showModal();
   $("key-dialog").addEventListener("close", () => resolve($("key").value.trim()), { once: true });
@@ -200,7 +201,9 @@ async function save(form) {
 
 // What runs in the background, and what others decide, is looked at now and then.
 setInterval(() => {
-  const lives = state.overview && (state.overview.fitting || state.overview.jobs.last?.state === "running");
+  const { overview } = state;
+  const looks = overview?.features && side.isWithout(overview.features);
+  const lives = looks || overview?.fitting || overview?.jobs.last?.state === "running";
   if (lives && !state.busy) look().catch(() => {});
 }, LOOK_MS);
 

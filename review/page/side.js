@@ -21,7 +21,9 @@ export function show(found) {
   return people(found.disagreements);
 }
 
-function fit({ fit: now, change, problem, batch, fitting, labelled, images }) {
+function fit({ fit: now, change, problem, batch, fitting, labelled, images, features }) {
+  $("accuracy").textContent = "–";
+  $("accuracy-words").textContent = unfitted(features);
   if (now) {
     $("accuracy").textContent = percent(now.accuracy);
     const [low, high] = now.interval.map(percent);
@@ -30,9 +32,18 @@ function fit({ fit: now, change, problem, batch, fitting, labelled, images }) {
   $("change").textContent = problem ?? (change ? changed(change) : "");
   $("batch").value = Math.min(1, batch.decided / batch.size);
   const left = Math.max(0, batch.size - batch.decided);
-  $("batch-words").textContent = fitting
-    ? "fitting …"
-    : `${labelled} of ${images} images have a label; ${left} more until the next fit`;
+  const have = `${labelled} of ${images} images have a label`;
+  $("batch").hidden = isWithout(features);
+  $("batch-words").textContent = isWithout(features) ? have : fitting ? "fitting …" : `${have}; ${left} more until the next fit`;
+}
+
+// Whether nothing can be fitted, or not yet: what the model makes of the images is missing.
+export const isWithout = (features) => features === null || features.ready < features.images;
+
+function unfitted(features) {
+  if (features === null) return "nothing is fitted, since the model was exported without distances; the least certain images come first";
+  if (isWithout(features)) return `no fit yet: the model has looked at ${features.ready} of ${features.images} images; until it is done, the least certain come first`;
+  return "no fit yet: two classes are needed";
 }
 
 function changed({ labels, accuracy, flipped, suspects, gone }) {

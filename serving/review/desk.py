@@ -89,7 +89,11 @@ class ServiceDesk:
             self._session.close()
 
     def overview(self) -> dict[str, Any]:
-        return self._current().overview()
+        """With how far the first look of the served model is, where it gives features."""
+        found = self._current().overview()
+        if found["features"] is None and self._models.current.features is not None:
+            found["features"] = {"ready": self._features.looked_at, "images": found["images"]}
+        return found
 
     def queue(self, tab: str, which: Queue, count: int) -> list[Card]:
         return self._current().queue(tab, which, count)

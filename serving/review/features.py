@@ -18,9 +18,13 @@ DEPTH = "FC2"
 
 class Features:
     """Of one model at a time, and one thread. They are computed between requests
-    (`ServedModel.features`), once for each image."""
+    (`ServedModel.features`), once for each image.
+
+    looked_at: of how many images they are there, of those that the last call of `of` was given.
+    """
 
     def __init__(self) -> None:
+        self.looked_at = 0
         self._version = ""
         self._rows: dict[str, NDArray[np.float16]] = {}
 
@@ -38,7 +42,7 @@ class Features:
         if model.version != self._version:
             self._version, self._rows = model.version, {}
         kept: dict[str, NDArray[np.float16]] = {}
-        for item in items:
+        for self.looked_at, item in enumerate(items):
             if not goes_on():
                 return None
             row = self._rows.get(item.image)

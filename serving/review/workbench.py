@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from models.captured import LABELS_FILE, lay_labels
 from models.imaging.image import load_image
-from models.imaging.overlay import overlaid
 from models.locations import without_credentials
 from review.desk import NotNow
+from review.pictures import explained
 from review.pool import Item
 from review.tables import captured_table
 from review.workbench import Elsewhere, Labelled, LabelWeight
@@ -51,10 +51,15 @@ class ServiceWorkbench:
         self._models = models
         self._loop = loop
         self._last: dict[str, Any] | None = None
-        shown = without_credentials(url)
+        # The run knows the size of the images, and the labelled ones; without its weights, the
+        # challenger would be a head on those that the run began with.
+        review = "vgg19 review --config RUN/config.yaml --weights RUN/checkpoints/best.safetensors"
         self.elsewhere = (
             Elsewhere("Retrain and redeploy", "vgg19 redeploy --config redeploy.yaml"),
-            Elsewhere("Make a challenger, or export", f"vgg19 review --capture {shown}"),
+            Elsewhere(
+                "Make a challenger, or export; RUN is the served model's run",
+                f"{review} --capture {without_credentials(url)}",
+            ),
         )
 
     def heat_map(self, item: Item, label: str, head: LabelWeight | None) -> NDArray[np.uint8]:
@@ -69,9 +74,9 @@ class ServiceWorkbench:
             raise NotNow(f"version {model.version}, which serves, doesn't know '{label[:50]}'")
         pixels = load_image(item.path, model.spec.preprocessing)
         asked = ExplainItem(pixels, model.spec.labels.index(label))
-        making = asyncio.run_coroutine_threadsafe(_explained(model, asked), self._loop)
+        making = asyncio.run_coroutine_threadsafe(_made(model, asked), self._loop)
         try:
-            return overlaid(pixels, making.result(_HEAT_MAP_S).values)
+            return explained(pixels, making.result(_HEAT_MAP_S).values, label)
         except TimeoutError:
             making.cancel()
             raise NotNow(f"the heat map wasn't there within {_HEAT_MAP_S:g} s") from None
@@ -108,7 +113,7 @@ class ServiceWorkbench:
             yield
 
 
-async def _explained(model: ServedModel, asked: ExplainItem) -> HeatMap:
+async def _made(model: ServedModel, asked: ExplainItem) -> HeatMap:
     assert model.explainer is not None
     model.acquire()
     try:

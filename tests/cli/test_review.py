@@ -19,8 +19,9 @@ from review.journal import Journal
 from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
 from testing.ports import free_port
-from training.loop.config_file import load_config
+from training.loop.config_file import load_config, write_config
 from training.loop.preflight import check_config
+from training.probe import head_start
 
 pytestmark = pytest.mark.usefixtures("thin_network")
 
@@ -168,6 +169,26 @@ def test_a_challenger_is_trained_as_the_review_reads_it(tmp_path: Path) -> None:
     assert (config.weights, config.image_size, config.learning_rate) == ("none", 32, 0.001)
     assert next(commands)[1:] == ["export", str(config.output)]
     assert next(commands)[1:] == ["register", str(config.output)]
+
+
+@pytest.mark.parametrize(
+    "asked", ["strategy: full", "class_weights: balanced", "balanced_sampling: true", "mixup: 0.2"]
+)
+def test_a_challenger_begins_with_the_fit_that_the_page_has_shown(
+    tmp_path: Path, asked: str
+) -> None:
+    """Whatever kept the head of the run that it is made from random."""
+    run = tmp_path / "run.yaml"
+    write_config(load_config(None, {"data": "x", "output": "y", "weights": "none"}), run)
+    text = run.read_text().replace("strategy: fc", "strategy: full")
+    name = asked.partition(":")[0]
+    kept = [line for line in text.splitlines() if not line.startswith((f"{name}:", "head_init:"))]
+    run.write_text("\n".join([*kept, asked, "head_init: random"]) + "\n")
+    train = next(challenger_commands(tmp_path, run, {}))
+    config = load_config(Path(train[3]), {})
+    check_config(config)
+    assert config.head_init == "ridge"
+    assert head_start._reason_against(config) is None
 
 
 @pytest.mark.parametrize("has_production", [False, True])

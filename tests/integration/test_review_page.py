@@ -183,8 +183,11 @@ def test_it_asks_for_a_key_and_takes_it_from_its_address(open_page: Open, tmp_pa
     session = make_session(make_pool(tmp_path / "i", known=6, new=3), tmp_path / "r")
     with serve_page(session, key="open-sesame") as url:
         page = open_page(url, expected_error="status of 401")
+        refused = page.get_by_text("That key is refused here.")
+        expect(refused).to_be_hidden()
         page.get_by_label("Key", exact=True).fill("wrong")
         page.keyboard.press("Enter")
+        expect(refused).to_be_visible()
         page.get_by_label("Key", exact=True).fill("open-sesame")
         page.keyboard.press("Enter")
         expect(page.locator("#question")).to_have_text("What is it?")

@@ -136,6 +136,27 @@ def test_what_a_browser_has_is_not_sent_again(page: TestClient, path: str, known
     assert (other.status_code, other.content) == (200, first.content)
 
 
+def test_a_heat_map_that_there_is_none_of_says_why(page: TestClient, session: Session) -> None:
+    path = f"/heat/{session._pool.items[7].image}"
+    for label, words in (("red", "no network is loaded that has pixels"), ("zebra", "yet")):
+        reply = page.get(path, params={"label": label})
+        assert reply.status_code == 409
+        assert words in reply.json()["detail"]
+
+
+def test_what_nobody_foresaw_is_told_in_words(
+    page: TestClient, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(which: str) -> None:
+        raise KeyError("/secret")
+
+    monkeypatch.setattr(session, "path", broken)
+    reply = page.get(f"/images/{session._pool.items[0].image}")
+    assert reply.status_code == 500
+    assert "the log says why" in reply.json()["detail"]
+    assert "secret" not in reply.text
+
+
 def test_no_file_of_the_page_is_forgotten() -> None:
     folder = Path(page_files.__file__).parent / "page"
     files = {BASE_STYLE.name, *(path.name for path in folder.iterdir())}

@@ -16,29 +16,29 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from models.imaging.image import load_image
-from models.imaging.overlay import overlaid
 from models.network.grad_cam import LEAST_SCALE
+from review.pictures import explained
 from training.probe.features import Depth
 from training.review.pool import NetworkPool
 
 
 def heat_map(
-    pool: NetworkPool, path: Path, depth: Depth, weight: NDArray[np.float32]
+    pool: NetworkPool, path: Path, depth: Depth, weight: NDArray[np.float32], label: str
 ) -> NDArray[np.uint8]:
     """What the model sees of an image, under its heat map.
 
     Args:
         depth: whose features the head reads.
-        weight: float32[p], the head's for one label, on these features.
+        weight: float32[p], the head's for this label, on these features.
 
     Returns:
         uint8[S,S,3].
 
     Raises:
-        ImageError: the file can't be read.
+        ImageError: the file can't be read. NotNow: the map would show nothing.
     """
     pixels = load_image(path, pool.preprocessing)
-    return overlaid(pixels, _scaled(shares(pool, pixels, depth, weight)))
+    return explained(pixels, _scaled(shares(pool, pixels, depth, weight)), label)
 
 
 def shares(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.captured import put_labels
 from models.files import staged_file
+from models.text import shown
 from review.desk import NotNow
 from review.pool import Item
 from review.tables import captured_table
@@ -18,6 +20,8 @@ from training.review.heat import heat_map
 from training.review.jobs import Jobs
 from training.review.pool import NetworkPool
 from training.review.tables import training_table
+
+logger = logging.getLogger(__name__)
 
 
 class LocalWorkbench:
@@ -42,7 +46,15 @@ class LocalWorkbench:
     def heat_map(self, item: Item, label: str, head: LabelWeight | None) -> NDArray[np.uint8]:
         if head is None:
             raise NotNow(f"'{label}' has no heat map yet: too few images have that label")
-        return heat_map(self._pool, item.path, self._pool.depths[head.depth], head.weight)
+        depth = self._pool.depths.get(head.depth)
+        if depth is None:
+            raise NotNow(f"there are no heat maps: no network is loaded that has {head.depth}")
+        try:
+            return heat_map(self._pool, item.path, depth, head.weight, label)
+        except RuntimeError as error:  # PyTorch's: no memory is left, for example
+            logger.exception("a heat map can't be made")
+            reason = shown(str(error).partition("\n")[0])
+            raise NotNow(f"the heat map can't be made: {reason}") from None
 
     def labels_table(self, labelled: Labelled) -> bytes:
         return training_table(self._pool, labelled)

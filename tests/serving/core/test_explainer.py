@@ -16,7 +16,7 @@ from models.bundle.writer import write_manifest
 from models.errors import BundleError, UserError
 from serving.core.batcher import BatchFailed
 from serving.core.dataplane import DataPlane
-from serving.core.errors import BadImage, BadRequest, Overloaded
+from serving.core.errors import BadImage, BadRequest, Overloaded, ShuttingDown
 from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap, load_explainer
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.requests import InferRequest
@@ -127,6 +127,23 @@ async def test_more_than_may_wait() -> None:
         await explainer.explain([ExplainItem(PIXELS[0], 0)] * 3)
     assert loads.count == 0
     await explainer.close(1)
+
+
+async def test_who_waits_for_a_load_is_told_when_the_model_is_closed() -> None:
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load() -> Callable[[Sequence[ExplainItem]], list[HeatMap]]:
+        loading.set()
+        go_on.wait()
+        return StubModel().explain
+
+    explainer = Explainer(load, max_queue=16)
+    waiting = asyncio.ensure_future(explainer.explain([ExplainItem(PIXELS[0], 0)]))
+    await asyncio.to_thread(loading.wait)
+    await explainer.close(0)
+    with pytest.raises(ShuttingDown):
+        await waiting
+    go_on.set()
 
 
 async def test_answers_with_maps(classifier: DataPlane) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -105,8 +106,24 @@ async def test_without_features_the_least_certain_come_first(desk_of: Callable[.
     assert cards[0].suggested[0] == (COLOURS[0], pytest.approx(0.73))
     for card in cards:
         desk.decide([says(card, COLOURS[number_of(card.name) % 3])])
-    assert desk.overview()["fit"] is None
+    assert (desk.overview()["fit"], desk.overview()["features"]) == (None, None)
     assert desk.overview()["labelled"] == 12
+
+
+async def test_how_far_the_first_look_is_is_told(desk_of: Callable[..., Any]) -> None:
+    """Or the page would say that labels are missing, however many there are."""
+    go_on = threading.Semaphore(5)
+
+    def slow(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        go_on.acquire()
+        return means(pixels)
+
+    desk = await desk_of(slow)
+    found = await until(desk, lambda found: found["features"]["ready"] == 5)
+    assert found["features"] == {"ready": 5, "images": 12}
+    go_on.release(20)
+    await until(desk, lambda found: bool(desk._session._pool.features))
+    assert desk.overview()["features"] == {"ready": 12, "images": 12}
 
 
 async def test_with_features_of_the_served_model_labels_are_learnt_from(

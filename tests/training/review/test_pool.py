@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 
 from models.captured import captured_images
+from review.desk import NotNow
 from review.journal import Decision, Journal
 from review.session import Session
+from review.workbench import LabelWeight
 from testing.images import coloured_pixels, encode, write_image_folder
 from training.loop.config_file import load_config
 from training.reporter import SilentReporter
+from training.review import workbench
 from training.review.jobs import Jobs
 from training.review.pool import NetworkPool, PoolError, load_pool
 from training.review.workbench import LocalWorkbench
@@ -77,13 +81,34 @@ def test_a_heat_map_at_every_depth_and_a_table_that_train_reads(places: Path) ->
     image = pool.items[0].image
     fit = session._learned.fit
     assert fit is not None
-    assert session.heat_map(image, "red").startswith(b"\x89PNG")
+    maps = []
+    for label in fit.labels:  # what speaks for one of two speaks against the other
+        with suppress(NotNow):
+            maps.append(session.heat_map(image, label))
+    assert maps
+    assert maps[0].startswith(b"\x89PNG")
     rows = list(csv.DictReader(session.export("labels")[1].decode().splitlines()))
     assert len(rows) == 2 + 12 + 1
     assert {(row["split"], row["label"]) for row in rows} == {
         (split, label) for split in ("train", "val") for label in ("blue", "red")
     }
     session.close()
+
+
+def test_a_heat_map_for_which_there_is_no_memory_says_so(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = load(places)
+    jobs = Jobs({}, places / "labels.csv", places / "jobs.log")
+    depth = next(iter(pool.depths))
+    head = LabelWeight(depth, np.zeros(1, np.float32))
+
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory\nException raised from ...")
+
+    monkeypatch.setattr(workbench, "heat_map", full)
+    with pytest.raises(NotNow, match="can't be made: DefaultCPUAllocator: not enough memory$"):
+        LocalWorkbench(pool, jobs).heat_map(pool.items[0], "red", head)
 
 
 def test_labels_of_captured_images_are_laid_beside_them(places: Path) -> None:
