@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from models.bundle.bundle import GOLDEN_FILE
 from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
+from testing import patient
 from testing.bundles import write_tiny_bundle
 from testing.commands import vgg19
 from testing.ports import free_port
+from testing.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120
@@ -54,15 +56,16 @@ class Server:
     def access_log(self, count: int, holding: str = "") -> list[dict[str, Any]]:
         """The requests logged so far, in order, those whose lines hold `holding`.
 
-        A line is written a moment after its answer was sent, so this waits for `count` of them, for
-        ten seconds at most.
+        A line is written a moment after its answer was sent, so this waits for `count` of them.
         """
-        for _ in range(100):
+        requests: list[dict[str, Any]] = []
+
+        def are_there() -> bool:
             whole = [line for line in self.log.read_text().split("\n")[:-1] if holding in line]
-            requests = [json.loads(line) for line in whole if line.startswith('{"time"')]
-            if len(requests) >= count:
-                break
-            time.sleep(0.1)
+            requests[:] = [json.loads(line) for line in whole if line.startswith('{"time"')]
+            return len(requests) >= count
+
+        wait_until(are_there)
         return requests
 
 
@@ -122,7 +125,7 @@ def serve_with(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(timeout=60)
+                process.wait(timeout=HANG_S)
             except subprocess.TimeoutExpired:
                 for child in server.children():  # or they would go on beside all tests
                     child.kill()
@@ -133,17 +136,15 @@ def serve_with(
 
 def wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        code = server.process.poll()
-        assert code is None, f"ended with {code}: {server.log.read_text()}"
-        try:
-            if (
-                httpx.get(f"{server.url}/readyz", timeout=5, verify=server.tls or True).status_code
-                == httpx.codes.OK
-            ):
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
+    trusting = {} if server.tls is None else {"verify": server.tls}
+    with patient.client(timeout=5, **trusting) as client:
+        while time.monotonic() < deadline:
+            code = server.process.poll()
+            assert code is None, f"ended with {code}: {server.log.read_text()}"
+            with suppress(httpx.HTTPError):
+                if client.get(f"{server.url}/readyz").status_code == httpx.codes.OK:
+                    return
+            time.sleep(0.05)
     raise AssertionError(f"not ready: {server.log.read_text()}")
 
 

@@ -10,10 +10,10 @@ import tomllib
 from collections import defaultdict
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
+from testing import patient
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.server import serve
@@ -143,17 +143,17 @@ def test_a_shared_store_gets_its_model_and_is_followed(bento: Path, tmp_path: Pa
     shared = tmp_path / "shared"
     settings = {"VGG19_STORE": str(shared), "VGG19_WORKERS": "2"}
     with serve(tmp_path / "nothing", tmp_path / "log", str(bento), **settings) as server:
-        version = httpx.get(f"{server.url}/model").json()["version"]
+        version = patient.get(f"{server.url}/model").json()["version"]
     history = (shared / "vgg19" / ".history.jsonl").read_text().split()
     assert (shared / "vgg19" / ".production").read_text().split()[0] == version
     assert sum('"why"' in word for word in history) == 1  # by one of the two workers
     with serve(tmp_path / "nothing", tmp_path / "log", **settings) as server:  # the project itself
-        assert httpx.get(f"{server.url}/model").json()["version"] == version
+        assert patient.get(f"{server.url}/model").json()["version"] == version
 
 
 def test_it_serves_its_own_model_from_an_empty_home(bento: Path, tmp_path: Path) -> None:
     with serve(tmp_path / "nothing", tmp_path / "log", str(bento)) as server:
         (model,) = (bento / "models" / "vgg19").glob("*/manifest.json")
-        reply = httpx.get(f"{server.url}/model").json()
+        reply = patient.get(f"{server.url}/model").json()
         assert reply["version"] == model.parent.name
         assert reply["spec"]["labels"] == ["blue", "green", "red"]

@@ -24,6 +24,7 @@ from testing.commands import run_command
 from testing.images import write_image_folder
 from testing.ports import free_port
 from testing.server import ROOT
+from testing.waiting import HANG_S
 from training.evaluate.metrics import classification_metrics
 from training.redeploy.config import load_redeploy_config
 
@@ -323,7 +324,7 @@ def test_signals_leave_a_run_that_goes_on(tmp_path: Path, number: signal.Signals
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + number
     assert stderr.endswith("; continue with 'vgg19 train --resume run'\n")
     assert (tmp_path / "run" / "checkpoints" / "state.pt").exists()

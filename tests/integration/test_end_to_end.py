@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import numpy as np
 import psutil
 import pytest
@@ -21,9 +20,11 @@ from models.bundle.bundle import open_bundle
 from models.export.onnx_export import ServingModule, reference_probabilities
 from models.imaging.image import load_image
 from models.monitoring.reference import read_reference
+from testing import patient
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder
 from testing.server import ROOT, serve
+from testing.waiting import HANG_S
 from training.loop.checkpoint import load_checkpoint
 
 CLASS_SIZES = dict.fromkeys(COLOURS, 40)
@@ -139,9 +140,9 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
 
     with serve(place / "bentoml", place / "server.log") as server:
         parts = [("image", (file.name, file.read_bytes())) for file in files]
-        reply = httpx.post(f"{server.url}/classify?top_k=3", files=parts, timeout=60).json()
-        explained = httpx.post(
-            f"{server.url}/classify", params={"explain": "true"}, files=parts, timeout=60
+        reply = patient.post(f"{server.url}/classify?top_k=3", files=parts).json()
+        explained = patient.post(
+            f"{server.url}/classify", params={"explain": "true"}, files=parts
         ).json()
         output = vgg19(place, "classify", server.url, *map(str, files), "--top-k", "1")
 
@@ -219,8 +220,8 @@ class started:  # noqa: N801
 def check_that_nothing_is_left(demo: subprocess.Popen[bytes], cwd: Path) -> list[psutil.Process]:
     family = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(timeout=60) != 0
-    _, alive = psutil.wait_procs(family[1:], timeout=20)
+    assert demo.wait(timeout=HANG_S) != 0
+    _, alive = psutil.wait_procs(family[1:], timeout=HANG_S)
     assert not alive
     left = [p.info for p in psutil.process_iter(["pid", "cwd"]) if p.info["cwd"] == str(cwd)]
     assert left == []

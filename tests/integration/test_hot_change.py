@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
+from testing import patient
 from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
 from testing.server import ROOT, Server, register_version, serve
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 
 PNG = {"Content-Type": "image/png"}
 IMAGE = encode(coloured_pixels(1))
@@ -48,7 +48,7 @@ def promote(home: Path, day: int) -> str:
 
 
 def served(server: Server) -> dict[str, object]:
-    reply: dict[str, object] = httpx.get(f"{server.url}/model").json()
+    reply: dict[str, object] = patient.get(f"{server.url}/model").json()
     return reply
 
 
@@ -76,7 +76,7 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
 
     def ask() -> Counter[tuple[int, str, str]]:
         seen: Counter[tuple[int, str, str]] = Counter()
-        with httpx.Client(timeout=60) as client:
+        with patient.client() as client:
             while not done.is_set():
                 reply = client.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
                 body = reply.json()
@@ -105,7 +105,7 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
             done.set()
             (tmp_path / "stop").touch()
         seen = sum((client.result() for client in clients), Counter[tuple[int, str, str]]())
-    versions = json.loads(over_grpc.communicate(timeout=60)[0])
+    versions = json.loads(over_grpc.communicate(timeout=HANG_S)[0])
 
     assert set(seen) == {(200, old, "green"), (200, new, "green")}
     assert set(versions) == {old, new}
@@ -119,9 +119,9 @@ def test_a_bad_model_leaves_the_old_one_and_is_told(home: Path, server: Server) 
     assert isinstance(failed, dict)
     assert failed["version"] == bad
     assert "differs from its golden samples" in failed["reason"]
-    reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
+    reply = patient.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
     assert (reply.status_code, reply.json()["model_version"]) == (200, old)
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert patient.get(f"{server.url}/readyz").status_code == 200
     good = promote(home, 2)  # and the way out is open
     wait_for_version(server, good)
     assert served(server)["failed_load"] is None

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from testing import patient
 from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
 from testing.server import Server, register_version, serve
@@ -91,9 +91,9 @@ def test_what_serves_and_what_was_answered(
     open_page: Open, administered: Server, versions: list[str]
 ) -> None:
     first, second = versions
-    before = httpx.get(f"{administered.url}/overview").json()["traffic"]["accepted"]
+    before = patient.get(f"{administered.url}/overview").json()["traffic"]["accepted"]
     for seed in range(3):
-        httpx.post(f"{administered.url}/classify", files={"image": encode(coloured_pixels(seed))})
+        patient.post(f"{administered.url}/classify", files={"image": encode(coloured_pixels(seed))})
     watched = open_page(f"{administered.url}/")
     page = watched.page
     expect(page.locator("#overview")).to_be_hidden()

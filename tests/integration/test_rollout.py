@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.commands import run_command, vgg19
 from testing.images import coloured_pixels, encode
 from testing.server import Server, register_version, serve
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 
 pytestmark = pytest.mark.exhaustive  # what it is made of is tested in tests/serving/rollout
 
@@ -24,7 +24,7 @@ PNG = {"Content-Type": "image/png"}
 
 
 def ask_http(server: Server, seed: int, user: str = "") -> str:
-    reply = httpx.post(
+    reply = patient.post(
         f"{server.url}/classify",
         content=encode(coloured_pixels(seed)),
         headers=PNG | {"X-User": user},
@@ -35,7 +35,7 @@ def ask_http(server: Server, seed: int, user: str = "") -> str:
 
 def ask_grpc(stub: GRPCInferenceServiceStub, seed: int, user: str = "") -> str:
     request = infer_request(encode(coloured_pixels(seed)))
-    answer = stub.ModelInfer(request, timeout=60, metadata=[("x-user", user)])
+    answer = stub.ModelInfer(request, timeout=HANG_S, metadata=[("x-user", user)])
     return str(answer.model_version)
 
 

@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from models.bundle.bundle import CARD_FILE, SIGNATURE_FILE
 from models.bundle.manifest import read_manifest
 from models.bundle.signature import Signer
 from models.bundle.writer import write_manifest
+from testing import patient
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
 from testing.images import coloured_pixels, encode
@@ -64,7 +64,7 @@ def server(place: Place) -> Iterator[Server]:
 
 
 def model(server: Server) -> dict[str, object]:
-    reply: dict[str, object] = httpx.get(f"{server.url}/model").json()
+    reply: dict[str, object] = patient.get(f"{server.url}/model").json()
     return reply
 
 
@@ -89,7 +89,7 @@ def test_an_unsigned_model_does_not_take_over_until_it_is_signed(
     assert isinstance(failed, dict)
     assert failed["version"] == unsigned
     assert "is not signed" in failed["reason"]
-    reply = httpx.post(
+    reply = patient.post(
         f"{server.url}/classify", content=IMAGE, headers={"Content-Type": "image/png"}
     )
     assert (reply.status_code, reply.json()["model_version"]) == (200, signed)

@@ -22,6 +22,7 @@ from models.network.build import build
 from models.network.vgg19 import VGG19
 from models.network.weights import WeightsError, is_finite, read_weights, unwrapped
 from testing.small_vgg import thin_vgg19
+from testing.waiting import HANG_S
 
 State = dict[str, Tensor]
 
@@ -213,7 +214,7 @@ def listening(answer: bytes | None) -> Iterator[int]:
         thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(HANG_S)
         for connection in taken:
             connection.close()
 

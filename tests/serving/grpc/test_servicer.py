@@ -22,6 +22,7 @@ from serving.grpc.servicer import _code
 from serving.open_inference.protobuf_codec import Message
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S
 from tests.serving.conftest import (
     ENGINES,
     MAX_MESSAGE_BYTES,
@@ -258,7 +259,7 @@ class TestStream:
         call = stub.ModelStreamInfer()
         for image in IMAGES[:3]:
             await call.write(request(image))
-            reply = await asyncio.wait_for(call.read(), timeout=30)
+            reply = await asyncio.wait_for(call.read(), timeout=HANG_S)
             assert reply.infer_response.model_version == "v1"
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
@@ -287,7 +288,7 @@ class TestStream:
         for _ in range(10):
             await call.write(request(IMAGES[0]))
         call.cancel()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while len(asyncio.all_tasks()) > before:
                 await asyncio.sleep(0.02)
 
@@ -410,7 +411,7 @@ async def test_a_message_is_gone_with_its_call(
             for _ in range(5):
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await infer(asked, metadata=metadata)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HANG_S):
                 while messages() > before:  # the server's side of a call ends after the client's
                     await asyncio.sleep(0.01)
         finally:

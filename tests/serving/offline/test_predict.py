@@ -18,6 +18,7 @@ from serving.offline.table import Progress, check_output, columns
 from testing.bundles import write_tiny_bundle
 from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
+from testing.waiting import HANG_S
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +125,7 @@ def test_an_interruption_says_how_to_go_on(
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + number
     again = "run the same command again to continue with"
     assert said == f"interrupted; {again} {tmp_path / 'p.csv'}\n"

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from serving.rollout.process import CandidateProcess, ProcessEnded
+from testing.waiting import HANG_S, wait_until
 from tests.serving.rollout.conftest import Command
 
 LOOP = "ready()\nwhile True: hear(); answer()"
@@ -118,7 +119,7 @@ def test_a_killed_worker_leaves_no_candidate() -> None:
         worker.kill()
         worker.wait()
         candidates += found
-    _, left = psutil.wait_procs(candidates, timeout=20)
+    _, left = psutil.wait_procs(candidates, timeout=HANG_S)
     for process in left:
         process.kill()
     assert not left
@@ -145,10 +146,7 @@ def test_who_hangs_in_a_wait_does_not_want_to_run(
 ) -> None:
     process = CandidateProcess(command(f"ready(); {lines}" if not wants else f"ready()\n{lines}"))
     process.wait()
-    deadline = time.monotonic() + 20
-    while process.wants_to_run != wants or (wants and process.cpu_s < 0.05):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: process.wants_to_run == wants and (process.cpu_s >= 0.05 or not wants))
     process.close()
     assert process.cpu_s == 0
 
