@@ -6,7 +6,8 @@ import gc
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -232,17 +233,25 @@ async def test_config_and_statistics(stub: GRPCInferenceServiceStub) -> None:
         await stub.ModelStatistics(pb.ModelStatisticsRequest(name="resnet"))
 
 
+async def answers(call: AsyncIterable[pb.ModelStreamInferResponse]) -> list[Any]:
+    return [reply async for reply in call]
+
+
 class TestStream:
     async def test_answers_come_in_order_and_an_error_is_one_of_them(
-        self, stub: GRPCInferenceServiceStub, model: StubModel
+        self, stub: GRPCInferenceServiceStub, classifier: DataPlane, model: StubModel
     ) -> None:
-        model.seconds = 0.01
+        model.free.clear()
         images = [IMAGES[0], b"no image", *IMAGES[1:]]
         requests = []
         for number, image in enumerate(images):
             requests.append(request(image))
             requests[-1].id = str(number)
-        replies = [reply async for reply in stub.ModelStreamInfer(iter(requests))]
+        asking = asyncio.create_task(answers(stub.ModelStreamInfer(iter(requests))))
+        while classifier.models.current.batcher.queue_depth < 2:
+            await asyncio.sleep(0.01)
+        model.free.set()
+        replies = await asking
         assert [reply.infer_response.id for reply in replies] == [str(n) for n in range(9)]
         assert replies[1].error_message.startswith("not an image")
         rows = [
