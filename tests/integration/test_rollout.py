@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ def ask_grpc(stub: GRPCInferenceServiceStub, seed: int, user: str = "") -> str:
     return str(answer.model_version)
 
 
+def compared(server: Server) -> float:
+    """Images that the shadow has answered, in all workers."""
+    text = patient.get(f"{server.url}/metrics").text
+    counts = re.findall(r"^vgg19_shadow_images_total{.*} (\S+)$", text, re.MULTILINE)
+    return sum(map(float, counts))
+
+
 def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
     old, new = (register_version(tmp_path, day) for day in (1, 2))
     home = tmp_path / "home"
@@ -53,14 +61,20 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
               "--max-latency-ratio", "1000")  # fmt: skip
 
         def shown() -> dict[str, Any]:
-            for seed in range(4):
-                assert ask_http(server, seed) == ask_grpc(client, seed) == old.split(":")[1]
             status = run_command("vgg19", "shadow", "--json", cwd=home, home=home)
             return dict(json.loads(status.stdout))
 
+        def runs_in_both() -> bool:
+            return [worker["state"] for worker in shown()["workers"]] == ["running"] * 2
+
+        wait_until(runs_in_both)
+        # One after another: what finds the shadow computing stops it for the next 1,000 requests.
+        for number in range(24):
+            answer = ask_grpc(client, number) if number % 2 else ask_http(server, number)
+            assert answer == old.split(":")[1]
+            wait_until(lambda number=number: compared(server) == number + 1)  # type: ignore[misc]
         wait_until(lambda: shown()["outcome"] == "passed")
         assert shown()["agreement"] == 1
-        assert len(shown()["workers"]) == 2
 
         vgg19(home, "canary", new, "--steps", "50,100", "--wait-hours", "0",
               "--min-requests", "40", "--header", "X-User")  # fmt: skip
