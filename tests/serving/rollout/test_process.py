@@ -29,15 +29,32 @@ def test_it_is_asked_and_answers(command: Command) -> None:
     ("lines", "how"),
     [
         ("sys.exit(3)", "exit code 3"),
+        # As where others keep the machine busy: it was killed, and that was told.
+        ("connection.close(); time.sleep(0.5); sys.exit(3)", "exit code 3"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
-        ("connection.send_bytes(b'not JSON'); time.sleep(60)", "ended by SIGKILL"),
-        ("connection.send_bytes(b'x' * 1_000_000); time.sleep(60)", "ended by SIGKILL"),
-        ("connection.close(); time.sleep(60)", "ended by SIGKILL"),
     ],
 )
 def test_how_it_ended_is_told(command: Command, lines: str, how: str) -> None:
     process = CandidateProcess(command(lines))
     with pytest.raises(ProcessEnded, match=how):
+        process.wait()
+    process.close()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "connection.send_bytes(b'not JSON'); time.sleep(600)",
+        "connection.send_bytes(b'x' * 1_000_000); time.sleep(600)",
+        "connection.close(); time.sleep(600)",
+    ],
+)
+def test_what_is_of_no_use_is_killed(
+    command: Command, lines: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.rollout.process._ENDING_S", 0.1)
+    process = CandidateProcess(command(lines))
+    with pytest.raises(ProcessEnded, match="ended by SIGKILL"):
         process.wait()
     process.close()
 
@@ -51,7 +68,7 @@ def test_what_ends_the_group_is_no_failure_of_it(command: Command, number: signa
 
 
 def test_killed_while_it_is_waited_for(command: Command) -> None:
-    process = CandidateProcess(command("ready(); hear(); time.sleep(60)"))
+    process = CandidateProcess(command("ready(); hear(); time.sleep(600)"))
     process.wait()
     Timer(0.1, process.kill).start()
     with pytest.raises(ProcessEnded, match="SIGKILL"):
@@ -61,7 +78,7 @@ def test_killed_while_it_is_waited_for(command: Command) -> None:
 
 
 def test_while_it_is_paused_nothing_is_counted_and_nothing_happens(command: Command) -> None:
-    process = CandidateProcess(command("ready(); hear(); answer(); time.sleep(60)"))
+    process = CandidateProcess(command("ready(); hear(); answer(); time.sleep(600)"))
     process.wait()
     process.pause()
     process.pause()
@@ -74,7 +91,7 @@ def test_while_it_is_paused_nothing_is_counted_and_nothing_happens(command: Comm
 
 
 def test_time_in_pauses_is_not_its_own(command: Command) -> None:
-    process = CandidateProcess(command("time.sleep(60)"))
+    process = CandidateProcess(command("time.sleep(600)"))
     process.pause()
     seen: list[float] = []
 
