@@ -18,13 +18,14 @@ from typing import Any
 import httpx
 import psutil
 
+from models import bentoml_adapter
 from models.bundle.bundle import GOLDEN_FILE
 from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
+from models.registry import store
 from testing import patient
 from testing.bundles import write_tiny_bundle
-from testing.commands import vgg19
 from testing.ports import free_port
 from testing.waiting import HANG_S, wait_until
 
@@ -169,14 +170,28 @@ def register_version(place: Path, day: int, *, busy: int = 0, lies: bool = False
         wrong = golden.probabilities[::-1]
         golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
         write_manifest(bundle, read_manifest(bundle).provenance)
-    vgg19(home, "register", str(bundle))
-    (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-    return f"vgg19:{version}"
+    with store_of(home):
+        return store.register(bundle)
 
 
 def put_into_production(bundle: Path) -> Path:
     """A BentoML home beside a bundle, whose production model it is."""
     home = bundle.with_name("bentoml")
-    vgg19(home, "register", str(bundle))
-    vgg19(home, "promote", "latest")
+    with store_of(home):
+        store.promote(store.register(bundle))
     return home
+
+
+@contextmanager
+def store_of(home: Path) -> Iterator[None]:
+    """Have `models.registry.store` work with a BentoML home in this process, as `vgg19` does in one
+    of its own, which takes a second to start."""
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    before = bentoml_adapter.store_directory()
+    bentoml_adapter.choose_store_directory(home / "models")
+    try:
+        yield
+    finally:
+        bentoml_adapter.choose_store_directory(None)
+        if bentoml_adapter.store_directory() != before:  # another one was chosen
+            bentoml_adapter.choose_store_directory(before)
