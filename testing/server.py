@@ -182,6 +182,12 @@ def put_into_production(bundle: Path) -> Path:
     return home
 
 
+def promote(home: Path, tag: str) -> None:
+    """Put a registered model into production, in this process."""
+    with store_of(home):
+        store.promote(tag)
+
+
 @contextmanager
 def store_of(home: Path) -> Iterator[None]:
     """Have `models.registry.store` work with a BentoML home in this process, as `vgg19` does in one
