@@ -14,9 +14,8 @@ import pytest
 import yaml
 
 from testing import patient
-from testing.bundles import write_tiny_bundle
 from testing.commands import run_command
-from testing.server import serve
+from testing.server import make_home, serve
 
 pytestmark = pytest.mark.slow
 
@@ -76,11 +75,9 @@ def test_what_is_included_exists() -> None:
 def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Bento of the tiny model, exported to a folder of its own: no store, no other Bento."""
     directory = tmp_path_factory.mktemp("bento")
-    home = directory / "home"
-    bundle = write_tiny_bundle(directory / "bundle")
-    for arguments in (["register", str(bundle)], ["promote", "latest"], ["build"]):
-        result = run_command("vgg19", *arguments, cwd=directory, home=home)
-        assert result.returncode == 0, result.stderr
+    home = make_home(directory)
+    result = run_command("vgg19", "build", cwd=directory, home=home)
+    assert result.returncode == 0, result.stderr
     again = run_command("vgg19", "build", cwd=directory, home=home)  # changes nothing
     assert again.stdout == result.stdout
     tag = result.stdout.split()[1].rstrip(";")

@@ -108,9 +108,8 @@ FEW = ("key", "models", "doctor", "predict", "history", "label")
 @pytest.mark.parametrize(
     "python_path",
     [
-        "",
         "HERE",
-        *(pytest.param(path, marks=pytest.mark.exhaustive) for path in (".", "LIBRARIES")),
+        *(pytest.param(path, marks=pytest.mark.exhaustive) for path in ("", ".", "LIBRARIES")),
     ],
 )
 def test_a_few_commands_import_this_project(

@@ -16,9 +16,8 @@ import psutil
 import pytest
 
 from testing import patient
-from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
-from testing.server import ROOT, Server, register_version, serve
+from testing.server import ROOT, Server, promote, register_version, serve
 from testing.waiting import HANG_S, wait_until
 
 PNG = {"Content-Type": "image/png"}
@@ -31,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("hot")
     for day in (1, 2, 3):
         register_version(place, day, lies=day == 3)
-    promote(place / "home", 1)
+    promote_day(place / "home", 1)
     return place / "home"
 
 
@@ -41,9 +40,9 @@ def server(home: Path) -> Iterator[Server]:
         yield server
 
 
-def promote(home: Path, day: int) -> str:
+def promote_day(home: Path, day: int) -> str:
     (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-    vgg19(home, "promote", f"vgg19:{version}")
+    promote(home, f"vgg19:{version}")
     return version
 
 
@@ -95,10 +94,10 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
         clients = [pool.submit(ask) for _ in range(8)]
         try:
             wait_for_answers(old)
-            new = promote(home, 2)
+            new = promote_day(home, 2)
             wait_for_version(server, new)
             wait_for_answers(new)
-            promote(home, 1)
+            promote_day(home, 1)
             wait_for_version(server, old)
             wait_for_answers(old)
         finally:
@@ -113,7 +112,7 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
 
 def test_a_bad_model_leaves_the_old_one_and_is_told(home: Path, server: Server) -> None:
     old = served(server)["version"]
-    bad = promote(home, 3)
+    bad = promote_day(home, 3)
     wait_until(lambda: served(server)["failed_load"])
     failed = served(server)["failed_load"]
     assert isinstance(failed, dict)
@@ -122,7 +121,7 @@ def test_a_bad_model_leaves_the_old_one_and_is_told(home: Path, server: Server) 
     reply = patient.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
     assert (reply.status_code, reply.json()["model_version"]) == (200, old)
     assert patient.get(f"{server.url}/readyz").status_code == 200
-    good = promote(home, 2)  # and the way out is open
+    good = promote_day(home, 2)  # and the way out is open
     wait_for_version(server, good)
     assert served(server)["failed_load"] is None
 

@@ -82,7 +82,7 @@ ENDS = {
 }
 
 
-_FIRST = ("term", "term hup", "hup hup term")
+_FIRST = ("term hup", "hup hup term")  # a lone SIGTERM: see test_service.py
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,26 @@ def test_workers_end_whenever_their_parent_is_killed(tiny_home: Path, tmp_path: 
             check_that_all_is_over(server, [parent, *children])
 
 
-def test_a_second_sigterm_ends_what_hangs(tiny_home: Path, tmp_path: Path) -> None:
-    for first, second in ((TERM, TERM), (INT, TERM), (TERM, INT)):
-        with serve(tiny_home, tmp_path / "log") as server:
-            processes = processes_of(server)
-            processes[1].suspend()
-            send(server.process.pid, first)
-            time.sleep(0.5)
-            assert server.process.poll() is None  # it waits for the worker
-            send(server.process.pid, second)
-            check_that_all_is_over(server, processes)
-        assert server.process.returncode == 128 + second
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (TERM, TERM),
+        pytest.param(INT, TERM, marks=pytest.mark.exhaustive),
+        pytest.param(TERM, INT, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_second_signal_ends_what_hangs(
+    first: signal.Signals, second: signal.Signals, tiny_home: Path, tmp_path: Path
+) -> None:
+    with serve(tiny_home, tmp_path / "log") as server:
+        processes = processes_of(server)
+        processes[1].suspend()
+        send(server.process.pid, first)
+        time.sleep(0.5)
+        assert server.process.poll() is None  # it waits for the worker
+        send(server.process.pid, second)
+        check_that_all_is_over(server, processes)
+    assert server.process.returncode == 128 + second
 
 
 @pytest.mark.exhaustive

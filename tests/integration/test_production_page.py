@@ -12,9 +12,8 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from testing import patient
-from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
-from testing.server import Server, register_version, serve
+from testing.server import Server, promote, register_version, serve
 from tests.integration.browsing import (
     DESKTOP,
     PHONE,
@@ -40,7 +39,7 @@ def administered(tmp_path_factory: pytest.TempPathFactory, versions: list[str]) 
     place = tmp_path_factory.mktemp("administered")
     for day in (1, 2):
         tag = register_version(place, day)
-        vgg19(place / "home", "promote", tag)
+        promote(place / "home", tag)
         versions.append(tag.removeprefix("vgg19:"))
     digest = hashlib.sha256(b"open sesame").hexdigest()
     with serve(

@@ -27,7 +27,7 @@ from testing.waiting import HANG_S, wait_until
 
 IMAGE = encode(coloured_pixels(2))
 PNG = {"Content-Type": "image/png"}
-CHANGES = 5
+CHANGES = 3
 
 
 def replace(file: Path, content: bytes) -> None:

@@ -204,14 +204,17 @@ def own_processes() -> list[psutil.Process]:
 class TestStartsThatFail:
     """One line on stderr, an exit code, and nothing left running."""
 
-    def check(self, home: Path, words: str, **settings: str) -> None:
+    def check(self, home: Path, words: str, **settings: str) -> str:
         before = [p.environ().get("BENTOML_HOME") for p in own_processes()].count(str(home))
-        assert words in refusal(home, **settings)
+        said = refusal(home, **settings)
+        assert words in said
         homes = [process.environ().get("BENTOML_HOME") for process in own_processes()]
         assert homes.count(str(home)) == before
+        return said
 
     def test_no_production_model(self, tmp_path: Path) -> None:
-        self.check(tmp_path, "no production model in")
+        way_out = "register one with 'vgg19 register RUN', then 'vgg19 promote latest'"
+        assert way_out in self.check(tmp_path, "no production model in")
 
     def test_cuda_without_cuda(self, tiny_home: Path) -> None:
         from serving.engine.providers import has_cuda_driver
@@ -242,6 +245,7 @@ def test_a_damaged_model_ends_the_service(tmp_path: Path) -> None:
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.exhaustive  # which graphs are refused: tests/serving/engine/test_graph_check.py
 def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> None:
     """Its manifest is right, so it can be registered; it is refused before a session is made."""
     from models.bundle.bundle import MODEL_FILE
@@ -276,9 +280,7 @@ def test_a_failure_in_the_worker_ends_the_service(tiny_home: Path, tmp_path: Pat
     wrong = golden.probabilities + np.float32(0.01)
     golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
     write_manifest(bundle, read_manifest(bundle).provenance)
-    home = tmp_path / "home"
-    for arguments in (["register", str(bundle)], ["promote", "latest"]):
-        run_command("vgg19", *arguments, cwd=tmp_path, home=home)
+    home = put_into_production(bundle)
 
     with (
         pytest.raises(

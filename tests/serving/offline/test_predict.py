@@ -15,9 +15,9 @@ from pyarrow import parquet
 
 from serving.offline.files import Classified, PredictError, find_files
 from serving.offline.table import Progress, check_output, columns
-from testing.bundles import write_tiny_bundle
 from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
+from testing.server import make_home
 from testing.waiting import HANG_S
 
 pytestmark = pytest.mark.slow
@@ -28,10 +28,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("predict")
-    vgg19(place / "home", "register", str(write_tiny_bundle(place / "bundle")))
-    vgg19(place / "home", "promote", "latest")
-    return place / "home"
+    return make_home(tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture

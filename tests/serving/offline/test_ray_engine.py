@@ -20,9 +20,9 @@ from serving.offline.files import Classified, PredictError
 from serving.offline.ray_engine import Job, Worker, plan
 from serving.offline.table import Progress
 from serving.settings import Settings
-from testing.bundles import write_tiny_bundle
-from testing.commands import run_command, vgg19
+from testing.commands import run_command
 from testing.images import write_image_folder
+from testing.server import make_home
 from testing.waiting import HANG_S
 from tests.serving.offline.test_predict import read
 
@@ -36,10 +36,7 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("ray")
-    vgg19(place / "home", "register", str(write_tiny_bundle(place / "bundle")))
-    vgg19(place / "home", "promote", "latest")
-    return place / "home"
+    return make_home(tmp_path_factory.mktemp("ray"))
 
 
 @pytest.fixture
