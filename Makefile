@@ -33,8 +33,10 @@ demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned mode
 	@exec $(BIN)/python examples/redeploy.py
 
 # Tests run beside each other, and so do the processes that they start: PyTorch's threads would wait
-# for each other, spinning, for an eighth of the time. Three workers, since many tests only wait.
-PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+# for each other, spinning, for an eighth of the time. Three workers, since many tests only wait. In
+# the order of the files' names: the longest, those of tests/integration, come early, and no worker
+# is left alone with one of them at the end.
+PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: setup  ## the tests, 8:20 on two cores
 	@exec $(PYTEST) -m "not exhaustive"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from typing import Any
 import httpx
 import psutil
 
+from models import bentoml_adapter
 from models.bundle.bundle import GOLDEN_FILE
 from models.bundle.golden import GoldenSamples
 from models.bundle.manifest import read_manifest
 from models.bundle.writer import write_manifest
+from models.registry import store
+from testing import patient
 from testing.bundles import write_tiny_bundle
-from testing.commands import vgg19
 from testing.ports import free_port
+from testing.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 120
@@ -54,15 +57,16 @@ class Server:
     def access_log(self, count: int, holding: str = "") -> list[dict[str, Any]]:
         """The requests logged so far, in order, those whose lines hold `holding`.
 
-        A line is written a moment after its answer was sent, so this waits for `count` of them, for
-        ten seconds at most.
+        A line is written a moment after its answer was sent, so this waits for `count` of them.
         """
-        for _ in range(100):
+        requests: list[dict[str, Any]] = []
+
+        def are_there() -> bool:
             whole = [line for line in self.log.read_text().split("\n")[:-1] if holding in line]
-            requests = [json.loads(line) for line in whole if line.startswith('{"time"')]
-            if len(requests) >= count:
-                break
-            time.sleep(0.1)
+            requests[:] = [json.loads(line) for line in whole if line.startswith('{"time"')]
+            return len(requests) >= count
+
+        wait_until(are_there)
         return requests
 
 
@@ -122,7 +126,7 @@ def serve_with(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(timeout=60)
+                process.wait(timeout=HANG_S)
             except subprocess.TimeoutExpired:
                 for child in server.children():  # or they would go on beside all tests
                     child.kill()
@@ -133,17 +137,15 @@ def serve_with(
 
 def wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        code = server.process.poll()
-        assert code is None, f"ended with {code}: {server.log.read_text()}"
-        try:
-            if (
-                httpx.get(f"{server.url}/readyz", timeout=5, verify=server.tls or True).status_code
-                == httpx.codes.OK
-            ):
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
+    trusting = {} if server.tls is None else {"verify": server.tls}
+    with patient.client(timeout=5, **trusting) as client:
+        while time.monotonic() < deadline:
+            code = server.process.poll()
+            assert code is None, f"ended with {code}: {server.log.read_text()}"
+            with suppress(httpx.HTTPError):
+                if client.get(f"{server.url}/readyz").status_code == httpx.codes.OK:
+                    return
+            time.sleep(0.05)
     raise AssertionError(f"not ready: {server.log.read_text()}")
 
 
@@ -168,14 +170,34 @@ def register_version(place: Path, day: int, *, busy: int = 0, lies: bool = False
         wrong = golden.probabilities[::-1]
         golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
         write_manifest(bundle, read_manifest(bundle).provenance)
-    vgg19(home, "register", str(bundle))
-    (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-    return f"vgg19:{version}"
+    with store_of(home):
+        return store.register(bundle)
 
 
 def put_into_production(bundle: Path) -> Path:
     """A BentoML home beside a bundle, whose production model it is."""
     home = bundle.with_name("bentoml")
-    vgg19(home, "register", str(bundle))
-    vgg19(home, "promote", "latest")
+    with store_of(home):
+        store.promote(store.register(bundle))
     return home
+
+
+def promote(home: Path, tag: str) -> None:
+    """Put a registered model into production, in this process."""
+    with store_of(home):
+        store.promote(tag)
+
+
+@contextmanager
+def store_of(home: Path) -> Iterator[None]:
+    """Have `models.registry.store` work with a BentoML home in this process, as `vgg19` does in one
+    of its own, which takes a second to start."""
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    before = bentoml_adapter.store_directory()
+    bentoml_adapter.choose_store_directory(home / "models")
+    try:
+        yield
+    finally:
+        bentoml_adapter.choose_store_directory(None)
+        if bentoml_adapter.store_directory() != before:  # another one was chosen
+            bentoml_adapter.choose_store_directory(before)

@@ -47,6 +47,7 @@ from models.bundle.writer import write_manifest
 from models.export.onnx_export import Parity
 from models.files import staged_directory
 from models.imaging.image import load_image
+from testing.waiting import HANG_S
 from training.data.checks import Sample
 from training.data.image_data import ImageData
 from training.evaluate.metrics import classification_metrics
@@ -187,7 +188,7 @@ def run(config: Path, home: Path, output: Path, kill: str = "") -> Result:
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_command, args=(config, home, output, kill))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=HANG_S)
     assert process.exitcode is not None
     texts = [(output / name).read_text() for name in ("stdout", "stderr")]
     return Result(process.exitcode, *texts)

@@ -10,13 +10,12 @@ import tomllib
 from collections import defaultdict
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
-from testing.bundles import write_tiny_bundle
+from testing import patient
 from testing.commands import run_command
-from testing.server import serve
+from testing.server import make_home, serve
 
 pytestmark = pytest.mark.slow
 
@@ -76,11 +75,9 @@ def test_what_is_included_exists() -> None:
 def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Bento of the tiny model, exported to a folder of its own: no store, no other Bento."""
     directory = tmp_path_factory.mktemp("bento")
-    home = directory / "home"
-    bundle = write_tiny_bundle(directory / "bundle")
-    for arguments in (["register", str(bundle)], ["promote", "latest"], ["build"]):
-        result = run_command("vgg19", *arguments, cwd=directory, home=home)
-        assert result.returncode == 0, result.stderr
+    home = make_home(directory)
+    result = run_command("vgg19", "build", cwd=directory, home=home)
+    assert result.returncode == 0, result.stderr
     again = run_command("vgg19", "build", cwd=directory, home=home)  # changes nothing
     assert again.stdout == result.stdout
     tag = result.stdout.split()[1].rstrip(";")
@@ -143,17 +140,17 @@ def test_a_shared_store_gets_its_model_and_is_followed(bento: Path, tmp_path: Pa
     shared = tmp_path / "shared"
     settings = {"VGG19_STORE": str(shared), "VGG19_WORKERS": "2"}
     with serve(tmp_path / "nothing", tmp_path / "log", str(bento), **settings) as server:
-        version = httpx.get(f"{server.url}/model").json()["version"]
+        version = patient.get(f"{server.url}/model").json()["version"]
     history = (shared / "vgg19" / ".history.jsonl").read_text().split()
     assert (shared / "vgg19" / ".production").read_text().split()[0] == version
     assert sum('"why"' in word for word in history) == 1  # by one of the two workers
     with serve(tmp_path / "nothing", tmp_path / "log", **settings) as server:  # the project itself
-        assert httpx.get(f"{server.url}/model").json()["version"] == version
+        assert patient.get(f"{server.url}/model").json()["version"] == version
 
 
 def test_it_serves_its_own_model_from_an_empty_home(bento: Path, tmp_path: Path) -> None:
     with serve(tmp_path / "nothing", tmp_path / "log", str(bento)) as server:
         (model,) = (bento / "models" / "vgg19").glob("*/manifest.json")
-        reply = httpx.get(f"{server.url}/model").json()
+        reply = patient.get(f"{server.url}/model").json()
         assert reply["version"] == model.parent.name
         assert reply["spec"]["labels"] == ["blue", "green", "red"]

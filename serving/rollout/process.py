@@ -31,8 +31,9 @@ _MAX_MESSAGE_BYTES = 100_000
 _NICE = 19
 # From its start until it ends with its parent: 30 ms on an idle machine.
 _BOUND_S = 30.0
-# From the end of its connection to its own end, of which the code tells.
-_ENDING_S = 0.2
+# From the end of its connection to its own end, of which the code tells: some milliseconds of a
+# core, of which a process of the lowest priority gets 1% beside busy ones.
+_ENDING_S = 10.0
 
 
 class ProcessEnded(Exception):

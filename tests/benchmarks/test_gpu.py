@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from benchmarks.gpu.sessions import bfloat16
 from benchmarks.gpu.timing import median_seconds
 from benchmarks.gpu.wheels import cut, wanted_packages
 from protocol import open_inference_pb2 as pb
+from testing.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -48,10 +48,7 @@ class TestSteps:
             ("before", 0), ("step hangs", None),
         ]  # fmt: skip
         started = int((tmp_path / "hangs.log").read_text())
-        deadline = time.monotonic() + 60
-        while is_running(started):  # killed, and it goes when the kernel gets to it
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: not is_running(started))  # killed, it goes when the kernel gets to it
 
     @pytest.mark.parametrize("code", [0, 3])
     def test_what_became_of_a_step_is_told(self, tmp_path: Path, code: int) -> None:

@@ -24,6 +24,7 @@ from testing.commands import run_command
 from testing.images import write_image_folder
 from testing.ports import free_port
 from testing.server import ROOT
+from testing.waiting import HANG_S
 from training.evaluate.metrics import classification_metrics
 from training.redeploy.config import load_redeploy_config
 
@@ -190,8 +191,8 @@ def test_mistakes(vgg19: Vgg19, tmp_path: Path, arguments: str, words: str) -> N
 @pytest.mark.parametrize(
     "place",
     [
-        ("evaluate", "none", "--debug"),
-        pytest.param(("--debug", "evaluate", "none"), marks=pytest.mark.exhaustive),
+        ("register", "none", "--debug"),
+        pytest.param(("--debug", "register", "none"), marks=pytest.mark.exhaustive),
     ],
 )
 def test_debug_shows_the_traceback_wherever_it_stands(
@@ -200,7 +201,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     result = vgg19_process(tmp_path, *place)
     assert result.returncode == 1
     assert "Traceback (most recent call last)" in result.stderr
-    assert "RunError: none is not a run" in result.stderr
+    assert "BundleError: none does not exist" in result.stderr
 
 
 def test_a_taken_http_port_is_one_line(vgg19: Vgg19) -> None:
@@ -222,9 +223,6 @@ def test_serve_takes_the_model_from_the_environment(
         assert len(result.stderr.splitlines()) == 1
         return result.stderr
 
-    empty = serve()
-    assert "no production model in" in empty
-    assert "register one with 'vgg19 register RUN', then 'vgg19 promote latest'" in empty
     monkeypatch.setenv("VGG19_MODEL", "vgg19:environment")
     assert "no model vgg19:environment in" in serve()
     assert "no model vgg19:flag in" in serve("--model", "vgg19:flag")
@@ -305,10 +303,11 @@ def test_an_output_that_cannot_be_made_is_one_line(vgg19: Vgg19, tmp_path: Path)
     assert result.stderr == "error: file/run: Not a directory\n"
 
 
+# With SIGTERM: tests/integration/test_training_processes.py; SIGINT within the process:
+# tests/training/loop/test_recipe.py.
+@pytest.mark.exhaustive
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_signals_leave_a_run_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     write_image_folder(tmp_path / "two", {"blue": 60, "red": 60})
     command = [
@@ -323,7 +322,7 @@ def test_signals_leave_a_run_that_goes_on(tmp_path: Path, number: signal.Signals
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + number
     assert stderr.endswith("; continue with 'vgg19 train --resume run'\n")
     assert (tmp_path / "run" / "checkpoints" / "state.pt").exists()

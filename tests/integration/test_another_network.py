@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from models.export.onnx_export import ServingModule, reference_probabilities
 from models.imaging.image import load_image
 from models.network.architectures import ARCHITECTURES, ArchitectureError
 from models.network.grad_cam import grad_cam
+from testing import patient
 from testing.images import COLOURS, write_image_folder
 from testing.server import put_into_production, serve
 from tests.made_up_network import MADE_UP, MadeUp
@@ -121,8 +121,8 @@ def test_what_is_served_answers_as_pytorch_does(tmp_path: Path, start: dict[str,
     with serve(home, tmp_path / "server.log") as server:
         parts = [("image", (file.name, file.read_bytes())) for file in files]
         url = f"{server.url}/classify?top_k=3&explain=true"
-        reply = httpx.post(url, files=parts, timeout=60).json()
-        metadata = httpx.get(f"{server.url}/v2/models/vgg19").json()
+        reply = patient.post(url, files=parts).json()
+        metadata = patient.get(f"{server.url}/v2/models/vgg19").json()
 
     assert len(set(best.tolist())) == 3  # it has learned something
     for image, row, heat_map in zip(reply["images"], expected, maps, strict=True):

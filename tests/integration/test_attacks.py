@@ -20,8 +20,10 @@ import pytest
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from reliability.images import attack
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.server import Server
+from testing.waiting import HANG_S
 
 IMAGE = encode(coloured_pixels(3))
 PNG = {"Content-Type": "image/png"}
@@ -52,10 +54,10 @@ def listener() -> Iterator[tuple[str, list[object]]]:
 
 def check_good(server: Server) -> None:
     """In between, a good image is answered on both transports."""
-    reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=PNG, timeout=30)
+    reply = patient.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
     assert reply.status_code == 200, reply.text
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-        GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=30)
+        GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=HANG_S)
 
 
 def test_urls_are_never_fetched(server: Server) -> None:
@@ -64,21 +66,21 @@ def test_urls_are_never_fetched(server: Server) -> None:
         encoded = base64.b64encode(url.encode()).decode()
         for path in ("/classify", INFER, "/feedback", "/classify/submit"):
             target = server.url + path
-            httpx.post(target, json={"image": url, "top_k": 1})
-            httpx.post(target, json={"inputs": [{**tensor, "data": [url]}]})
-            httpx.post(target, json={"inputs": [{**tensor, "data": [encoded]}]})
-            httpx.post(target, data={"image": url})
-            httpx.post(target, files={"image": (None, url)})
-            httpx.post(target, files={"image": ("image.png", url.encode(), "text/uri-list")})
-            httpx.post(target, params={"image": url}, content=IMAGE, headers=PNG)
-            httpx.post(target, content=url.encode(), headers=PNG)
+            patient.post(target, json={"image": url, "top_k": 1})
+            patient.post(target, json={"inputs": [{**tensor, "data": [url]}]})
+            patient.post(target, json={"inputs": [{**tensor, "data": [encoded]}]})
+            patient.post(target, data={"image": url})
+            patient.post(target, files={"image": (None, url)})
+            patient.post(target, files={"image": ("image.png", url.encode(), "text/uri-list")})
+            patient.post(target, params={"image": url}, content=IMAGE, headers=PNG)
+            patient.post(target, content=url.encode(), headers=PNG)
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             with pytest.raises(grpc.RpcError) as refused:
                 GRPCInferenceServiceStub(channel).ModelInfer(infer_request(url.encode()))
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert callers == []
         with pytest.raises(httpx.HTTPError):
-            httpx.get(url, timeout=5)
+            patient.get(url)
         while not callers:  # the listener does notice a caller
             time.sleep(0.01)
     check_good(server)
@@ -90,11 +92,11 @@ def test_urls_are_never_fetched(server: Server) -> None:
 def test_other_content_types_are_refused_unread(server: Server, kind: str) -> None:
     hostile = b"cos\nsystem\n(S'touch /tmp/vgg19-was-here'\ntR."
     headers = {"Content-Type": kind}
-    described = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    described = patient.get(f"{server.url}/openapi.json").json()["paths"]
     of_bentoml = ("/schema.json", "/livez", "/readyz", "/metrics", "/static_content/x")
     paths = [path.replace("/versions/{version}", "").format(name="vgg19") for path in described]
     for path in (*paths, *of_bentoml, "/classify/submit", "/docs"):
-        status = httpx.post(server.url + path, content=hostile, headers=headers).status_code
+        status = patient.post(server.url + path, content=hostile, headers=headers).status_code
         if path == INFER and not kind:
             assert status == 422  # taken for JSON, which it isn't
         elif path in ("/classify", INFER):
@@ -102,7 +104,7 @@ def test_other_content_types_are_refused_unread(server: Server, kind: str) -> No
         else:  # feedback and the repository are switched off
             assert status in (404, 405), path
     with pytest.raises(httpx.TransportError):  # gRPC doesn't speak HTTP/1.1
-        httpx.post(f"http://127.0.0.1:{server.grpc_port}/", content=hostile, headers=headers)
+        patient.post(f"http://127.0.0.1:{server.grpc_port}/", content=hostile, headers=headers)
 
 
 @pytest.mark.parametrize("version", ["../../etc/passwd", "..", "%2e%2e%2f", "latest\0", "a" * 5000])
@@ -113,17 +115,17 @@ def test_no_path_of_a_client_reaches_the_file_system(server: Server, version: st
         with pytest.raises(grpc.RpcError) as refused:
             GRPCInferenceServiceStub(channel).ModelInfer(request)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-    assert "passwd" not in httpx.get(f"{server.url}/v2/models/vgg19").text
+    assert "passwd" not in patient.get(f"{server.url}/v2/models/vgg19").text
     for path in (f"/v2/models/vgg19/versions/{version[:50]}/infer", f"/static_content/{version}"):
         with suppress(httpx.InvalidURL):
-            assert httpx.post(server.url + path, content=b"{}").status_code in (404, 405, 422)
+            assert patient.post(server.url + path, content=b"{}").status_code in (404, 405, 422)
 
 
 def test_a_hundred_thousand_parts_are_refused(server: Server) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n'
     body = part * 100_000 + b"--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    reply = httpx.post(f"{server.url}/classify", content=body, headers=headers, timeout=60)
+    reply = patient.post(f"{server.url}/classify", content=body, headers=headers)
     assert reply.status_code in (400, 413)
     check_good(server)
 
@@ -150,7 +152,7 @@ RAW_REQUESTS = {
 def test_what_is_hardly_http(server: Server, name: str) -> None:
     port = int(server.url.rsplit(":", 1)[1])
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_S) as connection,
         suppress(ConnectionError),
     ):
         connection.sendall(RAW_REQUESTS[name])
@@ -171,7 +173,7 @@ def test_a_chunked_body_without_end_is_cut_off(server: Server) -> None:
             yield bytes(100_000)
 
     with suppress(httpx.TransportError):  # it closes before all is written
-        reply = httpx.post(f"{server.url}/classify", content=chunks(), headers=PNG, timeout=60)
+        reply = patient.post(f"{server.url}/classify", content=chunks(), headers=PNG)
         assert reply.status_code == 413
     assert sent < 300_000_000
     check_good(server)
@@ -183,7 +185,7 @@ def test_grpc_messages_that_are_none(server: Server) -> None:
         randomness = random.Random(0)
         for _ in range(200):
             with pytest.raises(grpc.RpcError) as refused:
-                call(randomness.randbytes(randomness.randrange(1, 500)), timeout=30)
+                call(randomness.randbytes(randomness.randrange(1, 500)), timeout=HANG_S)
             assert refused.value.code() in (
                 grpc.StatusCode.INVALID_ARGUMENT,
                 grpc.StatusCode.NOT_FOUND,
@@ -200,7 +202,7 @@ def test_a_grpc_message_over_the_limit(server: Server) -> None:
             (127_000_000, grpc.StatusCode.INVALID_ARGUMENT),  # an image over its own limit
         ):
             with pytest.raises(grpc.RpcError) as refused:
-                stub.ModelInfer(infer_request(bytes(size)), timeout=60)
+                stub.ModelInfer(infer_request(bytes(size)), timeout=HANG_S)
             assert refused.value.code() is code
     check_good(server)
 
@@ -224,7 +226,7 @@ def test_json_of_every_shape(server: Server) -> None:
         json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1], "data": 5}]}),
     ]  # fmt: skip
     for body in bodies:
-        reply = httpx.post(server.url + INFER, content=body.encode(), timeout=60)
+        reply = patient.post(server.url + INFER, content=body.encode())
         assert reply.status_code in (400, 413, 422), (body[:50], reply.status_code)
         assert "Traceback" not in reply.text
     check_good(server)

@@ -10,16 +10,17 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from testing import patient
 from testing.commands import vgg19
 from testing.server import Server, register_version, serve
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 from tests.models.registry.test_promotions import DAMAGED
 
 _WATCH = "the watch over promotions"
 
 
 def failures(server: Server) -> float:
-    text = httpx.get(f"{server.url}/metrics", timeout=60).text
+    text = patient.get(f"{server.url}/metrics").text
     found = re.search(
         rf'^vgg19_background_failures_total{{work="{_WATCH}"}} (\S+)$', text, re.MULTILINE
     )
@@ -27,13 +28,13 @@ def failures(server: Server) -> float:
 
 
 def is_ready(server: Server) -> bool:
-    return httpx.get(f"{server.url}/readyz", timeout=60).status_code == httpx.codes.OK
+    return patient.get(f"{server.url}/readyz").status_code == httpx.codes.OK
 
 
 def grpc_status(server: Server) -> int:
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        status: int = stub.Check(health_pb2.HealthCheckRequest(), timeout=60).status
+        status: int = stub.Check(health_pb2.HealthCheckRequest(), timeout=HANG_S).status
         return status
 
 
@@ -52,7 +53,7 @@ def test_a_damaged_production_file_is_told_and_a_promotion_repairs_it(tmp_path: 
             wait_until(lambda before=before: failures(server) > before)  # type: ignore[misc]
         wait_until(lambda: not is_ready(server))
         wait_until(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.NOT_SERVING)
-        model = httpx.get(f"{server.url}/model", timeout=60).json()
+        model = patient.get(f"{server.url}/model").json()
         assert f"vgg19:{model['version']}" == first  # it goes on serving
         listed = vgg19(home, "models")
         assert "is damaged" in listed
@@ -60,7 +61,7 @@ def test_a_damaged_production_file_is_told_and_a_promotion_repairs_it(tmp_path: 
         vgg19(home, "promote", second)
         wait_until(lambda: is_ready(server))
         wait_until(lambda: grpc_status(server) == health_pb2.HealthCheckResponse.SERVING)
-        model = httpx.get(f"{server.url}/model", timeout=60).json()
+        model = patient.get(f"{server.url}/model").json()
         assert f"vgg19:{model['version']}" == second
     log = (tmp_path / "log").read_text()
     assert log.count("is damaged") == 1  # all three are damaged alike

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU
 from serving.engine.session import Session
+from testing import patient
 from testing.bundles import provenance
 from testing.images import encode
 from testing.server import put_into_production, serve
@@ -71,7 +71,7 @@ def test_labels_are_float32s_over_http_and_grpc(bundle: Path, tmp_path: Path) ->
     with (
         serve(home, tmp_path / "log", VGG19_PRECISION="int8") as server,
         grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
-        httpx.Client(base_url=server.url) as client,
+        patient.client(base_url=server.url) as client,
     ):
         told = client.get("/model").json()
         assert told["variant"] == "int8"
@@ -98,7 +98,7 @@ def test_a_bundle_from_before_runs_int8_alone(bundle: Path, tmp_path: Path) -> N
     home = put_into_production(bundle)
     with (
         serve(home, tmp_path / "log", VGG19_PRECISION="int8") as server,
-        httpx.Client(base_url=server.url) as client,
+        patient.client(base_url=server.url) as client,
     ):
         told = client.get("/model").json()
         assert (told["variant"], told["rerun"]) == ("int8", None)

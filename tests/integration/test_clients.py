@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -21,9 +20,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from testing import patient
 from testing.bundles import tiny_probabilities
 from testing.images import COLOURS, coloured_pixels, encode
 from testing.server import ROOT, Server, make_home, serve
+from testing.waiting import HANG_S
 
 COUNT = 5
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(COUNT)])
@@ -89,7 +90,7 @@ def run_client(script: str, *arguments: str) -> Any:
     """The JSON that a script beside this one prints."""
     command = [sys.executable, "-m", f"tests.integration.{script}", *arguments]
     result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG_S
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -109,12 +110,12 @@ class TestBentomlsClient:
     def test_a_url_is_not_fetched(self, server: Server) -> None:
         """What BentoML's own parser would do with such a request."""
         url, target = f"{server.url}/classify", {"image": "http://127.0.0.1:9/x"}
-        assert httpx.post(url, json=target).status_code == 415
-        assert httpx.post(url, files={"image": (None, target["image"])}).status_code == 422
+        assert patient.post(url, json=target).status_code == 415
+        assert patient.post(url, files={"image": (None, target["image"])}).status_code == 422
 
     def test_a_pickle_is_not_read(self, server: Server) -> None:
         headers = {"Content-Type": "application/vnd.bentoml+pickle"}
-        assert httpx.post(f"{server.url}/classify", headers=headers).status_code == 415
+        assert patient.post(f"{server.url}/classify", headers=headers).status_code == 415
 
 
 def test_a_client_that_learns_the_interface_by_reflection(server: Server) -> None:
@@ -146,19 +147,19 @@ def test_health_by_grpc(server: Server) -> None:
 
 def test_metrics_and_the_log_of_a_request(server: Server, images: list[Path]) -> None:
     def answered() -> float:
-        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        lines = patient.get(f"{server.url}/metrics").text.splitlines()
         (line,) = [one for one in lines if one.startswith('vgg19_images_total{outcome="answered"}')]
         return float(line.split()[-1])
 
     before = answered()
     headers = {"Content-Type": "image/png", "X-Request-Id": "look-for-me"}
-    httpx.post(f"{server.url}/classify", content=images[0].read_bytes(), headers=headers)
+    patient.post(f"{server.url}/classify", content=images[0].read_bytes(), headers=headers)
     lines = server.access_log(1, holding="look-for-me")
     assert [line["outcome"] for line in lines] == ["ok"]
     assert answered() == before + 1
 
 
 def test_the_page_of_the_interface(server: Server) -> None:
-    assert "swagger-ui" in httpx.get(f"{server.url}/docs").text
+    assert "swagger-ui" in patient.get(f"{server.url}/docs").text
     for name in ("static_content/swagger-ui-bundle.js", "openapi.json"):
-        assert httpx.get(f"{server.url}/{name}").status_code == 200
+        assert patient.get(f"{server.url}/{name}").status_code == 200

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.server import make_home, serve
 
@@ -40,7 +41,7 @@ async def test_60_large_images_are_answered_or_refused_and_small_ones_answered(
     }
     with serve(make_home(tmp_path), tmp_path / "log", **settings) as server:
         async with (
-            httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=100)) as client,
+            patient.async_client(limits=httpx.Limits(max_connections=100)) as client,
             grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
         ):
             stub = GRPCInferenceServiceStub(channel)

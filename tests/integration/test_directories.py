@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
+from testing import patient
 from testing.images import coloured_pixels, encode, write_image_folder
 from testing.ports import free_port
 from testing.server import ROOT, Server, serve_with, wait_until_ready
+from testing.waiting import HANG_S
 
 BIN = Path(sys.executable).parent
 IMAGE = encode(coloured_pixels(2))
@@ -107,9 +108,8 @@ FEW = ("key", "models", "doctor", "predict", "history", "label")
 @pytest.mark.parametrize(
     "python_path",
     [
-        "",
         "HERE",
-        *(pytest.param(path, marks=pytest.mark.exhaustive) for path in (".", "LIBRARIES")),
+        *(pytest.param(path, marks=pytest.mark.exhaustive) for path in ("", ".", "LIBRARIES")),
     ],
 )
 def test_a_few_commands_import_this_project(
@@ -185,7 +185,7 @@ def test_vgg19_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_path:
         [str(BIN / "vgg19"), "serve", "--port", http_port, "--grpc-port", grpc_port],
         hostile, variables, tmp_path / "log", http_port,
     ):  # fmt: skip
-        reply = httpx.post(
+        reply = patient.post(
             f"http://127.0.0.1:{http_port}/classify",
             content=IMAGE,
             headers={"Content-Type": "image/png"},
@@ -207,7 +207,7 @@ def test_bentoml_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_pat
         settings["PYTHONPATH"] = str(ours)
     options = ("--working-dir", str(ROOT))
     with serve_with(tiny_home, tmp_path / "log", settings, options=options, cwd=hostile) as server:
-        assert httpx.get(f"{server.url}/model").status_code == 200
+        assert patient.get(f"{server.url}/model").status_code == 200
     assert "IMPORTED" not in (tmp_path / "log").read_text()
 
 
@@ -223,7 +223,7 @@ def running(
         yield
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(HANG_S)
 
 
 @pytest.mark.parametrize(
@@ -262,5 +262,5 @@ def test_relative_paths_are_those_of_the_directory(
 
 
 def ask(url: str) -> None:
-    reply = httpx.post(f"{url}/classify", content=IMAGE, headers={"Content-Type": "image/png"})
+    reply = patient.post(f"{url}/classify", content=IMAGE, headers={"Content-Type": "image/png"})
     assert reply.status_code == 200

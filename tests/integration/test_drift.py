@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from testing import patient
 from testing.bundles import write_tiny_bundle
 from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
@@ -39,7 +39,7 @@ def ask(server: Server, first: int, count: int, *, bright: bool = False) -> None
     for seed in range(first, first + count):
         pixels = coloured_pixels(seed)
         image = encode(pixels // 4 + 180 if bright else pixels)
-        httpx.post(
+        patient.post(
             f"{server.url}/classify", content=image, headers={"content-type": "image/png"}
         ).raise_for_status()
 
@@ -49,7 +49,7 @@ def drift(server: Server, images: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def is_there() -> bool:
-        found.update(httpx.get(f"{server.url}/drift").json()["drift"] or {})
+        found.update(patient.get(f"{server.url}/drift").json()["drift"] or {})
         return bool(found) and found["images"] == images
 
     wait_until(is_there)
@@ -74,7 +74,7 @@ def test_two_workers_watch_together_and_leave_nothing(tmp_path: Path) -> None:
             'vgg19_drift_images{window="day"} 120.0',
         }
         # Once the other worker has looked, too.
-        wait_until(lambda: shown <= set(httpx.get(f"{server.url}/metrics").text.splitlines()))
+        wait_until(lambda: shown <= set(patient.get(f"{server.url}/metrics").text.splitlines()))
         assert len(list(temporary.glob("vgg19-drift-*"))) == 1
         assert (tmp_path / "log").read_text().count("drift: brightness of the images") == 1
     assert not list(temporary.glob("vgg19-drift-*"))

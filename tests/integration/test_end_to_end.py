@@ -1,4 +1,8 @@
-"""From images to a served prediction with the real VGG-19, by the commands that a user types."""
+"""From images to a served prediction, by the commands that a user types.
+
+In CI with the real VGG-19, each command a process (and so does `make demo`); in `make test` with a
+thin one, in the test's own process: the real one, and PyTorch's import, take a minute.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import httpx
 import numpy as np
 import psutil
 import pytest
@@ -21,32 +27,94 @@ from models.bundle.bundle import open_bundle
 from models.export.onnx_export import ServingModule, reference_probabilities
 from models.imaging.image import load_image
 from models.monitoring.reference import read_reference
+from testing import patient
 from testing.commands import run_command
 from testing.images import COLOURS, SIZE, write_image_folder
-from testing.server import ROOT, serve
+from testing.server import ROOT, serve, store_of
+from testing.small_vgg import thin_vgg19
+from testing.waiting import HANG_S
 from training.loop.checkpoint import load_checkpoint
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 CLASS_SIZES = dict.fromkeys(COLOURS, 40)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@dataclass(frozen=True)
+class Place:
     """The directory that the story happens in; the tests below are its steps, in order."""
-    directory = tmp_path_factory.mktemp("story")
-    write_image_folder(directory / "colours", CLASS_SIZES)
-    (directory / "colours" / "red" / "notes.jpg").write_text("not an image")
-    return directory
+
+    path: Path
+    is_real: bool  # the network, and the commands are processes
 
 
-def vgg19(place: Path, *arguments: str) -> str:
-    result = run_command("vgg19", *arguments, cwd=place, home=place / "bentoml")
-    assert result.returncode == 0, result.stderr
-    return result.stdout + result.stderr
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="thin"),
+        pytest.param(True, id="VGG-19", marks=pytest.mark.exhaustive),
+    ],
+)
+def story(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    path = tmp_path_factory.mktemp("story")
+    write_image_folder(path / "colours", CLASS_SIZES)
+    (path / "colours" / "red" / "notes.jpg").write_text("not an image")
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.param:
+            patch.setattr("models.network.vgg19.vgg19", thin_vgg19)
+        yield Place(path, request.param)
 
 
-def test_1_train(place: Path) -> None:
+@pytest.fixture
+def place(story: Place) -> Path:
+    return story.path
+
+
+class Vgg19:
+    """The command, typed in the story's directory."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, *arguments: str) -> str:
+        """What it says, when it does what it is told to."""
+        result = self._run(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout + result.stderr
+
+    def refuses(self, *arguments: str) -> str:
+        """What it says, when it doesn't."""
+        result = self._run(*arguments)
+        assert result.returncode == 1
+        return result.stderr
+
+
+@pytest.fixture
+def vgg19(
+    story: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    run_main: Callable[..., int],
+) -> Vgg19:
+    home = story.path / "bentoml"
+    if story.is_real:
+        return Vgg19(partial(run_command, "vgg19", cwd=story.path, home=home))
+    monkeypatch.chdir(story.path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with store_of(home):
+            code = run_main(*arguments)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return Vgg19(run)
+
+
+def test_1_train(vgg19: Vgg19, place: Path) -> None:
     output = vgg19(
-        place, "train", "--data", "colours", "--output", "run", "--weights", "none",
+        "train", "--data", "colours", "--output", "run", "--weights", "none",
         "--strategy", "head", "--image-size", str(SIZE), "--epochs", "2", "--batch-size", "8",
         "--learning-rate", "1e-2", "--seed", "1",
     )  # fmt: skip
@@ -71,30 +139,25 @@ def test_1_train(place: Path) -> None:
     }
 
 
-def test_2_a_run_is_never_overwritten(place: Path) -> None:
-    result = run_command(
-        "vgg19", "train", "--data", "colours", "--output", "run", cwd=place, home=place
-    )
-    assert result.returncode == 1
-    assert (
-        result.stderr == "error: output run exists already; choose another --output or remove it\n"
-    )
+def test_2_a_run_is_never_overwritten(vgg19: Vgg19) -> None:
+    said = vgg19.refuses("train", "--data", "colours", "--output", "run")
+    assert said == "error: output run exists already; choose another --output or remove it\n"
 
 
-def test_3_evaluate(place: Path) -> None:
+def test_3_evaluate(vgg19: Vgg19, place: Path) -> None:
     recorded = json.loads((place / "run" / "metrics.json").read_text())["held_out"]
-    output = vgg19(place, "evaluate", "run")
+    output = vgg19("evaluate", "run")
     images, accuracy = recorded["images"], recorded["accuracy"]
     said = f"accuracy on the run's test split ({images} images): {accuracy:.1%}"
     assert said in output
     write_image_folder(place / "more", {"red": 5}, first_seed=1000)
     assert "accuracy on all images of more (5 images): " in vgg19(
-        place, "evaluate", "run", "--data", "more"
+        "evaluate", "run", "--data", "more"
     )
 
 
-def test_4_export(place: Path) -> None:
-    output = vgg19(place, "export", "run")
+def test_4_export(vgg19: Vgg19, place: Path) -> None:
+    output = vgg19("export", "run")
     assert "ONNX equals PyTorch" in output
     bundle = open_bundle(place / "run" / "bundle")
     assert bundle.spec.labels == COLOURS
@@ -116,20 +179,20 @@ def test_4_export(place: Path) -> None:
     card = (bundle.path / "README.md").read_text()
     assert "accepted from a confidence of" in card
     assert "blue, green, red" in card
-    again = run_command("vgg19", "export", "run", cwd=place, home=place)
-    assert again.returncode == 1
-    assert "run/bundle exists" in again.stderr
+    assert "run/bundle exists" in vgg19.refuses("export", "run")
 
 
-def test_5_register_promote_and_list(place: Path) -> None:
-    registered = vgg19(place, "register", "run")
+def test_5_register_promote_and_list(vgg19: Vgg19) -> None:
+    registered = vgg19("register", "run")
     tag = registered.split()[1]
-    assert vgg19(place, "promote", tag).startswith(f"production is {tag};")
-    listing = vgg19(place, "models")
+    assert vgg19("promote", tag).startswith(f"production is {tag};")
+    listing = vgg19("models")
     assert f" {tag}  yes " in listing
 
 
-def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path) -> None:
+def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(
+    vgg19: Vgg19, place: Path
+) -> None:
     files = sorted((place / "colours").rglob("*.png"))[::10]
     model, spec = load_checkpoint(place / "run" / "checkpoints" / "best.safetensors")
     pixels = np.stack([load_image(file, spec.preprocessing) for file in files])
@@ -139,11 +202,11 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
 
     with serve(place / "bentoml", place / "server.log") as server:
         parts = [("image", (file.name, file.read_bytes())) for file in files]
-        reply = httpx.post(f"{server.url}/classify?top_k=3", files=parts, timeout=60).json()
-        explained = httpx.post(
-            f"{server.url}/classify", params={"explain": "true"}, files=parts, timeout=60
+        reply = patient.post(f"{server.url}/classify?top_k=3", files=parts).json()
+        explained = patient.post(
+            f"{server.url}/classify", params={"explain": "true"}, files=parts
         ).json()
-        output = vgg19(place, "classify", server.url, *map(str, files), "--top-k", "1")
+        output = vgg19("classify", server.url, *map(str, files), "--top-k", "1")
 
     for image, row in zip(explained["images"], expected, strict=True):
         assert image["heatmap"]["label"] == spec.labels[row.argmax()]
@@ -155,6 +218,11 @@ def test_6_what_is_served_answers_as_the_checkpoint_does_in_pytorch(place: Path)
         assert [p["probability"] for p in by_index] == pytest.approx(row.tolist(), abs=1e-4)
     for file, row in zip(files, expected, strict=True):
         assert f"{file}: {spec.labels[row.argmax()]} {row.max():.1%}" in output
+
+
+def test_7_golden_images_are_spread_over_the_classes(place: Path) -> None:
+    golden = open_bundle(place / "run" / "bundle").golden()
+    assert len(np.unique(golden.images.mean(axis=(1, 2)).argmax(axis=1))) == 3
 
 
 @pytest.mark.parametrize(
@@ -219,14 +287,9 @@ class started:  # noqa: N801
 def check_that_nothing_is_left(demo: subprocess.Popen[bytes], cwd: Path) -> list[psutil.Process]:
     family = [psutil.Process(demo.pid), *psutil.Process(demo.pid).children(recursive=True)]
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(timeout=60) != 0
-    _, alive = psutil.wait_procs(family[1:], timeout=20)
+    assert demo.wait(timeout=HANG_S) != 0
+    _, alive = psutil.wait_procs(family[1:], timeout=HANG_S)
     assert not alive
     left = [p.info for p in psutil.process_iter(["pid", "cwd"]) if p.info["cwd"] == str(cwd)]
     assert left == []
     return family
-
-
-def test_golden_images_are_spread_over_the_classes(place: Path) -> None:
-    golden = open_bundle(place / "run" / "bundle").golden()
-    assert len(np.unique(golden.images.mean(axis=(1, 2)).argmax(axis=1))) == 3

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 
 from benchmarks.serving.load import infer_request
 from models.bundle.writer import write_manifest
 from protocol import open_inference_pb2 as pb
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.bundles import provenance
 from testing.images import encode
 from testing.server import put_into_production, serve
@@ -56,7 +56,7 @@ def test_the_engine_that_runs_is_named(
     with (
         serve(home, tmp_path / "log", VGG19_CPU_ENGINE=engine) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
-        httpx.Client(base_url=server.url) as client,
+        patient.client(base_url=server.url) as client,
     ):
         assert client.get("/model").json()["provider"] == provider
         assert client.get("/v2/models/vgg19").json()["platform"] == platform

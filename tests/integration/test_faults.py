@@ -13,6 +13,7 @@ import pytest
 from reliability import serving
 from reliability.serving import IMAGE, WHITE, Finding
 from testing.server import make_home, serve
+from testing.waiting import HANG_S
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_a_request_after_an_internal_error_is_answered_on_the_same_connection(
     """It was closed after the error, under the next request."""
     home = make_home(tmp_path, fails_on_white=True)
     with serve(home, tmp_path / "log") as server:
-        connection = HTTPConnection("127.0.0.1", server.http_port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", server.http_port, timeout=HANG_S)
         statuses = []
         for image in (WHITE, IMAGE):
             connection.request("POST", "/classify", image, {"Content-Type": "image/png"})

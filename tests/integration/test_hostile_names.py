@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from models.bundle.spec import ModelSpec
+from testing import patient
 from testing.hostile import FILE_STEMS, LABELS, write_hostile_folder
 from testing.images import coloured_pixels, encode
 from testing.server import ROOT, serve
@@ -121,19 +122,18 @@ def test_4_serve_label_and_redeploy(place: Path) -> None:
         place / "home", place / "log", VGG19_CAPTURE="all", VGG19_CAPTURE_URL=str(captured)
     ) as server:
         assert server.url
-        assert httpx.get(server.url).status_code == httpx.codes.OK
+        assert patient.get(server.url).status_code == httpx.codes.OK
         for number, name in enumerate(FILE_STEMS[:5]):
             image = encode(coloured_pixels(5000 + number))
-            reply = httpx.post(
+            reply = patient.post(
                 f"{server.url}/classify",
                 params={"explain": "true", "target": target, "top_k": 20},
                 files={"image": (f"{name}.png", image)},
-                timeout=60,
             )
             assert reply.status_code == httpx.codes.OK, reply.text
             labels = {one["label"] for one in reply.json()["images"][0]["predictions"]}
             assert labels == set(LABELS)
-            feedback = httpx.post(
+            feedback = patient.post(
                 f"{server.url}/feedback",
                 json={"request_id": reply.headers["x-request-id"], "label": LABELS[2 * number]},
             )

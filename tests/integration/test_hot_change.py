@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from testing.commands import vgg19
+from testing import patient
 from testing.images import coloured_pixels, encode
-from testing.server import ROOT, Server, register_version, serve
-from testing.waiting import wait_until
+from testing.server import ROOT, Server, promote, register_version, serve
+from testing.waiting import HANG_S, wait_until
 
 PNG = {"Content-Type": "image/png"}
 IMAGE = encode(coloured_pixels(1))
@@ -31,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("hot")
     for day in (1, 2, 3):
         register_version(place, day, lies=day == 3)
-    promote(place / "home", 1)
+    promote_day(place / "home", 1)
     return place / "home"
 
 
@@ -41,14 +40,14 @@ def server(home: Path) -> Iterator[Server]:
         yield server
 
 
-def promote(home: Path, day: int) -> str:
+def promote_day(home: Path, day: int) -> str:
     (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-    vgg19(home, "promote", f"vgg19:{version}")
+    promote(home, f"vgg19:{version}")
     return version
 
 
 def served(server: Server) -> dict[str, object]:
-    reply: dict[str, object] = httpx.get(f"{server.url}/model").json()
+    reply: dict[str, object] = patient.get(f"{server.url}/model").json()
     return reply
 
 
@@ -76,7 +75,7 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
 
     def ask() -> Counter[tuple[int, str, str]]:
         seen: Counter[tuple[int, str, str]] = Counter()
-        with httpx.Client(timeout=60) as client:
+        with patient.client() as client:
             while not done.is_set():
                 reply = client.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
                 body = reply.json()
@@ -95,17 +94,17 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
         clients = [pool.submit(ask) for _ in range(8)]
         try:
             wait_for_answers(old)
-            new = promote(home, 2)
+            new = promote_day(home, 2)
             wait_for_version(server, new)
             wait_for_answers(new)
-            promote(home, 1)
+            promote_day(home, 1)
             wait_for_version(server, old)
             wait_for_answers(old)
         finally:
             done.set()
             (tmp_path / "stop").touch()
         seen = sum((client.result() for client in clients), Counter[tuple[int, str, str]]())
-    versions = json.loads(over_grpc.communicate(timeout=60)[0])
+    versions = json.loads(over_grpc.communicate(timeout=HANG_S)[0])
 
     assert set(seen) == {(200, old, "green"), (200, new, "green")}
     assert set(versions) == {old, new}
@@ -113,16 +112,16 @@ def test_not_one_request_fails_and_every_answer_names_its_version(
 
 def test_a_bad_model_leaves_the_old_one_and_is_told(home: Path, server: Server) -> None:
     old = served(server)["version"]
-    bad = promote(home, 3)
+    bad = promote_day(home, 3)
     wait_until(lambda: served(server)["failed_load"])
     failed = served(server)["failed_load"]
     assert isinstance(failed, dict)
     assert failed["version"] == bad
     assert "differs from its golden samples" in failed["reason"]
-    reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
+    reply = patient.post(f"{server.url}/classify", content=IMAGE, headers=PNG)
     assert (reply.status_code, reply.json()["model_version"]) == (200, old)
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
-    good = promote(home, 2)  # and the way out is open
+    assert patient.get(f"{server.url}/readyz").status_code == 200
+    good = promote_day(home, 2)  # and the way out is open
     wait_for_version(server, good)
     assert served(server)["failed_load"] is None
 

@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.server import ROOT, Server, serve
+from testing.waiting import HANG_S
 
 KEY, PAGE = "key", "https://app.example.org"
 IMAGE = encode(coloured_pixels(3))
@@ -63,7 +64,7 @@ def test_curl(service: Server, image: Path, version: str, body: list[str]) -> No
     url = f"{service.url}/classify/"
     command = ["curl", "-sS", version, "-H", f"Authorization: Bearer {KEY}", *arguments, url]
     command += ["--next", *command[1:]]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_S)
     assert result.stdout.count('"predictions"') == 2, result.stdout
 
 
@@ -74,7 +75,7 @@ def test_java(service: Server, image: Path, tmp_path: Path) -> None:
     url = f"{service.url}/classify"
     for key, expected in ((KEY, "200"), ("none", "401")):
         command = ["java", f"-Djava.io.tmpdir={tmp_path}", str(source), url, str(image), "5", key]
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_S)
         assert result.stdout.split() == [expected] * 5
     assert "Invalid HTTP request" not in service.log.read_text()
 
@@ -87,8 +88,9 @@ def test_a_body_is_no_second_request(service: Server) -> None:
         f"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: {len(stolen)}\r\n\r\n"
     )
     last = b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    address = ("127.0.0.1", service.http_port)
     for pieces in ((head.encode() + stolen, last), (head.encode(), stolen, last)):
-        with socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as connection:
+        with socket.create_connection(address, timeout=HANG_S) as connection:
             for piece in pieces:
                 connection.sendall(piece)
                 time.sleep(0.05)
@@ -100,7 +102,7 @@ def test_a_body_is_no_second_request(service: Server) -> None:
 
 def test_an_idle_connection_is_kept_for_longer_than_uvicorn_would(service: Server) -> None:
     request = b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", service.http_port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", service.http_port), timeout=HANG_S) as connection:
         for seconds in (6, 0):
             connection.sendall(request)
             answer = b""
@@ -115,16 +117,16 @@ def test_an_idle_connection_is_kept_for_longer_than_uvicorn_would(service: Serve
 def test_compressed(service: Server) -> None:
     headers = HEADERS | {"Content-Encoding": "gzip"}
     url = f"{service.url}/classify"
-    assert httpx.post(url, content=gzip.compress(IMAGE), headers=headers).status_code == 200
+    assert patient.post(url, content=gzip.compress(IMAGE), headers=headers).status_code == 200
     bomb = gzip.compress(bytes(100_000_000), 1)
-    assert httpx.post(url, content=bomb, headers=headers).status_code == 413
-    other = httpx.post(url, content=IMAGE, headers=HEADERS | {"Content-Encoding": "br"})
+    assert patient.post(url, content=bomb, headers=headers).status_code == 413
+    other = patient.post(url, content=IMAGE, headers=HEADERS | {"Content-Encoding": "br"})
     assert (other.status_code, other.headers["accept-encoding"]) == (415, "gzip, deflate")
 
 
 @pytest.mark.parametrize("path", ["/classify", "/v2", "/livez", "/readyz", "/metrics", "/docs/"])
 def test_a_page_of_another_origin(service: Server, path: str) -> None:
-    asked = httpx.options(
+    asked = patient.preflight(
         service.url + path,
         headers={
             "Origin": PAGE,
@@ -132,8 +134,8 @@ def test_a_page_of_another_origin(service: Server, path: str) -> None:
             "Access-Control-Request-Headers": "authorization,content-type",
         },
     )
-    answer = httpx.get(service.url + path, headers={"Origin": PAGE})
-    foreign = httpx.get(service.url + path, headers={"Origin": "https://evil.example"})
+    answer = patient.get(service.url + path, headers={"Origin": PAGE})
+    foreign = patient.get(service.url + path, headers={"Origin": "https://evil.example"})
     assert asked.status_code == 200
     for reply in (asked, answer):
         assert reply.headers["access-control-allow-origin"] == PAGE

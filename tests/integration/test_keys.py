@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import grpc
-import httpx
 import psutil
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.server import serve
 
@@ -29,11 +29,11 @@ def test_no_key_in_logs_answers_arguments_or_environment(tiny_home: Path, tmp_pa
     with serve(tiny_home, tmp_path / "log", **settings) as server:
         for key, expected in ((KEY, 200), (WRONG, 401), (ADMIN, 200)):
             headers = {"Authorization": f"Bearer {key}", "Content-Type": "image/png"}
-            reply = httpx.post(f"{server.url}/classify", content=IMAGE, headers=headers)
+            reply = patient.post(f"{server.url}/classify", content=IMAGE, headers=headers)
             assert reply.status_code == expected
-            damaged = httpx.post(f"{server.url}/classify", content=b"x", headers=headers)
+            damaged = patient.post(f"{server.url}/classify", content=b"x", headers=headers)
             load = "/v2/repository/models/vgg19/load"
-            refused = httpx.post(server.url + load, content=b"{", headers=headers)
+            refused = patient.post(server.url + load, content=b"{", headers=headers)
             said += [str(reply.headers) + reply.text, damaged.text, refused.text]
             with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
                 infer = GRPCInferenceServiceStub(channel).ModelInfer
@@ -43,7 +43,7 @@ def test_no_key_in_logs_answers_arguments_or_environment(tiny_home: Path, tmp_pa
                 except grpc.RpcError as error:
                     said.append(str(error))
         for path in ("/openapi.json", "/docs", "/metrics", "/schema.json", "/v2"):
-            said.append(httpx.get(server.url + path).text)
+            said.append(patient.get(server.url + path).text)
         processes = [psutil.Process(server.process.pid), *server.children()]
         arguments = [" ".join(process.cmdline()) for process in processes]
         environments = [str(process.environ()) for process in processes]

@@ -10,17 +10,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
+from testing import patient
 from testing.ports import free_port
 from testing.server import ROOT, Server, serve, wait_until_ready
-
-END_S = 60  # far more than what any of it takes; only a failure waits for it
+from testing.waiting import HANG_S, wait_until
 
 
 def processes_of(server: Server) -> list[psutil.Process]:
@@ -29,8 +28,8 @@ def processes_of(server: Server) -> list[psutil.Process]:
 
 def check_that_all_is_over(server: Server, processes: list[psutil.Process]) -> None:
     """No process is left, and a next service could have the ports."""
-    server.process.wait(END_S)
-    _, left = psutil.wait_procs(processes, timeout=END_S)
+    server.process.wait(HANG_S)
+    _, left = psutil.wait_procs(processes, timeout=HANG_S)
     assert not left, [process.cmdline() for process in left]
     for port in (server.http_port, server.grpc_port):
         with socket.create_server(("127.0.0.1", port)):
@@ -83,7 +82,7 @@ ENDS = {
 }
 
 
-_FIRST = ("term", "term hup", "hup hup term")
+_FIRST = ("term hup", "hup hup term")  # a lone SIGTERM: see test_service.py
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_a_hangup_alone_changes_nothing(tiny_home: Path, tmp_path: Path) -> None
         workers = {child.pid for child in server.children()}
         for _ in range(20):
             send(server.process.pid, HUP)
-            assert httpx.get(f"{server.url}/readyz").status_code == 200
+            assert patient.get(f"{server.url}/readyz").status_code == 200
         assert {child.pid for child in server.children()} == workers
 
 
@@ -138,7 +137,7 @@ def test_workers_end_with_a_parent_that_is_killed(
         send(server.process.pid, KILL)
         check_that_all_is_over(server, processes)
     with serve(tiny_home, tmp_path / "log") as server:  # and the next one starts
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert patient.get(f"{server.url}/readyz").status_code == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")
@@ -157,23 +156,33 @@ def test_workers_end_whenever_their_parent_is_killed(tiny_home: Path, tmp_path: 
     for number, moment in enumerate((0.0, 0.02, 0.2, 0.5, 1.0)):
         with starting(tiny_home, tmp_path / f"log{number}") as server:
             parent = psutil.Process(server.process.pid)
-            children = wait_for(lambda parent=parent: parent.children())  # type: ignore[misc]
+            wait_until(parent.children)
+            children = parent.children()
             time.sleep(moment)
             send(server.process.pid, KILL)
             check_that_all_is_over(server, [parent, *children])
 
 
-def test_a_second_sigterm_ends_what_hangs(tiny_home: Path, tmp_path: Path) -> None:
-    for first, second in ((TERM, TERM), (INT, TERM), (TERM, INT)):
-        with serve(tiny_home, tmp_path / "log") as server:
-            processes = processes_of(server)
-            processes[1].suspend()
-            send(server.process.pid, first)
-            time.sleep(0.5)
-            assert server.process.poll() is None  # it waits for the worker
-            send(server.process.pid, second)
-            check_that_all_is_over(server, processes)
-        assert server.process.returncode == 128 + second
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (TERM, TERM),
+        pytest.param(INT, TERM, marks=pytest.mark.exhaustive),
+        pytest.param(TERM, INT, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_second_signal_ends_what_hangs(
+    first: signal.Signals, second: signal.Signals, tiny_home: Path, tmp_path: Path
+) -> None:
+    with serve(tiny_home, tmp_path / "log") as server:
+        processes = processes_of(server)
+        processes[1].suspend()
+        send(server.process.pid, first)
+        time.sleep(0.5)
+        assert server.process.poll() is None  # it waits for the worker
+        send(server.process.pid, second)
+        check_that_all_is_over(server, processes)
+    assert server.process.returncode == 128 + second
 
 
 @pytest.mark.exhaustive
@@ -191,16 +200,6 @@ def test_of_two_services_on_the_same_ports_one_is_left(tiny_home: Path, tmp_path
     with serve(tiny_home, tmp_path / "log") as server:
         ports = {"VGG19_GRPC_PORT": str(server.grpc_port)}
         with starting(tiny_home, tmp_path / "other", **ports) as second:
-            assert second.process.wait(END_S) != 0
+            assert second.process.wait(HANG_S) != 0
         assert "gRPC can't listen on" in (tmp_path / "other").read_text()
         wait_until_ready(server)
-
-
-def wait_for(look: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
-    deadline = time.monotonic() + END_S
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it didn't happen")

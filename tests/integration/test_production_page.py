@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from testing.commands import vgg19
+from testing import patient
 from testing.images import coloured_pixels, encode
-from testing.server import Server, register_version, serve
+from testing.server import Server, promote, register_version, serve
 from tests.integration.browsing import (
     DESKTOP,
     PHONE,
@@ -40,7 +39,7 @@ def administered(tmp_path_factory: pytest.TempPathFactory, versions: list[str]) 
     place = tmp_path_factory.mktemp("administered")
     for day in (1, 2):
         tag = register_version(place, day)
-        vgg19(place / "home", "promote", tag)
+        promote(place / "home", tag)
         versions.append(tag.removeprefix("vgg19:"))
     digest = hashlib.sha256(b"open sesame").hexdigest()
     with serve(
@@ -91,9 +90,9 @@ def test_what_serves_and_what_was_answered(
     open_page: Open, administered: Server, versions: list[str]
 ) -> None:
     first, second = versions
-    before = httpx.get(f"{administered.url}/overview").json()["traffic"]["accepted"]
+    before = patient.get(f"{administered.url}/overview").json()["traffic"]["accepted"]
     for seed in range(3):
-        httpx.post(f"{administered.url}/classify", files={"image": encode(coloured_pixels(seed))})
+        patient.post(f"{administered.url}/classify", files={"image": encode(coloured_pixels(seed))})
     watched = open_page(f"{administered.url}/")
     page = watched.page
     expect(page.locator("#overview")).to_be_hidden()

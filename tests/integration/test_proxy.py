@@ -21,9 +21,11 @@ import trustme
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.ports import free_port
 from testing.server import ROOT, Server, serve
+from testing.waiting import HANG_S
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx (Debian's nginx-light) isn't here")
@@ -37,10 +39,10 @@ class Proxy:
     authority: trustme.CA
 
     @property
-    def client(self) -> httpx.Client:
+    def client(self) -> httpx.Client:  # noqa: TID251  # a type
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
-        return httpx.Client(base_url=f"https://localhost:{self.port}", verify=context, timeout=60)
+        return patient.client(base_url=f"https://localhost:{self.port}", verify=context)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def nginx(server: Server, place: Path, *changes: tuple[str, str]) -> Iterator[Pr
         yield Proxy(port, authority)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=HANG_S)
 
 
 def temporary_paths(place: Path) -> str:
@@ -99,12 +101,12 @@ def test_https_and_grpc_on_one_port(proxy: Proxy) -> None:
     assert reply.status_code == 200, reply.text
     credentials = grpc.ssl_channel_credentials(proxy.authority.cert_pem.bytes())
     with grpc.secure_channel(f"localhost:{proxy.port}", credentials) as channel:
-        answer = GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=30)
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=HANG_S)
     assert answer.model_version == reply.json()["model_version"]
 
 
 def test_what_is_for_the_inside_stays_there(proxy: Proxy, server: Server) -> None:
-    assert httpx.get(f"{server.url}/metrics").status_code == 200
+    assert patient.get(f"{server.url}/metrics").status_code == 200
     with proxy.client as client:
         assert client.get("/metrics").status_code == 404
 
@@ -131,7 +133,7 @@ def test_headers_that_trickle_in_end_at_the_proxy(proxy: Proxy) -> None:
     context = ssl.create_default_context()
     proxy.authority.configure_trust(context)
     with (
-        socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as plain,
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=HANG_S) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         connection.sendall(b"GET /model HTTP/1.1\r\nHost: localhost\r\nX-A")
@@ -160,8 +162,8 @@ LIMITED = {"VGG19_RATE_LIMIT": "0.001", "VGG19_RATE_LIMIT_BURST": "3"}
 TRUSTING = {"VGG19_TRUSTED_PROXIES": "127.0.0.1"}
 
 
-def ask_over_http(address: str, lie: dict[str, str], verify: ssl.SSLContext | bool = True) -> int:
-    with httpx.Client(verify=verify, timeout=60) as client:
+def ask_over_http(address: str, lie: dict[str, str]) -> int:
+    with patient.client() as client:
         return client.post(f"{address}/classify", content=IMAGE, headers=PNG | lie).status_code
 
 
@@ -169,7 +171,7 @@ def ask_over_grpc(channel: grpc.Channel, lie: dict[str, str]) -> grpc.StatusCode
     metadata = tuple((name.lower(), value) for name, value in lie.items())
     try:
         GRPCInferenceServiceStub(channel).ModelInfer(
-            infer_request(IMAGE), metadata=metadata, timeout=30
+            infer_request(IMAGE), metadata=metadata, timeout=HANG_S
         )
     except grpc.RpcError as error:
         code: grpc.StatusCode = error.code()
@@ -177,7 +179,13 @@ def ask_over_grpc(channel: grpc.Channel, lie: dict[str, str]) -> grpc.StatusCode
     return grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("settings", [{}, TRUSTING], ids=["nobody trusted", "nginx trusted"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="nobody trusted", marks=pytest.mark.exhaustive),
+        pytest.param(TRUSTING, id="nginx trusted"),
+    ],
+)
 def test_through_nginx_a_client_is_who_connects_whatever_it_writes(
     settings: dict[str, str], tiny_home: Path, tmp_path: Path
 ) -> None:
@@ -191,7 +199,7 @@ def test_through_nginx_a_client_is_who_connects_whatever_it_writes(
         by_client = {}
         for client in ("127.0.0.2", "127.0.0.3"):
             transport = httpx.HTTPTransport(verify=context, local_address=client)
-            with httpx.Client(transport=transport, timeout=60) as sender:
+            with patient.client(transport=transport) as sender:
                 url = f"https://localhost:{proxy.port}/classify"
                 replies = [sender.post(url, content=IMAGE, headers=PNG | lie) for lie in LIES]
                 by_client[client] = [reply.status_code for reply in replies]
@@ -251,7 +259,7 @@ def test_behind_two_proxies_the_right_most_stranger_counts(tiny_home: Path, tmp_
         proxy.authority.configure_trust(context)
         for address in ("127.0.0.9", "127.0.0.2"):  # the first proxy, and somebody else
             transport = httpx.HTTPTransport(verify=context, local_address=address)
-            with httpx.Client(transport=transport, timeout=60) as sender:
+            with patient.client(transport=transport) as sender:
                 said = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
                 url = f"https://localhost:{proxy.port}/classify"
                 assert sender.post(url, content=IMAGE, headers=PNG | said).status_code == 200

@@ -19,9 +19,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testing import patient
 from testing.commands import run_command
 from testing.server import ROOT, Server, serve
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 from tests.training.redeploy.conftest import GATE, Place
 
 PNG = {"Content-Type": "image/png"}
@@ -39,7 +40,7 @@ def load(server: Server, image: Path, stop: Path) -> Iterator[dict[str, Counter[
 
     def ask() -> Counter[str]:
         seen: Counter[str] = Counter()
-        with httpx.Client(timeout=60) as client:
+        with patient.client() as client:
             while not done.is_set():
                 reply = client.post(f"{server.url}/classify", content=content, headers=PNG)
                 ok = reply.status_code == httpx.codes.OK
@@ -56,7 +57,7 @@ def load(server: Server, image: Path, stop: Path) -> Iterator[dict[str, Counter[
             done.set()
             stop.touch()
     seen["http"] = sum((client.result() for client in clients), Counter[str]())
-    seen["grpc"] = Counter(json.loads(over_grpc.communicate(timeout=60)[0]))
+    seen["grpc"] = Counter(json.loads(over_grpc.communicate(timeout=HANG_S)[0]))
 
 
 @pytest.mark.exhaustive
@@ -112,7 +113,7 @@ def test_a_service_with_another_store_is_found_out(tmp_path: Path, tiny_home: Pa
 
 
 def served(server: Server) -> str:
-    return str(httpx.get(f"{server.url}/model").json()["version"])
+    return str(patient.get(f"{server.url}/model").json()["version"])
 
 
 def production(home: Path) -> str:

@@ -29,9 +29,18 @@ KEYS = {"blue": "1", "green": "2", "red": "3"}
 Open = Callable[..., Page]
 
 
+_opened: list[BrowserContext] = []
+
+
+def close_pages() -> None:
+    while _opened:
+        _opened.pop().close()
+
+
 @contextmanager
 def serve_page(session: Session, key: str | None = None) -> Iterator[str]:
-    """The page's address."""
+    """The page's address. Pages are closed before their server: one that asks it now and then would
+    complain."""
     port = free_port()
     app = make_app(session, own_hosts("127.0.0.1", port), key)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
@@ -42,6 +51,7 @@ def serve_page(session: Session, key: str | None = None) -> Iterator[str]:
             time.sleep(0.01)
         yield f"http://127.0.0.1:{port}/"
     finally:
+        close_pages()
         server.should_exit = True
         thread.join()
         session.close()
@@ -50,12 +60,11 @@ def serve_page(session: Session, key: str | None = None) -> Iterator[str]:
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
     """Opens pages, none of which may complain."""
-    contexts: list[BrowserContext] = []
     errors: list[str] = []
 
     def open_(url: str, expected_error: str = "never", **options: Any) -> Page:
         context = browser.new_context(**{"viewport": DESKTOP, **options})
-        contexts.append(context)
+        _opened.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -71,8 +80,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    close_pages()
     assert errors == []
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.commands import run_command, vgg19
 from testing.images import coloured_pixels, encode
 from testing.server import Server, register_version, serve
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 
 pytestmark = pytest.mark.exhaustive  # what it is made of is tested in tests/serving/rollout
 
@@ -24,7 +25,7 @@ PNG = {"Content-Type": "image/png"}
 
 
 def ask_http(server: Server, seed: int, user: str = "") -> str:
-    reply = httpx.post(
+    reply = patient.post(
         f"{server.url}/classify",
         content=encode(coloured_pixels(seed)),
         headers=PNG | {"X-User": user},
@@ -35,8 +36,15 @@ def ask_http(server: Server, seed: int, user: str = "") -> str:
 
 def ask_grpc(stub: GRPCInferenceServiceStub, seed: int, user: str = "") -> str:
     request = infer_request(encode(coloured_pixels(seed)))
-    answer = stub.ModelInfer(request, timeout=60, metadata=[("x-user", user)])
+    answer = stub.ModelInfer(request, timeout=HANG_S, metadata=[("x-user", user)])
     return str(answer.model_version)
+
+
+def compared(server: Server) -> float:
+    """Images that the shadow has answered, in all workers."""
+    text = patient.get(f"{server.url}/metrics").text
+    counts = re.findall(r"^vgg19_shadow_images_total{.*} (\S+)$", text, re.MULTILINE)
+    return sum(map(float, counts))
 
 
 def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
@@ -53,14 +61,20 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
               "--max-latency-ratio", "1000")  # fmt: skip
 
         def shown() -> dict[str, Any]:
-            for seed in range(4):
-                assert ask_http(server, seed) == ask_grpc(client, seed) == old.split(":")[1]
             status = run_command("vgg19", "shadow", "--json", cwd=home, home=home)
             return dict(json.loads(status.stdout))
 
+        def runs_in_both() -> bool:
+            return [worker["state"] for worker in shown()["workers"]] == ["running"] * 2
+
+        wait_until(runs_in_both)
+        # One after another: what finds the shadow computing stops it for the next 1,000 requests.
+        for number in range(24):
+            answer = ask_grpc(client, number) if number % 2 else ask_http(server, number)
+            assert answer == old.split(":")[1]
+            wait_until(lambda number=number: compared(server) == number + 1)  # type: ignore[misc]
         wait_until(lambda: shown()["outcome"] == "passed")
         assert shown()["agreement"] == 1
-        assert len(shown()["workers"]) == 2
 
         vgg19(home, "canary", new, "--steps", "50,100", "--wait-hours", "0",
               "--min-requests", "40", "--header", "X-User")  # fmt: skip

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 import trustme
 from cryptography import x509
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.server import Server, serve, serve_with
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 
 IMAGE = encode(coloured_pixels(2))
 PNG = {"Content-Type": "image/png"}
-CHANGES = 5
+CHANGES = 3
 
 
 def replace(file: Path, content: bytes) -> None:
@@ -62,7 +62,7 @@ def digests(*keys: str) -> bytes:
 
 def over_http(server: Server, key: str) -> int:
     headers = PNG | {"Authorization": f"Bearer {key}"}
-    return httpx.post(f"{server.url}/classify", content=IMAGE, headers=headers).status_code
+    return patient.post(f"{server.url}/classify", content=IMAGE, headers=headers).status_code
 
 
 def over_grpc(server: Server, key: str) -> str:
@@ -70,7 +70,7 @@ def over_grpc(server: Server, key: str) -> str:
         metadata = (("authorization", f"Bearer {key}"),)
         try:
             GRPCInferenceServiceStub(channel).ModelInfer(
-                infer_request(IMAGE), metadata=metadata, timeout=60
+                infer_request(IMAGE), metadata=metadata, timeout=HANG_S
             )
         except grpc.RpcError as error:
             return str(error.code())
@@ -79,7 +79,7 @@ def over_grpc(server: Server, key: str) -> str:
 
 def administers(server: Server, key: str) -> bool:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.post(f"{server.url}/v2/repository/index", headers=headers).status_code == 200
+    return patient.post(f"{server.url}/v2/repository/index", headers=headers).status_code == 200
 
 
 def lets_in(server: Server, key: str, admin: str) -> bool:
@@ -166,11 +166,11 @@ def test_certificates_change_under_load(tiny_home: Path, tmp_path: Path) -> None
         url = f"https://127.0.0.1:{server.http_port}/classify"
 
         def ask_http() -> int:
-            return httpx.post(url, content=IMAGE, headers=PNG, verify=context).status_code
+            return patient.post(url, content=IMAGE, headers=PNG, verify=context).status_code
 
         def ask_grpc() -> str:
             with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
-                GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=60)
+                GRPCInferenceServiceStub(channel).ModelInfer(infer_request(IMAGE), timeout=HANG_S)
             return "ok"
 
         ports = (server.http_port, server.grpc_port)

@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from serving.http.openapi import document
 from testing.images import coloured_pixels, encode
 from testing.server import serve
+from testing.waiting import HANG_S
 
 ADMIN = "admin"
 IMAGE = encode(coloured_pixels(3))
@@ -60,7 +61,7 @@ def test_answers_are_as_the_document_says(case: Any, url: str) -> None:
     excluded = [not_a_server_error, ignored_auth]
     if case.path.endswith(("/classify", "/infer")):
         excluded.append(positive_data_acceptance)  # which bytes are an image no schema can say
-    response = case.call(url, headers=headers)
+    response = case.call(url, headers=headers, timeout=HANG_S)
     if response.status_code == httpx.codes.REQUEST_TIMEOUT:
         # A time limit that passes before the body is there is told, whatever the body would be.
         assert "X-Request-Timeout-Ms" in case.headers

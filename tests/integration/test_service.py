@@ -12,16 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import onnx
 import psutil
 import pytest
 
+from testing import patient
 from testing.bundles import tiny_probabilities, write_tiny_bundle
 from testing.commands import run_command
 from testing.images import COLOURS, coloured_pixels, encode
 from testing.server import ROOT, Server, put_into_production, serve
+from testing.waiting import HANG_S
 from tests.integration.conftest import refusal
 
 COUNT = 40
@@ -47,7 +48,7 @@ def curl(*arguments: str) -> tuple[int, str, Any]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     body, _, status = result.stdout.rpartition("\n")
     code, _, content_type = status.partition(" ")
@@ -58,7 +59,7 @@ def triton(server: Server, mode: str, *files: Path) -> Any:
     command = [sys.executable, "-m", "tests.integration.triton_client"]
     arguments = [f"127.0.0.1:{server.grpc_port}", mode, *map(str, files)]
     result = subprocess.run(
-        command + arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        command + arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG_S
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -111,7 +112,7 @@ def test_a_form_field_with_a_url_is_not_fetched(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.5)
         target = f"http://127.0.0.1:{listener.getsockname()[1]}/secret.png"
-        response = httpx.post(f"{server.url}/classify", files={"image": (None, target)})
+        response = patient.post(f"{server.url}/classify", files={"image": (None, target)})
         with pytest.raises(TimeoutError):
             listener.accept()
     assert response.status_code == 422
@@ -145,11 +146,10 @@ def test_a_batch_equals_single_answers_on_both_transports_at_once(
     """N single requests by HTTP and N by gRPC at the same time, and N in one gRPC request."""
 
     def post(file: Path) -> list[float]:
-        response = httpx.post(
+        response = patient.post(
             f"{server.url}/classify?top_k=3",
             content=file.read_bytes(),
             headers={"Content-Type": "image/png"},
-            timeout=60,
         )
         return in_label_order(response.json()["images"][0]["predictions"])
 
@@ -170,9 +170,9 @@ def test_a_batch_equals_single_answers_on_both_transports_at_once(
 
 
 def test_probes(server: Server) -> None:
-    assert httpx.get(f"{server.url}/livez").status_code == 200
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
-    assert 'service_name="vgg19"' in httpx.get(f"{server.url}/metrics").text
+    assert patient.get(f"{server.url}/livez").status_code == 200
+    assert patient.get(f"{server.url}/readyz").status_code == 200
+    assert 'service_name="vgg19"' in patient.get(f"{server.url}/metrics").text
 
 
 def test_classify_command(server: Server, images: list[Path], tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_sigterm_ends_it_cleanly_and_leaves_nothing(tiny_home: Path, tmp_path: P
         children = server.children()
         assert children
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=60) == 0
-    _, alive = psutil.wait_procs(children, timeout=60)
+        assert server.process.wait(timeout=HANG_S) == 0
+    _, alive = psutil.wait_procs(children, timeout=HANG_S)
     assert not alive
 
 
@@ -204,14 +204,17 @@ def own_processes() -> list[psutil.Process]:
 class TestStartsThatFail:
     """One line on stderr, an exit code, and nothing left running."""
 
-    def check(self, home: Path, words: str, **settings: str) -> None:
+    def check(self, home: Path, words: str, **settings: str) -> str:
         before = [p.environ().get("BENTOML_HOME") for p in own_processes()].count(str(home))
-        assert words in refusal(home, **settings)
+        said = refusal(home, **settings)
+        assert words in said
         homes = [process.environ().get("BENTOML_HOME") for process in own_processes()]
         assert homes.count(str(home)) == before
+        return said
 
     def test_no_production_model(self, tmp_path: Path) -> None:
-        self.check(tmp_path, "no production model in")
+        way_out = "register one with 'vgg19 register RUN', then 'vgg19 promote latest'"
+        assert way_out in self.check(tmp_path, "no production model in")
 
     def test_cuda_without_cuda(self, tiny_home: Path) -> None:
         from serving.engine.providers import has_cuda_driver
@@ -242,6 +245,7 @@ def test_a_damaged_model_ends_the_service(tmp_path: Path) -> None:
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.exhaustive  # which graphs are refused: tests/serving/engine/test_graph_check.py
 def test_a_graph_with_a_foreign_operator_ends_the_service(tmp_path: Path) -> None:
     """Its manifest is right, so it can be registered; it is refused before a session is made."""
     from models.bundle.bundle import MODEL_FILE
@@ -276,9 +280,7 @@ def test_a_failure_in_the_worker_ends_the_service(tiny_home: Path, tmp_path: Pat
     wrong = golden.probabilities + np.float32(0.01)
     golden.model_copy(update={"probabilities": wrong}).write(bundle / GOLDEN_FILE)
     write_manifest(bundle, read_manifest(bundle).provenance)
-    home = tmp_path / "home"
-    for arguments in (["register", str(bundle)], ["promote", "latest"]):
-        run_command("vgg19", *arguments, cwd=tmp_path, home=home)
+    home = put_into_production(bundle)
 
     with (
         pytest.raises(

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 
 from benchmarks.serving.load import infer_request
 from protocol.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from testing import patient
 from testing.images import coloured_pixels, encode
 from testing.ports import free_port
 from testing.server import ROOT, Server, wait_until_ready
+from testing.waiting import HANG_S
 
 IMAGE = encode(coloured_pixels(2))
 PNG = {"Content-Type": "image/png"}
@@ -52,7 +53,7 @@ def test_requests_are_answered_and_stderr_stays_short(
         wait_until_ready(server)
         os.close(reader)
         before = server.log.stat().st_size
-        with httpx.Client(base_url=server.url, headers=PNG) as client:
+        with patient.client(base_url=server.url, headers=PNG) as client:
             for _ in range(REQUESTS):
                 for content, status in ((IMAGE, 200), (b"x", 400)):
                     assert client.post("/classify", content=content).status_code == status
@@ -62,6 +63,6 @@ def test_requests_are_answered_and_stderr_stays_short(
         said = server.log.read_bytes()[before:].decode()
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(HANG_S)
     assert said.count("the access log can't be written to stdout") == 1
     assert len(said.splitlines()) == 1, said

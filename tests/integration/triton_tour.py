@@ -24,6 +24,8 @@ import tritonclient.http.aio
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from testing.waiting import HANG_S
+
 CLIENTS = {
     "grpc": tritonclient.grpc,
     "grpc-aio": tritonclient.grpc.aio,
@@ -120,7 +122,7 @@ def stream(client: Any, tensor: Any) -> list[str]:
     client.start_stream(lambda result, error: replies.put((result, error)))
     for number, model in enumerate(["vgg19", "resnet", "vgg19"]):
         client.async_stream_infer(model, [tensor], request_id=str(number))
-    seen = [replies.get(timeout=60) for _ in range(3)]
+    seen = [replies.get(timeout=HANG_S) for _ in range(3)]
     client.stop_stream()
     return [error.message() if error else reply.get_response().id for reply, error in seen]
 

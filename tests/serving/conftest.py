@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from serving.observability.telemetry import Telemetry
 from serving.open_inference.repository import Repository
 from testing.bundles import tiny_heat_map, tiny_probabilities, tiny_spec
 from testing.ports import free_port
+from testing.waiting import HANG_S
 
 LIMITS = Limits(
     max_image_bytes=20_000,
@@ -71,10 +73,13 @@ class StubModel:
         self.batches: list[int] = []
         self.error: Exception | None = None
         self.seconds = 0.0
+        self.free = threading.Event()  # cleared, it takes a batch and keeps it
+        self.free.set()
 
     def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         self.batches.append(len(images))
         time.sleep(self.seconds)
+        assert self.free.wait(HANG_S)
         if self.error is not None:
             raise self.error
         rows = tiny_probabilities(np.stack(images))

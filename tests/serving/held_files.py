@@ -8,6 +8,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
+from testing.waiting import HANG_S
+
 
 class HeldFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """In memory; what it does to files waits for `gate`, and raises `error` if there is one."""
@@ -29,7 +31,7 @@ class HeldFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no t
         cls.error = None
         cls.gate.set()
         for writer in cls.writers:
-            writer.join(timeout=60)
+            writer.join(timeout=HANG_S)
         cls.writers.clear()
         cls.store.clear()
         cls.waiting = 0
@@ -38,7 +40,7 @@ class HeldFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no t
         if threading.current_thread().daemon:
             self.writers.add(threading.current_thread())
         type(self).waiting += 1
-        assert self.gate.wait(timeout=60)
+        assert self.gate.wait(timeout=HANG_S)
         type(self).waiting -= 1
         if self.error is not None:
             raise self.error

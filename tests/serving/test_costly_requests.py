@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 
 import grpc
-import httpx
 import pytest
 
+from testing import patient
+from testing.waiting import HANG_S
 from tests.serving.costly_requests import Costly, corpus
 from tests.serving.watched_server import Watched, watched_server
 
@@ -37,11 +38,11 @@ def send(server: Watched, costly: Costly) -> str:
     """What was said of it: a status or the name of a code."""
     if not costly.is_grpc:
         url = f"http://127.0.0.1:{server.http_port}{costly.path}"
-        reply = httpx.post(url, content=costly.body, headers=costly.headers, timeout=120)
+        reply = patient.post(url, content=costly.body, headers=costly.headers)
         return str(reply.status_code)
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", options) as channel:
-        call = channel.unary_unary(costly.path, None, None).future(costly.body, timeout=120)
+        call = channel.unary_unary(costly.path, None, None).future(costly.body, timeout=HANG_S)
         return str(call.code().name)
 
 

@@ -21,6 +21,7 @@ from serving.core.statistics import ModelStatistics
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S
 from tests.serving.conftest import LIMITS, context_of, grpc_serving
 from tests.serving.grpc.test_servicer import request
 from tests.serving.http.test_app import app_of
@@ -40,7 +41,7 @@ class HeldModel:
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
         self.batches.append(len(images))
-        assert self.go.wait(timeout=60)
+        assert self.go.wait(timeout=HANG_S)
         return [ModelOutput(row) for row in tiny_probabilities(np.stack(images))]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.reloading import FileWatch, Reloadable
+from testing.waiting import HANG_S
 
 
 class Reader:
@@ -129,6 +130,6 @@ async def test_it_goes_on_whatever_is_raised(tmp_path: Path) -> None:
     watch = asyncio.create_task(FileWatch([Reloadable("it", [file], reload)], 0.001).run())
     await asyncio.sleep(0)
     file.write_text("11")
-    await asyncio.wait_for(all_raised.wait(), 60)
+    await asyncio.wait_for(all_raised.wait(), HANG_S)
     assert raised == kinds
     watch.cancel()

@@ -24,6 +24,7 @@ from serving.core.served_model import ServedModel
 from serving.grpc.server import GrpcOptions, GrpcServer
 from serving.grpc.servicer import InferenceServicer
 from testing.ports import free_port
+from testing.waiting import HANG_S
 from tests.serving.conftest import StubModel, context_of, served
 from tests.serving.http.test_app import app_of
 
@@ -78,7 +79,7 @@ def watched_server(max_bytes: int, max_images: int = 1_500) -> Iterator[Watched]
         patch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
         process.start()
     try:
-        assert ready.wait(120), "the server didn't start"
+        assert ready.wait(HANG_S), "the server didn't start"
         assert process.pid is not None
         yield Watched(process.pid, *ports, lag)
     finally:

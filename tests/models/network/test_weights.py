@@ -22,6 +22,7 @@ from models.network.build import build
 from models.network.vgg19 import VGG19
 from models.network.weights import WeightsError, is_finite, read_weights, unwrapped
 from testing.small_vgg import thin_vgg19
+from testing.waiting import HANG_S
 
 State = dict[str, Tensor]
 
@@ -213,7 +214,7 @@ def listening(answer: bytes | None) -> Iterator[int]:
         thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(HANG_S)
         for connection in taken:
             connection.close()
 
@@ -242,7 +243,7 @@ def test_a_proxy_that_does_not_help_ends_with_a_sentence(
     with listening(answer) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(WeightsError) as caught:
-            read_weights(VGG19, "imagenet", download_timeout_s=0.2 if answer is None else 10)
+            read_weights(VGG19, "imagenet", download_timeout_s=0.2 if answer is None else HANG_S)
     message = str(caught.value)
     assert words in message
     for way in ("vgg19-dcbb9e9d.pth", "--weights PATH", "--weights none"):
@@ -257,7 +258,7 @@ def test_what_is_not_the_file_is_not_kept(nothing_cached: Path, answer: bytes) -
     with listening(reply) as port:
         network = replace(VGG19, imagenet_url=f"http://127.0.0.1:{port}/vgg19-dcbb9e9d.pth")
         with pytest.raises(WeightsError, match="can't be downloaded .*hash"):
-            read_weights(network, "imagenet", download_timeout_s=5)
+            read_weights(network, "imagenet", download_timeout_s=HANG_S)
     assert not list(nothing_cached.rglob("*.pth*"))
 
 
@@ -271,13 +272,14 @@ def test_a_download_shows_progress_and_is_kept(
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
     with listening(reply) as port:
         network = replace(VGG19, imagenet_url=f"http://127.0.0.1:{port}/{name}")
-        read = read_weights(network, "imagenet", download_timeout_s=5)
+        read = read_weights(network, "imagenet", download_timeout_s=HANG_S)
     assert torch.equal(read["features.0.weight"], state["features.0.weight"])
     assert (nothing_cached / "hub" / "checkpoints" / name).read_bytes() == content
     error = capfd.readouterr().err
     assert f"downloading http://127.0.0.1:{port}/{name}" in error
     assert "100%" in error
-    again = read_weights(network, "imagenet", download_timeout_s=5)  # nobody listens there any more
+    # Nobody listens there any more.
+    again = read_weights(network, "imagenet", download_timeout_s=HANG_S)
     assert again.keys() == state.keys()
 
 

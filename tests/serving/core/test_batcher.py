@@ -8,6 +8,7 @@ import pytest
 
 from serving.core.batcher import Batcher, BatchFailed
 from serving.core.errors import Overloaded, ShuttingDown
+from testing.waiting import HANG_S
 
 
 async def submit(batcher: Batcher[int, int], items: Sequence[int]) -> list[int]:
@@ -26,7 +27,7 @@ class Recorder:
     def __call__(self, items: Sequence[int]) -> list[int]:
         self.batches.append(list(items))
         self.started.set()
-        assert self.gate.wait(timeout=30)
+        assert self.gate.wait(timeout=HANG_S)
         if -1 in items:
             raise ValueError("a secret of the model")
         return [item * item for item in items]

@@ -12,6 +12,7 @@ import pytest
 from models.errors import TooManyPixels
 from serving.core.decode_budget import SMALL_PIXELS, DecodeBudget, DecodeLimits
 from serving.core.errors import Overloaded
+from testing.waiting import HANG_S
 
 MILLION = 1_000_000
 
@@ -36,7 +37,7 @@ class Decoder:
             self.running += 1
             self.pixels += millions
             self.most_pixels = max(self.most_pixels, self.pixels)
-        assert self.gate.wait(timeout=60)
+        assert self.gate.wait(timeout=HANG_S)
         with self._lock:
             self.running -= 1
             self.pixels -= millions
@@ -61,7 +62,7 @@ async def open_gate(decoder: Decoder) -> AsyncIterator[None]:
 
 
 async def until_started(decoder: Decoder, count: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while len(decoder.started) < count:
             await asyncio.sleep(0.01)
 
@@ -132,7 +133,7 @@ async def test_small_images_pass_large_ones_that_hold_all_their_threads(
     large = [asyncio.create_task(budget.decode([b"25"], decoder)) for _ in range(20)]
     await until_started(decoder, threads)
     for _ in range(100):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             assert await budget.decode([b"1"], decoder) == [":1"]
     assert not any(one.done() for one in large)
     decoder.gate.set()

@@ -24,7 +24,7 @@ from serving.core.supervisor import Supervisor
 from serving.engine.options import SessionOptions
 from testing.bundles import tiny_heat_map, write_tiny_bundle
 from testing.images import coloured_pixels, encode
-from testing.waiting import wait_until
+from testing.waiting import HANG_S, wait_until
 from tests.serving.conftest import LIMITS, StubModel, served
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
@@ -205,10 +205,10 @@ class HeldLoad(Loads):
 
     def __call__(self) -> Callable[[Sequence[ExplainItem]], list[HeatMap]]:
         make = super().__call__()
-        assert self.load_gate.wait(timeout=60)
+        assert self.load_gate.wait(timeout=HANG_S)
 
         def held(items: Sequence[ExplainItem]) -> list[HeatMap]:
-            assert self.map_gate.wait(timeout=60)
+            assert self.map_gate.wait(timeout=HANG_S)
             return make(items)
 
         return held
@@ -242,7 +242,7 @@ async def test_an_explainer_that_hangs_counts_as_running(where: str) -> None:
     await pool.follow(DesiredVersion("v1"))
     assert pool.running_s == 0
     asking = asyncio.create_task(model.explainer.explain([ExplainItem(PIXELS[0], 0)]))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while pool.running_s <= 0.05:
             await asyncio.sleep(0.01)
     loads.load_gate.set()

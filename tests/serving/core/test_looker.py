@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 
 from serving.core.looker import Looker
+from testing.waiting import HANG_S
 
 
 class Store:
@@ -18,7 +19,7 @@ class Store:
 
     def look(self) -> int:
         self.looks += 1
-        assert self.free.wait(60)
+        assert self.free.wait(HANG_S)
         return self.looks
 
 

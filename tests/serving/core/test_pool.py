@@ -12,6 +12,7 @@ from serving.core.errors import Conflict, ShuttingDown, UnknownModel
 from serving.core.pool import DesiredVersion, ModelPool
 from serving.core.served_model import ServedModel
 from testing.images import coloured_pixels
+from testing.waiting import HANG_S
 from tests.serving.conftest import StubModel, served
 
 PIXELS = [coloured_pixels(0)]
@@ -34,7 +35,7 @@ class Loader:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            assert self.gate.wait(timeout=60)
+            assert self.gate.wait(timeout=HANG_S)
             if version in self.errors:
                 raise self.errors[version]
             return served(version, self.model)
@@ -110,7 +111,7 @@ async def test_a_dropped_model_is_let_go_even_by_garbage(pool: ModelPool) -> Non
     gc.disable()  # an accidental collection would hide that none is made
     try:
         await pool.follow(DesiredVersion("v2", 2))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while old() is not None:
                 await asyncio.sleep(0.01)
     finally:
@@ -280,7 +281,7 @@ class TestGivenUp:
         await asyncio.sleep(0.01)
         asking.cancel()
         loader.gate.set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while pool.current.version != "v2":
                 await asyncio.sleep(0.01)
         await pool.close()
@@ -306,7 +307,7 @@ class TestGivenUp:
         loader.gate.clear()
         asking = [asyncio.create_task(pool.load(f"v{number}")) for number in range(2, 5)]
         await asyncio.sleep(0.01)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             await pool.close()
         for one in asking:
             with pytest.raises(ShuttingDown):

@@ -8,6 +8,7 @@ import pytest
 
 from models.errors import StoreError
 from serving.core.supervisor import Supervisor
+from testing.waiting import HANG_S
 
 ERRORS: list[BaseException] = [
     StoreError("no model"),
@@ -64,7 +65,7 @@ async def test_whatever_a_step_raises_it_goes_on(
         well.set()
 
     task = asyncio.create_task(supervisor.repeat("work", step, 0))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         await well.wait()
         while supervisor.failing:
             await asyncio.sleep(0)
@@ -92,7 +93,7 @@ async def test_what_follows_a_step_is_done_after_failures_and_may_fail(
             raise RuntimeError("of its own")
 
     task = asyncio.create_task(supervisor.repeat("work", step, 0, after_step))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while after < 4:
             await asyncio.sleep(0)
     task.cancel()

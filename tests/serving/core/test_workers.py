@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from serving.core.workers import Workers
+from testing.waiting import HANG_S, wait_until
 
 
 @pytest.fixture
@@ -66,10 +67,7 @@ async def test_close_lets_them_end_after_their_work() -> None:
     results = [workers.run(time.sleep, 0.01) for _ in range(4)]
     workers.close()
     await asyncio.gather(*results)
-    deadline = time.monotonic() + 60
-    while any(thread.name.startswith("ending") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    wait_until(lambda: not any(one.name.startswith("ending") for one in threading.enumerate()))
 
 
 def test_a_result_after_the_loop_has_closed_harms_nobody() -> None:
@@ -84,5 +82,5 @@ def test_a_result_after_the_loop_has_closed_harms_nobody() -> None:
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "late_0")
     gate.set()
     workers.close()
-    thread.join(timeout=60)  # an exception in it would be a warning, which fails tests
+    thread.join(timeout=HANG_S)  # an exception in it would be a warning, which fails tests
     assert not thread.is_alive()

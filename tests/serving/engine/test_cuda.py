@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from serving.engine.session import Session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import write_small_bundle
+from testing.waiting import HANG_S, wait_until
 
 SIZES = [1, 2, 4, 8]
 IMAGES = [coloured_pixels(seed) for seed in range(8)]
@@ -73,10 +73,7 @@ def test_a_dropped_engine_leaves_no_thread(engine: CudaGraphs) -> None:
     assert threading.active_count() == before + 1
     del other
     gc.collect()
-    deadline = time.monotonic() + 60
-    while threading.active_count() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: threading.active_count() <= before)
     assert dropped() is None
     assert engine is not None
 
@@ -90,7 +87,7 @@ def test_memory_where_there_is_no_card() -> None:
 
 class TestCard:
     def test_users_work_beside_each_other(self) -> None:
-        card, together = Card(), threading.Barrier(2, timeout=60)
+        card, together = Card(), threading.Barrier(2, timeout=HANG_S)
 
         def use() -> None:
             with card.using():

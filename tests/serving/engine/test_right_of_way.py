@@ -117,7 +117,7 @@ def test_runs_that_requests_end_are_counted_against_its_patience() -> None:
         traffic.leave()
 
     run = Run(request)
-    assert Courtesy(traffic, 0.05).run(run) == "done"
+    assert Courtesy(traffic, 0.3).run(run) == "done"
     assert run.times > 1
 
 

@@ -28,6 +28,7 @@ from serving.grpc.server import (
 )
 from serving.grpc.servicer import InferenceServicer
 from testing.ports import free_port
+from testing.waiting import HANG_S
 from tests.serving.conftest import context_of, grpc_options, grpc_serving
 
 NO_MESSAGE = b"\xff\xff\xff"
@@ -105,7 +106,7 @@ async def test_a_message_that_is_none(
         grpc.aio.insecure_channel(address) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(f"/{method}", None, None)(NO_MESSAGE, timeout=60)
+            await channel.unary_unary(f"/{method}", None, None)(NO_MESSAGE, timeout=HANG_S)
     check_malformed(caught.value)
     assert caplog.records == []
 
@@ -126,7 +127,7 @@ async def test_a_message_of_a_stream_that_is_none(
         grpc.aio.insecure_channel(address) as channel,
     ):
         streaming = channel.stream_stream(f"/{method}", None, None)
-        call = streaming(iter([b"", NO_MESSAGE, b""]), timeout=60)
+        call = streaming(iter([b"", NO_MESSAGE, b""]), timeout=HANG_S)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in call:
                 pass
@@ -177,7 +178,7 @@ class TestTls:
         port = address.rpartition(":")[2]
         async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
             stub = GRPCInferenceServiceStub(channel)
-            return bool((await stub.ServerLive(pb.ServerLiveRequest(), timeout=60)).live)
+            return bool((await stub.ServerLive(pb.ServerLiveRequest(), timeout=HANG_S)).live)
 
     async def test_tls(self, classifier: DataPlane, authority: Path) -> None:
         tls = TlsFiles(authority / "localhost.pem", authority / "localhost.key")

@@ -6,7 +6,8 @@ import gc
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -22,6 +23,7 @@ from serving.grpc.servicer import _code
 from serving.open_inference.protobuf_codec import Message
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S
 from tests.serving.conftest import (
     ENGINES,
     MAX_MESSAGE_BYTES,
@@ -231,17 +233,25 @@ async def test_config_and_statistics(stub: GRPCInferenceServiceStub) -> None:
         await stub.ModelStatistics(pb.ModelStatisticsRequest(name="resnet"))
 
 
+async def answers(call: AsyncIterable[pb.ModelStreamInferResponse]) -> list[Any]:
+    return [reply async for reply in call]
+
+
 class TestStream:
     async def test_answers_come_in_order_and_an_error_is_one_of_them(
-        self, stub: GRPCInferenceServiceStub, model: StubModel
+        self, stub: GRPCInferenceServiceStub, classifier: DataPlane, model: StubModel
     ) -> None:
-        model.seconds = 0.01
+        model.free.clear()
         images = [IMAGES[0], b"no image", *IMAGES[1:]]
         requests = []
         for number, image in enumerate(images):
             requests.append(request(image))
             requests[-1].id = str(number)
-        replies = [reply async for reply in stub.ModelStreamInfer(iter(requests))]
+        asking = asyncio.create_task(answers(stub.ModelStreamInfer(iter(requests))))
+        while classifier.models.current.batcher.queue_depth < 2:
+            await asyncio.sleep(0.01)
+        model.free.set()
+        replies = await asking
         assert [reply.infer_response.id for reply in replies] == [str(n) for n in range(9)]
         assert replies[1].error_message.startswith("not an image")
         rows = [
@@ -258,7 +268,7 @@ class TestStream:
         call = stub.ModelStreamInfer()
         for image in IMAGES[:3]:
             await call.write(request(image))
-            reply = await asyncio.wait_for(call.read(), timeout=30)
+            reply = await asyncio.wait_for(call.read(), timeout=HANG_S)
             assert reply.infer_response.model_version == "v1"
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
@@ -287,7 +297,7 @@ class TestStream:
         for _ in range(10):
             await call.write(request(IMAGES[0]))
         call.cancel()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while len(asyncio.all_tasks()) > before:
                 await asyncio.sleep(0.02)
 
@@ -410,7 +420,7 @@ async def test_a_message_is_gone_with_its_call(
             for _ in range(5):
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await infer(asked, metadata=metadata)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HANG_S):
                 while messages() > before:  # the server's side of a call ends after the client's
                     await asyncio.sleep(0.01)
         finally:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from serving.admission.api_keys import Keys
 from serving.core.dataplane import DataPlane
 from serving.http import connections
+from testing.waiting import HANG_S
 from tests.serving.http.listening import listening
 from tests.serving.http.test_app import app_of
 
@@ -67,7 +68,7 @@ async def test_without_a_key(port: int) -> None:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{key}"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_S):
                 writer.write(f"{head}{told}\r\n".encode())
                 assert await status(reader) == 401
                 for _ in range(PIECES):
@@ -83,7 +84,7 @@ async def test_a_client_that_asks_first_sends_nothing(port: int) -> None:
     """As curl does with more than a megabyte."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             head = "POST /classify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
             writer.write(f"{head}{LENGTH[0]}\r\n".encode())
             assert await status(reader) == 401  # not 100

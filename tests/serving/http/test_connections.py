@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from serving.http import connections
+from testing.waiting import HANG_S
 from tests.serving.http.listening import listening
 
 PARSERS = ("httptools", "h11", "auto")
@@ -77,7 +78,7 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
         await asyncio.sleep(0.002 if len(pieces) < 5 else 0)
     last = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     writer.write(last)
-    answer = await asyncio.wait_for(reader.read(), 20)
+    answer = await asyncio.wait_for(reader.read(), HANG_S)
     writer.close()
     return answer
 
@@ -152,5 +153,5 @@ async def test_idle_connections_are_closed_when_the_setting_says(
     connections.keep_open(1)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert answers(await asyncio.wait_for(reader.read(), 40)) == [b"GET /a "]
+    assert answers(await asyncio.wait_for(reader.read(), HANG_S)) == [b"GET /a "]
     writer.close()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from serving.core.supervisor import Supervisor
 from serving.engine.session import ModelOutput
 from serving.observability.capture import Capture, CaptureError, Mode
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S, wait_until
 from tests.serving.conftest import StubModel, served, telemetry_of
 from tests.serving.held_files import HeldFileSystem
 from tests.serving.http.test_app import PICKLE, app_of, check_problem
@@ -128,7 +129,7 @@ def test_a_location_that_hangs_does_not_hold_up_the_end(
         capture.offer([b"x"], answer, "r")
     closing = threading.Thread(target=capture.close, args=(0.2,), daemon=True)
     closing.start()
-    closing.join(timeout=60)
+    closing.join(timeout=HANG_S)
     assert not closing.is_alive()
     assert (f"{waiting} captured images are lost" in caplog.text) == bool(waiting)
     assert capture.offer([b"x"], answer, "r") == 0  # nothing is taken any more
@@ -156,13 +157,13 @@ def test_a_location_that_fails_is_told_once_and_tried_again(
     held.error = error
     for number in range(5):
         capture.offer([IMAGE], answer_of(SURE), str(number))
-    wait_for(lambda: len(failures) == 5)
+    wait_until(lambda: len(failures) == 5)
     assert supervisor.failing == ["capture"]
     assert len([r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]) == 1
     assert str(error) in caplog.text
     held.error = None
     capture.offer([IMAGE], answer_of(SURE), "r")
-    wait_for(lambda: not supervisor.failing)
+    wait_until(lambda: not supervisor.failing)
     capture.close()
     assert len(held.store) == 2
 
@@ -173,7 +174,7 @@ async def test_labels_for_a_location_that_hangs_hold_up_nothing_else(
     """They took threads of asyncio's own, which v2 requests need as well."""
     capture = capture_in("held://place")
     capture.offer([IMAGE], answer_of(SURE), "r")
-    await asyncio.to_thread(wait_for, lambda: len(held.store) == 2)
+    await asyncio.to_thread(wait_until, lambda: len(held.store) == 2)
     held.gate.clear()
     asking = [asyncio.create_task(capture.add_label("r", 0, "rose")) for _ in range(100)]
     await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
@@ -186,13 +187,6 @@ async def test_labels_for_a_location_that_hangs_hold_up_nothing_else(
     held.gate.set()
     await asyncio.gather(*(one for one in asking if one not in refused))
     capture.close()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_location_that_cannot_be(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from models.events.config import EventsError, from_environment, new_key
 from models.events.outbox import Outbox
 from serving.core.pool import DesiredVersion, FailedLoad
 from serving.observability.events import Events, HealthEvents
+from testing.waiting import HANG_S
 from tests.models.events.receiver import HANG, Receiver, receiver
 
 BROKEN = FailedLoad(DesiredVersion("2", (7, 7)), "its files are damaged")
@@ -29,7 +30,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -15,9 +15,10 @@ from pyarrow import parquet
 
 from serving.offline.files import Classified, PredictError, find_files
 from serving.offline.table import Progress, check_output, columns
-from testing.bundles import write_tiny_bundle
 from testing.commands import run_command, vgg19
 from testing.images import write_image_folder
+from testing.server import make_home
+from testing.waiting import HANG_S
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +28,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("predict")
-    vgg19(place / "home", "register", str(write_tiny_bundle(place / "bundle")))
-    vgg19(place / "home", "promote", "latest")
-    return place / "home"
+    return make_home(tmp_path_factory.mktemp("predict"))
 
 
 @pytest.fixture
@@ -124,7 +122,7 @@ def test_an_interruption_says_how_to_go_on(
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + number
     again = "run the same command again to continue with"
     assert said == f"interrupted; {again} {tmp_path / 'p.csv'}\n"

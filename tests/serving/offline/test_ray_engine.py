@@ -20,9 +20,10 @@ from serving.offline.files import Classified, PredictError
 from serving.offline.ray_engine import Job, Worker, plan
 from serving.offline.table import Progress
 from serving.settings import Settings
-from testing.bundles import write_tiny_bundle
-from testing.commands import run_command, vgg19
+from testing.commands import run_command
 from testing.images import write_image_folder
+from testing.server import make_home
+from testing.waiting import HANG_S
 from tests.serving.offline.test_predict import read
 
 pytestmark = pytest.mark.slow
@@ -35,10 +36,7 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("ray")
-    vgg19(place / "home", "register", str(write_tiny_bundle(place / "bundle")))
-    vgg19(place / "home", "promote", "latest")
-    return place / "home"
+    return make_home(tmp_path_factory.mktemp("ray"))
 
 
 @pytest.fixture
@@ -116,12 +114,12 @@ def test_an_end_is_one_line_and_keeps_what_is_done(
     sockets = [one for child in children for one in child.net_connections("inet")]
     listening = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 128 + signal.SIGTERM
     again = "run the same command again to continue with"
     assert said == f"interrupted; {again} {tmp_path / 'p.csv'}\n"
     assert json.loads(part.read_text().splitlines()[1])["file"].endswith(".png")
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=HANG_S)
     assert alive == []
     assert listening
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}

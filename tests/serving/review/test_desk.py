@@ -6,8 +6,8 @@ import asyncio
 import csv
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from serving.review import desk as room
 from serving.review import images
 from serving.review.desk import ReviewError, ServiceDesk, open_journal
 from testing.images import COLOURS, coloured_pixels, encode
+from testing.waiting import HANG_S, wait_until
 from tests.serving.conftest import StubModel, served
 
 
@@ -83,12 +84,10 @@ async def desk_of(
 
 async def until(desk: ServiceDesk, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The overview, once it says so."""
-    for _ in range(400):
-        found = await asyncio.to_thread(desk.overview)
-        if holds(found):
-            return found
-        await asyncio.sleep(0.025)
-    raise AssertionError(found)
+    async with asyncio.timeout(HANG_S):
+        while not holds(found := await asyncio.to_thread(desk.overview)):
+            await asyncio.sleep(0.025)
+    return found
 
 
 def number_of(name: str) -> int:
@@ -192,13 +191,13 @@ async def test_a_location_that_is_not_there_is_told(
     with pytest.raises(Exception, match="there is nothing at .*captured"):
         await asyncio.to_thread(desk.overview)
     (place / "elsewhere").rename(place / "captured")
-    for _ in range(100):
-        try:
-            assert (await asyncio.to_thread(desk.overview))["images"] == 12
-            return
-        except UserError:
-            time.sleep(0.05)
-    raise AssertionError
+
+    def is_found_again() -> bool:
+        with suppress(UserError):
+            return bool(desk.overview()["images"] == 12)
+        return False
+
+    await asyncio.to_thread(wait_until, is_found_again)
 
 
 async def test_what_is_removed_while_it_is_reviewed_is_gone(

@@ -20,6 +20,7 @@ from serving.engine.session import ModelOutput
 from serving.rollout.child import Candidate, serve
 from testing.bundles import tiny_probabilities, tiny_spec, write_tiny_bundle
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S
 
 RED = coloured_pixels(0, "red")
 
@@ -42,7 +43,7 @@ def asked(version: str, *questions: tuple[dict[str, Any], bytes]) -> list[dict[s
         ours.send_bytes(image)
         messages.append(json.loads(ours.recv_bytes()))
     ours.close()
-    thread.join(20)
+    thread.join(HANG_S)
     assert not thread.is_alive()
     return messages
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.models import VGG, vgg19
+from torchvision.models import VGG
 
 from models.network.strategies import FineTuner
 from models.network.vgg19 import VGG19
 from testing.images import write_image_folder
+from testing.small_vgg import thin_vgg19
 from training.data.batch import Batch
 from training.data.sampling import Draw
 from training.features.batches import CachedFeatures, FeatureError
@@ -25,7 +26,7 @@ from training.loop.image_batches import ImageBatches
 from training.loop.recipe import fine_tune
 from training.reporter import SilentReporter
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_network")]
 
 FC = {"classifier.0", "classifier.3", "classifier.6"}
 FC1 = 39  # its index in the network's sequence
@@ -35,7 +36,7 @@ IMAGES = 10  # to train on; 2 to validate, 2 to test
 @pytest.fixture(scope="module")
 def network() -> VGG:
     torch.manual_seed(2)
-    return vgg19(weights=None, num_classes=2).eval()
+    return thin_vgg19(num_classes=2).eval()
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,11 @@ class TestValues:
     @pytest.mark.parametrize(
         ("trainable", "layer", "shape"),
         [
-            (FC, "classifier.0", (25088,)),
-            ({"classifier.6"}, "classifier.6", (4096,)),
-            (FC | {"features.34"}, "features.34", (512, 2, 2)),
-            (FC | {"features.28"}, "features.28", (512, 2, 2)),
-            (FC | {"features.10"}, "features.10", (128, 8, 8)),
+            (FC, "classifier.0", (32 * 7 * 7,)),
+            ({"classifier.6"}, "classifier.6", (32,)),
+            (FC | {"features.34"}, "features.34", (32, 2, 2)),
+            (FC | {"features.28"}, "features.28", (32, 2, 2)),
+            (FC | {"features.10"}, "features.10", (8, 8, 8)),
         ],
     )
     def test_are_what_goes_into_the_first_layer_that_trains(
@@ -363,16 +364,17 @@ class TestWithout:
         assert len(list_entries(tmp_path / "cache")) == 1
 
     def test_the_size_is_told_before_and_the_limit_kept(self, make: Make, tmp_path: Path) -> None:
-        # 4 views of 10 images and 2 + 2 to evaluate, 25,088 values of 4 bytes each
-        size = (4 * 10 + 4) * 25_088 * 4
-        features, _, reporter = make(cache_limit=size)
+        # 40 views of 10 images and 2 + 2 to evaluate, 1,568 values of 4 bytes each
+        options: dict[str, Any] = {"views": 40, "epochs": 40}
+        size = (40 * 10 + 4) * 1_568 * 4
+        features, _, reporter = make(cache_limit=size, **options)
         told = next(message for message in reporter.messages if "caching the inputs" in message)
         assert "classifier.0" in told
-        assert "25,088 values an image, 44 images and views, 4 MB" in told
+        assert "1,568 values an image, 404 images and views, 3 MB" in told
         assert self.starts(features) == {FC1}
-        features, _, reporter = make(cache_limit=size - 1, cache_dir=tmp_path / "other")
+        features, _, reporter = make(cache_limit=size - 1, cache_dir=tmp_path / "other", **options)
         assert self.starts(features) == {0}
-        assert "are more than cache_limit (4 MB) or the free disk" in reporter.warnings[-1]
+        assert "are more than cache_limit (3 MB) or the free disk" in reporter.warnings[-1]
         assert not (tmp_path / "other").exists()
 
     def test_a_cache_that_cant_be_written_is_told_and_done_without(
@@ -410,7 +412,6 @@ def config(tmp_path: Path, data: Path, **changes: Any) -> TrainConfig:
     return load_config(None, values | changes)
 
 
-@pytest.mark.usefixtures("thin_network")
 def test_losses_are_those_of_training_through_the_whole_network(
     tmp_path: Path, data: Path, written: list[str]
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from testing.waiting import HANG_S
 from training.features.cache import (
     CacheError,
     FeatureFile,
@@ -151,7 +152,7 @@ class TestProcesses:
         ]
         for process in processes:
             process.start()
-        written = [results.get(timeout=60) for _ in processes]
+        written = [results.get(timeout=HANG_S) for _ in processes]
         for process in processes:
             process.join()
         assert sorted(block for blocks in written for block in blocks) == [0, 1, 2, 3, 4, 5]

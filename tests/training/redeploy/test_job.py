@@ -15,6 +15,7 @@ from models.events.outbox import Outbox
 from models.monitoring.comparison import Comparison
 from models.registry import shadowing, store
 from models.registry.tallies import ShadowTally, write_tally
+from testing.waiting import HANG_S
 from tests.training.redeploy.conftest import GATE, LENIENT, Place
 from training.redeploy.outcome import IN_SHADOW, REFUSED, Outcome, RedeployError
 from training.reporter import SilentReporter
@@ -149,7 +150,7 @@ def test_two_jobs_at_once(place: Place) -> None:
             place.run()
         assert first.poll() is None
         assert place.run(EndsTheFirst(), wait=True).exit_code == 0
-        assert first.wait(timeout=60) == 0
+        assert first.wait(timeout=HANG_S) == 0
 
 
 def test_the_report_shows_both(place: Place) -> None:
