@@ -1,9 +1,4 @@
-"""The `vgg19` command whose network is `testing.small_vgg.thin_vgg19`: all of it but the width.
-
-    python -m tests.thin_command train ...
-
-What it starts itself, from the page of reviews, is this command again.
-"""
+"""`testing.thin_cli` as an executable file, which is also what it starts itself."""
 
 from __future__ import annotations
 
@@ -11,7 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from testing.small_vgg import thin_vgg19
+import cli.review
+from testing import thin_cli
 
 
 def write_command(path: Path) -> Path:
@@ -24,15 +20,10 @@ def write_command(path: Path) -> Path:
 
 
 def _main() -> None:
-    import cli.review
-    import models.network.vgg19
-    from cli.main import main
-
     own = sys.argv.pop(1)
-    vars(models.network.vgg19)["vgg19"] = thin_vgg19
     vars(cli.review)["_vgg19"] = lambda: own
     sys.argv[0] = own
-    main()
+    thin_cli.main()
 
 
 if __name__ == "__main__":
