@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protocol/onnx_graph.proto\x12\x10vgg19.onnx_graph\"^\n\x05Model\x12&\n\x05graph\x18\x07 \x01(\x0b\x32\x17.vgg19.onnx_graph.Graph\x12-\n\tfunctions\x18\x19 \x03(\x0b\x32\x1a.vgg19.onnx_graph.Function\"\x98\x01\n\x05Graph\x12$\n\x04node\x18\x01 \x03(\x0b\x32\x16.vgg19.onnx_graph.Node\x12-\n\x0binitializer\x18\x05 \x03(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12:\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32\x1e.vgg19.onnx_graph.SparseTensor\"v\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12.\n\tattribute\x18\x05 \x03(\x0b\x32\x1b.vgg19.onnx_graph.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xd7\x02\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12#\n\x01t\x18\x05 \x01(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12\"\n\x01g\x18\x06 \x01(\x0b\x32\x17.vgg19.onnx_graph.Graph\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12)\n\x07tensors\x18\n \x03(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12\'\n\x06graphs\x18\x0b \x03(\x0b\x32\x17.vgg19.onnx_graph.Graph\x12\x0c\n\x04type\x18\x14 \x01(\x05\x12\x35\n\rsparse_tensor\x18\x16 \x01(\x0b\x32\x1e.vgg19.onnx_graph.SparseTensor\x12\x36\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32\x1e.vgg19.onnx_graph.SparseTensor\"\x18\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\"T\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x0c\n\x04name\x18\x08 \x01(\t\x12.\n\rexternal_data\x18\r \x03(\x0b\x32\x17.vgg19.onnx_graph.Entry\"c\n\x0cSparseTensor\x12(\n\x06values\x18\x01 \x01(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12)\n\x07indices\x18\x02 \x01(\x0b\x32\x18.vgg19.onnx_graph.Tensor\"#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protocol/onnx_graph.proto\x12\x10vgg19.onnx_graph\"^\n\x05Model\x12&\n\x05graph\x18\x07 \x01(\x0b\x32\x17.vgg19.onnx_graph.Graph\x12-\n\tfunctions\x18\x19 \x03(\x0b\x32\x1a.vgg19.onnx_graph.Function\"\x98\x01\n\x05Graph\x12$\n\x04node\x18\x01 \x03(\x0b\x32\x16.vgg19.onnx_graph.Node\x12-\n\x0binitializer\x18\x05 \x03(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12:\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32\x1e.vgg19.onnx_graph.SparseTensor\"v\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12.\n\tattribute\x18\x05 \x03(\x0b\x32\x1b.vgg19.onnx_graph.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xd7\x02\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12#\n\x01t\x18\x05 \x01(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12\"\n\x01g\x18\x06 \x01(\x0b\x32\x17.vgg19.onnx_graph.Graph\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12)\n\x07tensors\x18\n \x03(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12\'\n\x06graphs\x18\x0b \x03(\x0b\x32\x17.vgg19.onnx_graph.Graph\x12\x0c\n\x04type\x18\x14 \x01(\x05\x12\x35\n\rsparse_tensor\x18\x16 \x01(\x0b\x32\x1e.vgg19.onnx_graph.SparseTensor\x12\x36\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32\x1e.vgg19.onnx_graph.SparseTensor\"\x18\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\"g\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x08 \x01(\t\x12.\n\rexternal_data\x18\r \x03(\x0b\x32\x17.vgg19.onnx_graph.Entry\"c\n\x0cSparseTensor\x12(\n\x06values\x18\x01 \x01(\x0b\x32\x18.vgg19.onnx_graph.Tensor\x12)\n\x07indices\x18\x02 \x01(\x0b\x32\x18.vgg19.onnx_graph.Tensor\"#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,9 +42,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTION']._serialized_start=764
   _globals['_FUNCTION']._serialized_end=788
   _globals['_TENSOR']._serialized_start=790
-  _globals['_TENSOR']._serialized_end=874
-  _globals['_SPARSETENSOR']._serialized_start=876
-  _globals['_SPARSETENSOR']._serialized_end=975
-  _globals['_ENTRY']._serialized_start=977
-  _globals['_ENTRY']._serialized_end=1012
+  _globals['_TENSOR']._serialized_end=893
+  _globals['_SPARSETENSOR']._serialized_start=895
+  _globals['_SPARSETENSOR']._serialized_end=994
+  _globals['_ENTRY']._serialized_start=996
+  _globals['_ENTRY']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

@@ -71,14 +71,16 @@ class Function(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("dims", "name", "external_data")
+    __slots__ = ("dims", "data_type", "name", "external_data")
     DIMS_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     EXTERNAL_DATA_FIELD_NUMBER: _ClassVar[int]
     dims: _containers.RepeatedScalarFieldContainer[int]
+    data_type: int
     name: str
     external_data: _containers.RepeatedCompositeFieldContainer[Entry]
-    def __init__(self, dims: _Optional[_Iterable[int]] = ..., name: _Optional[str] = ..., external_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ...) -> None: ...
+    def __init__(self, dims: _Optional[_Iterable[int]] = ..., data_type: _Optional[int] = ..., name: _Optional[str] = ..., external_data: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ...) -> None: ...
 
 class SparseTensor(_message.Message):
     __slots__ = ("values", "indices")

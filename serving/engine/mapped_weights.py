@@ -10,6 +10,7 @@ move a few numbers for each image, and those between two layers cancel out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 
 from protocol.onnx_graph_pb2 import Attribute, Model, Node, Tensor
@@ -19,6 +20,7 @@ from protocol.onnx_graph_pb2 import Attribute, Model, Node, Tensor
 DISABLED_OPTIMIZER = "MatmulTransposeFusion"
 # Of one layer, in numbers: 4 MB. A smaller one isn't worth two nodes more.
 _LARGE = 2**20
+_FLOAT32 = 1  # TensorProto.DataType; others are converted when a session is made
 _INTS = 7  # AttributeProto.AttributeType
 # What `Gemm` may say, and what it means where it doesn't.
 _GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
@@ -35,7 +37,7 @@ def with_mapped_weights(path: Path) -> bytes | None:
     large = {
         tensor.name: tensor
         for tensor in model.graph.initializer
-        if tensor.external_data and len(tensor.dims) == 2 and _size(tensor) >= _LARGE
+        if tensor.external_data and _is_large(tensor)
     }
     nodes = [turned for node in model.graph.node for turned in _turned(node, large)]
     if len(nodes) == len(model.graph.node):
@@ -45,9 +47,8 @@ def with_mapped_weights(path: Path) -> bytes | None:
     return model.SerializeToString()
 
 
-def _size(tensor: Tensor) -> int:
-    rows, columns = tensor.dims
-    return rows * columns
+def _is_large(tensor: Tensor) -> bool:
+    return tensor.data_type == _FLOAT32 and len(tensor.dims) == 2 and prod(tensor.dims) >= _LARGE
 
 
 def _turned(node: Node, large: Mapping[str, Tensor]) -> Iterator[Node]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def weights(width: int = WIDTH, *, bias: bool = True) -> Arrays:
     return arrays | ({"b1": values(width), "b2": values(width)} if bias else {})
 
 
-def write(path: Path, arrays: Arrays, *, beside: bool = True, **says: Any) -> Path:
+def write(
+    path: Path, arrays: Mapping[str, NDArray[Any]], *, beside: bool = True, **says: Any
+) -> Path:
     """Two FC layers with ReLUs, as `vgg19 export` writes them."""
     gemm = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1} | says
 
@@ -56,10 +59,11 @@ def write(path: Path, arrays: Arrays, *, beside: bool = True, **says: Any) -> Pa
 
 
 def expected(x: NDArray[np.float32], arrays: Arrays) -> NDArray[np.float64]:
+    values = x.astype(np.float64)
     for number in (1, 2):
-        product = x.astype(np.float64) @ arrays[f"w{number}"].T.astype(np.float64)
-        x = np.maximum(product + arrays.get(f"b{number}", 0.0), 0)
-    return x
+        product = values @ arrays[f"w{number}"].T.astype(np.float64)
+        values = np.maximum(product + arrays.get(f"b{number}", 0.0), 0)
+    return values
 
 
 def operators(graph: bytes | None) -> list[str]:
@@ -107,9 +111,7 @@ def _private_bytes() -> int:
         (WIDTH, {"beta": 2.0}),
     ],
 )
-def test_other_layers_stay_as_they_are(
-    tmp_path: Path, width: int, changes: dict[str, float]
-) -> None:
+def test_other_layers_stay_as_they_are(tmp_path: Path, width: int, changes: dict[str, Any]) -> None:
     graph = with_mapped_weights(write(tmp_path / "head.onnx", weights(width), **changes))
     if changes:
         assert graph is None
@@ -121,6 +123,11 @@ def test_weights_that_arent_transposed_stay_as_they_are(tmp_path: Path) -> None:
     arrays = weights(2048)
     path = write(tmp_path / "head.onnx", arrays, transB=0)
     assert with_mapped_weights(path) is None
+
+
+def test_half_precision_stays_as_it_is(tmp_path: Path) -> None:
+    halves = {name: array.astype(np.float16) for name, array in weights().items()}
+    assert with_mapped_weights(write(tmp_path / "head.onnx", halves)) is None
 
 
 def test_weights_inside_the_file_stay_as_they_are(tmp_path: Path) -> None:
