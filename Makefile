@@ -38,7 +38,7 @@ demo-redeploy: setup  ## retrain and redeploy under load, refuse a poisoned mode
 # is left alone with one of them at the end.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test: setup  ## the tests, 8:20 on two cores
+test: setup  ## the tests, 7 minutes on two cores
 	@exec $(PYTEST) -m "not exhaustive"
 
 test-all: setup  ## and those that try many of a kind that another one shows, as CI does; about 13 minutes

@@ -12,6 +12,7 @@ import httpx
 
 from testing.waiting import HANG_S
 
+Client = httpx.Client  # the type of `client`
 # Trusts nobody, so https needs a context of the caller's. To read the list of authorities, as httpx
 # does for http, too, takes 15 ms a client: more than most requests.
 _NO_AUTHORITY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -19,7 +20,7 @@ _NO_AUTHORITY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _OPTIONS: dict[str, Any] = {"timeout": HANG_S, "verify": _NO_AUTHORITY, "trust_env": False}
 
 
-def client(**options: Any) -> httpx.Client:
+def client(**options: Any) -> Client:
     """An `httpx.Client`; options override the limit and whom it trusts."""
     return httpx.Client(**(_OPTIONS | options))
 

@@ -6,9 +6,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import cli.review
-from testing import thin_cli
-
 
 def write_command(path: Path) -> Path:
     """An executable file that is this command."""
@@ -20,10 +17,14 @@ def write_command(path: Path) -> Path:
 
 
 def _main() -> None:
+    import cli.main
+    import cli.review
+    import testing.thin_cli  # noqa: F401  # here: it makes the network of its process thin
+
     own = sys.argv.pop(1)
     vars(cli.review)["_vgg19"] = lambda: own
     sys.argv[0] = own
-    thin_cli.main()
+    cli.main.main()
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Proxy:
     authority: trustme.CA
 
     @property
-    def client(self) -> httpx.Client:  # noqa: TID251  # a type
+    def client(self) -> patient.Client:
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
         return patient.client(base_url=f"https://localhost:{self.port}", verify=context)

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from testing import patient
 from testing.ports import free_port
 from testing.server import Server, serve
 from testing.waiting import wait_until
@@ -64,7 +65,7 @@ class Place:
         return result.stdout
 
     @contextmanager
-    def review(self, *arguments: str) -> Iterator[httpx.Client]:
+    def review(self, *arguments: str) -> Iterator[patient.Client]:
         """`vgg19 review`, and what its page asks with."""
         port, log = free_port(), self.path / "review.log"
         with log.open("w") as output:
@@ -80,7 +81,7 @@ class Place:
         url = f"http://127.0.0.1:{port}/"
         try:
             wait_until(is_there)
-            with httpx.Client(base_url=url, headers=HEADERS, timeout=60) as page:
+            with patient.client(base_url=url, headers=HEADERS) as page:
                 wait_until(lambda: answers(page))
                 yield page
         finally:
@@ -88,19 +89,19 @@ class Place:
             process.wait()
 
 
-def answers(page: httpx.Client) -> bool:
+def answers(page: patient.Client) -> bool:
     try:
         return page.get("api/overview").is_success
     except httpx.TransportError:
         return False
 
 
-def overview(page: httpx.Client) -> dict[str, Any]:
+def overview(page: patient.Client) -> dict[str, Any]:
     found: dict[str, Any] = page.get("api/overview").raise_for_status().json()
     return found
 
 
-def label(page: httpx.Client, count: int, truth: Truth) -> None:
+def label(page: patient.Client, count: int, truth: Truth) -> None:
     """As the page does: each is on the disk before the next is asked for."""
     for _ in range(count):
         card = page.get("api/queue?tab=1&count=8").raise_for_status().json()["cards"][0]
@@ -112,7 +113,7 @@ def label(page: httpx.Client, count: int, truth: Truth) -> None:
         page.post("api/decisions", json={"decisions": [decision]}).raise_for_status()
 
 
-def check_heat_map(page: httpx.Client) -> None:
+def check_heat_map(page: patient.Client) -> None:
     """Something speaks for one of the labels."""
     card = page.get("api/queue?tab=1&which=new&count=1").json()["cards"][0]
     address = f"heat/{card['image']}"
@@ -126,7 +127,7 @@ def check_heat_map(page: httpx.Client) -> None:
 
 def send(server: Server, place: Place) -> None:
     headers = {"authorization": f"Bearer {USER}", "content-type": "image/png"}
-    with httpx.Client(timeout=60, headers=headers) as client:
+    with patient.client(headers=headers) as client:
         for file in sorted((place.path / "sent").iterdir()):
             reply = client.post(f"{server.url}/classify", content=file.read_bytes())
             assert reply.json()["images"][0]["distance"] > 0
@@ -154,7 +155,7 @@ def test_from_a_client_s_image_to_a_shadow(tmp_path: Path) -> None:
     }
     with serve(place.home, tmp_path / "log", **settings) as server:
         send(server, place)
-        page = httpx.Client(base_url=f"{server.url}/review/", headers=HEADERS, timeout=60)
+        page = patient.client(base_url=f"{server.url}/review/", headers=HEADERS)
         assert page.get("api/overview", headers={"authorization": f"Bearer {USER}"}).is_error
         page.headers["authorization"] = f"Bearer {ADMIN}"
         wait_until(lambda: overview(page)["features"] == {"ready": SENT, "images": SENT})
