@@ -55,7 +55,8 @@ def _turned(node: Node, large: Mapping[str, Tensor]) -> Iterator[Node]:
     if node.op_type != "Gemm" or node.input[1] not in large or _says(node) != _X_BY_W_TRANSPOSED:
         yield node
         return
-    images, weight, *bias = node.input
+    images, weight = node.input[:2]
+    bias = [name for name in node.input[2:] if name]  # an empty name is none
     (output,) = node.output
     turned, product = f"{output}/turned", f"{output}/product"
     back = f"{output}/back" if bias else output

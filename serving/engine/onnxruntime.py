@@ -87,30 +87,29 @@ def inference_session(
         NotCapturable: it can, but without `cuda_graphs`.
     """
     providers = list(options.providers)
-    graph: Path | bytes = path
+    on_cpu = options.providers[0][0] == CPU
     if cuda_graphs:
         providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
     if yields_cores:
         session_options.add_session_config_entry("session.force_spinning_stop", "1")
-    if options.providers[0][0] == CPU:
+    if on_cpu:
         # The arena, which is on, keeps what the largest batch took, and so saves its page faults: 5
         # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753
         # (docs/benchmarks.md).
         session_options.enable_mem_pattern = False
-        if (turned := with_mapped_weights(path)) is not None:
-            graph = turned
-            session_options.add_session_config_entry(_WEIGHTS_PLACE, str(path.parent))
-            session_options.add_session_config_entry(_DISABLE_OPTIMIZERS, DISABLED_OPTIMIZER)
+        session_options.add_session_config_entry(_WEIGHTS_PLACE, str(path.parent))
+        session_options.add_session_config_entry(_DISABLE_OPTIMIZERS, DISABLED_OPTIMIZER)
         if saves_memory:
             session_options.enable_cpu_mem_arena = False
             session_options.add_session_config_entry("session.disable_prepacking", "1")
     else:
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     try:
+        graph = with_mapped_weights(path) if on_cpu else None
         with card.using():
-            session = ort.InferenceSession(graph, session_options, providers=providers)
+            session = ort.InferenceSession(graph or path, session_options, providers=providers)
     except Exception as error:
         if cuda_graphs and _CAPTURE_NEEDS in str(error):
             raise NotCapturable(str(error)) from error
