@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 
+from models.bundle.bundle import weights_beside
 from protocol.onnx_graph_pb2 import Attribute, Model, Node, Tensor
 
 # With it the transposition becomes part of the product, which then takes a quarter longer for one
@@ -31,8 +32,11 @@ def with_mapped_weights(path: Path) -> bytes | None:
     """The graph, with its large FC layers turned around; None: it has none.
 
     Args:
-        path: of an ONNX file that has been checked. Only weights beside it are mapped.
+        path: of an ONNX file that has been checked. Only weights beside it are mapped; one without
+            isn't read, since it may hold hundreds of megabytes.
     """
+    if not weights_beside(path).exists():
+        return None
     model = Model.FromString(path.read_bytes())
     large = {
         tensor.name: tensor
