@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import EXPLAINED_INPUT, HEAT_MAP_OUTPUT, WEIGHTS_FILE, Bundle
 from serving.core.batcher import Batcher, BatchFailed
-from serving.core.errors import ShuttingDown
 from serving.core.supervisor import Supervisor
+from serving.core.waiting import outlasting
 from serving.core.workers import Workers
 from serving.engine.cuda import card
 from serving.engine.graph_check import check_graph
@@ -91,7 +91,7 @@ class Explainer:
         """
         self._batcher.check_room(len(items))
         if self._make is None:
-            await self._wait_for(self._loaded())
+            await outlasting(self._loaded())
         return (await self._batcher.submit(items)).results
 
     @property
@@ -116,15 +116,6 @@ class Explainer:
             self._loading_since = loop.time()
             self._loading = loop.create_task(self._load_it())
         return self._loading
-
-    async def _wait_for(self, loading: asyncio.Task[None]) -> None:
-        """The load goes on where this caller is cancelled, since others may wait for it."""
-        try:
-            await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            if loading.cancelled():  # by `close`
-                raise ShuttingDown("the service is shutting down") from None
-            raise
 
     async def _load_it(self) -> None:
         worker = Workers(1, "load-explainer")  # of its own: one that hangs takes none from others

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from models.errors import UserError
-from serving.core.errors import Conflict, ShuttingDown, UnknownModel
+from serving.core.errors import Conflict, UnknownModel
 from serving.core.served_model import ServedModel
+from serving.core.waiting import outlasting
 from serving.core.workers import Workers
 from serving.engine.memory import trim_memory
 
@@ -257,10 +258,8 @@ class ModelPool:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         try:
-            return await asyncio.shield(task)
+            return await outlasting(task)
         except asyncio.CancelledError:
-            if task.cancelled():  # by `close`
-                raise ShuttingDown("the service is shutting down") from None
             task.add_done_callback(_tell_who_is_not_waited_for)
             raise
 
