@@ -16,8 +16,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-# Of a core. Above that, two threads of the service have less than two cores.
-MAX_OTHERS_CORES = 0.2
+# Of a core. 0.07 of one over 6 s was a program that started in one second of them, behind which
+# requests took up to five times as long.
+MAX_OTHERS_CORES = 0.05
 _RESAMPLES = 2000
 
 

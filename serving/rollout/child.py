@@ -23,6 +23,7 @@ from models.bundle.acceptance import Acceptance
 from models.bundle.spec import ModelSpec
 from models.errors import ImageError, UserError
 from models.imaging.image import load_image
+from serving.engine.providers import device_name
 from serving.engine.session import ModelOutput, Session, is_accepted
 from serving.loading import open_session, session_options, use_store
 from serving.settings import Settings, load_settings
@@ -43,6 +44,7 @@ class Candidate:
 
     Args:
         formats: that are opened, of images which it has to decode itself.
+        stops_at_once: see `serving.rollout.idle_time.IdleTime`.
     """
 
     def __init__(
@@ -51,16 +53,20 @@ class Candidate:
         spec: ModelSpec,
         acceptance: Acceptance | None,
         formats: tuple[str, ...],
+        *,
+        stops_at_once: bool,
     ) -> None:
         self._session = session
         self._spec = spec
         self._acceptance = acceptance
         self._formats = formats
+        self._stops_at_once = stops_at_once
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        """Who has the same gives pixels, others the encoded image."""
-        return self._spec.preprocessing.model_dump(mode="json")
+    def greeting(self) -> dict[str, Any]:
+        """`preprocessing`: who has the same gives pixels, others the encoded image."""
+        preprocessing = self._spec.preprocessing.model_dump(mode="json")
+        return {"preprocessing": preprocessing, "stops_at_once": self._stops_at_once}
 
     def answer(self, question: dict[str, Any], image: bytes) -> dict[str, Any]:
         """What it says of an image.
@@ -130,7 +136,10 @@ def load_candidate(settings: Settings, version: str, worker_index: int) -> Candi
     """
     use_store(settings)
     bundle, session = open_session(settings, session_options(settings, worker_index), version)
-    return Candidate(session, bundle.spec, bundle.acceptance(), settings.formats)
+    stops_at_once = settings.workers == 1 and device_name(session.provider) == "cpu"
+    return Candidate(
+        session, bundle.spec, bundle.acceptance(), settings.formats, stops_at_once=stops_at_once
+    )
 
 
 def serve(connection: Connection, version: str, worker_index: int) -> None:
@@ -140,7 +149,7 @@ def serve(connection: Connection, version: str, worker_index: int) -> None:
     except UserError as error:
         _send(connection, {"failed": str(error)})
         return
-    _send(connection, {"preprocessing": candidate.preprocessing})
+    _send(connection, candidate.greeting)
     while True:
         try:
             question, image = json.loads(connection.recv_bytes()), connection.recv_bytes()

@@ -2,8 +2,8 @@
 
 Promise: no request waits for it, fails by it or is changed by it, whatever it does. It computes in
 a process of its own that stands still whenever a request is under way, one image at a time, and of
-requests at most one in 1000 finds it computing (`serving.rollout.idle_time`). Images wait for it in
-a queue that is bounded, and what comes when that is full is dropped and counted. One
+short requests at most one in 1000 finds it computing (`serving.rollout.idle_time`). Images wait for
+it in a queue that is bounded, and what comes when that is full is dropped and counted. One
 that can't be loaded, ends, takes longer than the limit, or keeps failing is disabled: its process
 is killed, and the log, the metrics and `vgg19 shadow` say why.
 """
@@ -242,7 +242,7 @@ class Shadow:
         process.use_idle_time()
         self.recorder.set_state("running")
         logger.info("%s answers in production's shadow", self._version)
-        self._idle = idle = IdleTime(process)
+        self._idle = idle = IdleTime(process, stops_at_once=greeting["stops_at_once"])
         with self._traffic.only_in_gaps(idle):
             self._answer(process, idle, greeting["preprocessing"])
 

@@ -107,7 +107,7 @@ def row(*values: float) -> NDArray[np.float32]:
 def test_lies_are_told_apart_from_answers(
     output: ModelOutput | Exception, failure: str, reason: str
 ) -> None:
-    candidate = Candidate(Liar(output), tiny_spec(), None, ("PNG",))  # type: ignore[arg-type]
+    candidate = Candidate(Liar(output), tiny_spec(), None, ("PNG",), stops_at_once=True)  # type: ignore[arg-type]
     answer = candidate.answer({"encoded": False, "label": "red", "batch": 1}, RED.tobytes())
     assert answer["failure"] == failure
     assert re.search(reason, answer["reason"])
@@ -115,7 +115,7 @@ def test_lies_are_told_apart_from_answers(
 
 def test_it_is_timed_in_a_batch_of_productions_size() -> None:
     session = Liar(ModelOutput(row(0, 0, 1)))
-    candidate = Candidate(session, tiny_spec(), None, ("PNG",))  # type: ignore[arg-type]
+    candidate = Candidate(session, tiny_spec(), None, ("PNG",), stops_at_once=True)  # type: ignore[arg-type]
     answers = [
         candidate.answer({"encoded": False, "label": "red", "batch": batch}, RED.tobytes())
         for batch in (1, 4, 5)

@@ -6,11 +6,12 @@ import math
 import random
 from collections.abc import Iterator
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from serving.engine.right_of_way import Traffic
-from serving.rollout.idle_time import REQUESTS_A_MEETING, IdleTime
+from serving.rollout.idle_time import LONG_REQUEST_S, REQUESTS_A_MEETING, IdleTime
 from testing.waiting import HANG_S
 
 QUIET_S = 1.0
@@ -35,22 +36,27 @@ class Process:
 class Bench:
     """Requests, a process that gives way to them, and a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stops_at_once: bool = True) -> None:
         self.now = 0.0
         self.process = Process()
         self.traffic = Traffic()
-        self.idle = IdleTime(self.process, QUIET_S, lambda: self.now)
+        self.idle = IdleTime(
+            self.process, stops_at_once=stops_at_once, quiet_s=QUIET_S, clock=lambda: self.now
+        )
 
-    def ask(self, times: int = 1) -> None:
-        """Requests one after another, each answered at once, and no gap after it."""
+    def ask(self, times: int = 1, *, take_s: float = 0.0, at_once: int = 1) -> None:
+        """Requests one after another, or so many at once, and no gap after them."""
         for _ in range(times):
-            self.traffic.enter()
-            assert not self.is_computing
-            self.traffic.leave()
+            for _ in range(at_once):
+                self.traffic.enter()
+                assert not self.is_computing
+            self.now += take_s
+            for _ in range(at_once):
+                self.traffic.leave()
 
     def rest(self) -> None:
         """A gap."""
-        self.now += QUIET_S
+        self.now += 1.1 * QUIET_S
 
     @property
     def is_computing(self) -> bool:
@@ -123,6 +129,46 @@ def test_few_requests_meet_it(bench: Bench, share: float) -> None:
             bench.ask()
     assert 0.9 * requests / REQUESTS_A_MEETING <= bench.idle.met
     assert bench.idle.met <= 1 + requests / REQUESTS_A_MEETING
+
+
+def meetings(bench: Bench, requests: int, **how: Any) -> int:
+    """Of requests with a gap before each, and work all the time."""
+    before = bench.idle.met
+    for _ in range(requests):
+        bench.rest()
+        if bench.idle.wait(0):
+            with bench.idle.computing():
+                bench.ask(**how)
+        else:
+            bench.ask(**how)
+    return bench.idle.met - before
+
+
+def test_any_long_request_may_meet_it(bench: Bench) -> None:
+    bench.ask(100, take_s=1.1 * LONG_REQUEST_S)
+    assert meetings(bench, 100, take_s=1.1 * LONG_REQUEST_S) == 100
+    meetings(bench, 100, take_s=0.9 * LONG_REQUEST_S)  # among which it learns
+    assert meetings(bench, 100, take_s=0.9 * LONG_REQUEST_S) == 0
+
+
+def test_a_few_short_ones_among_them_change_nothing(bench: Bench) -> None:
+    """Images that can't be decoded, say."""
+    for number in range(200):
+        bench.ask(take_s=0.001 if number % 3 == 0 else 1.1 * LONG_REQUEST_S)
+    assert meetings(bench, 100, take_s=1.1 * LONG_REQUEST_S) == 100
+
+
+def test_what_requests_beside_each_other_take_does_not_count(bench: Bench) -> None:
+    bench.ask(100, take_s=1.1 * LONG_REQUEST_S, at_once=2)
+    assert meetings(bench, 100, take_s=1.1 * LONG_REQUEST_S, at_once=2) == 1
+
+
+def test_what_does_not_stop_at_once_meets_few_long_ones_either() -> None:
+    bench = Bench(stops_at_once=False)
+    with bench.traffic.only_in_gaps(bench.idle):
+        bench.ask(100, take_s=1.1 * LONG_REQUEST_S)
+        assert meetings(bench, 100, take_s=1.1 * LONG_REQUEST_S) == 1
+    bench.idle.close()
 
 
 def test_it_begins_stopped_where_a_request_has_come_before_it(bench: Bench) -> None:

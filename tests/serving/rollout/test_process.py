@@ -19,7 +19,7 @@ LOOP = "ready()\nwhile True: hear(); answer()"
 
 def test_it_is_asked_and_answers(command: Command) -> None:
     process = CandidateProcess(command(LOOP))
-    assert set(process.wait()) == {"preprocessing"}
+    assert set(process.wait()) == {"preprocessing", "stops_at_once"}
     assert process.ask({"label": "red"}, b"pixels" * 100_000)["confidence"] == 0.9
     assert process.ran_s == 0
     process.close()
@@ -63,7 +63,7 @@ def test_what_is_of_no_use_is_killed(
 def test_what_ends_the_group_is_no_failure_of_it(command: Command, number: signal.Signals) -> None:
     process = CandidateProcess(command(LOOP))
     os.kill(process.pid, number)
-    assert set(process.wait()) == {"preprocessing"}
+    assert set(process.wait()) == {"preprocessing", "stops_at_once"}
     process.close()
 
 
