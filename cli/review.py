@@ -177,10 +177,14 @@ def challenger_commands(
         output: with the table of labels; the run goes there, under a new name, and its
             configuration beside it.
         config: file that the review was started with. values: flags that were given besides.
+
+    Raises:
+        StoreError: a shadow or a canary runs, which there is only one of.
     """
     from models.bundle.bundle import inspect_bundle
-    from models.registry import store
+    from models.registry import shadowing, store
 
+    shadowing.check_place()
     run = output / f"challenger-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     file = run.with_suffix(".yaml")
     write_config(_challenger(output / _TABLE, run, config, values), file)

@@ -125,6 +125,12 @@ class _State(BaseModel):
     last: str | None = None
 
 
+def runs_already(rollout: Rollout) -> str:
+    """Why no other can begin, and the way out."""
+    way_out = f"vgg19 {rollout.kind} --{_WAY_OUT[rollout.kind]}"
+    return f"a {rollout.kind} of {rollout.version} runs already; end it with '{way_out}'"
+
+
 class Rollouts:
     """The rollouts in one directory of the store."""
 
@@ -158,10 +164,7 @@ class Rollouts:
         with journal.locked(self._lock):
             state = self._read()
             if state.rollout is not None:
-                raise StoreError(
-                    f"a {state.rollout.kind} of {state.rollout.version} runs already; end it with "
-                    f"'vgg19 {state.rollout.kind} --{_WAY_OUT[state.rollout.kind]}'"
-                )
+                raise StoreError(runs_already(state.rollout))
             self._change(state, rollout, rollout, "begun", why)
 
     def end(self, rollout: Rollout, what: str, why: str) -> bool:

@@ -11,7 +11,7 @@ from models.monitoring.comparison import Comparison
 from models.monitoring.shadow_rule import ShadowRule
 from models.monitoring.verdict import Verdict, reason
 from models.registry import store
-from models.registry.rollouts import Rollout, Rollouts, Shadow
+from models.registry.rollouts import Rollout, Rollouts, Shadow, runs_already
 from models.registry.tallies import ShadowTally, read_tallies, remove_tallies, total
 
 
@@ -82,6 +82,17 @@ def start_shadow(reference: str, rule: ShadowRule, why: str = "begun by hand") -
     rollouts().begin(shadow, why)
     remove_tallies(directory(), shadow.id)
     return shadow
+
+
+def check_place() -> None:
+    """Of a shadow that is to begin later, after a training say.
+
+    Raises:
+        StoreError: something else is being tried.
+    """
+    current = rollouts().current()
+    if current is not None and not is_stale(current):
+        raise StoreError(runs_already(current))
 
 
 def current_shadow() -> Shadow | None:

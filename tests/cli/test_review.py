@@ -14,7 +14,9 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from cli.review import challenger_commands
-from models.registry import store
+from models.errors import StoreError
+from models.monitoring.shadow_rule import ShadowRule
+from models.registry import shadowing, store
 from review.journal import Journal
 from testing.bundles import write_tiny_bundle
 from testing.images import write_image_folder
@@ -204,3 +206,19 @@ def test_a_challenger_goes_into_the_shadow_of_what_is_in_production(
     version = store.register(bundle).rpartition(":")[2]
     shadow = [command[1:] for command in commands]
     assert shadow == ([["shadow", version]] if has_production else [])
+
+
+def test_a_challenger_is_refused_before_its_training_where_another_is_tried(
+    tmp_path: Path, store_home: Path
+) -> None:
+    old, other = (
+        store.register(
+            write_tiny_bundle(tmp_path / when, created_at=f"{when}-01-01T00:00:00+00:00")
+        )
+        for when in ("2025", "2026")
+    )
+    store.promote(old)
+    shadowing.start_shadow(other, ShadowRule())
+    with pytest.raises(StoreError, match="a shadow of .* runs already; end it with"):
+        next(iter(challenger_commands(tmp_path, None, {"weights": "none"})))
+    assert not list(tmp_path.glob("challenger-*"))

@@ -23,7 +23,7 @@ from models.bundle.bundle import open_bundle
 from models.bundle.signature import Signer
 from models.events import emit
 from models.events.announcing import announce_registration
-from models.registry import store
+from models.registry import shadowing, store
 from training.loop.preflight import check_config, check_weights
 from training.loop.run import Run
 from training.redeploy.begin import begin_job
@@ -100,6 +100,9 @@ def _do(
     for folder in (job.path, run.path):
         for leftover in folder.glob(".*"):  # of a write that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    goes_into_shadow = config.shadow is not None and job.champion is not None
+    if goes_into_shadow and not job.has("train"):
+        shadowing.check_place()  # told now, not after training
     job.step("train", lambda: train_challenger(job, run, config, reporter))
     job.step("export", lambda: export_challenger(run, reporter))
     bundle = open_bundle(run.bundle)

@@ -6,15 +6,19 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.errors import StoreError
 from models.events.config import default_queue
 from models.events.outbox import Outbox
 from models.monitoring.comparison import Comparison
+from models.monitoring.shadow_rule import ShadowRule
 from models.registry import shadowing, store
 from models.registry.tallies import ShadowTally, write_tally
+from testing.bundles import write_tiny_bundle
 from testing.waiting import HANG_S
 from tests.training.redeploy.conftest import GATE, LENIENT, Place
 from training.redeploy.outcome import IN_SHADOW, REFUSED, Outcome, RedeployError
@@ -223,3 +227,17 @@ def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> 
     shown(shadow.id, Comparison(images=10, agreed=9))
     assert place.run().exit_code == 0
     assert store.production_version() == shadow.version
+
+
+def test_another_shadow_is_told_before_the_training(place: Place, tmp_path: Path) -> None:
+    place.run()
+    place.configure(shadow={"min_images": 10, "min_hours": 0, "max_latency_ratio": None})
+    place.add(151, 300)
+    other = store.register(write_tiny_bundle(tmp_path / "other"))
+    shadow = shadowing.start_shadow(other, ShadowRule())
+    with pytest.raises(StoreError, match=f"a shadow of {shadow.version} runs already; end it"):
+        place.run()
+    assert sum("train" in job.content["steps"] for job in place.jobs()) == 1
+    assert shadowing.current_shadow() == shadow
+    shadowing.stop_shadow()
+    assert place.run().exit_code == IN_SHADOW
