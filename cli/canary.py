@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import panels
 from cli.common import say, table_console, text
+
+if TYPE_CHECKING:
+    from models.monitoring.canary_tests import CanaryLimits
 
 app = typer.Typer()
 
@@ -31,6 +34,15 @@ def canary(
             min=0,
             help="That it and production must each have answered before the next step.  "
             "[default: 100]",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND=SHARE",
+            help="How much more than production's may be failed, slow, refused or unfamiliar, as "
+            "failed=0.02, or failed=any; may be repeated.  [default: failed=0.01, slow=0.15, "
+            "refused=0.05, unfamiliar=0.05]",
         ),
     ] = None,
     header: Annotated[
@@ -60,6 +72,7 @@ def canary(
             tag,
             [percent] if percent is not None else _numbers(steps or ""),
             header=header,
+            limits=_limits(limit or []),
             **(_WAITS | given),
         )
         say(
@@ -67,7 +80,7 @@ def canary(
             "vgg19 canary"
         )
         return
-    if given or header or percent is not None or steps is not None:
+    if given or header or limit or percent is not None or steps is not None:
         raise typer.BadParameter("steps and limits go with the TAG that they are for")
     if abort:
         ended = canaries.abort_canary()
@@ -78,6 +91,27 @@ def canary(
 
 _WAITS: dict[str, Any] = {"wait_hours": 1.0, "min_requests": 100}
 _NONE = "no canary is running; start one with: vgg19 canary TAG --steps 5,25,100"
+
+
+def _limits(given: list[str]) -> CanaryLimits:
+    from pydantic import ValidationError
+
+    from models.monitoring.canary_tests import KINDS, CanaryLimits
+
+    shares: dict[str, str | None] = {}
+    for one in given:
+        kind, _, share = one.partition("=")
+        if kind not in KINDS:
+            raise typer.BadParameter(f"'{one}' names none of {', '.join(KINDS)}, as failed=0.02")
+        shares[kind] = None if share == "any" else share
+    try:
+        return CanaryLimits.model_validate(shares)
+    except ValidationError as error:
+        kind = error.errors(include_url=False)[0]["loc"][0]
+        raise typer.BadParameter(
+            f"the limit of {kind} is '{shares[str(kind)]}'; it must be a share from 0 to below 1, "
+            "or any"
+        ) from None
 
 
 def _numbers(steps: str) -> list[float]:

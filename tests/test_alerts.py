@@ -59,6 +59,25 @@ def series_of(instance: str, content: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def failures_of(work: str, a_minute: int) -> list[dict[str, str]]:
+    series = f'vgg19_background_failures_total{{work="{work}",instance="r0"}}'
+    return [{"series": series, "values": f"0+{a_minute}x60"}]
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: apt-get install prometheus")
+@pytest.mark.parametrize(
+    ("work", "a_minute", "is_alerted"),
+    [("drift", 12, True), ("drift", 0, False), ("the watch over promotions", 12, False)],
+)
+def test_drift_that_is_not_watched_is_alerted(
+    tmp_path: Path, work: str, a_minute: int, is_alerted: bool
+) -> None:
+    alerts = {"VGG19DriftNotWatched": ""} if is_alerted else {}
+    check_alerts(
+        tmp_path, failures_of(work, a_minute), alerts, extra={"work": work, "instance": "r0"}
+    )
+
+
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: apt-get install prometheus")
 @pytest.mark.parametrize(
     ("replicas", "alerts"),
@@ -79,13 +98,28 @@ def test_who_is_alerted_when(
     series = [
         one for number, content in enumerate(replicas) for one in series_of(f"r{number}", content)
     ]
+    check_alerts(tmp_path, series, alerts)
+
+
+def check_alerts(
+    tmp_path: Path,
+    series: list[dict[str, str]],
+    alerts: dict[str, str],
+    extra: dict[str, str] | None = None,
+) -> None:
+    """Args: alerts: names with their feature; none after 5 minutes, and these after half an hour.
+    extra: labels that they have besides."""
     assert PROMTOOL is not None
     content = yaml.safe_load(RULES.read_text())
     for rule in content["groups"][0]["rules"]:
         rule.pop("annotations")  # texts are not what is tested
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(content))
     expected = [
-        {"exp_labels": {"severity": "warning"} | ({"feature": feature} if feature else {})}
+        {
+            "exp_labels": {"severity": "warning"}
+            | ({"feature": feature} if feature else {})
+            | (extra or {})
+        }
         for feature in alerts.values()
     ]
     tests = [
@@ -95,7 +129,7 @@ def test_who_is_alerted_when(
             "alert_rule_test": [
                 {"eval_time": time, "alertname": name, "exp_alerts": found}
                 for name in ("VGG19Drift", "VGG19AcceptedShareFell", "VGG19DriftNotWatched")
-                for time, found in (("5m", []), ("15m", expected if name in alerts else []))
+                for time, found in (("5m", []), ("30m", expected if name in alerts else []))
             ],
         }
     ]

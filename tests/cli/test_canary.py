@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from cli import canary, shadow
+from models.monitoring.canary_tests import CanaryLimits
 from models.registry import canaries, store
 from models.registry.canaries import CanaryError
 from testing.bundles import write_tiny_bundle
@@ -54,6 +55,11 @@ def test_begin_look_and_abort(tags: list[str]) -> None:
         ("canary latest --percent 5 --wait-hours 2", "--wait-hours and --min-requests go with"),
         ("canary --wait-hours 2", "go with the TAG"),
         ("canary --abort --header X-User", "go with the TAG"),
+        ("canary --limit failed=0.1", "go with the TAG"),
+        ("canary latest --percent 5 --limit fail=0.1", "'fail=0.1' names none of failed, slow"),
+        ("canary latest --percent 5 --limit slow", "limit of slow is ''; it must be a share"),
+        ("canary latest --percent 5 --limit slow=1", "limit of slow is '1'; it must be a share"),
+        ("canary latest --percent 5 --limit slow=nan", "limit of slow is 'nan'"),
         ("canary latest --steps 5,x", "'5,x' is no list like 5,25,100"),
         ("shadow latest --stop", "one of TAG, --stop, --report and --json"),
         ("shadow latest --json", "one of TAG, --stop, --report and --json"),
@@ -64,6 +70,14 @@ def test_a_flag_that_would_be_ignored_is_refused(tags: list[str], arguments: str
     with pytest.raises(USAGE, match=why):
         run(*arguments.split())
     assert canaries.current_canary() is None
+
+
+def test_limits(tags: list[str]) -> None:
+    run("canary", tags[1], "--percent", "5", "--limit", "failed=0.02", "--limit", "slow=any")
+    begun = canaries.current_canary()
+    assert begun is not None
+    assert begun.limits == CanaryLimits(failed=0.02, slow=None)
+    assert begun.percent == 5
 
 
 def test_hours_that_never_end_are_a_users_mistake(tags: list[str]) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 
 from testing import patient
 from testing.images import coloured_pixels, encode, write_image_folder
@@ -56,6 +57,10 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "sign": (["sign", "latest", "--key", "missing.pem"], "missing.pem"),
     "verify": (["verify", "latest", "--key", "missing.pem"], "missing.pem"),
     "key": (["key"], "sha256"),
+    "events": (["events"], "VGG19_EVENTS_URL"),
+    "events send": (["events", "send"], "VGG19_EVENTS_URL"),
+    "events test": (["events", "test"], "VGG19_EVENTS_URL"),
+    "events key": (["events", "key", "events.key"], "wrote events.key"),
     "cache list": (["cache", "list"], ""),
     "cache clear": (["cache", "clear"], "removed"),
     "classify": (["classify", "http://127.0.0.1:9", "a.png"], "a.png"),
@@ -116,6 +121,18 @@ def test_a_few_commands_import_this_project(
     python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path
 ) -> None:
     check_imports({name: COMMANDS[name] for name in FEW}, python_path, hostile, tiny_home, tmp_path)
+
+
+def test_no_command_is_left_out() -> None:
+    from cli.main import app  # which imports no more than the names of the commands
+
+    group = typer.main.get_command(app)
+    names = set()
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", {})
+        names |= {f"{name} {one}" for one in inner} or {name}
+    # These serve until they are ended.
+    assert names - {"serve"} <= set(COMMANDS)
 
 
 def test_a_directory_with_one_of_our_names_is_left_out(tmp_path: Path) -> None:

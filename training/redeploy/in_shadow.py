@@ -19,10 +19,12 @@ from training.reporter import Reporter
 
 @dataclass(frozen=True)
 class ShadowOutcome:
-    """waits: there is no decision yet. reason: why not, or why it is refused; "": it may go on."""
+    """waits: there is no decision yet. reason: why not, or why it is refused; "": it may go on.
+    verdicts: JSON-ready, those of its rule that were decided by."""
 
     waits: bool
     reason: str
+    verdicts: tuple[dict[str, Any], ...] = ()
 
 
 def begin_shadow(
@@ -47,7 +49,7 @@ def shadow_outcome(job: JobState, version: str) -> ShadowOutcome:
     if job.has("judge shadow"):
         recorded = job.step("judge shadow", dict)
         _end(job, version)  # a job that was killed may have left it
-        return ShadowOutcome(waits=False, reason=recorded["refused"])
+        return _decided(recorded)
     status = shadowing.shadow_status()
     if status is None or status.shadow.version != version:
         why = "somebody ended its shadow before there was a decision"
@@ -72,5 +74,9 @@ def _is_untouched(job: JobState) -> bool:
 
 
 def _decide(job: JobState, refused: str, shown: dict[str, Any]) -> ShadowOutcome:
-    job.step("judge shadow", lambda: {"refused": refused, "shown": shown})
-    return ShadowOutcome(waits=False, reason=refused)
+    return _decided(job.step("judge shadow", lambda: {"refused": refused, "shown": shown}))
+
+
+def _decided(recorded: dict[str, Any]) -> ShadowOutcome:
+    verdicts = tuple(recorded["shown"].get("verdicts", ()))
+    return ShadowOutcome(waits=False, reason=recorded["refused"], verdicts=verdicts)

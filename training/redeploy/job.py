@@ -112,7 +112,7 @@ def _do(
     tag = f"{store.MODEL_NAME}:{version}"
     announce_registration(tag)
     if gate["refused"]:
-        _tell_refusal(job, tag, gate)
+        _tell_refusal(job, tag, gate["refused"], {"gate": gate["verdicts"]})
         outcome = Outcome(REFUSED, f"{tag} is refused: {gate['refused']}; production is untouched")
         return _finish(job, "refused", outcome, reporter)
     if config.build is not None:
@@ -123,6 +123,7 @@ def _do(
         if shadowed.waits:
             return Outcome(IN_SHADOW, f"{tag} is in production's shadow: {shadowed.reason}")
         if shadowed.reason:
+            _tell_refusal(job, tag, shadowed.reason, {"shadow": shadowed.verdicts})
             outcome = Outcome(REFUSED, f"{tag} is refused: {shadowed.reason}")
             return _finish(job, "refused", outcome, reporter)
     job.step("promote", lambda: promote(job, version, gate, reporter))
@@ -135,11 +136,11 @@ def _do(
     return _finish(job, "promoted", Outcome(0, f"production is {tag}{replaced}"), reporter)
 
 
-def _tell_refusal(job: JobState, tag: str, gate: dict[str, Any]) -> None:
+def _tell_refusal(job: JobState, tag: str, why: str, verdicts: dict[str, Any]) -> None:
     emit(
         "model.refused",
         tag,
-        {"model": tag, "job": job.id, "why": gate["refused"], "gate": gate["verdicts"]},
+        {"model": tag, "job": job.id, "why": why, **verdicts},
         id=f"{job.id}-refused",  # a job that goes on after it was killed tells it again
     )
 

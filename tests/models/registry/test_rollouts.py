@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 
 from models.errors import StoreError
 from models.registry import journal, rollouts
-from models.registry.rollouts import Rollouts, Shadow
+from models.registry.rollouts import Canary, Rollouts, Shadow
 from tests.models.registry.test_promotions import in_a_killed_process
 
 SHADOW = Shadow(version="b", against="a")
+CANARY = Canary(version="b", against="a", steps=(5, 25, 100))
 
 
 @pytest.fixture
@@ -52,6 +54,44 @@ def test_sigkill_leaves_the_old_or_the_new(
         (["stopped", "begun"], None),
     )
     store.end(SHADOW, "stopped", "third")  # and its lock is free
+    assert store.current() is None
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "step",
+    [(os, "write"), (os, "fsync"), (os, "close"), (journal, "append"), (rollouts, "staged_file")],
+    ids=lambda step: str(step[1]),
+)
+@pytest.mark.parametrize("change", ["begin", "advance", "promote"])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_sigkill_leaves_the_old_or_the_new_canary(
+    store: Rollouts, tmp_path: Path, change: str, step: tuple[Any, str], when: str
+) -> None:
+    promoted = tmp_path / "promoted"
+    if change != "begin":
+        store.begin(CANARY, "first")
+    before, events = store.current(), store.events()
+    further = CANARY.next_step()
+    assert further is not None
+    do: Callable[[], object]
+    do, after = {
+        "begin": (lambda: store.begin(CANARY, "now"), CANARY),
+        "advance": (lambda: store.advance(CANARY, "now"), further),
+        "promote": (lambda: store.promote(CANARY, promoted.touch, "now"), None),
+    }[change]
+    in_a_killed_process(do, *step, when)
+    now = store.current()
+    is_new = len(store.events()) == len(events) + 1
+    if is_new and after is not None:
+        assert isinstance(now, Canary)
+        assert (now.id, now.percent) == (after.id, after.percent)
+    else:
+        assert now == (after if is_new else before)
+    assert promoted.exists() or change != "promote" or not is_new
+    if now is None:
+        store.begin(CANARY, "again")
+    assert store.end(CANARY, "aborted", "by hand")  # and its lock is free
     assert store.current() is None
 
 

@@ -199,7 +199,11 @@ def shown(shadow: str, counts: Comparison) -> None:
     write_tally(shadowing.directory(), shadow, "w", tally)
 
 
-def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> None:
+def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG19_EVENTS_URL", "https://hooks.example.org/")
+    monkeypatch.setenv("VGG19_EVENTS_KEY_FILE", "events.key")
     place.run()
     champion = store.production_version()
     rule = {"min_images": 10, "min_hours": 0, "max_latency_ratio": None}
@@ -219,6 +223,13 @@ def test_a_challenger_waits_in_the_shadow_until_its_rule_holds(place: Place) -> 
     assert "agreement: 0.300, must be 0.800 or more" in refused.message
     assert shadowing.current_shadow() is None
     assert store.production_version() == champion
+    queued = [json.loads(path.read_bytes()) for path in Outbox(default_queue()).waiting()]
+    assert queued[-1]["type"] == "vgg19.model.refused"
+    assert "agreement: 0.300" in queued[-1]["data"]["why"]
+    assert {one["rule"]: one["passed"] for one in queued[-1]["data"]["shadow"]} == {
+        "images in the shadow": True, "hours in the shadow": True, "agreement": False,
+        "images not answered": True,
+    }  # fmt: skip
 
     place.add(300, 400)
     assert place.run().exit_code == IN_SHADOW
