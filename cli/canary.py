@@ -107,10 +107,10 @@ def _limits(given: list[str]) -> CanaryLimits:
     try:
         return CanaryLimits.model_validate(shares)
     except ValidationError as error:
-        kind = error.errors(include_url=False)[0]["loc"][0]
+        wrong = str(error.errors(include_url=False)[0]["loc"][0])
         raise typer.BadParameter(
-            f"the limit of {kind} is '{shares[str(kind)]}'; it must be a share from 0 to below 1, "
-            "or any"
+            f"the limit of {wrong} is '{shares[wrong]}'; it must be a share from 0 to below 1, or "
+            "any"
         ) from None
 
 

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -126,8 +127,8 @@ def test_a_few_commands_import_this_project(
 def test_no_command_is_left_out() -> None:
     from cli.main import app  # which imports no more than the names of the commands
 
-    group = typer.main.get_command(app)
-    names = set()
+    group: Any = typer.main.get_command(app)
+    names = set[str]()
     for name, command in group.commands.items():
         inner = getattr(command, "commands", {})
         names |= {f"{name} {one}" for one in inner} or {name}

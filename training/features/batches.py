@@ -130,7 +130,7 @@ class CachedFeatures:
                 f"not caching the inputs of {layer}: {size / 1e6:,.0f} MB ({values:,} values an "
                 f"image) are more than cache_limit ({limit / 1e6:,.0f} MB) or the free disk at "
                 f"{self._root} has room for; fewer views, cache_dtype float16 or a higher "
-                "--cache-limit would help"
+                "--cache-limit would help" + self._why_bf16()
             )
 
     def _why_bf16(self) -> str:

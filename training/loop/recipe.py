@@ -19,6 +19,7 @@ from training.loop.epochs import train_epochs
 from training.loop.finish import Finish, judge_and_report
 from training.loop.history import Epoch
 from training.loop.layer_table import layer_table
+from training.loop.precision import cpu_computes_in_bf16
 from training.loop.preflight import check_config, check_decided
 from training.loop.processes import Processes, check_reachable
 from training.loop.run import Run, RunError, check_free
@@ -79,6 +80,9 @@ def fine_tune(
             "convolutions train in bf16, as this processor can, and other layers in float32 "
             "(--mixed-precision no: all of them)"
         )
+    on_cpu = accelerator.device.type == "cpu"
+    if config.mixed_precision == "auto" and on_cpu and not cpu_computes_in_bf16():
+        reporter.say("computed in float32: this processor has neither AVX512_BF16 nor AMX")
     reporter.say(layer_table(table, folded=not reporter.verbose))
     for sentence in advice(config, context.data.counts()["train"], table):
         reporter.warn(sentence)

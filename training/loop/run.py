@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -52,9 +53,9 @@ _PACKAGES = (
     "numpy",
     "pillow",
 )
-# In what is recorded of the hardware: there if convolutions that train were computed in another
-# type than the other layers.
-BF16_CONVOLUTIONS = "convolutions that train"
+# In what is recorded of the hardware: there if these were computed in another type than the other
+# layers.
+BF16_CONVOLUTIONS, BF16_FROZEN = "convolutions that train", "frozen layers"
 
 
 class RunError(UserError):
@@ -226,9 +227,9 @@ def read_held_out(path: Path) -> NDArray[np.uint8]:
 
 
 def record_provenance(
-    config: TrainConfig, data_fingerprint: str, *, bf16_convolutions: bool = False
+    config: TrainConfig, data_fingerprint: str, *, in_bf16: Sequence[str] = ()
 ) -> Provenance:
-    """Args: bf16_convolutions: see `training.loop.setup.trains_in_bf16`."""
+    """Args: in_bf16: see `training.loop.setup.computed_in_bf16`."""
     return Provenance(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         # Part of a bundle's manifest, which is UTF-8; config.yaml has paths in their own bytes.
@@ -240,7 +241,7 @@ def record_provenance(
         seed=config.seed,
         git_commit=_git_commit(),
         packages=package_versions(),
-        hardware=hardware() | ({BF16_CONVOLUTIONS: "bf16"} if bf16_convolutions else {}),
+        hardware=hardware() | dict.fromkeys(in_bf16, "bf16"),
         initial_weights_sha256=initial_weights_sha256(config.network, config.weights),
         decoding=decoding(),
     )

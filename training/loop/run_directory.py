@@ -20,7 +20,7 @@ from training.loop.run import (
     write_held_out,
     write_json,
 )
-from training.loop.setup import trains_in_bf16
+from training.loop.setup import computed_in_bf16
 
 # The largest batch of the parity proof (models.export.onnx_export.PARITY_BATCH_SIZES).
 _KEPT_HELD_OUT_IMAGES = 32
@@ -88,7 +88,7 @@ def _fill(context: TrainContext, run: Run) -> None:
     write_config(absolute, run.config)
     write_json(run.data, context.data.describe())
     provenance = record_provenance(
-        absolute, context.data.fingerprint(), bf16_convolutions=trains_in_bf16(context)
+        absolute, context.data.fingerprint(), in_bf16=computed_in_bf16(context)
     )
     write_json(run.provenance, provenance.model_dump(mode="json"))
     _keep_held_out_images(context, run)

@@ -14,7 +14,8 @@ from training.data.sampling import balanced_class_weights, derive_seed
 from training.loop.context import TrainContext
 from training.loop.layer_table import LayerRow
 from training.loop.optimizer import make_optimizer, optimizer_group, schedule_factor
-from training.loop.precision import convolutions_in_bf16
+from training.loop.precision import convolutions_in_bf16, frozen_precision
+from training.loop.run import BF16_CONVOLUTIONS, BF16_FROZEN
 from training.loop.trainer import Objective, Trainer
 
 # Enough for the variance estimate of `initialise_from_data`.
@@ -119,6 +120,20 @@ def trains_in_bf16(context: TrainContext) -> bool:
     return not trainable.issubset(context.architecture.fully_connected) and convolutions_in_bf16(
         config.mixed_precision, context.accelerator, compiled=config.compile
     )
+
+
+def computed_in_bf16(context: TrainContext) -> list[str]:
+    """What is, on a CPU, unlike the rest, as it is recorded. (Frozen layers are not compared when a
+    run is reproduced: what they are computed in follows from the configuration and from whether the
+    processor has bf16, which are.)"""
+    accelerator = context.accelerator
+    wanted = context.config.mixed_precision
+    frozen = set(context.architecture.layer_names) - trainable_in(context, 1)
+    differs = frozen_precision(wanted, accelerator) != accelerator.mixed_precision
+    return [
+        *([BF16_CONVOLUTIONS] if trains_in_bf16(context) else []),
+        *([BF16_FROZEN] if frozen and differs else []),
+    ]
 
 
 def _layer_rows(model: nn.Module, context: TrainContext) -> list[LayerRow]:

@@ -75,7 +75,20 @@ class TestReproduce:
     ) -> None:
         monkeypatch.setattr("training.loop.precision.cpu_computes_in_bf16", lambda: True)
         run = fine_tune(config(tmp_path, strategy="fc"), SilentReporter())
-        assert "convolutions that train" not in run.read_json(run.provenance)["hardware"]
+        hardware = run.read_json(run.provenance)["hardware"]
+        assert "convolutions that train" not in hardware
+        assert hardware["frozen layers"] == "bf16"
+        assert reproduce(str(run.path), tmp_path / "again", SilentReporter()).identical
+
+    def test_without_bf16_that_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("training.loop.precision.cpu_computes_in_bf16", lambda: False)
+        monkeypatch.setattr("training.loop.recipe.cpu_computes_in_bf16", lambda: False)
+        reporter = SilentReporter()
+        run = fine_tune(config(tmp_path, strategy="fc"), reporter)
+        assert "computed in float32: this processor has neither" in " ".join(reporter.messages)
+        assert "frozen layers" not in run.read_json(run.provenance)["hardware"]
 
     @pytest.mark.usefixtures("thin_network")
     @pytest.mark.parametrize("change", ["other", "gone"])
