@@ -341,8 +341,10 @@ class Settings(FromEnvironment):
         description="width x height of one image, checked before it is decoded",
     )
     max_request_images: int = Field(default=64, ge=1, description="images in one request")
+    # gRPC copies a message in the event loop, at a millisecond a megabyte
+    # (docs/architecture/transports.md): above 90 MB that would take more than 100 ms.
     max_request_bytes: int = Field(
-        default=128_000_000,
+        default=64_000_000,
         ge=1,
         le=2**31 - 1,  # gRPC keeps it in an int32
         description="bytes of a body or a gRPC message, with all its images",

@@ -79,7 +79,7 @@ def test_formats_are_a_choice_of_six(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_image_must_fit_into_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGG19_MAX_IMAGE_BYTES", "200000000")
-    with pytest.raises(SettingsError, match=r"VGG19_MAX_REQUEST_BYTES is 128000000, it must be at"):
+    with pytest.raises(SettingsError, match=r"VGG19_MAX_REQUEST_BYTES is 64000000, it must be at"):
         load_settings()
     monkeypatch.setenv("VGG19_MAX_REQUEST_BYTES", "201000000")
     assert load_settings().max_request_bytes == 201_000_000

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ import pytest
 from models.imaging.image import Decoded, decode_image
 from serving.core.dataplane import DataPlane
 from serving.core.errors import BadImage, BadRequest, DeadlineExceeded, TooLarge, UnknownModel
+from serving.core.explainer import Explainer, ExplainItem, ExplainRequest, HeatMap
 from serving.core.pool import ModelPool
 from serving.core.requests import InferRequest, RequestedOutput, top
 from serving.engine.session import ModelOutput
 from testing.bundles import tiny_probabilities, tiny_spec
 from testing.images import coloured_pixels, encode
+from testing.waiting import HANG_S
 from tests.serving.conftest import LIMITS, StubModel
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(8)])
@@ -92,6 +96,24 @@ async def test_what_is_done_off_the_loop_has_the_same_deadline() -> None:
     deadline = LIMITS.deadline(0.05)
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.05 s"):
         await deadline.off_loop(time.sleep, 0.5)
+
+
+async def test_heat_maps_have_the_same_deadline(models: ModelPool, classifier: DataPlane) -> None:
+    may_end = threading.Event()
+
+    def make(items: Sequence[ExplainItem]) -> list[HeatMap]:
+        assert may_end.wait(HANG_S)
+        return []
+
+    models.current.explainer = Explainer(lambda: make, max_queue=8)
+    request = InferRequest(IMAGES[:1], explain=[ExplainRequest()], deadline=LIMITS.deadline(0.3))
+    try:
+        with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.3 s"):
+            await classifier.infer(request)
+        assert models.current.statistics.failed.count == 1
+    finally:
+        may_end.set()
+        await models.current.explainer.close(1)
 
 
 async def test_pixels_are_taken_as_they_are(classifier: DataPlane) -> None:
