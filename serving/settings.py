@@ -353,8 +353,8 @@ class Settings(FromEnvironment):
     max_inflight_bytes: int = Field(
         default=MAX_INFLIGHT_BYTES,
         ge=1,
-        description="bytes of all HTTP bodies at once, and of all images that wait to be decoded; "
-        "more are refused at once. In memory: nothing is written to /tmp",
+        description="bytes of all HTTP bodies and gRPC messages at once, and of all images that "
+        "wait to be decoded; more are refused at once. In memory: nothing is written to /tmp",
     )
     max_decode_pixels: int = Field(
         default=100_000_000,

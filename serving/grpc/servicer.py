@@ -199,6 +199,15 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         return await self._answered(context, "RepositoryModelUnload", answer, admin=True)
 
     async def _infer(self, message: Message, deadline: Deadline) -> pb.ModelInferResponse:
+        bodies, size = self._service.bodies, len(message.data)
+        bodies.check_room(size)
+        bodies.held += size
+        try:
+            return await self._answer(message, deadline)
+        finally:
+            bodies.held -= size
+
+    async def _answer(self, message: Message, deadline: Deadline) -> pb.ModelInferResponse:
         self._models.get(message.model, message.version)
         read = partial(read_request, message, self._limits, deadline)
         is_large = len(message.data) > _LARGE_MESSAGE
