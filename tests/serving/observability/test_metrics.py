@@ -45,6 +45,28 @@ def test_batches_and_the_queue() -> None:
     assert registry.get_sample_value("vgg19_queue_images", {"version": "v1"}) == 7
 
 
+def test_a_canary_by_its_version_and_production_by_its_own() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.show_canary("v2", 25)
+    metrics.count_canary("v2", "failed", hits=3, count=10)
+    metrics.count_canary("v2", "failed", hits=0, count=5)
+    metrics.count_canary("v1", "failed", hits=1, count=20)
+    assert registry.get_sample_value("vgg19_canary_percent", {"version": "v2"}) == 25
+    counted = {
+        (version, hit): registry.get_sample_value(
+            "vgg19_canary_outcomes_total", {"version": version, "kind": "failed", "hit": hit}
+        )
+        for version in ("v1", "v2")
+        for hit in ("true", "false")
+    }
+    assert counted == {
+        ("v1", "true"): 1, ("v1", "false"): 19, ("v2", "true"): 3, ("v2", "false"): 12,
+    }  # fmt: skip
+    metrics.show_canary("v2", 0)
+    assert registry.get_sample_value("vgg19_canary_percent", {"version": "v2"}) == 0
+
+
 def test_the_page_about_monitoring_lists_every_metric() -> None:
     registry = CollectorRegistry()
     Metrics(registry)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.bundle.acceptance import Acceptance
 from models.monitoring.canary_tests import CanaryLimits, CanaryTally, evidence
@@ -14,6 +18,7 @@ from serving.core.batcher import BatchFailed
 from serving.core.dataplane import DataPlane
 from serving.core.errors import RequestError
 from serving.core.requests import InferRequest
+from serving.engine.session import ModelOutput
 from serving.rollout.canary import Canary, cannot_stand_in, share_of
 from testing.bundles import tiny_spec
 from testing.images import coloured_pixels
@@ -135,6 +140,31 @@ async def test_harm_takes_it_back(classifier: DataPlane) -> None:
     assert canary.is_taken_back
     assert "refused: " in canary.tally.reason
     assert "unfamiliar" not in canary.tally.reason
+    assert {await ask(classifier, f"client {number}") for number in range(20)} == {"v1"}
+
+
+class Unfamiliar(StubModel):
+    """All images are far from those that it was trained on."""
+
+    def judge(self, images: Sequence[NDArray[np.uint8]]) -> list[ModelOutput]:
+        return [replace(output, distance=5.0) for output in super().judge(images)]
+
+
+@pytest.mark.parametrize("kind", ["failed", "unfamiliar"])
+async def test_a_worse_model_is_taken_back(classifier: DataPlane, kind: str) -> None:
+    worse = Unfamiliar() if kind == "unfamiliar" else StubModel()
+    worse.error = RuntimeError("no memory") if kind == "failed" else None
+    canary = await canary_of(classifier, desired(50, header="x-user"))
+    classifier.models.get("vgg19", "v2").batcher = served("v2", worse).batcher
+    for number in range(400):
+        with suppress(BatchFailed):
+            await ask(classifier, f"client {number}")
+        if number % 10 == 9:
+            canary.look([])
+        if canary.is_taken_back:
+            break
+    assert canary.is_taken_back
+    assert f"{kind}: " in canary.tally.reason
     assert {await ask(classifier, f"client {number}") for number in range(20)} == {"v1"}
 
 
