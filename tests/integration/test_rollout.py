@@ -1,4 +1,4 @@
-"""A shadow, then a canary, beside a service of two workers that is asked on both transports."""
+"""Shadows and canaries beside real services: one of two workers on both transports, and two."""
 
 from __future__ import annotations
 
@@ -94,3 +94,47 @@ def test_from_the_shadow_through_a_canary(tmp_path: Path) -> None:
     whats = [json.loads(line)["what"] for line in history]
     assert whats == ["promoted", "begun", "passed", "begun"]
     assert "Traceback" not in (home / "log").read_text()  # what a rollout fails at is only logged
+
+
+def test_replicas_share_what_they_see_and_whom_they_answer(tmp_path: Path) -> None:
+    """Two services that have nothing in common but the store."""
+    old, new = (register_version(tmp_path, day) for day in (1, 2))
+    home = tmp_path / "home"
+    vgg19(home, "promote", old)
+    # Of one BentoML home, BentoML would have them share a directory of metrics.
+    other = tmp_path / "other"
+    other.mkdir()
+    settings = {"VGG19_WATCH_INTERVAL_S": "1", "VGG19_STORE": str(home / "models")}
+    with (
+        serve(home, home / "log", **settings) as first,
+        serve(other, other / "log", **settings) as second,
+    ):
+        replicas = (first, second)
+        vgg19(home, "shadow", new, "--min-images", "12", "--min-hours", "0",
+              "--max-latency-ratio", "1000")  # fmt: skip
+
+        def shown() -> dict[str, Any]:
+            status = run_command("vgg19", "shadow", "--json", cwd=home, home=home)
+            return dict(json.loads(status.stdout))
+
+        wait_until(lambda: [w["state"] for w in shown()["workers"]] == ["running"] * 2)
+        for number in range(6):
+            for replica in replicas:
+                ask_http(replica, number)
+                wait_until(lambda replica=replica, n=number: compared(replica) == n + 1)  # type: ignore[misc]
+        wait_until(lambda: shown()["outcome"] == "passed")
+        assert shown()["seen"]["images"] == 12
+
+        vgg19(home, "canary", new, "--percent", "50", "--header", "X-User")
+        users = [f"user {number}" for number in range(20)]  # all on one side: once in 500,000
+
+        def sides(replica: Server) -> list[str]:
+            return [ask_http(replica, seed, user) for seed, user in enumerate(users)]
+
+        both = {one.split(":")[1] for one in (old, new)}
+        for replica in replicas:
+            wait_until(lambda replica=replica: set(sides(replica)) == both)  # type: ignore[misc]
+        assert sides(first) == sides(second)
+        vgg19(home, "canary", "--abort")
+        for replica in replicas:
+            wait_until(lambda replica=replica: set(sides(replica)) == {old.split(":")[1]})  # type: ignore[misc]
