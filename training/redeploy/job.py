@@ -100,8 +100,8 @@ def _do(
     for folder in (job.path, run.path):
         for leftover in folder.glob(".*"):  # of a write that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    goes_into_shadow = config.shadow is not None and job.champion is not None
-    if goes_into_shadow and not job.has("train"):
+    rule = None if job.champion is None else config.shadow
+    if rule is not None and not job.has("train"):
         shadowing.check_place()  # told now, not after training
     job.step("train", lambda: train_challenger(job, run, config, reporter))
     job.step("export", lambda: export_challenger(run, reporter))
@@ -117,7 +117,7 @@ def _do(
         return _finish(job, "refused", outcome, reporter)
     if config.build is not None:
         job.step("build", lambda: build(version, config, reporter, builder))
-    if (rule := config.shadow) is not None and job.champion is not None:
+    if rule is not None:
         job.step("shadow", lambda: begin_shadow(job, version, rule, reporter))
         shadowed = shadow_outcome(job, version)
         if shadowed.waits:

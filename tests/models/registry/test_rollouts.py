@@ -15,6 +15,12 @@ from tests.models.registry.test_promotions import in_a_killed_process
 SHADOW = Shadow(version="b", against="a")
 CANARY = Canary(version="b", against="a", steps=(5, 25, 100))
 
+at_each_step = pytest.mark.parametrize(
+    "step",
+    [(os, "write"), (os, "fsync"), (os, "close"), (journal, "append"), (rollouts, "staged_file")],
+    ids=lambda step: str(step[1]),
+)
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Rollouts:
@@ -37,11 +43,7 @@ def test_one_at_a_time_and_each_end_is_told(store: Rollouts) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    "step",
-    [(os, "write"), (os, "fsync"), (os, "close"), (journal, "append"), (rollouts, "staged_file")],
-    ids=lambda step: str(step[1]),
-)
+@at_each_step
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_sigkill_leaves_the_old_or_the_new(
     store: Rollouts, step: tuple[Any, str], when: str
@@ -58,11 +60,7 @@ def test_sigkill_leaves_the_old_or_the_new(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    "step",
-    [(os, "write"), (os, "fsync"), (os, "close"), (journal, "append"), (rollouts, "staged_file")],
-    ids=lambda step: str(step[1]),
-)
+@at_each_step
 @pytest.mark.parametrize("change", ["begin", "advance", "promote"])
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_sigkill_leaves_the_old_or_the_new_canary(

@@ -125,22 +125,31 @@ async def test_requests_that_fail_are_counted_and_are_no_answers(
     assert (failed.canary.hits, failed.canary.count, canary.tally.requests) == (3, 4, 1)
 
 
+async def ask_until_taken_back(
+    classifier: DataPlane, canary: Canary, *failures: type[Exception]
+) -> None:
+    """400 requests at most, of which some may end with `failures`; after them production answers
+    everybody."""
+    for number in range(400):
+        with suppress(*failures):
+            await ask(classifier, f"client {number}")
+        if number % 10 == 9:
+            canary.look([])
+        if canary.is_taken_back:
+            break
+    assert canary.is_taken_back
+    assert {await ask(classifier, f"client {number}") for number in range(20)} == {"v1"}
+
+
 async def test_harm_takes_it_back(classifier: DataPlane) -> None:
     """A canary that refuses all that production accepts."""
     canary = await canary_of(classifier, desired(50, header="x-user"))
     classifier.models.get("vgg19", "v2").acceptance = Acceptance(
         target_precision=0.9, min_confidence=None
     )
-    for number in range(400):
-        await ask(classifier, f"client {number}")
-        if number % 10 == 9:
-            canary.look([])
-        if canary.is_taken_back:
-            break
-    assert canary.is_taken_back
+    await ask_until_taken_back(classifier, canary)
     assert "refused: " in canary.tally.reason
     assert "unfamiliar" not in canary.tally.reason
-    assert {await ask(classifier, f"client {number}") for number in range(20)} == {"v1"}
 
 
 class Unfamiliar(StubModel):
@@ -156,16 +165,8 @@ async def test_a_worse_model_is_taken_back(classifier: DataPlane, kind: str) -> 
     worse.error = RuntimeError("no memory") if kind == "failed" else None
     canary = await canary_of(classifier, desired(50, header="x-user"))
     classifier.models.get("vgg19", "v2").batcher = served("v2", worse).batcher
-    for number in range(400):
-        with suppress(BatchFailed):
-            await ask(classifier, f"client {number}")
-        if number % 10 == 9:
-            canary.look([])
-        if canary.is_taken_back:
-            break
-    assert canary.is_taken_back
+    await ask_until_taken_back(classifier, canary, *([BatchFailed] if kind == "failed" else []))
     assert f"{kind}: " in canary.tally.reason
-    assert {await ask(classifier, f"client {number}") for number in range(20)} == {"v1"}
 
 
 async def test_a_canary_like_production_stays(classifier: DataPlane) -> None:
