@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -25,10 +25,6 @@ from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, CUDA, TENSORRT, Provider
 
 logger = logging.getLogger(__name__)
-
-# Of an engine: the only one, or one of a cascade (`serving.engine.cascade`). The second of these
-# runs a few images, so it saves memory instead of time.
-Use = Literal["alone", "first", "second"]
 
 
 class Engine(Protocol):
@@ -50,9 +46,13 @@ def load_engine(
     choice: Choice,
     options: SessionOptions,
     max_batch_size: int,
-    use: Use = "alone",
+    *,
+    saves_memory: bool = False,
 ) -> Engine:
     """What runs a choice (without its `second`).
+
+    Args:
+        saves_memory: instead of time: the second of a cascade runs a few images only.
 
     Raises:
         SessionError, BundleError: see `Session`.
@@ -69,7 +69,7 @@ def load_engine(
         return OpenVino(OpenVinoGraph(path, wanted, options.intra_op_threads, bf16=bf16))
     side = bundle.spec.preprocessing.image_size
     image, input_name = (side, side, 3), bundle.spec.input_name
-    session, captures = _session_of(path, options, use)
+    session, captures = _session_of(path, options, saves_memory=saves_memory)
     outputs = _outputs(session, bundle)
     if captures:
         sizes = batch_buckets(max_batch_size)
@@ -81,7 +81,9 @@ def load_engine(
     return OnnxRuntime(session, input_name, list(outputs), image, sizes)
 
 
-def _session_of(path: Path, options: SessionOptions, use: Use) -> tuple[ort.InferenceSession, bool]:
+def _session_of(
+    path: Path, options: SessionOptions, *, saves_memory: bool
+) -> tuple[ort.InferenceSession, bool]:
     """A session, and whether it captures CUDA graphs. They need all of the graph on the card."""
     if options.providers[0][0] == CUDA:
         try:
@@ -93,8 +95,7 @@ def _session_of(path: Path, options: SessionOptions, use: Use) -> tuple[ort.Infe
     session = inference_session(
         path,
         options,
-        saves_memory=on_cpu and use == "second",
-        yields_cores=use != "alone",
+        saves_memory=on_cpu and saves_memory,
     )
     return session, False
 

@@ -69,7 +69,6 @@ def inference_session(
     options: SessionOptions,
     *,
     saves_memory: bool = False,
-    yields_cores: bool = False,
     cuda_graphs: bool = False,
 ) -> ort.InferenceSession:
     """A session of a graph that has been checked.
@@ -78,8 +77,6 @@ def inference_session(
         saves_memory: on the CPU, use the weights as they are mapped instead of arranging a copy,
             and keep nothing between runs: of VGG-19, 0.1 GB instead of 0.7, and a few percent
             slower (docs/benchmarks.md).
-        yields_cores: its threads don't wait for the next run spinning, on cores that another
-            session needs then.
         cuda_graphs: by CUDA's provider, see `serving.engine.cuda`.
 
     Raises:
@@ -92,8 +89,9 @@ def inference_session(
         providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = options.intra_op_threads
-    if yields_cores:
-        session_options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Between runs its threads sleep. Otherwise each looks for the next one for 30 ms, on a core
+    # that others need: the event loop, and another model's session (docs/benchmarks.md).
+    session_options.add_session_config_entry("session.force_spinning_stop", "1")
     if on_cpu:
         # The arena, which is on, keeps what the largest batch took, and so saves its page faults: 5
         # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753

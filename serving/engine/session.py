@@ -21,7 +21,7 @@ from serving.engine.batch_sizes import default_batch_size
 from serving.engine.cascade import CascadeEngine
 from serving.engine.choice import Choice, Machine, choose_variant
 from serving.engine.graph_check import check_graph
-from serving.engine.load import Engine, Use, load_engine
+from serving.engine.load import Engine, load_engine
 from serving.engine.measured import variants_as_measured
 from serving.engine.onnxruntime import inference_session
 from serving.engine.options import SessionOptions
@@ -110,8 +110,7 @@ class Session:
         self.variant = choice.variant
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])
-        use: Use = "alone" if choice.second is None else "first"
-        first = load_engine(bundle, choice, options, most, use)
+        first = load_engine(bundle, choice, options, most)
         self.provider = first.provider
         self.max_batch_size = _largest_batch(bundle, options, self.provider)
         if options.must_run_on is not None and self.provider != options.must_run_on:
@@ -126,7 +125,7 @@ class Session:
         self.cascade = None if self.variant is None else self.variant.cascade
         self.second: SecondPrecision | None = None
         if choice.second is not None and self.cascade is not None:
-            second = load_engine(bundle, choice.second, options, most, "second")
+            second = load_engine(bundle, choice.second, options, most, saves_memory=True)
             tolerance = self._tolerance(choice.second, golden, options)
             self._replay(second, golden, tolerance, courtesy)
             self.second = "float32" if choice.second.variant is None else "bf16"
