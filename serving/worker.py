@@ -25,7 +25,7 @@ from serving.core.looker import Looker
 from serving.core.pool import ModelPool
 from serving.core.requests import InferRequest
 from serving.core.supervisor import Supervisor
-from serving.engine.memory import freeze_gc
+from serving.engine.memory import freeze_gc, trim_between_requests
 from serving.engine.right_of_way import Traffic
 from serving.grpc.server import GrpcServer
 from serving.grpc.servicer import InferenceServicer
@@ -165,7 +165,12 @@ class Runtime:
         options = session_options(settings, worker_index)
         traffic = Traffic()
         load = partial(load_model, settings, options, metrics, supervisor, traffic)
-        models = ModelPool(load, grace_s=settings.shutdown_grace_s, on_reload=metrics.count_reload)
+        models = ModelPool(
+            load,
+            grace_s=settings.shutdown_grace_s,
+            on_reload=metrics.count_reload,
+            trim=partial(trim_between_requests, traffic),
+        )
         await models.follow(desired_version(settings))
         write = access_logger() if settings.access_log else None
         capture, drift = make_capture(settings, supervisor), make_drift_monitor(settings)

@@ -66,7 +66,9 @@ class ModelPool:
         grace_s: float,
         on_reload: Callable[[ServedModel | None], None] = lambda model: None,
         retry_s: float = _RETRY_S,
+        trim: Callable[[], object] = trim_memory,
     ) -> None:
+        self._trim = trim
         self._load = load
         self._grace_s = grace_s
         self._on_reload = on_reload
@@ -230,7 +232,7 @@ class ModelPool:
     async def _loaded_model(self, version: str) -> ServedModel:
         if version not in self._loaded:
             self._loaded[version] = await self._loader.run(self._load, version)
-            await asyncio.to_thread(trim_memory)  # what loading took besides the model
+            await asyncio.to_thread(self._trim)  # what loading took besides the model
         return self._loaded[version]
 
     def _is_kept(self, version: str) -> bool:
@@ -249,7 +251,7 @@ class ModelPool:
         loop = asyncio.get_running_loop()
         # In the next turn, when the task has let go of the model, too; off the loop, for it takes
         # some milliseconds.
-        loop.call_soon(lambda: loop.run_in_executor(None, trim_memory))
+        loop.call_soon(lambda: loop.run_in_executor(None, self._trim))
 
     async def _to_its_end(self, change: Coroutine[Any, Any, T]) -> T:
         """Its result; it goes on, lock and all, when the caller is cancelled: a thread that loads

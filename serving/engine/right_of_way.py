@@ -20,8 +20,12 @@ T = TypeVar("T")
 # rests changes its model as well. At a third of what it can bear, the golden samples of a VGG-19 of
 # 64 px take 1 to 2 s of it.
 _PATIENCE_S = 10.0
-# Of a gap. Who waits for it has been told by then, if the machine isn't too busy for a run anyway.
+# Of a gap. The answer of the request before it is written first: it would wait for the threads of a
+# run that began at once. Who waits for the beginning has been told soon after, if the machine isn't
+# too busy for a run anyway.
+_SETTLING_S = 0.003
 _BEGINNING_S = 0.01
+_RECENTLY_S = 1.0  # requests that are further apart hardly meet what a load does
 _LONG_GAP = 3.0  # times a run
 
 
@@ -47,6 +51,12 @@ class Traffic:
     def requests(self) -> int:
         """How many are under way."""
         return self._requests
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way, or has been within the last second."""
+        with self._changed:
+            return self._requests > 0 or time.perf_counter() - self._alone_since < _RECENTLY_S
 
     @property
     def alone_s(self) -> float:
@@ -97,29 +107,36 @@ class Traffic:
             return self._changed.wait_for(lambda: not self._requests, wait_s)
 
     def take_gap(self, run: ort.RunOptions, wait_s: float, usual_s: float = 0.0) -> bool:
-        """As `wait_for_gap`; from then on `run` gives way to the next request.
+        """As `wait_for_beginning`; from then on `run` gives way to the next request."""
+        with self._changed:  # also while it returns: no request comes between
+            has_gap = self.wait_for_beginning(wait_s, usual_s)
+            self._gives_way = run if has_gap else None
+            return has_gap
 
-        Args:
-            usual_s: what the run usually takes. Then it has to begin when the gap does, or when the
-                gap has lasted much longer than that: the rest of a gap that has room for one run
-                and a half would be spent on one that the next request ends, and is delayed by.
+    def wait_for_beginning(self, wait_s: float, usual_s: float) -> bool:
+        """Wait for a gap that has room for what takes `usual_s`; whether that came within `wait_s`.
+
+        It has to begin when the gap does, or when the gap has lasted much longer than that: the
+        rest of a gap that has room for one run and a half would be spent on one that the next
+        request meets, and is delayed by.
         """
         ends = time.perf_counter() + wait_s
-        with self._changed:  # also while it returns: no request comes between
+        with self._changed:
             while (begins_in_s := self._begins_in_s(usual_s)) > 0:
                 left_s = ends - time.perf_counter()
                 if left_s <= 0:
-                    break
+                    return False
                 self._changed.wait(min(begins_in_s, left_s))
-            self._gives_way = run if begins_in_s <= 0 else None
-            return self._gives_way is not None
+            return True
 
     def _begins_in_s(self, usual_s: float) -> float:
         """How long until a run may begin, if nothing changes."""
         if self._requests:
             return inf
         gap_s = time.perf_counter() - self._alone_since
-        return 0.0 if gap_s <= _BEGINNING_S else _LONG_GAP * usual_s - gap_s
+        if gap_s < _SETTLING_S:
+            return _SETTLING_S - gap_s
+        return 0.0 if gap_s <= _SETTLING_S + _BEGINNING_S else _LONG_GAP * usual_s - gap_s
 
     def end_gap(self) -> None:
         """Nothing gives way any more."""
@@ -144,6 +161,14 @@ class Courtesy:
         if self._left_s > 0:
             since = time.monotonic()
             self._traffic.wait_for_gap(self._left_s)
+            self._left_s -= time.monotonic() - since
+
+    def wait_for_beginning(self, usual_s: float) -> None:
+        """Before work that takes `usual_s` and can't be ended: until a gap has room for it, or its
+        patience ends."""
+        if self._left_s > 0:
+            since = time.monotonic()
+            self._traffic.wait_for_beginning(self._left_s, usual_s)
             self._left_s -= time.monotonic() - since
 
     def run(self, work: Callable[[ort.RunOptions], T]) -> T:

@@ -78,15 +78,53 @@ def test_a_second_run_begins_with_a_gap_or_in_a_long_one(monkeypatch: pytest.Mon
     traffic.enter()
     assert not may_begin()
     traffic.leave()
+    assert not may_begin()  # the answer is still to be written
+    clock[0] += 0.005
     assert may_begin()
     clock[0] += usual_s  # a run has ended; another one as long hardly fits
     assert not may_begin()
     assert traffic.take_gap(ort.RunOptions(), 0.0)  # the first run, of which nothing is known
     traffic.enter()
     traffic.leave()
+    clock[0] += 0.005
     assert may_begin()
     clock[0] += 4 * usual_s
     assert may_begin()
+
+
+def test_it_is_busy_during_a_request_and_for_a_second_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    traffic = Traffic()
+    found = [traffic.is_busy]
+    traffic.enter()
+    clock[0] += 5.0
+    found.append(traffic.is_busy)
+    traffic.leave()
+    for passed_s in (0.9, 0.2):
+        clock[0] += passed_s
+        found.append(traffic.is_busy)
+    assert found == [False, True, True, False]
+
+
+def test_work_that_can_not_be_ended_begins_between_requests_or_when_its_patience_ends() -> None:
+    traffic, began = Traffic(), Event()
+    traffic.enter()
+
+    def work(courtesy: Courtesy) -> None:
+        courtesy.wait_for_beginning(0.1)
+        began.set()
+
+    loading = Thread(target=work, args=[Courtesy(traffic, LONG_S)])
+    loading.start()
+    assert not began.wait(0.05)
+    traffic.leave()
+    loading.join(LONG_S)
+    assert began.is_set()
+    traffic.enter()
+    work(Courtesy(traffic, 0.01))  # returns in spite of the request
 
 
 def test_who_waits_for_a_long_gap_begins_without_being_told() -> None:

@@ -29,6 +29,7 @@ from models.bundle.manifest import read_manifest, sha256
 from models.bundle.writer import write_manifest
 from models.errors import BundleError
 from models.export.distance_graph import write_distance_graph
+from serving.engine import load as load_module
 from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions
@@ -134,6 +135,30 @@ class TestChecked:
         traffic = _Noting(0)
         checked_session(bundle, SessionOptions(**ON_CPU), traffic)
         assert traffic.waits == 4  # bytes of weights
+
+    def test_beside_requests_weights_are_compared_before_a_session_is_made(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done: list[str] = []
+
+        def note(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def noting(*arguments: Any, **named: Any) -> Any:
+                result = function(*arguments, **named)
+                done.append(what)
+                return result
+
+            return noting
+
+        traffic = _Noting(0)
+        monkeypatch.setattr(manifest, "sha256", note("compared", sha256))
+        monkeypatch.setattr(load_module, "inference_session", note("made", inference_session))
+        monkeypatch.setattr(
+            traffic, "wait_for_beginning", note("waited", traffic.wait_for_beginning)
+        )
+        traffic.enter()
+        traffic.leave()
+        checked_session(bundle, SessionOptions(**ON_CPU), traffic)
+        assert done[:4] == ["compared", "compared", "waited", "made"]  # the graph, its weights
 
     def test_it_answers(self, bundle: Bundle) -> None:
         images = [coloured_pixels(seed) for seed in range(3)]
