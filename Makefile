@@ -19,7 +19,7 @@ setup: $(INSTALLED)  ## create .venv and install what requirements.lock pins
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Installing into $(VENV): about 2 GB to download and 6 GB on disk, once."
+	@echo "Installing into $(VENV): about 3 GB to download and 8 GB on disk, once."
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@# The lock names every package; pip as it comes with Python 3.11 stumbles over extras among them.
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
