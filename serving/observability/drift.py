@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from models.events import emit
 from models.monitoring.features import Layout, measured
+from models.monitoring.reference import Reference
 from models.monitoring.summary import summarise
 from models.monitoring.watch import Rules, Watch
 from serving.core.errors import RequestError
@@ -81,6 +83,21 @@ class Counter:
         self._rows.clear()
 
 
+@dataclass(frozen=True)
+class _Watched:
+    """What is kept of a model: itself it would stay in memory after it was dropped, until the next
+    look."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    reference: Reference | None
+
+    @classmethod
+    def of(cls, model: ServedModel) -> _Watched:
+        return cls(model.name, model.version, model.spec.labels, model.reference)
+
+
 class DriftMonitor:
     """Watches the current model, in one worker.
 
@@ -104,21 +121,28 @@ class DriftMonitor:
         self._rules = rules
         self._now = now
         self._thread = Workers(1, "drift")
-        self._model: ServedModel | None = None
+        self._model: _Watched | None = None
         self._counter: Counter | None = None
         self._summary: Json | None = None
 
     def record(self, answer: InferResponse) -> None:
         """Count an answer, in the event loop."""
-        if self._counter is not None and answer.model is self._model:
+        if (
+            self._counter is not None
+            and self._model is not None
+            and answer.model.version == self._model.version
+        ):
             self._counter.add(answer)
 
     def adopt(self, current: ServedModel) -> None:
         """Count the answers of this model from now on, and no others."""
-        if current is not self._model:
+        self._adopt(_Watched.of(current))
+
+    def _adopt(self, current: _Watched) -> None:
+        if self._model is None or current.version != self._model.version:
             self._model, self._summary = current, None
             watched = current.reference is not None
-            self._counter = Counter(Layout.of(current.spec.labels)) if watched else None
+            self._counter = Counter(Layout.of(current.labels)) if watched else None
 
     async def follow(self, current: ServedModel) -> None:
         """Hand over what was counted, and learn what all workers know together of the current
@@ -127,12 +151,15 @@ class DriftMonitor:
         Raises:
             OSError: the folder can't be used.
         """
+        await self._follow(_Watched.of(current))
+
+    async def _follow(self, current: _Watched) -> None:
         before, counter = self._model, self._counter
-        self.adopt(current)
+        self._adopt(current)
         if counter is not None and before is not None:
             await self._hand_over(before, counter)
             summary = await asyncio.shield(self._thread.run(self._learn, before))
-            if before is current:
+            if before.version == current.version:
                 self._summary = summary
                 self._metrics.show(summary)
         if self._summary is None:
@@ -142,7 +169,7 @@ class DriftMonitor:
         """Hand over what was counted last."""
         try:
             if self._model is not None:
-                await self.follow(self._model)
+                await self._follow(self._model)
         finally:
             self._thread.close()
 
@@ -162,7 +189,7 @@ class DriftMonitor:
             "drift": self._summary,
         }
 
-    async def _hand_over(self, model: ServedModel, counter: Counter) -> None:
+    async def _hand_over(self, model: _Watched, counter: Counter) -> None:
         counts, images = counter.take()
         if not images:
             return
@@ -173,11 +200,11 @@ class DriftMonitor:
             counter.put_back(counts, images)
             raise
 
-    def _spool(self, model: ServedModel, counts: NDArray[np.int64], images: int) -> None:
+    def _spool(self, model: _Watched, counts: NDArray[np.int64], images: int) -> None:
         """In a thread."""
         DriftStore(self._folder / model.version).spool(counts, images)
 
-    def _learn(self, model: ServedModel) -> Json | None:
+    def _learn(self, model: _Watched) -> Json | None:
         """In a thread: what is known of the model, by whichever worker may write it now."""
         store = DriftStore(self._folder / model.version)
         with store.lead() as leads:
@@ -185,7 +212,7 @@ class DriftMonitor:
                 return store.summary()
             return self._lead(store, model)
 
-    def _lead(self, store: DriftStore, model: ServedModel) -> Json:
+    def _lead(self, store: DriftStore, model: _Watched) -> Json:
         watch, state = self._new_watch(model), store.state()
         if state is not None:
             try:
@@ -211,12 +238,12 @@ class DriftMonitor:
         _tell(store, model, watch)
         return summary
 
-    def _new_watch(self, model: ServedModel) -> Watch:
+    def _new_watch(self, model: _Watched) -> Watch:
         assert model.reference is not None, "there is a counter, so there is a reference"
-        return Watch(model.reference, model.spec.labels, self._window, self._rules)
+        return Watch(model.reference, model.labels, self._window, self._rules)
 
 
-def _tell(store: DriftStore, model: ServedModel, watch: Watch) -> None:
+def _tell(store: DriftStore, model: _Watched, watch: Watch) -> None:
     """Queue the event of each alarm that wasn't yet, with an id that stays: what a worker that is
     killed here, or a queue on a full disk, leaves untold is told at a later look."""
     told, alarms = store.told(), set[str]()

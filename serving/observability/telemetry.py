@@ -154,6 +154,9 @@ class _Observing:
         finally:
             _current.reset(self._token)
             self._on_end(self._record, time.perf_counter() - self._started)
+            # The timer of a connection that is kept alive holds the record until its next request,
+            # and so the model would stay in memory after it was dropped.
+            self._record.answer = None
 
 
 @contextmanager
