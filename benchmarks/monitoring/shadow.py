@@ -37,8 +37,9 @@ from benchmarks.monitoring.elsewhere import Client, undisturbed
 from benchmarks.monitoring.stalls import overlaps, watch_stalls
 from benchmarks.monitoring.turns import MAX_OTHERS_CORES, Pair, Turn, order, quantile, ratio
 from benchmarks.report import OUTPUT, save
-from benchmarks.serving.model_change import lone_s, two_versions
+from benchmarks.serving.model_change import lone_s
 from benchmarks.serving.pace import at_random, constant, load
+from benchmarks.serving.two_versions import two_versions
 from benchmarks.serving.workload import USUAL, photographs
 from benchmarks.usage import Tree, cpu_seconds_of_others
 from models.registry.rollouts import Rollouts, Shadow

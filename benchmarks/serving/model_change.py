@@ -21,13 +21,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,30 +35,18 @@ from typing import Any
 
 import httpx
 import numpy as np
-import torch
 
-from benchmarks.report import OUTPUT, save
-from benchmarks.serving.null_model import CLASSES
+from benchmarks.report import save
 from benchmarks.serving.pace import constant, load
+from benchmarks.serving.two_versions import two_versions
 from benchmarks.serving.workload import SMALL, USUAL, photographs
 from benchmarks.usage import Tree, cpu_seconds_of_others
-from models.bundle.bundle import MODEL_FILE
-from models.bundle.golden import GoldenSamples
-from models.bundle.spec import ModelSpec
-from models.bundle.writer import write_manifest
-from models.export.onnx_export import ServingModule, export, reference_probabilities
-from models.imaging.preprocessing import Preprocessing
-from models.network.build import build
-from models.network.vgg19 import VGG19
-from testing.bundles import provenance, write_beside_model
-from testing.commands import vgg19
-from testing.server import COMMAND, Server, register_version, serve
+from testing.server import COMMAND, Server, serve
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request, with BentoML's set-up
 
 PHASES = ("before", "during", "after")
 TARGET = 1.5  # p99 of `during` by that of `before`
-_GOLDEN = 8  # as many as `vgg19 export` writes
 _SHARE = 0.3  # of the time in which the service works, at the rate that is chosen for it
 _LONE_REQUESTS = 20
 _MAX_RATE = 50.0
@@ -321,55 +306,6 @@ def tell(process: subprocess.Popen[str], version: str) -> None:
     process.stdin.flush()
     if process.stdout.readline().strip() != version:
         raise RuntimeError(f"{version} can't be promoted")
-
-
-@contextmanager
-def two_versions(model: str, image_size: int) -> Iterator[tuple[Path, tuple[str, str]]]:
-    """A home with two versions, of which the first is in production. Those of `vgg19` are made
-    once, and kept in build/benchmarks/model-change. `tiny` answers in no time, `small` in some
-    milliseconds."""
-    if model in ("tiny", "small"):
-        busy = int(model == "small")
-        with tempfile.TemporaryDirectory() as name:
-            tags = tuple(register_version(Path(name), day, busy=busy) for day in (1, 2))
-            home = Path(name) / "home"
-            vgg19(home, "promote", tags[0])
-            yield home, (tags[0], tags[1])
-        return
-    place = (OUTPUT / "model-change" / str(image_size)).resolve()
-    home, made = place / "home", place / "tags.json"
-    if not made.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        tags = _register_vgg19(place, image_size, 1), _register_vgg19(place, image_size, 2)
-        made.write_text(json.dumps(tags))
-    first, second = json.loads(made.read_text())
-    vgg19(home, "promote", first)
-    yield home, (first, second)
-
-
-def _register_vgg19(place: Path, image_size: int, day: int) -> str:
-    """A VGG-19 with random weights, made on that day of January 2026; its tag."""
-    bundle = place / "bundle"
-    bundle.mkdir(parents=True)
-    resize = image_size * Preprocessing().resize_size // Preprocessing().image_size
-    spec = ModelSpec(
-        labels=tuple(f"class{number}" for number in range(CLASSES)),
-        preprocessing=Preprocessing(image_size=image_size, resize_size=resize),
-    )
-    torch.manual_seed(day)
-    module = ServingModule(build(VGG19, "none", CLASSES).eval(), spec)
-    export(module, spec, bundle / MODEL_FILE)
-    images = np.random.default_rng(day).integers(
-        0, 256, (_GOLDEN, image_size, image_size, 3), dtype=np.uint8
-    )
-    golden = GoldenSamples(images=images, probabilities=reference_probabilities(module, images))
-    write_beside_model(bundle, spec, golden, "random VGG-19")
-    write_manifest(bundle, provenance(f"2026-01-0{day}T12:00:00+00:00"))
-    home = place / "home"
-    vgg19(home, "register", str(bundle))
-    shutil.rmtree(bundle)
-    (version,) = (path.name for path in (home / "models" / "vgg19").glob(f"2026010{day}-*"))
-    return f"vgg19:{version}"
 
 
 if __name__ == "__main__":

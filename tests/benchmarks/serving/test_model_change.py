@@ -12,8 +12,8 @@ from benchmarks.serving.model_change import (
     possible,
     run,
     summary,
-    two_versions,
 )
+from benchmarks.serving.two_versions import two_versions
 from benchmarks.serving.workload import SMALL
 
 CHANGES = [Change("b", 10.0, 12.0), Change("a", 20.0, 22.0)]
