@@ -91,7 +91,7 @@ def model_statistics(models: Sequence[ServedModel]) -> pb.ModelStatisticsRespons
 
 
 def _statistics(name: str, version: str, counted: ModelStatistics) -> pb.ModelStatistics:
-    stages = counted.decode.seconds + counted.queue.seconds + counted.run.seconds
+    stages = counted.decode.seconds + counted.queue.seconds + counted.inference.seconds
     output = Total(counted.succeeded.count, max(0.0, counted.succeeded.seconds - stages))
     return pb.ModelStatistics(
         name=name,
@@ -104,7 +104,7 @@ def _statistics(name: str, version: str, counted: ModelStatistics) -> pb.ModelSt
             fail=_duration(counted.failed),
             queue=_duration(counted.queue),
             compute_input=_duration(counted.decode),
-            compute_infer=_duration(counted.run),
+            compute_infer=_duration(counted.inference),
             compute_output=_duration(output),
         ),
         batch_stats=[
