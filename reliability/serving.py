@@ -105,7 +105,7 @@ def model_that_hangs(place: Path) -> Finding:
     with serve(home, place / "log", **settings, **_QUIET) as server:
         answering = asyncio.run(_statuses_while_it_runs(server))
     return Finding(
-        "a run of the model hangs",
+        "inference hangs",
         "/livez answers 503 from VGG19_SESSION_TIMEOUT_S on, so that an orchestrator starts it "
         "anew; 200 before and after",
         f"/livez while one batch ran: {' '.join(map(str, answering))}",

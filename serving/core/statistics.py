@@ -30,9 +30,14 @@ class Timings:
     explain_s: float | None = None
 
     def stages(self) -> dict[str, float]:
-        """Seconds of each, in their order: decode, queue, run, and explain if there was that."""
-        stages = {"decode": self.decode_s, "queue": self.queue_s, "run": self.inference_s}
+        """Seconds of each, in order: decode, queue, inference, explain if there was that."""
+        stages = {"decode": self.decode_s, "queue": self.queue_s, "inference": self.inference_s}
         return stages if self.explain_s is None else stages | {"explain": self.explain_s}
+
+    def stages_and_old_names(self) -> dict[str, float]:
+        """For answers, metrics and the log, which have called inference `run` so far: they have
+        both. Deprecated: the release after 0.1 has `stages` alone."""
+        return self.stages() | {"run": self.inference_s}
 
 
 @dataclass
