@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from serving.core.errors import BadRequest
 from serving.open_inference import pixel_text
@@ -14,7 +15,7 @@ from serving.open_inference.pixel_text import count_numbers, read_numbers
 
 def read(text: str) -> list[int]:
     data = memoryview(text.encode())
-    return read_numbers(data, count_numbers(data)).tolist()
+    return [int(value) for value in read_numbers(data, count_numbers(data))]
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ PIXELS = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3) * 4
 
 @pytest.mark.parametrize("values", [PIXELS, PIXELS.ravel(), PIXELS.reshape(2, 27)])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_flat_or_nested(values: np.ndarray, indent: int | None) -> None:  # type: ignore[type-arg]
+def test_flat_or_nested(values: NDArray[np.uint8], indent: int | None) -> None:
     assert read(json.dumps(values.tolist(), indent=indent)) == PIXELS.ravel().tolist()
 
 
