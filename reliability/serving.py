@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,7 +157,7 @@ async def _kill_workers(server: Server, times: int) -> tuple[Counter[str], int]:
     async with _asking(server, _CLIENTS) as outcomes:
         for _ in range(times):
             await asyncio.sleep(0.5)
-            victim, before = _workers(server)[0], outcomes[ANSWERED]
+            victim, before = server.workers()[0], outcomes[ANSWERED]
             victim.kill()
             returned += await _until(partial(_has_two_others, server, victim))
             if not await _until(partial(_more_than, outcomes, before + 20)):
@@ -166,22 +166,12 @@ async def _kill_workers(server: Server, times: int) -> tuple[Counter[str], int]:
 
 
 def _has_two_others(server: Server, victim: psutil.Process) -> bool:
-    workers = _workers(server)
+    workers = server.workers()
     return len(workers) == 2 and victim not in workers
 
 
 def _more_than(outcomes: Counter[str], count: int) -> bool:
     return outcomes[ANSWERED] > count
-
-
-def _workers(server: Server) -> list[psutil.Process]:
-    """The processes that BentoML calls workers, not its resource tracker."""
-    found = []
-    for process in server.children():
-        with suppress(psutil.Error):  # it has ended meanwhile
-            if "_bentoml_impl.worker.service" in process.cmdline():
-                found.append(process)
-    return found
 
 
 def swap_to_broken(place: Path, times: int = 5) -> Finding:

@@ -54,6 +54,16 @@ class Server:
         children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return children
 
+    def workers(self) -> list[psutil.Process]:
+        """The children that serve, not BentoML's resource tracker."""
+        module = bentoml_adapter.worker_module()
+        found = []
+        for process in self.children():
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if module in process.cmdline():
+                    found.append(process)
+        return found
+
     def access_log(self, count: int, holding: str = "") -> list[dict[str, Any]]:
         """The requests logged so far, in order, those whose lines hold `holding`.
 
