@@ -159,9 +159,16 @@ def wait_until_ready(server: Server) -> None:
     raise AssertionError(f"not ready: {server.log.read_text()}")
 
 
-def make_home(directory: Path, busy: int = 0, *, fails_on_white: bool = False) -> Path:
-    """A BentoML home whose production model is the tiny one."""
-    bundle = write_tiny_bundle(directory / "bundle", busy=busy, fails_on_white=fails_on_white)
+def make_home(
+    directory: Path, busy: int = 0, *, fails_on_white: bool = False, explainer_busy: int = 0
+) -> Path:
+    """A BentoML home whose production model is the tiny one; see `write_tiny_bundle`."""
+    bundle = write_tiny_bundle(
+        directory / "bundle",
+        busy=busy,
+        fails_on_white=fails_on_white,
+        explainer_busy=explainer_busy,
+    )
     return put_into_production(bundle)
 
 
