@@ -187,7 +187,8 @@ class Settings(FromEnvironment):
     session_timeout_s: float = Field(
         default=120.0,
         gt=0,
-        description="a batch that takes longer counts as hung, and the service as not live",
+        description="a batch or a heat map that takes longer counts as hung, and the service as "
+        "not live",
     )
     shutdown_grace_s: float = Field(
         default=20.0,
