@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import signal
 import ssl
 import sys
@@ -25,6 +26,8 @@ FAILED_SIGNAL = signal.SIGUSR1
 _LOOK_AGAIN_S = 0.2
 # Swagger UI's files, which BentoML serves below this path.
 SWAGGER_PATH = "static_content"
+# What a worker process runs, `python -m ...`.
+_WORKER_MODULE = "_bentoml_impl.worker.service"
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
@@ -174,6 +177,17 @@ def fresh_tls(config: Any) -> ssl.SSLContext:
         ciphers=config.ssl_ciphers,
     )
     return context
+
+
+def worker_module() -> str:
+    """Which module a worker process runs: by it a worker is told from BentoML's other processes."""
+    try:
+        found = importlib.util.find_spec(_WORKER_MODULE)
+    except ModuleNotFoundError:  # not even the package
+        found = None
+    if found is None:
+        raise _changed(_WORKER_MODULE, "find its workers")
+    return _WORKER_MODULE
 
 
 def worker_index() -> int | None:

@@ -36,8 +36,8 @@ class Client(Protocol):
 
 
 class HttpClient:
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self._client, self._url = client, f"{url}/classify"
+    def __init__(self, client: httpx.AsyncClient, url: str, query: str = "") -> None:
+        self._client, self._url = client, f"{url}/classify{query}"
 
     async def ask(self, image: bytes) -> str:
         headers = {"Content-Type": "image/jpeg"}

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 import psutil
 
-from reliability.clients import ANSWERED, Client, ask_and_vanish, clients_of, lost
+from reliability.clients import ANSWERED, Client, HttpClient, ask_and_vanish, clients_of, lost
 from reliability.resources import LIMITS, sample
 from testing.commands import vgg19
 from testing.images import coloured_pixels, encode
@@ -97,27 +97,39 @@ async def _good_and_raising(server: Server, requests: int) -> tuple[Counter[str]
     )
 
 
+# So many products take a second on a fast core, of which half is left to be seen; longer on a slow
+# or busy one.
+_BUSY = 1000
+_HANGS = {"VGG19_SESSION_TIMEOUT_S": "0.3", "VGG19_INTRA_OP_THREADS": "1"}
+
+
 def model_that_hangs(place: Path) -> Finding:
     """A batch that takes longer than VGG19_SESSION_TIMEOUT_S."""
-    # A second on a fast core, of which half is left to be seen; longer on a slow or busy one.
-    home = make_home(place, busy=1000)
-    settings = {"VGG19_SESSION_TIMEOUT_S": "0.3", "VGG19_INTRA_OP_THREADS": "1"}
-    with serve(home, place / "log", **settings, **_QUIET) as server:
-        answering = asyncio.run(_statuses_while_it_runs(server))
+    return _hang("inference hangs", make_home(place, busy=_BUSY), place, "")
+
+
+def explainer_that_hangs(place: Path) -> Finding:
+    """A heat map that takes longer than that, of a model that is quick."""
+    return _hang("a heat map hangs", make_home(place, explainer_busy=_BUSY), place, "?explain=true")
+
+
+def _hang(fault: str, home: Path, place: Path, query: str) -> Finding:
+    with serve(home, place / "log", **_HANGS, **_QUIET) as server:
+        answering = asyncio.run(_statuses_while_it_runs(server, query))
     return Finding(
-        "a run of the model hangs",
+        fault,
         "/livez answers 503 from VGG19_SESSION_TIMEOUT_S on, so that an orchestrator starts it "
         "anew; 200 before and after",
-        f"/livez while one batch ran: {' '.join(map(str, answering))}",
+        f"/livez meanwhile: {' '.join(map(str, answering))}",
         "" if answering == [200, 503, 200] else f"/livez was {answering}",
     )
 
 
-async def _statuses_while_it_runs(server: Server) -> list[int]:
+async def _statuses_while_it_runs(server: Server, query: str) -> list[int]:
     """The different answers of /livez, in their order, from before a request until after it."""
-    async with clients_of(server) as (client, _), httpx.AsyncClient(timeout=30) as probe:
+    async with httpx.AsyncClient(timeout=60) as asker, httpx.AsyncClient(timeout=30) as probe:
         seen = [(await probe.get(f"{server.url}/livez")).status_code]
-        asking = asyncio.create_task(client.ask(IMAGE))
+        asking = asyncio.create_task(HttpClient(asker, server.url, query).ask(IMAGE))
         while not asking.done() or seen[-1] != httpx.codes.OK:
             status = (await probe.get(f"{server.url}/livez")).status_code
             if seen[-1:] != [status]:
@@ -157,7 +169,7 @@ async def _kill_workers(server: Server, times: int) -> tuple[Counter[str], int]:
     async with _asking(server, _CLIENTS) as outcomes:
         for _ in range(times):
             await asyncio.sleep(0.5)
-            victim, before = _workers(server)[0], outcomes[ANSWERED]
+            victim, before = server.workers()[0], outcomes[ANSWERED]
             victim.kill()
             returned += await _until(partial(_has_two_others, server, victim))
             if not await _until(partial(_more_than, outcomes, before + 20)):
@@ -166,22 +178,12 @@ async def _kill_workers(server: Server, times: int) -> tuple[Counter[str], int]:
 
 
 def _has_two_others(server: Server, victim: psutil.Process) -> bool:
-    workers = _workers(server)
+    workers = server.workers()
     return len(workers) == 2 and victim not in workers
 
 
 def _more_than(outcomes: Counter[str], count: int) -> bool:
     return outcomes[ANSWERED] > count
-
-
-def _workers(server: Server) -> list[psutil.Process]:
-    """The processes that BentoML calls workers, not its resource tracker."""
-    found = []
-    for process in server.children():
-        with suppress(psutil.Error):  # it has ended meanwhile
-            if "_bentoml_impl.worker.service" in process.cmdline():
-                found.append(process)
-    return found
 
 
 def swap_to_broken(place: Path, times: int = 5) -> Finding:
@@ -344,6 +346,7 @@ def _first(*findings: tuple[bool, str]) -> str:
 FAULTS: tuple[Callable[[Path], Finding], ...] = (
     model_that_raises,
     model_that_hangs,
+    explainer_that_hangs,
     worker_killed,
     swap_to_broken,
     clients_vanish,

@@ -157,7 +157,7 @@ class Settings(FromEnvironment):
     max_batch_size: int = Field(
         default=0,
         ge=0,
-        description="images in one run of the model; 0: 32 on a GPU; on the CPU two per thread, at "
+        description="images in one batch; 0: 32 on a GPU; on the CPU two per thread, at "
         "most 16, and more if images are smaller than 224 px",
     )
     max_delay_ms: float = Field(
@@ -187,7 +187,8 @@ class Settings(FromEnvironment):
     session_timeout_s: float = Field(
         default=120.0,
         gt=0,
-        description="a batch that takes longer counts as hung, and the service as not live",
+        description="a batch or a heat map that takes longer counts as hung, and the service as "
+        "not live",
     )
     shutdown_grace_s: float = Field(
         default=20.0,

@@ -192,7 +192,7 @@ class Runtime:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's runs come to an end. A hanging one can't be interrupted."""
+        """Whether inference and heat maps come to an end. A hanging one can't be interrupted."""
         return self._models.running_s < self._settings.session_timeout_s
 
     async def classify_file(self, image: Path, top_k: int, threshold: float) -> dict[str, Any]:

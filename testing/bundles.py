@@ -50,12 +50,14 @@ def write_tiny_bundle(
     busy: int = 0,
     *,
     fails_on_white: bool = False,
+    explainer_busy: int = 0,
 ) -> Path:
     """A bundle whose model is a few nodes instead of VGG-19: which channel is brightest?
 
     Args:
         busy: matrix products, of some milliseconds each, that every batch takes besides.
         fails_on_white: ONNX Runtime raises on a batch that holds an image that is all white.
+        explainer_busy: as `busy`, of each heat map.
     """
     path.mkdir(parents=True)
     spec = tiny_spec()
@@ -78,7 +80,7 @@ def write_tiny_bundle(
         ],
     )
     if busy:
-        _keep_busy(graph, busy)
+        _keep_busy(graph, busy, "logits")
     if fails_on_white:
         _fail_on_white(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -86,7 +88,7 @@ def write_tiny_bundle(
     images = np.stack([coloured_pixels(seed) for seed in range(3)])
     golden = GoldenSamples(images=images, probabilities=tiny_probabilities(images))
     write_beside_model(path, spec, golden, "tiny")
-    write_tiny_explainer(path)
+    write_tiny_explainer(path, explainer_busy)
     write_manifest(path, provenance(created_at))
     return path
 
@@ -102,8 +104,11 @@ def tiny_heat_map(image: NDArray[np.uint8], index: int) -> NDArray[np.float32]:
     return result
 
 
-def write_tiny_explainer(path: Path) -> None:
-    """`EXPLAIN_FILE` for a tiny bundle whose manifest isn't written yet, or is written again."""
+def write_tiny_explainer(path: Path, busy: int = 0) -> None:
+    """`EXPLAIN_FILE` for a tiny bundle whose manifest isn't written yet, or is written again.
+
+    busy: see `write_tiny_bundle`.
+    """
     number = TensorProto.FLOAT
     block = SIZE // 4
     nodes = [
@@ -137,6 +142,8 @@ def write_tiny_explainer(path: Path) -> None:
             from_array(np.array(_LEAST, np.float32), "least"),
         ],
     )
+    if busy:
+        _keep_busy(graph, busy, HEAT_MAP_OUTPUT)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save_model(model, path / EXPLAIN_FILE)
 
@@ -162,19 +169,20 @@ def provenance(created_at: str = "2026-01-31T12:00:00+00:00") -> Provenance:
     )
 
 
-def _keep_busy(graph: onnx.GraphProto, count: int) -> None:
-    """Add nodes that need the input, so that they can't be computed beforehand; they add 0."""
+def _keep_busy(graph: onnx.GraphProto, count: int, value: str) -> None:
+    """Add nodes that need the input, so that they can't be computed beforehand; they add 0 to a
+    value, which one of the last two nodes computes."""
     names = [f"product{number}" for number in range(count + 1)]
-    graph.node[-2].output[0] = "plain"  # what was "logits"
-    softmax = graph.node.pop()
+    behind = [] if value in graph.node[-1].output else [graph.node.pop()]
+    graph.node[-1].output[0] = "plain"  # what was the value
     graph.node.append(helper.make_node("ReduceMean", ["float"], ["mean"], keepdims=0))
     graph.node.append(helper.make_node("Mul", ["matrix", "mean"], names[:1]))
     for left, right in itertools.pairwise(names):
         graph.node.append(helper.make_node("MatMul", [left, "matrix"], [right]))
     graph.node.append(helper.make_node("ReduceMean", names[-1:], ["value"], keepdims=0))
     graph.node.append(helper.make_node("Mul", ["value", "zero"], ["nothing"]))
-    graph.node.append(helper.make_node("Add", ["plain", "nothing"], ["logits"]))
-    graph.node.append(softmax)
+    graph.node.append(helper.make_node("Add", ["plain", "nothing"], [value]))
+    graph.node.extend(behind)
     matrix = np.full((BUSY_SIZE, BUSY_SIZE), 1 / BUSY_SIZE, np.float32)
     graph.initializer.extend(
         [from_array(matrix, "matrix"), from_array(np.zeros((), np.float32), "zero")]

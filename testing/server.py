@@ -54,6 +54,16 @@ class Server:
         children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return children
 
+    def workers(self) -> list[psutil.Process]:
+        """The children that serve, not BentoML's resource tracker."""
+        module = bentoml_adapter.worker_module()
+        found = []
+        for process in self.children():
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if module in process.cmdline():
+                    found.append(process)
+        return found
+
     def access_log(self, count: int, holding: str = "") -> list[dict[str, Any]]:
         """The requests logged so far, in order, those whose lines hold `holding`.
 
@@ -149,9 +159,16 @@ def wait_until_ready(server: Server) -> None:
     raise AssertionError(f"not ready: {server.log.read_text()}")
 
 
-def make_home(directory: Path, busy: int = 0, *, fails_on_white: bool = False) -> Path:
-    """A BentoML home whose production model is the tiny one."""
-    bundle = write_tiny_bundle(directory / "bundle", busy=busy, fails_on_white=fails_on_white)
+def make_home(
+    directory: Path, busy: int = 0, *, fails_on_white: bool = False, explainer_busy: int = 0
+) -> Path:
+    """A BentoML home whose production model is the tiny one; see `write_tiny_bundle`."""
+    bundle = write_tiny_bundle(
+        directory / "bundle",
+        busy=busy,
+        fails_on_white=fails_on_white,
+        explainer_busy=explainer_busy,
+    )
     return put_into_production(bundle)
 
 

@@ -115,9 +115,8 @@ def again(place: Place) -> None:
 
 
 def kill_worker(server: Server) -> None:
-    """The process that serves: it has the port open."""
-    workers = [child for child in server.children() if "worker" in " ".join(child.cmdline())]
-    for worker in workers or server.children()[-1:]:
+    workers = server.workers()
+    for worker in workers:
         worker.kill()
     psutil.wait_procs(workers, timeout=10)
 

@@ -28,12 +28,12 @@ class BatchResult(Generic[R]):
 
     Args:
         queue_s: from the submission until the first of its batches started.
-        run_s: from then until the last of its batches ended.
+        inference_s: from then until the last of its batches ended.
     """
 
     results: list[R]
     queue_s: float
-    run_s: float
+    inference_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -67,8 +67,8 @@ class Batcher(Generic[T, R]):
         max_queue: items that may wait for a batch.
         max_delay_s: how long an item may wait for others while a batch runs.
         max_concurrent_batches: batches that run beside each other.
-        on_batch: called in the event loop with (items that have a result, run time in s) after each
-            batch that has any.
+        on_batch: called in the event loop with (items that have a result, how long it took in s)
+            after each batch that has any.
         on_queue: called in the event loop with `queue_depth` when it has changed.
     """
 

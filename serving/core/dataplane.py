@@ -143,7 +143,7 @@ class DataPlane:
             batch = await model.batcher.submit(pixels) if good else BatchResult([], 0.0, 0.0)
             results = iter(batch.results)
             answered = [row if isinstance(row, RequestError) else next(results) for row in rows]
-            timings = Timings(decode_s, batch.queue_s, batch.run_s)
+            timings = Timings(decode_s, batch.queue_s, batch.inference_s)
             measures = [row.measures for row in good if row.measures is not None]
             answer = InferResponse(model, answered, timings, measures)
             if explaining is not None:

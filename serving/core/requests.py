@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When an answer must be there. One for a whole request: body, decoding, queue, run, maps.
+    """When an answer must be there. One for a whole request: body, decoding, queue, inference,
+    maps.
 
     at: by the clock of the event loop. limit_s: how long that was from the request's head.
     """

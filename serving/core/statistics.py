@@ -21,18 +21,23 @@ class Total:
 
 @dataclass(frozen=True)
 class Timings:
-    """The stages of one request, in seconds: decoding, waiting for a batch, the model's runs, and
-    its heat maps (None: it asked for none)."""
+    """The stages of one request, in seconds: decoding, waiting for a batch, inference, and its
+    heat maps (None: it asked for none)."""
 
     decode_s: float
     queue_s: float
-    run_s: float
+    inference_s: float
     explain_s: float | None = None
 
     def stages(self) -> dict[str, float]:
-        """Seconds of each, in their order: decode, queue, run, and explain if there was that."""
-        stages = {"decode": self.decode_s, "queue": self.queue_s, "run": self.run_s}
+        """Seconds of each, in order: decode, queue, inference, explain if there was that."""
+        stages = {"decode": self.decode_s, "queue": self.queue_s, "inference": self.inference_s}
         return stages if self.explain_s is None else stages | {"explain": self.explain_s}
+
+    def stages_and_old_names(self) -> dict[str, float]:
+        """For answers, metrics and the log, which have called inference `run` so far: they have
+        both. Deprecated: the release after 0.1 has `stages` alone."""
+        return self.stages() | {"run": self.inference_s}
 
 
 @dataclass
@@ -43,7 +48,7 @@ class ModelStatistics:
     failed: Total = field(default_factory=Total)
     decode: Total = field(default_factory=Total)
     queue: Total = field(default_factory=Total)
-    run: Total = field(default_factory=Total)
+    inference: Total = field(default_factory=Total)
     images: int = 0
     batches: defaultdict[int, Total] = field(default_factory=lambda: defaultdict(Total))
     last_answer_ms: int = 0  # since 1970
@@ -60,5 +65,5 @@ class ModelStatistics:
         self.succeeded.add(seconds)
         self.decode.add(timings.decode_s)
         self.queue.add(timings.queue_s)
-        self.run.add(timings.run_s)
+        self.inference.add(timings.inference_s)
         self.last_answer_ms = time.time_ns() // 1_000_000

@@ -92,11 +92,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(
-            name=model_info.SERVER_NAME,
-            version=self._server_version,
-            extensions=model_info.EXTENSIONS,
-        )
+        return pb.ServerMetadataResponse(**model_info.server_metadata(self._server_version))
 
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: Context
@@ -115,7 +111,8 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     ) -> pb.ModelMetadataResponse:
         async def answer() -> pb.ModelMetadataResponse:
             model = self._models.get(request.name, request.version)
-            return model_info.model_metadata(model, self._models.versions)
+            told = model_info.model_metadata(model, self._models.versions)
+            return pb.ModelMetadataResponse(**told)
 
         return await self._answered(context, "ModelMetadata", answer)
 
@@ -124,7 +121,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     ) -> pb.ModelConfigResponse:
         async def answer() -> pb.ModelConfigResponse:
             model = self._models.get(request.name, request.version)
-            return pb.ModelConfigResponse(config=model_info.model_config(model))
+            return pb.ModelConfigResponse(config=pb.ModelConfig(**model_info.model_config(model)))
 
         return await self._answered(context, "ModelConfig", answer)
 
@@ -132,7 +129,8 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
         async def answer() -> pb.ModelStatisticsResponse:
-            return model_info.model_statistics(self._models.find(request.name, request.version))
+            models = self._models.find(request.name, request.version)
+            return pb.ModelStatisticsResponse(**model_info.model_statistics(models))
 
         return await self._answered(context, "ModelStatistics", answer)
 

@@ -118,7 +118,8 @@ def reply_content(
             for name, row in zip(names, answer.rows, strict=True)
         ],
         "timings_ms": {
-            stage: round(seconds * 1e3, 3) for stage, seconds in answer.timings.stages().items()
+            stage: round(seconds * 1e3, 3)
+            for stage, seconds in answer.timings.stages_and_old_names().items()
         },
     }
 

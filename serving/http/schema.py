@@ -70,8 +70,9 @@ class StageTimings(_Body):
 
     decode: float
     queue: float
-    run: float
+    inference: float
     explain: float = Field(default=0.0, description="where explain=true asks for it")
+    run: float = Field(deprecated=True, description="as inference is called no longer; read that")
 
 
 class ClassifyReply(_Body):

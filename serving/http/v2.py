@@ -24,12 +24,10 @@ from serving.http.body import (
 )
 from serving.open_inference import json_codec
 from serving.open_inference.metadata import (
-    EXTENSIONS,
-    SERVER_NAME,
-    as_json,
     model_config,
     model_metadata,
     model_statistics,
+    server_metadata,
 )
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -79,13 +77,7 @@ def admin_routes() -> list[Route]:
 
 
 async def server(_: Request) -> Response:
-    return JSONResponse(
-        {
-            "name": SERVER_NAME,
-            "version": __version__,
-            "extensions": list(EXTENSIONS),
-        }
-    )
+    return JSONResponse(server_metadata(__version__))
 
 
 async def shared_memory(_: Request) -> Response:
@@ -108,17 +100,17 @@ async def ready(request: Request) -> Response:
 async def metadata(request: Request) -> Response:
     model = _model(request)
     versions = _context(request).classifier.models.versions
-    return JSONResponse(as_json(model_metadata(model, versions)))
+    return JSONResponse(model_metadata(model, versions))
 
 
 async def config(request: Request) -> Response:
-    return JSONResponse(as_json(model_config(_model(request))))
+    return JSONResponse(model_config(_model(request)))
 
 
 async def statistics(request: Request) -> Response:
     path = request.path_params
     models = _context(request).classifier.models.find(path.get("name", ""), path.get("version", ""))
-    return JSONResponse(as_json(model_statistics(models)))
+    return JSONResponse(model_statistics(models))
 
 
 async def model_ready(request: Request) -> Response:

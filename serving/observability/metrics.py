@@ -33,8 +33,9 @@ class Metrics:
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._stage_seconds = Histogram(
-            "vgg19_stage_seconds", "Decoding, waiting for a batch, and the model's runs", ["stage"],
-            buckets=_SECONDS, registry=registry,
+            "vgg19_stage_seconds",
+            "Decoding, waiting for a batch, inference (deprecated: also as run), and heat maps",
+            ["stage"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._images = Counter(
             "vgg19_images", "Images by outcome: answered, or failed alone", ["outcome"],
@@ -45,7 +46,7 @@ class Metrics:
             ["accepted"], registry=registry,
         )  # fmt: skip
         self._batch_images = Histogram(
-            "vgg19_batch_images", "Images in one run of the model", buckets=_BATCH_SIZES,
+            "vgg19_batch_images", "Images in one batch", buckets=_BATCH_SIZES,
             registry=registry,
         )  # fmt: skip
         self._reruns = Counter(
@@ -111,7 +112,7 @@ class Metrics:
         for metric, label, count in counts:
             if count:  # each is a write into a mapped file, behind a lock
                 self._labelled(metric, label).inc(count)
-        for stage, seconds in answer.timings.stages().items():
+        for stage, seconds in answer.timings.stages_and_old_names().items():
             self._labelled(self._stage_seconds, stage).observe(seconds)
 
     def count_batch(self, size: int) -> None:

@@ -56,7 +56,7 @@ class Telemetry:
 
     Args:
         write: gets each line of the access log; None: there is none.
-        tracer: makes a span for each request, in which `decode`, `queue` and `infer` lie; None:
+        tracer: makes a span for each request, in which `decode`, `queue` and `inference` lie; None:
             nobody collects them.
         capture: keeps images; None: none is kept.
         drift: counts what is answered; None: nobody compares it with anything.
@@ -174,15 +174,12 @@ def _span(
             span.set_attribute("vgg19.outcome", record.outcome)
 
 
-_SPAN_NAMES = {"run": "infer"}
-
-
 def _add_spans(tracer: trace.Tracer, answer: InferResponse) -> None:
     """The stages as spans that end now, one after another."""
     end = time.time_ns()
     for name, seconds in reversed(answer.timings.stages().items()):
         start = end - int(seconds * 1e9)
-        span = tracer.start_span(_SPAN_NAMES.get(name, name), start_time=start)
+        span = tracer.start_span(name, start_time=start)
         span.set_attribute("vgg19.images", len(answer.rows))
         span.set_attribute("vgg19.model_version", answer.model.version)
         span.end(end)
@@ -233,7 +230,7 @@ def _line(record: RequestRecord, seconds: float) -> str:
     if record.key:
         content["key"] = record.key[:12]
     if record.answer is not None:
-        stages = record.answer.timings.stages()
+        stages = record.answer.timings.stages_and_old_names()
         content |= {
             "model_version": record.answer.model.version,
             "images": len(record.answer.rows),

@@ -101,7 +101,7 @@ class _Reader:
         if self._last == _OTHER:
             if marks[0] != _OPEN:
                 raise _not_pixels()
-        elif not _FOLLOWS[self._last, marks[0]]:
+        elif not self._depth or not _FOLLOWS[self._last, marks[0]]:  # without depth it has ended
             raise _not_pixels()
         steps = (marks == _OPEN).astype(np.int8) - (marks == _CLOSE)
         depth = self._depth + np.cumsum(steps, dtype=np.int32)

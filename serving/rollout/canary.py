@@ -110,9 +110,9 @@ class Canary:
         # Of two runs beside each other both take longer, and of who has the fewer requests a larger
         # part is beside the other's: an equal canary of 5% was slow in 32% of its requests, against
         # production's 10% (a service at 30% of its capacity, simulated).
-        run_s = answer.timings.run_s
-        if self._alone_s() >= run_s:
-            self._count_time(side, run_s / len(outputs))
+        inference_s = answer.timings.inference_s
+        if self._alone_s() >= inference_s:
+            self._count_time(side, inference_s / len(outputs))
         for output in outputs:
             self._block.count(side, "refused", hit=not answer.model.accepts(output))
             if output.distance is not None:

@@ -78,7 +78,7 @@ class Candidate:
 
         Returns:
             `label`, `confidence`, `accepted`, `distance` or null, `of_label` (the probability of
-            production's label) and `run_s` (of the batch; null: it takes no such batch); or
+            production's label) and `inference_s` (of the batch; null: it takes no such batch); or
             `skipped`; or `failure` with a `reason`.
         """
         try:
@@ -90,7 +90,7 @@ class Candidate:
             fits = batch <= self._session.max_batch_size
             started = time.perf_counter()
             output, *_ = self._session.judge([pixels] * (batch if fits else 1))
-            run_s = time.perf_counter() - started
+            inference_s = time.perf_counter() - started
             check_answer(output, len(self._spec.labels))
         except InvalidAnswer as error:
             return {"failure": "invalid", "reason": str(error)}
@@ -106,7 +106,7 @@ class Candidate:
             "accepted": is_accepted(self._acceptance, output),
             "distance": output.distance,
             "of_label": of_label,
-            "run_s": run_s if fits else None,
+            "inference_s": inference_s if fits else None,
         }
 
     def _pixels(self, image: bytes, *, encoded: bool) -> NDArray[np.uint8]:

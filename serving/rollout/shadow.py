@@ -156,9 +156,9 @@ class Shadow:
         """Of an answer whose images ran as one batch, with nothing beside it: how many, and how
         long that took. Else 1 and None."""
         images = sum(not isinstance(output, RequestError) for output in answer.rows)
-        batch, run_s = answer.model.last_run()
-        if batch == images and self._traffic.alone_s >= run_s:
-            return batch, run_s
+        batch, inference_s = answer.model.last_run()
+        if batch == images and self._traffic.alone_s >= inference_s:
+            return batch, inference_s
         return 1, None
 
     def check(self) -> None:
@@ -292,8 +292,8 @@ class Shadow:
         )
         difference = max(0.0, production.confidence - answer["of_label"])
         times = None
-        if not was_paused and item.batch_s is not None and answer["run_s"] is not None:
-            times = (item.batch_s / item.batch, answer["run_s"] / item.batch)
+        if not was_paused and item.batch_s is not None and answer["inference_s"] is not None:
+            times = (item.batch_s / item.batch, answer["inference_s"] / item.batch)
         compared = Compared(item.key, production, candidate, difference, times)
         self.recorder.add(compared, item.pixels)
         agreed = production.label == candidate.label

@@ -179,20 +179,35 @@ def check_imports(
 
 
 @pytest.mark.exhaustive
-def test_what_starts_on_several_processes(hostile: Path, tiny_home: Path) -> None:
-    """The form in docs/training.md."""
+@pytest.mark.parametrize("python_path", ["", "OURS"])
+def test_what_starts_on_several_processes(
+    python_path: str, hostile: Path, tiny_home: Path, tmp_path: Path
+) -> None:
+    """The form in docs/training.md. (A PYTHONPATH that takes the place of torchrun's own imports
+    stops torchrun before anything of this project is there.)"""
     assert (
         "torchrun --no-python --nproc-per-node 2 vgg19 train"
         in (ROOT / "docs" / "training.md").read_text()
     )
-    variables = environment(tiny_home, hostile, "") | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    place = write_ours(tmp_path / "ours") if python_path else hostile
+    variables = environment(tiny_home, hostile, str(place) if python_path else "")
     result = subprocess.run(
         [str(BIN / "torchrun"), "--no-python", "--nproc-per-node", "2", "--master-port",
          str(free_port()), "vgg19", "train", "--data", "missing"],
-        cwd=hostile, env=variables, capture_output=True, text=True, check=False, timeout=280,
+        cwd=place, env=variables | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert "IMPORTED" not in result.stderr
     assert "missing" in result.stderr
+    assert ("warning: PYTHONPATH" in result.stderr) == bool(python_path)
+
+
+def write_ours(place: Path) -> Path:
+    """A directory where the names of this project are taken, and no others."""
+    place.mkdir()
+    for name in OURS:
+        (place / f"{name}.py").write_text(TRAP)
+    return place
 
 
 @pytest.mark.parametrize("python_path", [pytest.param("", marks=pytest.mark.exhaustive), "HERE"])
@@ -218,11 +233,7 @@ def test_bentoml_serve(python_path: str, hostile: Path, tiny_home: Path, tmp_pat
     imports stops BentoML before anything of this project is there.)"""
     settings = {}
     if python_path:
-        ours = tmp_path / "ours"
-        ours.mkdir()
-        for name in OURS:
-            (ours / f"{name}.py").write_text(TRAP)
-        settings["PYTHONPATH"] = str(ours)
+        settings["PYTHONPATH"] = str(write_ours(tmp_path / "ours"))
     options = ("--working-dir", str(ROOT))
     with serve_with(tiny_home, tmp_path / "log", settings, options=options, cwd=hostile) as server:
         assert patient.get(f"{server.url}/model").status_code == 200

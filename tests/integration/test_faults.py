@@ -21,11 +21,12 @@ from testing.waiting import HANG_S
     [
         partial(serving.model_that_raises, requests=100),
         serving.model_that_hangs,
+        serving.explainer_that_hangs,
         pytest.param(partial(serving.worker_killed, times=1), marks=pytest.mark.exhaustive),
         pytest.param(partial(serving.swap_to_broken, times=1), marks=pytest.mark.exhaustive),
         pytest.param(partial(serving.clients_vanish, thousands=1), marks=pytest.mark.exhaustive),
     ],
-    ids=["raises", "hangs", "killed", "swap", "vanish"],
+    ids=["raises", "hangs", "explainer", "killed", "swap", "vanish"],
 )
 def test_the_service_keeps_its_promise(fault: Callable[[Path], Finding], tmp_path: Path) -> None:
     finding = fault(tmp_path)

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,8 @@ def test_a_dropped_image_gets_its_label(watched: Watched) -> None:
     values = [float(text.strip("<%")) for text in card.locator(".value").all_text_contents()]
     assert sum(values) == pytest.approx(100, abs=0.3)
     assert card.locator("dt").all_text_contents() == ["decode", "queue", "inference"]
-    assert all(text.endswith(" ms") for text in card.locator("dd").all_text_contents())
+    times = [float(text.removesuffix(" ms")) for text in card.locator("dd").all_text_contents()]
+    assert all(0 <= time < math.inf for time in times)  # nor NaN
     version = watched.page.evaluate("fetch('model').then((r) => r.json()).then((m) => m.version)")
     expect(card.locator(".version")).to_have_text(f"vgg19 {version}")
     expect(watched.page.get_by_role("status")).to_contain_text("green0.png: green,")
@@ -387,6 +389,8 @@ def test_a_batch_is_a_gallery_sorted_by_confidence_and_a_csv(watched: Watched) -
     )
     assert {row["label_1"] for row in rows if not row["error"]} == {"red", "green", "blue"}
     assert all(name.startswith(row["label_1"]) for row in rows if (name := row["file"])[0] != "'")
+    stages = ("decode_ms", "queue_ms", "inference_ms")
+    assert all(float(row[stage]) >= 0 for row in rows if not row["error"] for stage in stages)
     (bad,) = (row for row in rows if row["error"])
     assert bad["file"] == "'=cmd.txt"  # text to a spreadsheet, not a formula
     page.get_by_label("Order").select_option("least")

@@ -175,6 +175,11 @@ def test_probes(server: Server) -> None:
     assert 'service_name="vgg19"' in patient.get(f"{server.url}/metrics").text
 
 
+def test_its_worker_is_found(server: Server) -> None:
+    (worker,) = server.workers()
+    assert worker in server.children()
+
+
 def test_classify_command(server: Server, images: list[Path], tmp_path: Path) -> None:
     result = run_command(
         "vgg19", "classify", server.url, str(images[0]), str(images[1]), "--top-k", "1",

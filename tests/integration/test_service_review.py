@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -164,7 +162,7 @@ def test_two_workers_and_a_kill_lose_no_label(tiny_home: Path, tmp_path: Path) -
         working = [people.submit(label, who) for who in range(6)]
         while len(confirmed) < 60 and not all(one.done() for one in working):
             time.sleep(0.01)
-        os.kill(workers(server)[0], signal.SIGKILL)
+        server.workers()[0].kill()
         for one in working:
             one.result()
     lines = (tmp_path / "review" / JOURNAL_FILE).read_text().splitlines()
@@ -173,12 +171,6 @@ def test_two_workers_and_a_kill_lose_no_label(tiny_home: Path, tmp_path: Path) -
     assert revisions == [*range(1, len(written) + 1)]
     assert {(line["revision"], line["label"]) for line in written} >= set(confirmed)
     assert len(set(confirmed)) == len(confirmed) >= 60
-
-
-def workers(server: Server) -> list[int]:
-    """Their processes."""
-    commands = [(child.pid, " ".join(child.cmdline())) for child in server.children()]
-    return [pid for pid, command in commands if "_bentoml_impl.worker" in command]
 
 
 def test_a_read_only_folder_is_told_at_start(tiny_home: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ function bar({ label, probability }) {
 function showTimes(element, times) {
   element.hidden = !times;
   if (!times) return;
-  const values = [times.decode, times.queue, times.run];
+  const values = [times.decode, times.queue, times.inference];
   element.querySelectorAll("dd").forEach((place, index) => {
     place.textContent = `${milliseconds(values[index])} ms`;
   });

@@ -22,8 +22,8 @@ export function toCsv(items) {
       const prediction = item.predictions?.[rank];
       values.push(prediction?.label, prediction?.probability);
     }
-    const { decode, queue, run } = item.times ?? {};
-    return [...values, item.accepted, item.distance, item.problem, item.model, item.version, decode, queue, run];
+    const { decode, queue, inference } = item.times ?? {};
+    return [...values, item.accepted, item.distance, item.problem, item.model, item.version, decode, queue, inference];
   });
   const text = [header, ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
   return `\ufeff${text}\r\n`; // without the mark, Excel takes it for its own code page

@@ -232,7 +232,7 @@ async def test_sizes_waits_and_run_times_are_told(run: Recorder) -> None:
     assert told[0][1] >= 0.05  # it ran while it was held
     assert ran.queue_s >= 0.05  # while the others waited
     assert ran.results == [1, 4]
-    assert 0 <= ran.run_s < ran.queue_s + 30
+    assert 0 <= ran.inference_s < ran.queue_s + 30
     assert depths == [1, 0, 2, 0]
     assert batcher.queue_depth == 0
     await batcher.close(grace_s=5)

@@ -89,7 +89,8 @@ async def test_which_answers_are_accepted(client: httpx.AsyncClient) -> None:
 async def test_heat_maps(client: httpx.AsyncClient) -> None:
     plain = (await client.post("/classify", content=IMAGES[1], headers=PNG)).json()
     assert "heatmap" not in plain["images"][0]
-    assert set(plain["timings_ms"]) == {"decode", "queue", "run"}
+    assert set(plain["timings_ms"]) == {"decode", "queue", "inference", "run"}
+    assert plain["timings_ms"]["run"] == plain["timings_ms"]["inference"]  # its old name
     for query, index in (("explain=true", None), ("explain=true&target=green", 1)):
         reply = (await client.post(f"/classify?{query}", content=IMAGES[1], headers=PNG)).json()
         predictions, heat_map = reply["images"][0]["predictions"], reply["images"][0]["heatmap"]

@@ -49,6 +49,11 @@ def test_the_page_documents_every_route_of_its_own() -> None:
     assert [path for path in own if not re.search(rf"{path}[`?]", page)] == []
 
 
+def test_the_old_name_of_a_stage_is_deprecated() -> None:
+    stages = document()["components"]["schemas"]["StageTimings"]["properties"]
+    assert [name for name, stage in stages.items() if stage.get("deprecated")] == ["run"]
+
+
 def test_every_reference_has_its_schema() -> None:
     names = set(re.findall(r"#/components/schemas/(\w+)", str(document())))
     assert names <= set(document()["components"]["schemas"])

@@ -59,7 +59,8 @@ async def test_a_line_for_each_request_with_no_word_of_the_image(observed: Obser
     assert line["operation"] == "POST /classify"
     assert (line["status"], line["outcome"], line["images"]) == ("200", "ok", 3)
     assert (line["request_id"], line["model_version"]) == ("abc-1", "v1")
-    assert line["ms"] >= line["decode_ms"] + line["queue_ms"] + line["run_ms"] - 0.02
+    assert line["ms"] >= line["decode_ms"] + line["queue_ms"] + line["inference_ms"] - 0.02
+    assert line["run_ms"] == line["inference_ms"]  # its old name
     assert "secret" not in json.dumps(line)
     assert "key" not in line
 
@@ -114,9 +115,13 @@ async def test_images_and_stages_are_counted(observed: Observed) -> None:
     await observed.client.post("/classify", files=files)
     assert observed.value("vgg19_images_total", outcome="answered") == 1
     assert observed.value("vgg19_images_total", outcome="failed") == 1
-    for stage in ("decode", "queue", "run"):
+    for stage in ("decode", "queue", "inference", "run"):
         assert observed.value("vgg19_stage_seconds_count", stage=stage) == 1
     assert observed.value("vgg19_stage_seconds_sum", stage="decode") > 0
+    inference, old_name = (
+        observed.value("vgg19_stage_seconds_sum", stage=stage) for stage in ("inference", "run")
+    )
+    assert inference == old_name > 0
 
 
 def test_the_log_goes_to_stdout_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,11 +169,11 @@ class Traced:
 def check_spans(traced: Traced, operation: str, status: str) -> None:
     """One request in the client's trace, with its stages one after another."""
     finished = {span.name: span for span in traced.spans.get_finished_spans()}
-    assert set(finished) == {operation, "decode", "queue", "infer"}
+    assert set(finished) == {operation, "decode", "queue", "inference"}
     assert {f"{span.context.trace_id:032x}" for span in finished.values() if span.context} == {
         TRACE_ID
     }
-    inside = [finished[name] for name in ("decode", "queue", "infer")]
+    inside = [finished[name] for name in ("decode", "queue", "inference")]
     parents = {span.parent.span_id for span in inside if span.parent}
     assert parents == {getattr(finished[operation].context, "span_id", None)}
     assert inside[0].end_time == inside[1].start_time

@@ -19,7 +19,8 @@ def hear(): return json.loads(connection.recv_bytes()), connection.recv_bytes()
 def ready():
     say(preprocessing={tiny_spec().preprocessing.model_dump(mode="json")!r}, stops_at_once=True)
 def answer(label="red", of_label=0.9):
-    say(label=label, confidence=0.9, accepted=True, distance=0.5, of_label=of_label, run_s=0.01)
+    say(label=label, confidence=0.9, accepted=True, distance=0.5, of_label=of_label,
+        inference_s=0.01)
 """
 
 Command = Callable[[str], list[str]]

@@ -62,7 +62,7 @@ def test_it_answers_as_the_service_would(version: str) -> None:
         assert answer["label"] == "red"
         assert answer["confidence"] == answer["of_label"] == pytest.approx(expected, abs=1e-6)
         assert answer["accepted"]
-        assert answer["run_s"] > 0
+        assert answer["inference_s"] > 0
     assert other["of_label"] == 0
     assert broken == {"skipped": True}
 
@@ -121,4 +121,4 @@ def test_it_is_timed_in_a_batch_of_productions_size() -> None:
         for batch in (1, 4, 5)
     ]
     assert session.batches == [1, 4, 1]
-    assert [answer["run_s"] is None for answer in answers] == [False, False, True]
+    assert [answer["inference_s"] is None for answer in answers] == [False, False, True]

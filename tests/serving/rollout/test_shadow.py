@@ -108,7 +108,7 @@ async def test_times_of_a_request_of_many_images_are_compared(bench: Bench) -> N
     lines = (
         "ready()\nwhile True:\n question, image = hear()\n"
         " say(label='red', confidence=0.9, accepted=True, distance=None, of_label=0.9,"
-        " run_s=0.5 * question['batch'])"
+        " inference_s=0.5 * question['batch'])"
     )
     recorder = bench.begin(lines).recorder
     await until(lambda: recorder.state == "running")
