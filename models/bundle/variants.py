@@ -28,9 +28,11 @@ class Variant(BaseModel):
     probable label is the float32 graph's, 0..1. max_probability_difference: the largest in any
     probability of any of them. tolerance: largest allowed difference to the bundle's golden
     samples, which it is held to wherever it is loaded. needs_vnni: on x86 it is computed rightly
-    only with VNNI: without, sums of two products of 8 bits overflow 16. cascade: only with this it
-    keeps the labels, agreement and largest difference are of both, `tolerance` of the graph alone;
-    None: it keeps them by itself.
+    only with VNNI: without, sums of two products of 8 bits overflow 16. rest_in_bf16: of int8, that
+    OpenVINO computed the layers that aren't quantized in bfloat16 when it was judged, and may do so
+    where it is served; False: in float32. cascade: only with this it keeps the labels, agreement
+    and largest difference are of both, `tolerance` of the graph alone; None: it keeps them by
+    itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +44,8 @@ class Variant(BaseModel):
     max_probability_difference: float
     tolerance: float
     needs_vnni: bool = False
-    # Left out where it is None: a service from before cascades reads the other bundles.
+    # Left out where they say nothing: a service from before there were any reads the other bundles.
+    rest_in_bf16: bool = Field(default=False, exclude_if=lambda value: not value)
     cascade: Cascade | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property

@@ -134,7 +134,8 @@ class VariantJob:
             for (name, engine), form in forms.items()
         ]
         self.rows += self._rows_of_trial(forms)
-        self._record(bundle, tolerances, len(images.held_out))
+        rest_in_bf16 = ("int8", "openvino") in forms and forms["int8", "openvino"].bf16
+        self._record(bundle, tolerances, len(images.held_out), rest_in_bf16=rest_in_bf16)
 
     def _try(
         self,
@@ -215,7 +216,9 @@ class VariantJob:
             tolerances[graph] = max(tolerances.get(graph, 0.0), tolerance)
         return agreements, tolerances
 
-    def _record(self, bundle: Path, tolerances: dict[str, float], images: int) -> None:
+    def _record(
+        self, bundle: Path, tolerances: dict[str, float], images: int, *, rest_in_bf16: bool
+    ) -> None:
         """Write `variants.json`, and remove the files of variants that don't agree."""
         best, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
@@ -239,6 +242,7 @@ class VariantJob:
                     max_probability_difference=found.max_probability_difference,
                     tolerance=tolerances[name],
                     needs_vnni=name == "int8",
+                    rest_in_bf16=name == "int8" and rest_in_bf16,
                     cascade=trial.cascade if trial else None,
                 )
             )
@@ -263,7 +267,11 @@ class VariantJob:
         if openvino_is_installed():
             for graph in ("float32", "int8") if self._choose else ("int8",):
                 if (graph, "onnxruntime") in forms:
-                    forms[graph, "openvino"] = Form(forms[graph, "onnxruntime"].path, "openvino")
+                    # What int8 leaves in float, in bfloat16: ONNX Runtime computes it in float32,
+                    # so int8 is judged with both.
+                    bf16 = graph == "int8" and computes_in_bf16()
+                    path = forms[graph, "onnxruntime"].path
+                    forms[graph, "openvino"] = Form(path, "openvino", bf16=bf16)
         return forms
 
     def report(self) -> list[str]:
