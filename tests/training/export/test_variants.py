@@ -22,7 +22,7 @@ from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.export import onnx_variants
 from models.export.onnx_export import ExportError
-from models.export.onnx_variants import Agreement, Form, Speed
+from models.export.onnx_variants import Agreement, Answers, Form, Speed
 from models.machine import sums_int8_exactly
 from serving.engine import load
 from serving.engine.options import SessionOptions
@@ -105,13 +105,13 @@ def test_fp16_is_held_to_what_gpus_round(bundle: Path) -> None:
 def test_a_variant_that_changes_labels_is_refused(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "agreement", lambda a, b: Agreement(0.98, 0.3))
-    with pytest.raises(ExportError, match=r"another label .* for 2\.0% of 30 .*0\.5%"):
+    monkeypatch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
+    with pytest.raises(ExportError, match=r"30 .* fc8 keeps 98\.0% of the labels, .*99\.5%"):
         make(bundle, "fc8")
 
 
 def test_auto_leaves_it_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variants, "agreement", lambda a, b: Agreement(0.98, 0.3))
+    monkeypatch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
     job = make(bundle, "auto")
     record = open_bundle(bundle).variants()
     assert (record.variants, record.recommended) == ([], None)
@@ -172,11 +172,11 @@ class TestInt8WithItsRestInBf16:
     ) -> None:
         judged: list[Form] = []
 
-        def noted(form: Form, *others: Any) -> NDArray[np.float32]:
+        def noted(form: Form, *others: Any) -> Answers:
             judged.append(form)
-            return onnx_variants.probabilities(form, *others)
+            return onnx_variants.answers(form, *others)
 
-        monkeypatch.setattr(variants, "probabilities", noted)
+        monkeypatch.setattr(variants, "answers", noted)
         make(bundle, "int8")
         (int8,) = open_bundle(bundle).variants().variants
         assert int8.rest_in_bf16
