@@ -28,6 +28,24 @@ def processor_kind() -> str:
     return " ".join([platform.machine(), *(name for name in _DECISIVE if name in has)])
 
 
+def processor_model() -> str:
+    """Who made this processor and which one it is, such as "AuthenticAMD 26/2, AMD EPYC" (family
+    and model of x86), "0x41 0xd40" (implementer and part of Arm); where Linux doesn't tell, what
+    Python knows of it, perhaps nothing."""
+    lines = _read(_CPU_INFO).partition("\n\n")[0].splitlines()
+    fields = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    if "vendor_id" in fields:
+        vendor, family, model, name = (
+            fields.get(key, "?") for key in ("vendor_id", "cpu family", "model", "model name")
+        )
+        return f"{vendor} {family}/{model}, {name}"
+    if "CPU implementer" in fields:
+        return f"{fields['CPU implementer']} {fields.get('CPU part', '?')}"
+    return platform.processor()
+
+
 def sums_int8_exactly() -> bool:
     """Whether sums of products of 8-bit numbers can't overflow: on Arm, and on x86 with VNNI."""
     architecture, *has = processor_kind().split()

@@ -133,6 +133,7 @@ def _write_variants(path: Path, images: NDArray[np.uint8]) -> None:
             max_probability_difference=found.max_probability_difference,
             # Golden samples are noise here, unlike the photographs that int8 is fitted to.
             tolerance=PARITY_TOLERANCE if name == "ncnn" else 1.0,
+            rest_in_bf16=name == "int8" and computes_in_bf16(),  # as `vgg19 export` has it
         )
         print(variant, flush=True)
         variants.append(variant)

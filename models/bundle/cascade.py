@@ -7,7 +7,7 @@ differ from float32's only where int8 moved the two by more than the margin.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # What runs the images again: the float32 graph, mapped from the disk, or the same in bfloat16.
 SecondPrecision = Literal["float32", "bf16"]
+T = TypeVar("T", bound=np.generic)
 
 
 class Cascade(BaseModel):
@@ -62,10 +63,8 @@ def shifts(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> NDArra
     return np.where(np.isfinite(actual).all(axis=1), found, np.float32(0))
 
 
-def merge(
-    first: NDArray[np.float32], second: NDArray[np.float32], rows: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """`first`, float32[N,K], with its True `rows` from `second`, float32[M,K], in their order."""
+def merge(first: NDArray[T], second: NDArray[T], rows: NDArray[np.bool_]) -> NDArray[T]:
+    """`first`, [N,...], with its True `rows` from `second`, [M,...], in their order."""
     merged = first.copy()
     merged[rows] = second
     return merged

@@ -40,7 +40,8 @@ class OpenVinoGraph:
         path: an ONNX graph of this project; its weights may lie beside it.
         wanted: names of outputs.
         threads: of a batch.
-        bf16: round weights and activations to bfloat16, where the processor computes in it.
+        bf16: round weights and activations to bfloat16; of an int8 graph, those that aren't
+            quantized.
 
     Raises:
         OpenVinoError: see there; or the processor doesn't compute in bfloat16.

@@ -26,11 +26,15 @@ class Variant(BaseModel):
 
     images: held-out images that it was judged on. top1_agreement: on how many of them its most
     probable label is the float32 graph's, 0..1. max_probability_difference: the largest in any
-    probability of any of them. tolerance: largest allowed difference to the bundle's golden
-    samples, which it is held to wherever it is loaded. needs_vnni: on x86 it is computed rightly
-    only with VNNI: without, sums of two products of 8 bits overflow 16. cascade: only with this it
-    keeps the labels, agreement and largest difference are of both, `tolerance` of the graph alone;
-    None: it keeps them by itself.
+    probability of any of them. same_trust: on how many of them both answers are to be trusted or
+    neither, 0..1. max_distance_difference: the largest in a distance from the training images,
+    beyond the limit by float32's. (None: the model has no such thing, or an older export didn't
+    look.) tolerance: largest allowed difference to the bundle's golden samples, which it is held to
+    wherever it is loaded. needs_vnni: on x86 it is computed rightly only with VNNI: without, sums
+    of two products of 8 bits overflow 16. rest_in_bf16: of int8, that OpenVINO computed the layers
+    that aren't quantized in bfloat16 when it was judged, and may do so where it is served; False:
+    in float32. cascade: only with this it keeps the labels, all agreement is of both, `tolerance`
+    of the graph alone; None: it keeps them by itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +46,12 @@ class Variant(BaseModel):
     max_probability_difference: float
     tolerance: float
     needs_vnni: bool = False
-    # Left out where it is None: a service from before cascades reads the other bundles.
+    # Left out where they say nothing: a service from before there were any reads the other bundles.
+    same_trust: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    max_distance_difference: float | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    rest_in_bf16: bool = Field(default=False, exclude_if=lambda value: not value)
     cascade: Cascade | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property

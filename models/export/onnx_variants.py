@@ -9,7 +9,7 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from models.bundle.bundle import graph_files
+from models.bundle.bundle import FEATURES_OUTPUT, graph_files
 from models.bundle.ncnn_graph import NcnnGraph
 from models.bundle.openvino_graph import OpenVinoGraph
 from models.bundle.spec import ModelSpec
@@ -86,17 +86,36 @@ class Form:
 @dataclass(frozen=True)
 class Agreement:
     """Between two graphs: on how many images the top-1 is the same, 0..1, and the largest
-    difference in any probability."""
+    difference in any probability. accepted: on how many both are to be trusted or neither, 0..1;
+    max_distance_difference: in any distance from the training images, of which 1 is the limit, and
+    beyond it by float32's distance. None each where the bundle has no such thing."""
 
     top1: float
     max_probability_difference: float
+    accepted: float | None = None
+    max_distance_difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of N images. probabilities: float32[N,C]. features: what the head reads, float32[N,K]; None
+    of a graph that doesn't give them."""
+
+    probabilities: NDArray[np.float32]
+    features: NDArray[np.float32] | None
+
+
+def answers(form: Form, spec: ModelSpec, images: NDArray[np.uint8]) -> Answers:
+    """What a graph answers on the CPU, of uint8[N,S,S,3]."""
+    graph = _load(form, [spec.output_name, FEATURES_OUTPUT], spec)
+    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    found, *features = (np.concatenate(values) for values in zip(*map(graph, batches), strict=True))
+    return Answers(found, features[0] if features else None)
 
 
 def probabilities(form: Form, spec: ModelSpec, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a graph answers on the CPU: uint8[N,S,S,3] -> float32[N,C]."""
-    graph = _load(form, spec)
-    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    return np.concatenate([graph(batch) for batch in batches])
+    """As `answers`, without features."""
+    return answers(form, spec, images).probabilities
 
 
 def agreement(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Agreement:
@@ -121,7 +140,7 @@ def measure_speed(forms: Mapping[str, Form], spec: ModelSpec, rounds: int = 5) -
     loaded, load_s = {}, {}
     for name, form in forms.items():
         started = time.perf_counter()
-        loaded[name] = _load(form, spec)
+        loaded[name] = _load(form, [spec.output_name], spec)
         load_s[name] = time.perf_counter() - started
     times: dict[tuple[str, int], list[float]] = {
         key: [] for key in itertools.product(forms, (1, 8))
@@ -142,20 +161,20 @@ def measure_speed(forms: Mapping[str, Form], spec: ModelSpec, rounds: int = 5) -
     }
 
 
-def _load(form: Form, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+# uint8[N,S,S,3] -> float32[N,...] for each output that is wanted and that the graph has.
+_Graph = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+
+
+def _load(form: Form, wanted: Sequence[str], spec: ModelSpec) -> _Graph:
     if form.engine == "ncnn":
         ncnn = NcnnGraph(form.path, spec, cpu_count())
-        return lambda images: ncnn(images)[0]
+        return lambda images: [values for values in ncnn(images) if values is not None]
     if form.engine == "openvino":
-        openvino = OpenVinoGraph(form.path, [spec.output_name], cpu_count(), bf16=form.bf16)
-        return lambda images: openvino(images)[0]
+        return OpenVinoGraph(form.path, wanted, cpu_count(), bf16=form.bf16)
     session = _session(form)
-
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (answers,) = session.run([spec.output_name], {spec.input_name: images})
-        return answers  # type: ignore[no-any-return]  # untyped
-
-    return run
+    has = {output.name for output in session.get_outputs()}
+    outputs = [name for name in wanted if name in has]
+    return lambda images: session.run(outputs, {spec.input_name: images})
 
 
 def _session(form: Form) -> ort.InferenceSession:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import FEATURES_OUTPUT, Bundle
 from models.bundle.ncnn_graph import NcnnGraph
-from models.bundle.openvino_graph import OpenVinoGraph
+from models.bundle.openvino_graph import OpenVinoGraph, computes_in_bf16
+from models.bundle.variants import Variant
 from serving.engine.batch_sizes import batch_buckets
 from serving.engine.choice import Choice
 from serving.engine.cuda import CudaGraphs
@@ -64,9 +65,8 @@ def load_engine(
         return Ncnn(NcnnGraph(path, bundle.spec, options.intra_op_threads))
     check_graph(path)
     if choice.engine == "openvino":
-        bf16 = variant is not None and variant.name == "bf16"
-        wanted = _wanted_outputs(bundle)
-        return OpenVino(OpenVinoGraph(path, wanted, options.intra_op_threads, bf16=bf16))
+        wanted, threads = _wanted_outputs(bundle), options.intra_op_threads
+        return OpenVino(OpenVinoGraph(path, wanted, threads, bf16=_in_bf16(variant)))
     side = bundle.spec.preprocessing.image_size
     image, input_name = (side, side, 3), bundle.spec.input_name
     session, captures = _session_of(path, options, saves_memory=saves_memory)
@@ -79,6 +79,17 @@ def load_engine(
             raise refusal(path, error, options) from error
     sizes = _sizes_to_pad_to(session.get_providers()[0], max_batch_size)
     return OnnxRuntime(session, input_name, list(outputs), image, sizes)
+
+
+def _in_bf16(variant: Variant | None) -> bool:
+    """Whether OpenVINO computes in bfloat16 what isn't int8: as the variant was judged.
+
+    A processor without bfloat16 computes that in float32: less is rounded, and int8 was judged with
+    float32 as well, on ONNX Runtime.
+    """
+    if variant is None:
+        return False
+    return variant.name == "bf16" or (variant.rest_in_bf16 and computes_in_bf16())
 
 
 def _session_of(

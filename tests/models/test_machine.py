@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models import machine
-from models.machine import cpu_count, processor_kind, sums_int8_exactly
+from models.machine import cpu_count, processor_kind, processor_model, sums_int8_exactly
 
 
 @pytest.fixture
@@ -77,6 +77,28 @@ def test_processor_kind(
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr("platform.machine", lambda: "here")
     assert processor_kind() == "here" + expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            """processor : 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2
+model name\t: AMD EPYC\n\nprocessor : 1\nvendor_id\t: other\n""",
+            "AuthenticAMD 26/2, AMD EPYC",
+        ),
+        ("vendor_id : GenuineIntel\n", "GenuineIntel ?/?, ?"),
+        ("processor : 0\nCPU implementer : 0x41\nCPU part : 0xd40\n", "0x41 0xd40"),
+        ("", "what Python knows"),
+    ],
+)
+def test_processor_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr("platform.processor", lambda: "what Python knows")
+    assert processor_model() == expected
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle.cascade import Cascade, SecondPrecision, merge, shifts, unsure
+from models.bundle.cascade import Cascade, SecondPrecision, shifts, unsure
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import CpuEngine
-from models.export.onnx_variants import Agreement, Form, Speed, agreement, probabilities
-from training.export.measured import MIN_TOP1_AGREEMENT, seconds
+from models.export.onnx_variants import Agreement, Form, Speed, probabilities
+from training.export.judged import Judged, compare
+from training.export.measured import objection, seconds
 
 # Of so many images, the next one moves further than all with a probability of 1 in 200, 0.5%; of m
 # times as many, further than all but m - 1. Only then can its label change unseen. (Among
@@ -29,12 +30,12 @@ _FEWEST_IMAGES = 50
 
 @dataclass(frozen=True)
 class Runner:
-    """A graph on an engine, how fast it is, and what it answered of the images that variants are
-    judged on, float32[N,C]."""
+    """A graph on an engine, how fast it is, and what it said of the images that variants are judged
+    on."""
 
     form: Form
     speed: Speed
-    answers: NDArray[np.float32]
+    answers: Judged
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ def try_cascade(
     margin = find_margin(np.stack([shifts(expected, answers) for answers in found.values()]))
     agreements, shares = {}, []
     for engine, first in firsts.items():
-        answers, again = first.answers[places], second.answers[places]
-        rows = unsure(answers, margin)
-        merged = merge(answers, again[rows], rows)
-        agreements[engine] = agreement(float32.answers[places], merged)
+        answers, again = first.answers.at(places), second.answers.at(places)
+        rows = unsure(answers.probabilities, margin)
+        merged = answers.merged(again.at(rows), rows)
+        agreements[engine] = compare(float32.answers.at(places), merged)
         shares.append(float(np.concatenate([rows, unsure(found[engine], margin)]).mean()))
     share = max(shares)
     speeds = {
@@ -156,12 +157,11 @@ def _refusal(
     firsts: Mapping[CpuEngine, Runner],
     second: Speed,
 ) -> str:
-    top1 = min(one.top1 for one in agreements.values())
-    if not top1 >= MIN_TOP1_AGREEMENT:
-        return (
-            f"with {cascade.share:.1%} of the images run again in {cascade.second} it keeps "
-            f"{top1:.1%} of the labels"
-        )
+    for found in agreements.values():
+        if reason := objection(found):
+            return (
+                f"with {cascade.share:.1%} of the images run again in {cascade.second} it {reason}"
+            )
     slowest = max(seconds(first.speed) for first in firsts.values())
     most = max(0.0, (seconds(second) - slowest) / second.batch1_s)
     if cascade.share >= most:

@@ -30,14 +30,15 @@ from models.export.onnx_variants import (
     Form,
     Speed,
     agreement,
+    answers,
     make_variant,
     measure_speed,
-    probabilities,
 )
 from models.machine import processor_kind, sums_int8_exactly
 from training.export.cascade import HeldOut, Runner, Trial, try_cascade
 from training.export.images import Images, read_images
-from training.export.measured import MIN_TOP1_AGREEMENT, Row, agrees, recommend, table, title_of
+from training.export.judged import Judged, Trust, compare, worst
+from training.export.measured import Row, agrees, objection, recommend, table, title_of
 from training.loop.run import Run
 from training.reporter import Reporter, steps
 
@@ -70,7 +71,7 @@ class VariantJob:
         self.rows: list[Row] = []
         self._trial: Trial | str = ""
         self._refusal = ""
-        self._answers: dict[Key, NDArray[np.float32]] = {}
+        self._answers: dict[Key, Judged] = {}
         self._why = ""
 
     @classmethod
@@ -114,7 +115,8 @@ class VariantJob:
                 begin(f"making {name}")
                 target = bundle / graph_files(name)[0]
                 make_variant(name, bundle / MODEL_FILE, target, spec, images.training)
-            agreements, tolerances = self._judge(forms, spec, images.held_out, golden, begin)
+            trust = Trust(bundle)
+            agreements, tolerances = self._judge(forms, spec, images.held_out, golden, trust, begin)
             begin("measuring how fast they are")
             timed = {title_of(*key): form for key, form in forms.items()}
             needs_margin = any(key[0] == "int8" and not agrees(agreements[key]) for key in forms)
@@ -134,7 +136,8 @@ class VariantJob:
             for (name, engine), form in forms.items()
         ]
         self.rows += self._rows_of_trial(forms)
-        self._record(bundle, tolerances, len(images.held_out))
+        rest_in_bf16 = ("int8", "openvino") in forms and forms["int8", "openvino"].bf16
+        self._record(bundle, tolerances, len(images.held_out), rest_in_bf16=rest_in_bf16)
 
     def _try(
         self,
@@ -168,11 +171,10 @@ class VariantJob:
         )
         self._refusal = trial if isinstance(trial, str) else trial.refusal
         if self._refusal and not self._choose:
-            worst = min(agreements[key].top1 for key in forms if key[0] == "int8")
+            reasons = [objection(agreements[key]) for key in forms if key[0] == "int8"]
             raise ExportError(
-                f"variant int8 gives another label than float32 for {1 - worst:.1%} of "
-                f"{len(images.held_out)} held-out images, the limit is "
-                f"{1 - MIN_TOP1_AGREEMENT:.1%}; and {self._refusal}; export without it"
+                f"on {len(images.held_out)} held-out images variant int8 {max(reasons)}; and "
+                f"{self._refusal}; export without it"
             )
         return trial
 
@@ -192,30 +194,33 @@ class VariantJob:
         spec: ModelSpec,
         held_out: NDArray[np.uint8],
         golden: GoldenSamples,
+        trust: Trust,
         begin: Callable[[str], None],
     ) -> tuple[dict[Key, Agreement], dict[str, float]]:
         """How far each form agrees with float32 on the held-out images, and by graph the largest
         difference that its golden samples may show."""
         count = len(held_out)
         judged = np.concatenate([held_out, golden.images])
-        agreements = {_FLOAT32: Agreement(1.0, 0.0)}
         tolerances: dict[str, float] = {}
         begin(f"float32 on {count} images")
-        expected = probabilities(forms[_FLOAT32], spec, held_out)
+        expected = trust(answers(forms[_FLOAT32], spec, held_out))
         self._answers = {_FLOAT32: expected}
+        agreements = {_FLOAT32: Agreement(1.0, 0.0)}
         for graph, engine in list(forms)[1:]:
             title = title_of(graph, engine)
             begin(f"{title} on {count} images")
-            answers = probabilities(forms[graph, engine], spec, judged)
-            self._answers[graph, engine] = answers[:count]
-            found = agreements[graph, engine] = agreement(expected, answers[:count])
+            said = trust(answers(forms[graph, engine], spec, judged))
+            self._answers[graph, engine] = said.at(slice(count))
+            found = agreements[graph, engine] = compare(expected, said.at(slice(count)))
             if not self._choose and graph != "int8":  # which may have a second run
                 _check(title, found, count)
-            tolerance = _tolerance(graph, golden, answers[count:])
+            tolerance = _tolerance(graph, golden, said.probabilities[count:])
             tolerances[graph] = max(tolerances.get(graph, 0.0), tolerance)
         return agreements, tolerances
 
-    def _record(self, bundle: Path, tolerances: dict[str, float], images: int) -> None:
+    def _record(
+        self, bundle: Path, tolerances: dict[str, float], images: int, *, rest_in_bf16: bool
+    ) -> None:
         """Write `variants.json`, and remove the files of variants that don't agree."""
         best, self._why = recommend(self.rows) if self._choose else (None, "")
         variants = []
@@ -223,7 +228,7 @@ class VariantJob:
             rows = [row for row in self.rows if row.name == name]
             again = [row for row in rows if row.again_in is not None]
             # On whichever engine it is to run.
-            found = min((row.agreement for row in again or rows), key=lambda one: one.top1)
+            found = worst([row.agreement for row in again or rows])
             files = variant_files(name)
             if not agrees(found):
                 for file in files:
@@ -237,8 +242,11 @@ class VariantJob:
                     images=trial.judged if trial else images,
                     top1_agreement=found.top1,
                     max_probability_difference=found.max_probability_difference,
+                    same_trust=found.accepted,
+                    max_distance_difference=found.max_distance_difference,
                     tolerance=tolerances[name],
                     needs_vnni=name == "int8",
+                    rest_in_bf16=name == "int8" and rest_in_bf16,
                     cascade=trial.cascade if trial else None,
                 )
             )
@@ -263,13 +271,17 @@ class VariantJob:
         if openvino_is_installed():
             for graph in ("float32", "int8") if self._choose else ("int8",):
                 if (graph, "onnxruntime") in forms:
-                    forms[graph, "openvino"] = Form(forms[graph, "onnxruntime"].path, "openvino")
+                    # What int8 leaves in float, in bfloat16: ONNX Runtime computes it in float32,
+                    # so int8 is judged with both.
+                    bf16 = graph == "int8" and computes_in_bf16()
+                    path = forms[graph, "onnxruntime"].path
+                    forms[graph, "openvino"] = Form(path, "openvino", bf16=bf16)
         return forms
 
     def report(self) -> list[str]:
         """What was measured, what was left out, and what is best."""
         left_out = [
-            f"{row.title} is left out: it keeps fewer than {MIN_TOP1_AGREEMENT:.1%} of the labels"
+            f"{row.title} is left out: it {objection(row.agreement)}"
             for row in self.rows
             if not agrees(row.agreement)
         ]
@@ -282,11 +294,8 @@ class VariantJob:
 
 
 def _check(name: str, found: Agreement, count: int) -> None:
-    if not agrees(found):
-        raise ExportError(
-            f"variant {name} gives another label than float32 for {1 - found.top1:.1%} of {count} "
-            f"held-out images, the limit is {1 - MIN_TOP1_AGREEMENT:.1%}; export without it"
-        )
+    if reason := objection(found):
+        raise ExportError(f"on {count} held-out images variant {name} {reason}; export without it")
 
 
 def _tolerance(name: str, golden: GoldenSamples, answers: NDArray[np.float32]) -> float:

@@ -16,6 +16,7 @@ from training.loop.preflight import check_config
 from training.loop.recipe import fine_tune
 from training.loop.run import (
     BF16_CONVOLUTIONS,
+    PROCESSOR_MODEL,
     Run,
     RunError,
     check_free,
@@ -92,6 +93,7 @@ def input_differences(provenance: Provenance, fingerprint: str) -> list[str]:
         f"hardware: {name} is {value}, was {provenance.hardware.get(name, 'not recorded')}"
         for name, value in hardware().items()
         if provenance.hardware.get(name) != value
+        and (name != PROCESSOR_MODEL or name in provenance.hardware)
     )
     return differences
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from models.bundle.manifest import Provenance, sha256
 from models.errors import UserError
 from models.files import json_text, staged_file
-from models.machine import processor_kind
+from models.machine import processor_kind, processor_model
 from models.network.architectures import architecture
 from models.network.weights import IMAGENET, imagenet_file
 from models.text import utf8
@@ -56,6 +56,8 @@ _PACKAGES = (
 # In what is recorded of the hardware: there if these were computed in another type than the other
 # layers.
 BF16_CONVOLUTIONS, BF16_FROZEN = "convolutions that train", "frozen layers"
+# Runs from before it was recorded say nothing of it.
+PROCESSOR_MODEL = "processor model"
 
 
 class RunError(UserError):
@@ -272,6 +274,8 @@ def hardware() -> dict[str, str]:
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "bf16": "yes" if cpu_computes_in_bf16() else "no",
         "processor": processor_kind(),  # oneDNN multiplies float32 on some, MKL on others
+        # MKL chooses by the vendor as well, and libraries block their products by cache sizes.
+        PROCESSOR_MODEL: processor_model(),
         "threads": str(torch.get_num_threads()),
         "GPUs": ", ".join(gpus) or "none",
     }

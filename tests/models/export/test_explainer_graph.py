@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from torchvision.models import VGG
 
 from models.bundle.bundle import graph_bytes
 from models.bundle.spec import ModelSpec
+from models.export import explainer_graph
 from models.export.explainer_graph import HEAT_MAP_TOLERANCE, prove_heat_maps, write_explainer
 from models.export.onnx_export import ExportError, ServingModule, export
 from models.imaging.preprocessing import Preprocessing
@@ -163,3 +165,26 @@ def test_proof(tmp_path: Path) -> None:
         module.model.get_parameter("classifier.3.weight").neg_()
     with pytest.raises(ExportError, match=r"heat maps differ from PyTorch's by .*limit is 1e-03"):
         prove_heat_maps(module, spec, path, noise(64))
+
+
+@pytest.mark.parametrize(("images", "by"), [(1, 0.01), (3, 0.01), (3, np.nan)])
+def test_one_image_may_lie_where_the_gradient_jumps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, by: float
+) -> None:
+    """As one of a run on digits did."""
+    torch.manual_seed(0)
+    spec = spec_of(64)
+    module = lively(thin_vgg19(num_classes=3), spec)
+    path = explainer_of(module, spec, tmp_path)
+
+    def jumps(*arguments: Any) -> torch.Tensor:
+        maps = grad_cam(*arguments)
+        maps[-1] += by
+        return maps
+
+    monkeypatch.setattr(explainer_graph, "grad_cam", jumps)
+    if images > 1 and by == 0.01:
+        assert prove_heat_maps(module, spec, path, noise(64)[:images]) <= HEAT_MAP_TOLERANCE
+        return
+    with pytest.raises(ExportError, match=r"by (1\.0e-02|nan)"):
+        prove_heat_maps(module, spec, path, noise(64)[:images])

@@ -176,7 +176,7 @@ def test_threads_that_still_spin_are_waited_for(monkeypatch: pytest.MonkeyPatch)
         nonlocal now
         now += seconds
 
-    def load(form: Form, spec: ModelSpec) -> Callable[[NDArray[np.uint8]], None]:
+    def load(form: Form, wanted: list[str], spec: ModelSpec) -> Callable[[NDArray[np.uint8]], None]:
         def run(images: NDArray[np.uint8]) -> None:
             nonlocal now, spinning_until, spinning
             disturbed = now < spinning_until and spinning != form.path.name

@@ -18,6 +18,7 @@ from testing.small_vgg import pixels, write_small_bundle
 from training.export import cascade, variants
 from training.export.cascade import HeldOut, Runner, Trial, find_margin, try_cascade
 from training.export.images import Images
+from training.export.judged import Judged
 from training.export.variants import VariantJob
 from training.loop.run import Run
 from training.reporter import SilentReporter
@@ -87,11 +88,11 @@ def attempt(monkeypatch: pytest.MonkeyPatch) -> Try:
         rounded = expected if judged is None else judged
         return try_cascade(
             {
-                "onnxruntime": Runner(INT8, FAST, rounded),
-                "openvino": Runner(OPENVINO, FAST, rounded),
+                "onnxruntime": Runner(INT8, FAST, Judged(rounded)),
+                "openvino": Runner(OPENVINO, FAST, Judged(rounded)),
             },
-            Runner(FLOAT32, second, expected if again is None else again),
-            "float32", Runner(FLOAT32, SLOW, expected),
+            Runner(FLOAT32, second, Judged(expected if again is None else again)),
+            "float32", Runner(FLOAT32, SLOW, Judged(expected)),
             HeldOut(blank(count), np.arange(100)), tiny_spec(), lambda step: None,
         )  # fmt: skip
 
@@ -126,8 +127,9 @@ def test_labels_that_int8_changes_are_kept_by_the_second(attempt: Try) -> None:
 def test_a_label_that_changes_beyond_the_margin_is_seen(attempt: Try) -> None:
     trial = attempt(judged=answers(*[0.8] * 99, -0.5))
     assert isinstance(trial, Trial)
-    assert (
-        trial.refusal == "with 0.0% of the images run again in float32 it keeps 99.0% of the labels"
+    assert trial.refusal == (
+        "with 0.0% of the images run again in float32 it keeps 99.0% of the labels, the limit is "
+        "99.5%"
     )
 
 
@@ -178,7 +180,7 @@ class TestVariants:
         """int8 seems to change labels, and to be as fast as with VGG-19."""
         images = Images(pixels(8, 100), pixels(30, 200), others=lambda: pixels(60, 400))
         monkeypatch.setattr(variants, "read_images", lambda run, spec, reporter: images)
-        monkeypatch.setattr(variants, "agreement", lambda a, b: Agreement(0.98, 0.3))
+        monkeypatch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
 
         def speeds(forms: dict[str, Form], spec: Any) -> dict[str, Speed]:
             return {name: FAST if name.startswith("int8") else SLOW for name in forms}
@@ -223,7 +225,7 @@ class TestVariants:
     ) -> None:
         monkeypatch.setattr(cascade, "find_margin", lambda moved: 1.0)
         with pytest.raises(
-            ExportError, match=r"2\.0% of 30 .*100\.0% of the images would run again"
+            ExportError, match=r"30 .* 98\.0% of the labels.*100\.0% of the images would run again"
         ):
             self.make(bundle, "int8")
 

@@ -3,21 +3,28 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.bundle import openvino_graph
 from models.bundle.bundle import open_bundle
 from models.bundle.golden import TENSOR_CORE_TOLERANCE
-from models.bundle.openvino_graph import computes_in_bf16, openvino_is_installed
+from models.bundle.openvino_graph import (
+    OpenVinoGraph,
+    computes_in_bf16,
+    openvino_is_installed,
+)
 from models.bundle.variants import VARIANTS_FILE, CpuEngine, variant_files
 from models.bundle.writer import write_manifest
 from models.errors import UserError
 from models.export import onnx_variants
 from models.export.onnx_export import ExportError
-from models.export.onnx_variants import Agreement, Speed
+from models.export.onnx_variants import Agreement, Answers, Form, Speed
 from models.machine import sums_int8_exactly
+from serving.engine import load
 from serving.engine.options import SessionOptions
 from serving.engine.providers import CPU, GpuOptions, Precision, engine_name
 from serving.engine.session import Session
@@ -37,6 +44,8 @@ needs_openvino = pytest.mark.skipif(
 needs_bf16 = pytest.mark.skipif(
     not computes_in_bf16(), reason="OpenVINO isn't there, or the processor has no bfloat16"
 )
+
+needs_vnni = pytest.mark.skipif(not sums_int8_exactly(), reason="this processor has no VNNI")
 
 
 @pytest.fixture
@@ -96,13 +105,13 @@ def test_fp16_is_held_to_what_gpus_round(bundle: Path) -> None:
 def test_a_variant_that_changes_labels_is_refused(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "agreement", lambda a, b: Agreement(0.98, 0.3))
-    with pytest.raises(ExportError, match=r"another label .* for 2\.0% of 30 .*0\.5%"):
+    monkeypatch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
+    with pytest.raises(ExportError, match=r"30 .* fc8 keeps 98\.0% of the labels, .*99\.5%"):
         make(bundle, "fc8")
 
 
 def test_auto_leaves_it_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variants, "agreement", lambda a, b: Agreement(0.98, 0.3))
+    monkeypatch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
     job = make(bundle, "auto")
     record = open_bundle(bundle).variants()
     assert (record.variants, record.recommended) == ([], None)
@@ -144,6 +153,57 @@ def test_bf16_is_the_float32_graph_run_in_it(bundle: Path) -> None:
     bf16 = session(bundle, "bf16")
     assert bf16.provider == "OpenVINO"
     assert 1e-6 < np.abs(np.stack(bf16.run(images)) - plain).max() < 0.05
+
+
+@needs_bf16
+@needs_vnni
+class TestInt8WithItsRestInBf16:
+    IMAGES = pixels(4, 300)
+
+    def on_openvino(self, bundle: Path, *, bf16: bool) -> NDArray[np.float32]:
+        graph = OpenVinoGraph(bundle / "model.int8.onnx", ["probabilities"], 1, bf16=bf16)
+        return graph(self.IMAGES)[0]
+
+    def served(self, bundle: Path) -> NDArray[np.float32]:
+        return np.stack(session(bundle, "int8", "openvino").run(list(self.IMAGES)))
+
+    def test_what_runs_is_what_was_judged(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judged: list[Form] = []
+
+        def noted(form: Form, *others: Any) -> Answers:
+            judged.append(form)
+            return onnx_variants.answers(form, *others)
+
+        monkeypatch.setattr(variants, "answers", noted)
+        make(bundle, "int8")
+        (int8,) = open_bundle(bundle).variants().variants
+        assert int8.rest_in_bf16
+        path = bundle / "model.int8.onnx"
+        assert set(judged) - {Form(bundle / "model.onnx")} == {
+            Form(path),
+            Form(path, "openvino", bf16=True),
+        }
+        in_bf16, in_float32 = (self.on_openvino(bundle, bf16=bf16) for bf16 in (True, False))
+        assert 0 < np.abs(in_bf16 - in_float32).max() < 0.1
+        np.testing.assert_array_equal(self.served(bundle), in_bf16)
+
+    def test_a_processor_without_bf16_computes_it_in_float32(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make(bundle, "int8")
+        monkeypatch.setattr(load, "computes_in_bf16", lambda: False)
+        np.testing.assert_array_equal(self.served(bundle), self.on_openvino(bundle, bf16=False))
+
+    def test_what_was_judged_without_bf16_runs_without_it(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(variants, "computes_in_bf16", lambda: False)
+        make(bundle, "int8")
+        (int8,) = open_bundle(bundle).variants().variants
+        assert not int8.rest_in_bf16
+        np.testing.assert_array_equal(self.served(bundle), self.on_openvino(bundle, bf16=False))
 
 
 @needs_openvino

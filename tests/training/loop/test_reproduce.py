@@ -144,6 +144,18 @@ class TestReproduce:
         assert package == f"package torch: the version is {version('torch')}, was 1.0"
         assert hardware == f"hardware: threads is {torch.get_num_threads()}, was 64"
 
+    def test_another_model_of_processor_is_named_where_it_was_recorded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorded = record_provenance(config(tmp_path), "f" * 64)
+        here = recorded.hardware["processor model"]
+        monkeypatch.setattr("training.loop.run.processor_model", lambda: "GenuineIntel 6/143, Xeon")
+        (difference,) = input_differences(recorded, "f" * 64)
+        assert difference == f"hardware: processor model is GenuineIntel 6/143, Xeon, was {here}"
+        before = {k: v for k, v in recorded.hardware.items() if k != "processor model"}
+        older = recorded.model_copy(update={"hardware": before})
+        assert input_differences(older, "f" * 64) == []
+
     def test_a_registered_model_brings_what_it_was_trained_from(
         self, store_home: Path, tiny_bundle: Path
     ) -> None:
