@@ -223,7 +223,8 @@ def checked_session(
 ) -> Session:
     """Load a bundle from `inspect_bundle`. Meanwhile another core compares its weights with the
     manifest, between requests. Golden samples run only when that is done: beside it, on as many
-    threads as there are cores, one of them would rarely end before the next request.
+    threads as there are cores, one of them would rarely end before the next request. On a CPU that
+    answers requests the session isn't made meanwhile either, but in a gap of its own.
 
     Args:
         traffic: see `Session`.
@@ -236,18 +237,20 @@ def checked_session(
     graphs = [one.variant for one in (choice, choice.second) if one is not None]
     for variant in graphs:
         bundle.check_graph(variant)
-    between = Courtesy(traffic).wait if traffic is not None else None
+    courtesy = None if traffic is None else Courtesy(traffic)
+    on_cpu = options.providers[0][0] == CPU
 
     def check_weights() -> None:
         for variant in graphs:
-            bundle.check_weights(variant, between)
+            bundle.check_weights(variant, None if courtesy is None else courtesy.wait)
 
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
         weights = thread.submit(check_weights)
         try:
-            if traffic is not None and traffic.is_busy:  # one thing at a time beside requests
+            # One thing at a time beside requests; on a GPU's machine there are cores for both.
+            if on_cpu and traffic is not None and courtesy is not None and traffic.is_busy:
                 weights.result()
-                Courtesy(traffic).wait_for_beginning(_MAKING_S)
+                courtesy.wait_for_beginning(_MAKING_S)
             return Session(bundle, options, traffic, choice, weights.result)
         finally:
             weights.result()
