@@ -116,12 +116,14 @@ def explainer_that_hangs(place: Path) -> Finding:
 def _hang(fault: str, home: Path, place: Path, query: str) -> Finding:
     with serve(home, place / "log", **_HANGS, **_QUIET) as server:
         answering = asyncio.run(_statuses_while_it_runs(server, query))
+    # More than once where something else took as long, on a machine that others keep busy.
+    recovers = answering[0] == answering[-1] == 200 and set(answering) == {200, 503}
     return Finding(
         fault,
         "/livez answers 503 from VGG19_SESSION_TIMEOUT_S on, so that an orchestrator starts it "
         "anew; 200 before and after",
         f"/livez meanwhile: {' '.join(map(str, answering))}",
-        "" if answering == [200, 503, 200] else f"/livez was {answering}",
+        "" if recovers else f"/livez was {answering}",
     )
 
 

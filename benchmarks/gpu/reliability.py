@@ -116,6 +116,8 @@ def again(place: Place) -> None:
 
 def kill_worker(server: Server) -> None:
     workers = server.workers()
+    if not workers:
+        raise RuntimeError("the service has no worker that could be killed")
     for worker in workers:
         worker.kill()
     psutil.wait_procs(workers, timeout=10)

@@ -57,6 +57,7 @@ class ModelPool:
         on_reload: called with the new model after each change of the current one, and with None
             after one that failed.
         retry_s: how long after an error that nobody expected a version is tried again.
+        trim: called in a thread when a model was loaded or dropped: gives back what that freed.
     """
 
     def __init__(

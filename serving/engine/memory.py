@@ -9,7 +9,7 @@ from contextlib import suppress
 from serving.engine.right_of_way import Courtesy, Traffic
 
 _TRIM_S = 0.02  # what `trim_memory` takes after a VGG-19
-_PATIENCE_S = 3.0  # how long it waits for a gap between requests
+_PATIENCE_S = 3.0  # how long it waits for a gap
 
 
 def trim_memory() -> None:

@@ -1,7 +1,8 @@
 """Requests go before everything else that computes: on a CPU, two at once take twice as long.
 
 Two kinds of work give way. A run that proves a new model is ended, and begins anew in the next gap.
-Another process (a shadow) is stopped where it is, and goes on in the next gap.
+Another process (a shadow) is stopped where it is, and goes on in the next gap. What can't be ended
+(the making of a session, the return of memory) only begins with a gap.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Traffic:
 
 
 class Courtesy:
-    """What one load does between requests. Of one thread. Its runs are alike.
+    """What one load does between requests, in its threads. Its runs are alike.
 
     Args:
         patience_s: how long it waits and begins anew altogether; then it runs in spite of them.

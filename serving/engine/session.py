@@ -88,7 +88,8 @@ class Session:
 
     Args:
         bundle: whose graphs have been checked, or are (`checked_session`).
-        traffic: the requests that go before what proves this model on a CPU; None: there are none.
+        courtesy: to requests, which go before the making and proving of this model on a CPU; None:
+            there are none.
         choice: what to run of it; None: what the options choose.
         before_replay: called when it is loaded, before its golden samples run. What it raises is
             raised.
@@ -102,7 +103,7 @@ class Session:
         self,
         bundle: Bundle,
         options: SessionOptions,
-        traffic: Traffic | None = None,
+        courtesy: Courtesy | None = None,
         choice: Choice | None = None,
         before_replay: Callable[[], object] = lambda: None,
     ) -> None:
@@ -111,8 +112,12 @@ class Session:
         self.has_features = False
         choice = choice or what_to_run(bundle, options)
         self.variant = choice.variant
+        courtesy = courtesy or Courtesy(Traffic())
+        on_cpu = options.providers[0][0] == CPU
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])
+        if on_cpu:
+            courtesy.wait_for_beginning(_MAKING_S)
         first = load_engine(bundle, choice, options, most)
         self.provider = first.provider
         self.max_batch_size = _largest_batch(bundle, options, self.provider)
@@ -122,12 +127,14 @@ class Session:
                 "the log above: driver, CUDA or cuDNN libraries); repair it or set VGG19_DEVICE=cpu"
             )
         before_replay()
-        golden, courtesy = bundle.golden(), Courtesy(traffic or Traffic())
+        golden = bundle.golden()
         self._replay(first, golden, self._tolerance(choice, golden, options), courtesy)
         self._engine: Engine = first
         self.cascade = None if self.variant is None else self.variant.cascade
         self.second: SecondPrecision | None = None
         if choice.second is not None and self.cascade is not None:
+            if on_cpu:
+                courtesy.wait_for_beginning(_MAKING_S)
             second = load_engine(bundle, choice.second, options, most, saves_memory=True)
             tolerance = self._tolerance(choice.second, golden, options)
             self._replay(second, golden, tolerance, courtesy)
@@ -227,7 +234,7 @@ def checked_session(
     answers requests the session isn't made meanwhile either, but in a gap of its own.
 
     Args:
-        traffic: see `Session`.
+        traffic: the requests that go before it; None: there are none.
 
     Raises:
         BundleError, SessionError: see `Bundle.check_graph`, `Session`. Where the weights differ,
@@ -237,21 +244,20 @@ def checked_session(
     graphs = [one.variant for one in (choice, choice.second) if one is not None]
     for variant in graphs:
         bundle.check_graph(variant)
-    courtesy = None if traffic is None else Courtesy(traffic)
-    on_cpu = options.providers[0][0] == CPU
+    traffic = traffic or Traffic()
+    courtesy, on_cpu = Courtesy(traffic), options.providers[0][0] == CPU
 
     def check_weights() -> None:
         for variant in graphs:
-            bundle.check_weights(variant, None if courtesy is None else courtesy.wait)
+            bundle.check_weights(variant, courtesy.wait)
 
     with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
         weights = thread.submit(check_weights)
         try:
             # One thing at a time beside requests; on a GPU's machine there are cores for both.
-            if on_cpu and traffic is not None and courtesy is not None and traffic.is_busy:
+            if on_cpu and traffic.is_busy:
                 weights.result()
-                courtesy.wait_for_beginning(_MAKING_S)
-            return Session(bundle, options, traffic, choice, weights.result)
+            return Session(bundle, options, courtesy, choice, weights.result)
         finally:
             weights.result()
 

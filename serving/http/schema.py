@@ -72,7 +72,7 @@ class StageTimings(_Body):
     queue: float
     inference: float
     explain: float = Field(default=0.0, description="where explain=true asks for it")
-    run: float = Field(deprecated=True, description="as inference is called no longer; read that")
+    run: float = Field(deprecated=True, description="the old name of inference; read that")
 
 
 class ClassifyReply(_Body):

@@ -72,9 +72,11 @@ async def _http_server(plane: DataPlane) -> AsyncIterator[str]:
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await serving
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def test_it_is_not_held_by_an_http_connection(plane: DataPlane, pool: ModelPool) -> None:

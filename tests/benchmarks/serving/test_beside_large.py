@@ -29,8 +29,8 @@ def test_a_real_service(tmp_path: Path) -> None:
     report = run(home, Plan(1, 1.0, 10.0, (2,)), large_png(1500))
     assert report["errors"] == []
     (alone,), (beside,) = report["turns"].values()
-    assert alone["requests"] >= 10
-    assert beside["requests"] >= 10
+    assert alone["requests"] >= 1
+    assert beside["requests"] >= 1
     assert (alone["large"], beside["large"] >= 2) == (0, True)
     table = markdown(report).splitlines()[-2:]
     assert [line.split(" | ")[0] for line in table] == ["| alone", "| beside 2 at once"]

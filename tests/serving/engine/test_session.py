@@ -30,6 +30,7 @@ from models.bundle.writer import write_manifest
 from models.errors import BundleError
 from models.export.distance_graph import write_distance_graph
 from serving.engine import load as load_module
+from serving.engine import right_of_way
 from serving.engine.batch_sizes import batch_buckets, default_batch_size, default_concurrency
 from serving.engine.onnxruntime import OnnxRuntime, inference_session
 from serving.engine.options import SessionOptions
@@ -41,11 +42,12 @@ from serving.engine.providers import (
     SessionError,
     cuda_options,
 )
-from serving.engine.right_of_way import Traffic
+from serving.engine.right_of_way import Courtesy, Traffic
 from serving.engine.session import ModelOutput, Session, checked_session
 from testing.bundles import provenance, tiny_probabilities
 from testing.images import SIZE, coloured_pixels
 from testing.small_vgg import pixels, write_small_bundle
+from testing.waiting import HANG_S
 from training.evaluate.feature_statistics import fit, with_limit
 
 ON_CPU: dict[str, Any] = {
@@ -104,7 +106,7 @@ class TestRightOfWay:
         self, bundle: Bundle, interrupted: int
     ) -> None:
         traffic = _Noting(interrupted)
-        session = Session(bundle, SessionOptions(**ON_CPU), traffic)
+        session = Session(bundle, SessionOptions(**ON_CPU), Courtesy(traffic))
         golden = bundle.golden()
         assert traffic.gaps == len(golden.images) + interrupted
         np.testing.assert_allclose(
@@ -150,6 +152,7 @@ class TestChecked:
             return noting
 
         traffic = _Noting(0)
+        monkeypatch.setattr(right_of_way, "_RECENTLY_S", HANG_S)  # however busy the machine is
         monkeypatch.setattr(manifest, "sha256", note("compared", sha256))
         monkeypatch.setattr(load_module, "inference_session", note("made", inference_session))
         monkeypatch.setattr(
