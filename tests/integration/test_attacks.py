@@ -198,8 +198,8 @@ def test_a_grpc_message_over_the_limit(server: Server) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stub = GRPCInferenceServiceStub(channel)
         for size, code in (
-            (128_000_001, grpc.StatusCode.RESOURCE_EXHAUSTED),  # unread
-            (127_000_000, grpc.StatusCode.INVALID_ARGUMENT),  # an image over its own limit
+            (64_000_001, grpc.StatusCode.RESOURCE_EXHAUSTED),  # unread
+            (63_000_000, grpc.StatusCode.INVALID_ARGUMENT),  # an image over its own limit
         ):
             with pytest.raises(grpc.RpcError) as refused:
                 stub.ModelInfer(infer_request(bytes(size)), timeout=HANG_S)

@@ -46,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "read_images", lambda run, spec, reporter: images)
-        patch.setattr(variants, "agreement", lambda a, b: Agreement(0.98, 0.3))
+        patch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
         patch.setattr(variants, "measure_speed", speeds)
         # The network is small, and int8 moves little: 0.03, within which no image lies.
         patch.setattr(cascade, "find_margin", lambda moved: 0.55)
