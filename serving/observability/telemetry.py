@@ -19,6 +19,7 @@ from typing import TextIO
 from opentelemetry import propagate, trace
 
 from serving.core.requests import InferResponse
+from serving.core.statistics import Timings
 from serving.observability.capture import Capture
 from serving.observability.drift import DriftMonitor
 from serving.observability.metrics import Metrics
@@ -27,9 +28,22 @@ REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the log tells of an answer."""
+
+    model_version: str
+    images: int
+    timings: Timings
+
+
 @dataclass
 class RequestRecord:
-    """One request, filled in on its way."""
+    """One request, filled in on its way.
+
+    It holds no model: the timer of a connection that is kept alive holds the record until the next
+    request, and so a model would stay in memory after it was dropped.
+    """
 
     transport: str
     operation: str  # "POST /classify", or the name of the RPC
@@ -38,7 +52,7 @@ class RequestRecord:
     key: str = ""  # SHA-256 of its API key
     status: str = ""
     outcome: str = "ok"
-    answer: InferResponse | None = None
+    answered: Answered | None = None
     is_look: bool = False  # at the service itself; thousands a day of each page that is open
     headers: Mapping[str, str] = field(default_factory=dict)  # or metadata; names in small letters
 
@@ -102,7 +116,7 @@ class Telemetry:
         """For `DataPlane`: notes the answer in its request."""
         record = current()
         if record is not None:
-            record.answer = answer
+            record.answered = Answered(answer.model.version, len(answer.rows), answer.timings)
             if self.capture is not None:
                 self.capture.offer(images, answer, record.request_id)
         self.metrics.count_answer(answer)
@@ -154,9 +168,6 @@ class _Observing:
         finally:
             _current.reset(self._token)
             self._on_end(self._record, time.perf_counter() - self._started)
-            # The timer of a connection that is kept alive holds the record until its next request,
-            # and so the model would stay in memory after it was dropped.
-            self._record.answer = None
 
 
 @contextmanager
@@ -229,11 +240,11 @@ def _line(record: RequestRecord, seconds: float) -> str:
     }
     if record.key:
         content["key"] = record.key[:12]
-    if record.answer is not None:
-        stages = record.answer.timings.stages_and_old_names()
+    if record.answered is not None:
+        stages = record.answered.timings.stages_and_old_names()
         content |= {
-            "model_version": record.answer.model.version,
-            "images": len(record.answer.rows),
+            "model_version": record.answered.model_version,
+            "images": record.answered.images,
             **{f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in stages.items()},
         }
     return json.dumps(content)
