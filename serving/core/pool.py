@@ -69,11 +69,11 @@ class ModelPool:
         retry_s: float = _RETRY_S,
         trim: Callable[[], object] = trim_memory,
     ) -> None:
-        self._trim = trim
         self._load = load
         self._grace_s = grace_s
         self._on_reload = on_reload
         self._retry_s = retry_s
+        self._trim = trim
         self._loaded: dict[str, ServedModel] = {}
         self._current: ServedModel | None = None
         self._chosen: DesiredVersion | None = None

@@ -23,7 +23,7 @@ from serving.engine.ncnn import Ncnn
 from serving.engine.onnxruntime import NotCapturable, OnnxRuntime, inference_session, refusal
 from serving.engine.openvino import OpenVino
 from serving.engine.options import SessionOptions
-from serving.engine.providers import CPU, CUDA, TENSORRT, Provider
+from serving.engine.providers import CUDA, TENSORRT, Provider
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +102,10 @@ def _session_of(
             return session, session.get_providers()[0] == CUDA
         except NotCapturable:
             logger.warning("the model runs without CUDA graphs: not all of it runs on the GPU")
-    on_cpu = options.providers[0][0] == CPU
     session = inference_session(
         path,
         options,
-        saves_memory=on_cpu and saves_memory,
+        saves_memory=options.on_cpu and saves_memory,
     )
     return session, False
 

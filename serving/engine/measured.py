@@ -24,7 +24,6 @@ from models.files import staged_file
 from models.machine import processor_kind
 from models.paths import user_cache
 from serving.engine.options import SessionOptions
-from serving.engine.providers import CPU
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def _asks_for(options: SessionOptions, variants: Variants) -> bool:
     """Whether what is the fastest matters, and was measured elsewhere."""
     return (
         options.gpu.precision == "auto"
-        and options.providers[0][0] == CPU
+        and options.on_cpu
         and options.cpu_engine != "ncnn"  # it has one graph
         and variants.processor not in ("", processor_kind())
     )

@@ -14,7 +14,7 @@ from serving.engine.batch_sizes import LARGEST_BATCH, stack
 from serving.engine.cuda import card
 from serving.engine.mapped_weights import DISABLED_OPTIMIZER, with_mapped_weights
 from serving.engine.options import SessionOptions
-from serving.engine.providers import CPU, CUDA, SessionError
+from serving.engine.providers import CUDA, SessionError
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,6 @@ def inference_session(
         NotCapturable: it can, but without `cuda_graphs`.
     """
     providers = list(options.providers)
-    on_cpu = options.providers[0][0] == CPU
     if cuda_graphs:
         providers = [(CUDA, providers[0][1] | {"enable_cuda_graph": "1"}), *providers[1:]]
     session_options = ort.SessionOptions()
@@ -92,7 +91,7 @@ def inference_session(
     # Between runs its threads sleep. Otherwise each looks for the next one for 30 ms, on a core
     # that others need: the event loop, and another model's session (docs/benchmarks.md).
     session_options.add_session_config_entry("session.force_spinning_stop", "1")
-    if on_cpu:
+    if options.on_cpu:
         # The arena, which is on, keeps what the largest batch took, and so saves its page faults: 5
         # to 8% of the time. Blocks planned for each batch size only cut it up: 812 MB for 753
         # (docs/benchmarks.md).
@@ -105,7 +104,7 @@ def inference_session(
     else:
         ort.preload_dlls()  # finds CUDA and cuDNN installed as pip packages
     try:
-        graph = with_mapped_weights(path) if on_cpu else None
+        graph = with_mapped_weights(path) if options.on_cpu else None
         with card.using():
             session = ort.InferenceSession(graph or path, session_options, providers=providers)
     except Exception as error:

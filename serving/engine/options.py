@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from models.bundle.variants import CpuEngine
-from serving.engine.providers import GpuOptions, Provider, ProviderChoice
+from serving.engine.providers import CPU, GpuOptions, Provider, ProviderChoice
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,8 @@ class SessionOptions:
     max_batch_size: int
     gpu: GpuOptions = field(default_factory=GpuOptions)
     cpu_engine: CpuEngine = "onnxruntime"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no GPU is to run it."""
+        return self.providers[0][0] == CPU

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from threading import Condition
 from typing import Protocol, TypeVar
@@ -159,17 +160,18 @@ class Courtesy:
 
     def wait(self) -> None:
         """Between two steps of other work: until no request is under way, or its patience ends."""
-        if self._left_s > 0:
-            since = time.monotonic()
-            self._traffic.wait_for_gap(self._left_s)
-            self._left_s -= time.monotonic() - since
+        self._spend(self._traffic.wait_for_gap)
 
     def wait_for_beginning(self, usual_s: float) -> None:
         """Before work that takes `usual_s` and can't be ended: until a gap has room for it, or its
         patience ends."""
+        self._spend(partial(self._traffic.wait_for_beginning, usual_s=usual_s))
+
+    def _spend(self, wait: Callable[[float], bool]) -> None:
+        """wait: for something, for so many seconds at most."""
         if self._left_s > 0:
             since = time.monotonic()
-            self._traffic.wait_for_beginning(self._left_s, usual_s)
+            wait(self._left_s)
             self._left_s -= time.monotonic() - since
 
     def run(self, work: Callable[[ort.RunOptions], T]) -> T:

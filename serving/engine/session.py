@@ -73,8 +73,7 @@ def what_to_run(bundle: Bundle, options: SessionOptions) -> Choice:
     Raises:
         SessionError: the bundle doesn't have it.
     """
-    on_cpu = options.providers[0][0] == CPU
-    engine = options.cpu_engine if on_cpu else None
+    engine = options.cpu_engine if options.on_cpu else None
     return choose_variant(options.gpu, variants_as_measured(bundle, options), engine, Machine())
 
 
@@ -113,10 +112,9 @@ class Session:
         choice = choice or what_to_run(bundle, options)
         self.variant = choice.variant
         courtesy = courtesy or Courtesy(Traffic())
-        on_cpu = options.providers[0][0] == CPU
         self._distances = _load_distances(bundle)
         most = _largest_batch(bundle, options, options.providers[0][0])
-        if on_cpu:
+        if options.on_cpu:
             courtesy.wait_for_beginning(_MAKING_S)
         first = load_engine(bundle, choice, options, most)
         self.provider = first.provider
@@ -133,7 +131,7 @@ class Session:
         self.cascade = None if self.variant is None else self.variant.cascade
         self.second: SecondPrecision | None = None
         if choice.second is not None and self.cascade is not None:
-            if on_cpu:
+            if options.on_cpu:
                 courtesy.wait_for_beginning(_MAKING_S)
             second = load_engine(bundle, choice.second, options, most, saves_memory=True)
             tolerance = self._tolerance(choice.second, golden, options)
@@ -245,7 +243,7 @@ def checked_session(
     for variant in graphs:
         bundle.check_graph(variant)
     traffic = traffic or Traffic()
-    courtesy, on_cpu = Courtesy(traffic), options.providers[0][0] == CPU
+    courtesy = Courtesy(traffic)
 
     def check_weights() -> None:
         for variant in graphs:
@@ -255,7 +253,7 @@ def checked_session(
         weights = thread.submit(check_weights)
         try:
             # One thing at a time beside requests; on a GPU's machine there are cores for both.
-            if on_cpu and traffic.is_busy:
+            if options.on_cpu and traffic.is_busy:
                 weights.result()
             return Session(bundle, options, courtesy, choice, weights.result)
         finally:
