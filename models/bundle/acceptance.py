@@ -3,6 +3,10 @@ those that the model was trained on."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from models.bundle.json_file import JsonFile
@@ -29,3 +33,11 @@ class Acceptance(JsonFile):
         if self.min_confidence is None or probability < self.min_confidence:
             return False
         return distance is None or distance <= 1
+
+    def accepted(
+        self, probabilities: NDArray[np.floating[Any]], distances: NDArray[np.floating[Any]] | None
+    ) -> NDArray[np.bool_]:
+        """`accepts` of each of N answers: of float[N] and float[N], bool[N]."""
+        each = [None] * len(probabilities) if distances is None else distances.tolist()
+        pairs = zip(probabilities.tolist(), each, strict=True)
+        return np.array([self.accepts(*pair) for pair in pairs], np.bool_)

@@ -130,7 +130,7 @@ def accepted_share(
     """Of some images: how many, the share that is accepted, how often that is right (None: there
     is none), and the share that is beyond the limit of distance."""
     distances = statistics.distances(looked.features)
-    accepted = _accepted(acceptance, distances, looked)
+    accepted = acceptance.accepted(looked.confidence, distances)
     return {
         "images": len(accepted),
         "accepted": float(accepted.mean()),
@@ -152,7 +152,7 @@ def ood_metrics(
         "images": len(far),
         "auroc": float(roc_auc_score(is_other, np.concatenate([near, far]))),
         "beyond_limit": float((far > 1).mean()),
-        "accepted": float(_accepted(acceptance, far, others).mean()),
+        "accepted": float(acceptance.accepted(others.confidence, far).mean()),
     }
 
 
@@ -182,13 +182,6 @@ def check_ood_data(folder: Path | None) -> None:
     """Raise UserError before training where the other images aren't there."""
     if folder is not None and not unlabelled(folder)[0]:
         raise UserError(f"ood_data is {folder}, which has no images; name a folder of other images")
-
-
-def _accepted(
-    acceptance: Acceptance, distances: NDArray[np.float64], looked: Looked
-) -> NDArray[np.bool_]:
-    pairs = zip(looked.confidence.tolist(), distances.tolist(), strict=True)
-    return np.array([acceptance.accepts(*pair) for pair in pairs], np.bool_)
 
 
 def _spread(context: TrainContext, split: Split) -> list[int]:

@@ -13,7 +13,7 @@ from models.bundle.cascade import Cascade, SecondPrecision, shifts, unsure
 from models.bundle.spec import ModelSpec
 from models.bundle.variants import CpuEngine
 from models.export.onnx_variants import Agreement, Form, Speed, probabilities
-from training.export.judged import Judged, compare
+from training.export.judged import Judged, compare, worst
 from training.export.measured import objection, seconds
 
 # Of so many images, the next one moves further than all with a probability of 1 in 200, 0.5%; of m
@@ -157,11 +157,8 @@ def _refusal(
     firsts: Mapping[CpuEngine, Runner],
     second: Speed,
 ) -> str:
-    for found in agreements.values():
-        if reason := objection(found):
-            return (
-                f"with {cascade.share:.1%} of the images run again in {cascade.second} it {reason}"
-            )
+    if reason := objection(worst(list(agreements.values()))):
+        return f"with {cascade.share:.1%} of the images run again in {cascade.second} it {reason}"
     slowest = max(seconds(first.speed) for first in firsts.values())
     most = max(0.0, (seconds(second) - slowest) / second.batch1_s)
     if cascade.share >= most:

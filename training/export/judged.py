@@ -63,17 +63,10 @@ class Trust:
             (distances,) = self._distances.run(
                 [DISTANCE_OUTPUT], {FEATURES_OUTPUT: answers.features}
             )
-        return Judged(answers.probabilities, distances, self._accepted(answers, distances))
-
-    def _accepted(
-        self, answers: Answers, distances: NDArray[np.float32] | None
-    ) -> NDArray[np.bool_] | None:
-        if self._acceptance is None:
-            return None
-        confidences: list[float] = answers.probabilities.max(axis=1).tolist()
-        each = [None] * len(confidences) if distances is None else distances.tolist()
-        pairs = zip(confidences, each, strict=True)
-        return np.array([self._acceptance.accepts(*pair) for pair in pairs], bool)
+        accepted = None
+        if self._acceptance is not None:
+            accepted = self._acceptance.accepted(answers.probabilities.max(axis=1), distances)
+        return Judged(answers.probabilities, distances, accepted)
 
 
 def compare(expected: Judged, actual: Judged) -> Agreement:

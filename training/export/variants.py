@@ -171,9 +171,9 @@ class VariantJob:
         )
         self._refusal = trial if isinstance(trial, str) else trial.refusal
         if self._refusal and not self._choose:
-            reasons = [objection(agreements[key]) for key in forms if key[0] == "int8"]
+            found = worst([agreements[key] for key in forms if key[0] == "int8"])
             raise ExportError(
-                f"on {len(images.held_out)} held-out images variant int8 {max(reasons)}; and "
+                f"on {len(images.held_out)} held-out images variant int8 {objection(found)}; and "
                 f"{self._refusal}; export without it"
             )
         return trial
