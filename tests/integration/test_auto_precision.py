@@ -22,12 +22,8 @@ from testing import patient
 from testing.bundles import provenance
 from testing.images import encode
 from testing.server import put_into_production, serve
-from testing.small_vgg import pixels, write_small_bundle
-from training.export import variants
-from training.export.images import Images
-from training.export.variants import VariantJob
-from training.loop.run import Run
-from training.reporter import SilentReporter
+from testing.small_vgg import pixels
+from tests.integration.small_export import export_small
 
 MEASURING = "measuring which graph is the fastest here"
 
@@ -35,15 +31,9 @@ MEASURING = "measuring which graph is the fastest here"
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle by `--variant auto`, without its manifest."""
-    place = tmp_path_factory.mktemp("auto")
-    spec, golden = write_small_bundle(place / "bundle")
-    images = Images(pixels(8, 100), pixels(30, 200), others=lambda: pixels(60, 400))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variants, "read_images", lambda run, spec, reporter: images)
         patch.setattr(onnx_variants, "_PAUSE_S", 0)
-        job = VariantJob.of(Run(place / "run"), ["auto"], SilentReporter())
-        job(place / "bundle", spec, golden)
-    return place / "bundle"
+        return export_small(tmp_path_factory.mktemp("auto"), "auto", others=60)
 
 
 def in_production(exported: Path, place: Path, record: Variants) -> Path:

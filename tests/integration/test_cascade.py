@@ -23,12 +23,9 @@ from testing import patient
 from testing.bundles import provenance
 from testing.images import encode
 from testing.server import put_into_production, serve
-from testing.small_vgg import pixels, write_small_bundle
+from testing.small_vgg import pixels
+from tests.integration.small_export import export_small
 from training.export import cascade, variants
-from training.export.images import Images
-from training.export.variants import VariantJob
-from training.loop.run import Run
-from training.reporter import SilentReporter
 
 pytestmark = pytest.mark.skipif(not sums_int8_exactly(), reason="this processor has no VNNI")
 
@@ -36,24 +33,19 @@ pytestmark = pytest.mark.skipif(not sums_int8_exactly(), reason="this processor 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What export writes where int8 alone seems to change labels."""
-    place = tmp_path_factory.mktemp("cascade")
-    spec, golden = write_small_bundle(place / "bundle")
-    images = Images(pixels(8, 100), pixels(30, 200), others=lambda: pixels(200, 400))
 
     def speeds(forms: dict[str, Form], spec: Any) -> dict[str, Speed]:
         fast, slow = Speed(0.1, 0.25, 0.25), Speed(0.1, 1.0, 1.0)
         return {name: fast if name.startswith("int8") else slow for name in forms}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variants, "read_images", lambda run, spec, reporter: images)
         patch.setattr(variants, "compare", lambda a, b: Agreement(0.98, 0.3))
         patch.setattr(variants, "measure_speed", speeds)
         # The network is small, and int8 moves little: 0.03, within which no image lies.
         patch.setattr(cascade, "find_margin", lambda moved: 0.55)
-        job = VariantJob.of(Run(place / "run"), ["int8"], SilentReporter())
-        job(place / "bundle", spec, golden)
-    write_manifest(place / "bundle", provenance())
-    return place / "bundle"
+        bundle = export_small(tmp_path_factory.mktemp("cascade"), "int8", others=200)
+    write_manifest(bundle, provenance())
+    return bundle
 
 
 def test_labels_are_float32s_over_http_and_grpc(bundle: Path, tmp_path: Path) -> None:

@@ -15,12 +15,8 @@ from testing import patient
 from testing.bundles import provenance
 from testing.images import encode
 from testing.server import put_into_production, serve
-from testing.small_vgg import pixels, write_small_bundle
-from training.export import variants
-from training.export.images import Images
-from training.export.variants import VariantJob
-from training.loop.run import Run
-from training.reporter import SilentReporter
+from testing.small_vgg import pixels
+from tests.integration.small_export import export_small
 
 pytest.importorskip("ncnn", reason="the extra cpu-fast is not installed")
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -29,16 +25,9 @@ pytest.importorskip("openvino", reason="the extra openvino is not installed")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In production: a model that has the variant ncnn."""
-    place = tmp_path_factory.mktemp("engines")
-    spec, golden = write_small_bundle(place / "bundle")
-    images = Images(pixels(8, 100), pixels(30, 200), others=lambda: pixels(30, 400))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(variants, "read_images", lambda run, spec, reporter: images)
-        VariantJob.of(Run(place / "run"), ["ncnn"], SilentReporter())(
-            place / "bundle", spec, golden
-        )
-    write_manifest(place / "bundle", provenance())
-    return put_into_production(place / "bundle")
+    bundle = export_small(tmp_path_factory.mktemp("engines"), "ncnn", others=30)
+    write_manifest(bundle, provenance())
+    return put_into_production(bundle)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from testing.docs.check import ROOT
 from testing.images import coloured_pixels, encode
 from tests.serving.conftest import StubModel
 from tests.serving.http.test_app import app_of, sha256
-from tests.serving.http.test_v2 import image_input
+from tests.serving.v2_json import image_input
 
 IMAGE = encode(coloured_pixels(1))
 ADMIN = {"Authorization": "Bearer admin"}

@@ -5,6 +5,7 @@ import hashlib
 import json
 import struct
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,10 +18,13 @@ from serving.engine.session import ModelOutput
 from serving.open_inference.metadata import EXTENSIONS
 from testing.bundles import tiny_heat_map, tiny_probabilities
 from testing.images import coloured_pixels, encode
+from tests.serving import v2_json
 from tests.serving.conftest import ENGINES, STUB_CONFIDENCE, StubModel, stub_distance
 from tests.serving.http.test_app import PICKLE, app_of, check_problem
+from tests.serving.v2_json import image_input
 
 PIXELS = np.stack([coloured_pixels(seed) for seed in range(3)])
+pixel_input = partial(v2_json.pixel_input, PIXELS)
 IMAGES = [encode(pixels) for pixels in PIXELS]
 EXPECTED = tiny_probabilities(PIXELS)
 INFER = "/v2/models/vgg19/infer"
@@ -31,16 +35,6 @@ async def client(classifier: DataPlane) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app_of(classifier), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
-
-
-def image_input(*images: bytes, **changes: Any) -> dict[str, Any]:
-    data = [base64.b64encode(image).decode() for image in images]
-    return {"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data} | changes
-
-
-def pixel_input(data: Any = None, **changes: Any) -> dict[str, Any]:
-    whole = {"name": "pixels", "datatype": "UINT8", "shape": list(PIXELS.shape)}
-    return whole | {"data": PIXELS.tolist() if data is None else data} | changes
 
 
 async def test_server_health_and_metadata(client: httpx.AsyncClient) -> None:

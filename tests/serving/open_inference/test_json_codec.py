@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,14 @@ from serving.core.statistics import Timings
 from serving.engine.session import ModelOutput
 from serving.open_inference import json_codec
 from testing.bundles import tiny_spec
+from tests.serving import v2_json
 from tests.serving.conftest import LIMITS, StubModel, served
+from tests.serving.v2_json import image_input
 
 IMAGES = [b"one", b"", b"\xfb\xff\xfe"]
 PIXELS = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+pixel_input = partial(v2_json.pixel_input, PIXELS)
 RAW = b"".join(struct.pack("<I", len(image)) + image for image in IMAGES)
-
-
-def image_input(*images: bytes, **changes: Any) -> dict[str, Any]:
-    data = [base64.b64encode(image).decode() for image in images]
-    return {"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data} | changes
-
-
-def pixel_input(data: Any = None, **changes: Any) -> dict[str, Any]:
-    whole = {"name": "pixels", "datatype": "UINT8", "shape": list(PIXELS.shape)}
-    return whole | {"data": PIXELS.tolist() if data is None else data} | changes
 
 
 def binary_input(size: int, **tensor: Any) -> dict[str, Any]:
